@@ -1,0 +1,53 @@
+# The verbs of this project. `make demo` and `make test` set everything up themselves.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The first interpreter that really runs as 3.11 or 3.12 (a version manager's shim may exist and fail).
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
+LINKS := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)")
+# A CPU build of torch needs none of the 4.5 GB of CUDA packages that the lock lists for PyPI's build.
+CPU_TORCH := $(wildcard $(PIP_FIND_LINKS)/torch-*+cpu-*.whl)
+PACKAGES := $(if $(CPU_TORCH),<(grep -vE '^(nvidia-|cuda-|triton==)' requirements.lock),requirements.lock)
+
+.PHONY: help setup demo test lint format lock clean
+
+help: ## List the verbs
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup: .venv/.installed ## Make .venv with the exact versions of requirements.lock
+
+.venv/.installed: requirements.lock pyproject.toml
+	@[ -n "$(PYTHON)" ] || { echo "grocer needs Python 3.11 or 3.12 on PATH (or PYTHON=/path/to/python3.11)" >&2; exit 2; }
+	@echo "Setting up .venv from requirements.lock ..."
+	@$(PYTHON) -m venv --clear .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python $(LINKS) -r $(PACKAGES)
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: .venv/.installed ## Run the whole pipeline on the sample catalogue (build/demo)
+	@.venv/bin/grocer run --data examples/catalogue --out build/demo --recipe tiny --replace
+
+test: .venv/.installed ## Run the default test suite
+	@.venv/bin/python -m pytest -q
+
+lint: .venv/.installed ## ruff, mypy on grocer, and the import contract
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+format: .venv/.installed ## Rewrite the code in the house style
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+lock: ## Resolve requirements.lock anew from pyproject.toml
+	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \
+		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+clean: ## Remove what was built (not .venv)
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""The KFP components: one thin file a step."""

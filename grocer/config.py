@@ -1,0 +1,377 @@
+"""What a run is: one frozen `RunConfig`, typed, checked when it is built.
+
+Unknown keys are refused. Secrets never appear here: a field that needs one names the
+environment variable, or the Kubernetes Secret, that holds it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from grocer.errors import ConfigError
+from grocer.files import json_digest
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, strict about names and types."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class ColumnMapping(Section):
+    """Which columns of a shop's own single-table catalogue hold what."""
+
+    product_name: str = "product_name"
+    """Column of the product's name."""
+    department: str = "department"
+    """Column of the department's name: the label."""
+    aisle: str | None = None
+    """Column of the aisle, if there is one."""
+    product_id: str | None = None
+    """Column of an integer id; rows are numbered from 1 when there is none."""
+    purchases: str | None = None
+    """Column of how often a product was bought; every product counts once when there is none."""
+
+
+class DataConfig(Section):
+    """What is read, and what is done about nulls."""
+
+    columns: ColumnMapping | None = None
+    """Set when the source is one table of a shop's own, not Instacart's files."""
+    memory_limit_mb: Positive = 900
+    """What DuckDB may hold in memory while it joins, in MiB."""
+    threads: Positive = 2
+    """Threads for DuckDB."""
+    drop_rows_with_null: bool = True
+    """Leave out order lines with a null (a user's first order), as the study did."""
+
+
+class ValidationConfig(Section):
+    """Limits of the expectations."""
+
+    max_null_fraction: Fraction = 0.10
+    """More nulls than this in the joined order lines stop the run."""
+    min_products: Positive = 100
+    """Fewer labelled products than this stop the run."""
+    min_departments: Annotated[int, Field(ge=2)] = 2
+    """Fewer departments than this stop the run."""
+    max_unlabelled_fraction: Fraction = 0.5
+    """A larger share of products without a department stops the run."""
+
+
+class CatalogueConfig(Section):
+    """Which products are learnt from, and what their label is."""
+
+    label: Literal["department", "aisle"] = "department"
+    """The column that is predicted."""
+    unlabelled: tuple[str, ...] = ("missing",)
+    """Names that mean `not yet categorised`: no class, but a list of products to recover."""
+
+
+class SplitConfig(Section):
+    """Shares of the products, by normalised name; the rest trains."""
+
+    validation: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    """Share of products for calibration and early looks."""
+    test: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    """Share of products that the verdict is measured on."""
+    seed: int = 17
+    """Salt of the hash that assigns a side."""
+
+
+class PromptConfig(Section):
+    """How a product is put to the model."""
+
+    template: Literal["llama2-chat", "short"] = "llama2-chat"
+    """`llama2-chat`: an instruction that lists the labels; `short`: `name =>`."""
+    max_name_characters: Positive = 200
+    """Longer names are cut here, counted and reported."""
+
+
+class BaseConfig(Section):
+    """The base model."""
+
+    source: str = "NousResearch/Llama-2-7b-chat-hf"
+    """A Hub id, a local path, an `s3://` URI, or `tiny`: a Llama made by the run itself."""
+    revision: str | None = None
+    """Commit, tag or branch of a Hub id."""
+    token_env: str = "HF_TOKEN"
+    """Environment variable that holds the Hub's token for a gated base."""
+    compute_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Type that 4-bit weights are computed in; `auto`: by compute capability, float32 on a CPU."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; `cuda` refuses a machine without a GPU."""
+
+
+class TinyConfig(Section):
+    """The Llama that a run makes for itself where `base.source` is `tiny`."""
+
+    vocabulary: Positive = 2048
+    """Entries of its BPE tokenizer."""
+    hidden: Positive = 128
+    """Width."""
+    layers: Positive = 2
+    """Depth."""
+    heads: Positive = 4
+    """Attention heads."""
+    steps: Positive = 400
+    """Steps of pretraining on names and on prompts with random answers."""
+    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-3
+    """Peak rate of pretraining."""
+    seed: int = 7
+    """Seed of its weights and its data order."""
+
+
+class LoraSettings(Section):
+    """The adapter."""
+
+    r: Positive = 16
+    """Rank."""
+    lora_alpha: Positive = 32
+    """Scale: updates are multiplied by lora_alpha / r."""
+    lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Dropout before the adapter; above 0, items of a pack share the prefix's mask."""
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Layers that get an adapter."""
+
+
+class TrainConfig(Section):
+    """Every training parameter of the study, under the Trainer's present name."""
+
+    num_train_epochs: Annotated[float, Field(gt=0.0)] = 1.0
+    """Passes over the training products."""
+    max_steps: Annotated[int, Field(ge=-1)] = -1
+    """Stop after this many optimizer steps; -1: by epochs."""
+    precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
+    """Mixed precision: `auto` decides by compute capability and logs why."""
+    per_device_train_batch_size: Positive = 32
+    """Products a step and device; packed into one sequence when `packing` is on."""
+    per_device_eval_batch_size: Positive = 32
+    """Products a forward pass while validating."""
+    gradient_accumulation_steps: Positive = 1
+    """Batches that are summed before an optimizer step."""
+    activation_checkpointing: bool = True
+    """Recompute activations in the backward pass (the study's gradient checkpointing)."""
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 0.3
+    """Gradients are clipped to this norm."""
+    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-4
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.001
+    """Decay of all weights but biases and norms."""
+    optim: Literal[
+        "paged_adamw_32bit", "paged_adamw_8bit", "adamw_torch", "adamw_torch_fused", "adamw_8bit"
+    ] = "paged_adamw_32bit"
+    """Optimizer."""
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    """Shape of the learning rate over time."""
+    warmup_steps: Annotated[float, Field(ge=0.0)] = 0.03
+    """Warm-up: a share of all steps when below 1 (the study's warm-up ratio), else steps."""
+    group_by_length: bool = False
+    """Batch products of like length; of no use where batches are packed."""
+    packing: bool = True
+    """One instruction prefix and many products a sequence."""
+    max_length: Positive = 512
+    """Longest prompt and completion of one product, in tokens."""
+    save_steps: Positive = 25
+    """Optimizer steps between checkpoints."""
+    logging_steps: Positive = 25
+    """Optimizer steps between logged losses."""
+    checkpoints: str | None = None
+    """Directory that outlives the pod; None: beside the step's output, removed when it ends."""
+    price_per_gpu_hour: Annotated[float, Field(ge=0.0)] = 0.35
+    """What an hour of the GPU costs, in the currency you think in."""
+    seed: int = 42
+    """Seed of the adapter's weights and the data order."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads for torch; 0: all."""
+
+
+class EvaluationConfig(Section):
+    """How the adapter is measured."""
+
+    train_sample: Positive = 2000
+    """Training products that are scored for the train-test gap."""
+    base_model_sample: Positive = 2000
+    """Test products that the untuned base is scored on."""
+    token_budget: Positive = 1024
+    """Tokens of names in one forward pass; bounds memory."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    """Level of every interval."""
+    bootstrap: Positive = 1000
+    """Resamples behind the interval of purchase-weighted accuracy."""
+    seed: int = 23
+    """Seed of samples and resamples."""
+
+
+class GatePolicy(Section):
+    """What must hold before an adapter is served. Anything not measured is a no."""
+
+    min_accuracy: Fraction = 0.85
+    """Floor of the lower confidence bound of test accuracy."""
+    max_train_test_gap: Fraction = 0.10
+    """Ceiling of train accuracy minus test accuracy."""
+    min_test_products: Positive = 200
+    """Fewer test products than this decide nothing."""
+    baselines: tuple[Literal["majority", "linear", "base_model"], ...] = (
+        "majority",
+        "linear",
+        "base_model",
+    )
+    """Baselines that must be beaten, or come near within `baseline_margin`."""
+    baseline_margin: Fraction = 0.0
+    """How far below a baseline's accuracy the adapter may lie; 0: it must be significantly better."""
+    significance: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
+    """Level of McNemar's exact test."""
+    min_department_recall: Fraction = 0.3
+    """Floor of recall for each department with at least `min_department_support` test products."""
+    min_department_support: Positive = 20
+    """Departments with fewer test products are reported, not judged, on recall."""
+    max_ece: Fraction = 0.10
+    """Ceiling of the expected calibration error."""
+
+
+class ServingConfig(Section):
+    """Limits of the predictor."""
+
+    max_items: Positive = 1024
+    """Items a request."""
+    max_name_characters: Positive = 1000
+    """Characters a name."""
+    token_budget: Positive = 1024
+    """Tokens of names in one forward pass."""
+    top_k: Positive = 3
+    """Alternatives in an answer, unless the request says otherwise."""
+    smoke_names: tuple[str, ...] = ("Organic Bananas", "Whole Milk", "Sourdough Bread")
+    """Names that the deploy step asks the new predictor for."""
+
+
+class ClusterConfig(Section):
+    """What the compiled pipeline asks of Kubernetes."""
+
+    accelerator: Literal["nvidia.com/gpu"] | None = "nvidia.com/gpu"
+    """Resource that train and evaluate ask for; None: they run on CPU."""
+    node_selector: Mapping[str, str] = {"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}
+    """Labels of the GPU node."""
+    toleration_key: str = "nvidia.com/gpu"
+    """Taint of the GPU node that train and evaluate tolerate."""
+    gpu_memory: str = "24Gi"
+    """Memory limit of the GPU steps."""
+    gpu_cpu: str = "4"
+    """CPU limit of the GPU steps."""
+    cpu_memory: str = "1536Mi"
+    """Memory limit of the data steps."""
+    cpu_cpu: str = "2"
+    """CPU limit of the data steps."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """Retries of a step after the first failure."""
+    hub_token_secret: str = "grocer-hub-token"
+    """Secret whose key `token` becomes the Hub token's environment variable."""
+
+
+class RunConfig(Section):
+    """A whole run, as one value."""
+
+    recipe: str
+    """Name of the recipe that this began as."""
+    data: DataConfig = DataConfig()
+    validation: ValidationConfig = ValidationConfig()
+    catalogue: CatalogueConfig = CatalogueConfig()
+    split: SplitConfig = SplitConfig()
+    prompt: PromptConfig = PromptConfig()
+    base: BaseConfig = BaseConfig()
+    tiny: TinyConfig = TinyConfig()
+    lora: LoraSettings = LoraSettings()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    gate: GatePolicy = GatePolicy()
+    serving: ServingConfig = ServingConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _sides_leave_training_data(self) -> Self:
+        if self.split.validation + self.split.test > 0.8:
+            raise ValueError("split.validation + split.test leave under 20 % for training")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the whole configuration."""
+        return json_digest(self.model_dump(mode="json"))
+
+    def to_json(self) -> str:
+        """The configuration as one line of JSON, as `from_json` reads it."""
+        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunConfig:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ConfigError: unknown keys, wrong types, values out of range.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ConfigError(explain(error)) from error
+
+    def with_settings(self, settings: Sequence[str]) -> RunConfig:
+        """A copy with `--set section.key=value` applied; values are JSON, or else plain text.
+
+        Raises:
+            ConfigError: a setting without `=`, an unknown key, a wrong type or value.
+        """
+        tree = self.model_dump(mode="json")
+        for setting in settings:
+            key, equals, text = setting.partition("=")
+            if not equals:
+                raise ConfigError(f"--set {setting}: expected section.key=value")
+            self._place(tree, key.strip(), text.strip())
+        return self.from_json(json.dumps(tree))
+
+    @classmethod
+    def _place(cls, tree: dict[str, Any], key: str, text: str) -> None:
+        """Put `text` at the dotted `key`, or say what keys there are."""
+        *sections, leaf = key.split(".")
+        branch: dict[str, Any] = tree
+        for depth, name in enumerate(sections):
+            inner = branch.get(name)
+            if name in branch and inner is None and name == "columns":
+                branch[name] = inner = {}
+            if not isinstance(inner, dict):
+                raise cls._unknown(key, ".".join(sections[:depth]), branch)
+            branch = inner
+        if leaf not in branch and sections[-1:] != ["columns"]:
+            raise cls._unknown(key, ".".join(sections), branch)
+        branch[leaf] = _value(text)
+
+    @staticmethod
+    def _unknown(key: str, within: str, branch: Mapping[str, Any]) -> ConfigError:
+        place = within or "the configuration"
+        return ConfigError(f"--set {key}: no such key; {place} has {', '.join(sorted(branch))}")
+
+
+def _value(text: str) -> Any:
+    """A setting's value: JSON where it is JSON (numbers, booleans, lists), otherwise the text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def explain(error: ValidationError) -> str:
+    """A validation error as one line: each key, what was wrong with it, what was given."""
+    parts = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "configuration"
+        given = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
+        parts.append(f"{key}: {item['msg']}{given}")
+    return "; ".join(parts)

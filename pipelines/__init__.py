@@ -1,0 +1,1 @@
+"""The pipelines, the local runner and the command line."""

@@ -1,0 +1,1 @@
+"""The KServe predictor: serves a bundle over HTTP."""
