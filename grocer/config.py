@@ -228,7 +228,7 @@ class GatePolicy(Section):
     )
     """Baselines that must be beaten, or come near within `baseline_margin`."""
     baseline_margin: Fraction = 0.0
-    """How far below a baseline's accuracy the adapter may lie; 0: it must be significantly better."""
+    """How far below a baseline's accuracy the adapter may lie; 0: significantly better only."""
     significance: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     """Level of McNemar's exact test."""
     min_department_recall: Fraction = 0.3

@@ -4,14 +4,14 @@
      ├─ ConfigError         a recipe, a `--set` key or a value
      ├─ SourceError         data that can't be found, reached or read
      ├─ TableError          a table with the wrong columns, types or content
-     ├─ ValidationFailed    expectations that the data did not meet
+     ├─ ExpectationError    expectations that the data did not meet
      ├─ CatalogueError      too few products or departments to learn from
      ├─ ModelError          a base or an adapter that doesn't fit
      ├─ TrainingError       a training run that had to stop
      ├─ BundleError         a bundle that must not be served
      ├─ OutputError         a place that can't be written
      ├─ DeployError         a rollout that did not come up
-     └─ StepFailed          a pipeline step ended with one of the above
+     └─ StepError           a pipeline step that ended with one of the above
 
 Every message says what was wrong, where, the limit, and the next step. Anything else that
 escapes is our bug and ends with exit code 1 and its traceback.
@@ -37,7 +37,7 @@ class TableError(GrocerError):
     """A table whose columns, types or content are not what the schema says."""
 
 
-class ValidationFailed(GrocerError):
+class ExpectationError(GrocerError):
     """Expectations that the data did not meet."""
 
 
@@ -65,5 +65,5 @@ class DeployError(GrocerError):
     """A rollout that did not come up."""
 
 
-class StepFailed(GrocerError):
+class StepError(GrocerError):
     """A pipeline step ended with a user's mistake; the message is the step's own."""
