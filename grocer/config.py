@@ -95,6 +95,8 @@ class PromptConfig(Section):
     """`llama2-chat`: an instruction that lists the labels; `short`: `name =>`."""
     max_name_characters: Positive = 200
     """Longer names are cut here, counted and reported."""
+    max_name_tokens: Positive = 128
+    """Names of more tokens (of rare scripts, say) are cut here, counted and reported."""
 
 
 class BaseConfig(Section):
@@ -179,8 +181,8 @@ class TrainConfig(Section):
     """Batch products of like length; of no use where batches are packed."""
     packing: bool = True
     """One instruction prefix and many products a sequence."""
-    max_length: Positive = 512
-    """Longest prompt and completion of one product, in tokens."""
+    max_length: Positive = 1024
+    """Longest prompt and completion of one product, in tokens; a run that needs more is refused."""
     save_steps: Positive = 25
     """Optimizer steps between checkpoints."""
     logging_steps: Positive = 25
@@ -254,27 +256,31 @@ class ServingConfig(Section):
     """Names that the deploy step asks the new predictor for."""
 
 
+Memory = Annotated[str, Field(pattern=r"^[0-9]+([KMGTPE]i?)?$")]
+Cpu = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?|[0-9]+m)$")]
+
+
 class ClusterConfig(Section):
     """What the compiled pipeline asks of Kubernetes."""
 
     accelerator: Literal["nvidia.com/gpu"] | None = "nvidia.com/gpu"
-    """Resource that train and evaluate ask for; None: they run on CPU."""
+    """Resource that train and evaluate ask for, one each; None: they run on any node's CPU."""
     node_selector: Mapping[str, str] = {"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}
     """Labels of the GPU node."""
     toleration_key: str = "nvidia.com/gpu"
     """Taint of the GPU node that train and evaluate tolerate."""
-    gpu_memory: str = "24Gi"
-    """Memory limit of the GPU steps."""
-    gpu_cpu: str = "4"
-    """CPU limit of the GPU steps."""
-    cpu_memory: str = "1536Mi"
-    """Memory limit of the data steps."""
-    cpu_cpu: str = "2"
-    """CPU limit of the data steps."""
+    model_memory: Memory = "24Gi"
+    """Memory limit of train and evaluate."""
+    model_cpu: Cpu = "4"
+    """CPU limit of train and evaluate."""
+    data_memory: Memory = "1536Mi"
+    """Memory limit of the other steps."""
+    data_cpu: Cpu = "2"
+    """CPU limit of the other steps."""
     retries: Annotated[int, Field(ge=0)] = 2
-    """Retries of a step after the first failure."""
+    """Retries of a step after its first failure, each after a longer wait."""
     hub_token_secret: str = "grocer-hub-token"
-    """Secret whose key `token` becomes the Hub token's environment variable."""
+    """Secret whose key `token` becomes the Hub token's environment variable, if it exists."""
 
 
 class RunConfig(Section):

@@ -42,7 +42,7 @@ def tiny() -> RunConfig:
         ),
         evaluation=EvaluationConfig(train_sample=1000, base_model_sample=1000),
         gate=GatePolicy(baseline_margin=0.05),
-        cluster=ClusterConfig(accelerator=None),
+        cluster=ClusterConfig(accelerator=None, model_memory="4Gi", model_cpu="2"),
     )
 
 
