@@ -1,0 +1,77 @@
+"""From the tables of ingest to prompts and their completions, on three sides of a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from grocer import console, split
+from grocer.catalogue import read_catalogue
+from grocer.config import RunConfig
+from grocer.files import write_json
+from grocer.prompts import Template, template
+
+
+def build(tables: Path, config: RunConfig, out: Path) -> dict[str, Any]:
+    """Write the split into `out` and return its report, which is also `split.json`.
+
+    Reads `products.parquet` of ingest's artifact `tables`. `train.parquet`, `validation.parquet`
+    and `test.parquet` have a row for each normalised name (see `Catalogue.examples`) with its
+    `prompt` and `completion`; `unlabelled.parquet` has the products to recover; `labels.json`
+    the sorted labels, `template.json` the template. The same products give the same tables in
+    whatever order they come.
+
+    Raises:
+        CatalogueError: too few products or labels, no aisles, or a label that can't be learnt.
+    """
+    form = template(config.prompt, config.catalogue.label)
+    columns = ["product_id", "product_name", "aisle", "department", "purchases"]
+    products = pd.read_parquet(tables / "products.parquet", columns=columns)
+    catalogue = read_catalogue(products, config, form.slot)
+    for side, part in split.divide(catalogue.examples, config.split).items():
+        _prompted(part, form, catalogue.labels).to_parquet(
+            out / f"{side}.parquet", index=False, compression="zstd"
+        )
+    catalogue.unlabelled.to_parquet(out / "unlabelled.parquet", index=False, compression="zstd")
+    write_json(out / "labels.json", list(catalogue.labels))
+    write_json(out / "template.json", form.model_dump(mode="json"))
+
+    # The proof is about what later steps read, so it reads that, not what this step meant.
+    written = {side: pd.read_parquet(out / f"{side}.parquet") for side in split.SIDES}
+    report = split.report(written, config.split) | {
+        "conflicts": catalogue.conflicts,
+        "twins": catalogue.twins,
+        "unlabelled": len(catalogue.unlabelled),
+        "cut_names": int(products["product_name"].map(form.is_cut).sum()),
+    }
+    write_json(out / "split.json", report)
+    _say(report, len(catalogue.labels), config.catalogue.label)
+    return report
+
+
+def _prompted(part: pd.DataFrame, form: Template, labels: tuple[str, ...]) -> pd.DataFrame:
+    """The rows with what the model is asked and what it should answer."""
+    return part.assign(
+        prompt=[form.render(name, labels) for name in part["product_name"]],
+        completion=[form.answer(label) for label in part["department"]],
+    )
+
+
+def _say(report: dict[str, Any], labels: int, noun: str) -> None:
+    """The split in a few lines."""
+    sides = ", ".join(f"{side} {count:,}" for side, count in report["products"].items())
+    console.say("prompts", f"{sides} products, {labels} {noun}s, no name on two sides")
+    console.say(
+        "prompts",
+        f"{report['twins']:,} names of several products, {report['conflicts']:,} with several "
+        f"{noun}s; {report['unlabelled']:,} unlabelled; {report['cut_names']:,} names cut",
+    )
+    if report["without_test"]:
+        named = ", ".join(report["without_test"])
+        console.say(
+            "prompts",
+            f"no test product in {named}: the gate will say no; add products, "
+            f"raise split.test, or list it in catalogue.unlabelled",
+        )
