@@ -23,13 +23,13 @@ from grocer.errors import OutputError
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes `path` when the block ends without an error."""
-    with _explained(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)
     part = Path(name)
     try:
-        with _explained(path):
+        with writing(path):
             yield part
             part.chmod(0o644)
             part.replace(path)
@@ -46,11 +46,11 @@ def whole_directory(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise OutputError(f"{path} exists already; choose another directory or remove it first")
-    with _explained(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
-        with _explained(path):
+        with writing(path):
             yield part
             part.chmod(0o755)
             part.rename(path)
@@ -59,8 +59,8 @@ def whole_directory(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn the errors of a place that can't be written into one clear line."""
+def writing(path: Path) -> Iterator[None]:
+    """Turn the errors of a place that can't be written into one clear line (OutputError)."""
     causes = {
         errno.EACCES: "permission denied",
         errno.EPERM: "permission denied",
