@@ -1,0 +1,272 @@
+"""Write the sample catalogue: a made-up shop in the six files of the Instacart schema.
+
+    python examples/make_catalogue.py [OUT]        (examples/catalogue unless told otherwise)
+
+Names come from the grammar in `vocabulary.toml`, orders from a simple shopper. The same bytes come
+out on every machine: one seeded generator, no sets to iterate, and no logarithms or powers, whose
+last bit may differ between C libraries.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).parent
+SEED = 20170501
+USERS = 360
+TWINS = 40
+CONFLICTS = 6
+BRANDED = 0.62  # share of names with a brand, unless the department says otherwise
+BRANDED_SHORT = 0.85  # and for two plain words, which a real shop would sell under the same name
+REORDERED = 0.6  # chance that a line repeats something the user has bought before
+
+
+class Product(NamedTuple):
+    name: str
+    aisle: str
+    department: str
+
+
+class Order(NamedTuple):
+    user: int
+    eval_set: str
+    number: int
+    day: int
+    hour: int
+    days_since_prior: str
+    lines: list[tuple[int, int]]
+    """(product_id, reordered) in the order of the cart; none where eval_set is `test`."""
+
+
+class Grammar:
+    """Makes names: patterns expanded with the shared word lists and a department's brands."""
+
+    def __init__(self, vocabulary: Mapping[str, Any], random: Random) -> None:
+        self.departments: Mapping[str, Any] = vocabulary["departments"]
+        self.words = {key: text.split(", ") for key, text in vocabulary["words"].items()}
+        self.random = random
+
+    def expand(self, pattern: str) -> str:
+        """One name of a pattern: first (a|b) and [a|b], then <word> in what was chosen."""
+        pick = self.random.choice
+        text = re.sub(r"\(([^)]*)\)", lambda found: pick(found[1].split("|")), pattern)
+        text = re.sub(r"\[([^]]*)\]", lambda found: pick(["", pick(found[1].split("|"))]), text)
+        return re.sub(r"<(\w+)>", lambda found: pick(self.words[found[1]]), text)
+
+    def name(self, department: str, pattern: str) -> str:
+        """A name of 2 to 7 different words: brand?, what the pattern says, pack size?"""
+        entry = self.departments[department]
+        while True:
+            name = self.expand(pattern)
+            short = len(name.split()) == 2
+            if self.random.random() < (BRANDED_SHORT if short else entry.get("branded", BRANDED)):
+                brands = self.words["store"] + 2 * entry["brands"].split(", ")
+                name = f"{self.random.choice(brands)} {name}"
+            if self.random.random() < 0.07:
+                name += f", {self.random.choice(self.words['pack'])}"
+            words = name.split()
+            if 2 <= len(words) <= 7 and len(set(words)) == len(words):
+                return " ".join(words)
+
+    def patterns(self, department: str) -> list[tuple[str, str]]:
+        """(aisle, pattern) of a department."""
+        aisles = self.departments[department]["aisles"]
+        return [(aisle, pattern) for aisle, patterns in aisles.items() for pattern in patterns]
+
+
+def normalised(name: str) -> str:
+    return " ".join(name.casefold().split())
+
+
+def make_products(grammar: Grammar, oddities: Mapping[str, list[str]]) -> list[Product]:
+    """All the products in the shuffled order of their ids."""
+    random = grammar.random
+    seen: dict[str, Product] = {}
+    labelled = [name for name in grammar.departments if name != "missing"]
+    for department, entry in grammar.departments.items():
+        for number in range(entry["products"]):
+            source = department if department != "missing" else random.choice(labelled)
+            patterns = grammar.patterns(source)
+            # In turn, so that every aisle has its products.
+            aisle, pattern = patterns[number % len(patterns)]
+            while normalised(name := grammar.name(source, pattern)) in seen:
+                pass
+            if department == "missing":
+                aisle = "missing"
+            seen[normalised(name)] = Product(name, aisle, department)
+    products = list(seen.values())
+    products += twins(products, random) + conflicts(products, grammar)
+    shelf = {
+        aisle: department
+        for department, entry in grammar.departments.items()
+        for aisle in entry["aisles"]
+    }
+    products += [
+        Product(n, aisle, shelf[aisle]) for aisle, names in oddities.items() for n in names
+    ]
+    random.shuffle(products)
+    return products
+
+
+def twins(products: list[Product], random: Random) -> list[Product]:
+    """Second entries that differ from the first in case or spacing only."""
+    ways = (str.upper, str.lower, str.capitalize, "{} ".format, " {}".format, double_space)
+    chosen = random.sample(products, TWINS)
+    return [p._replace(name=ways[i % len(ways)](p.name)) for i, p in enumerate(chosen)]
+
+
+def double_space(name: str) -> str:
+    return name.replace(" ", "  ", 1)
+
+
+def conflicts(products: list[Product], grammar: Grammar) -> list[Product]:
+    """Second entries of the same name in another department."""
+    elsewhere = {
+        "bakery": ("snacks", "cookies cakes"),
+        "international": ("pantry", "condiments"),
+        "canned goods": ("deli", "prepared soups salads"),
+    }
+    chosen = [p for p in products if p.department in elsewhere]
+    return [
+        Product(p.name, elsewhere[p.department][1], elsewhere[p.department][0])
+        for p in grammar.random.sample(chosen, CONFLICTS)
+    ]
+
+
+class Shelf:
+    """Draws products as shoppers do: departments by share, and within one by Zipf's law."""
+
+    def __init__(self, products: list[Product], shares: Mapping[str, int]) -> None:
+        rank = dict.fromkeys(shares, 0)
+        weights = []
+        for product in products:
+            rank[product.department] += 1
+            weights.append(1 / (rank[product.department] + 4))
+        total = dict.fromkeys(shares, 0.0)
+        for product, weight in zip(products, weights, strict=True):
+            total[product.department] += weight
+        self.ids = range(1, len(products) + 1)
+        self.cumulative = list(
+            accumulate(
+                weight * shares[product.department] / total[product.department]
+                for product, weight in zip(products, weights, strict=True)
+            )
+        )
+
+    def draw(self, random: Random) -> int:
+        return random.choices(self.ids, cum_weights=self.cumulative)[0]
+
+
+def make_orders(shelf: Shelf, random: Random) -> Iterator[Order]:
+    """Every user's orders: all `prior` but the last, which is `train` or `test`."""
+    for user in range(1, USERS + 1):
+        x = random.random()
+        count = 4 + int(52 * x * x * x)
+        bought: dict[int, None] = {}
+        for number in range(1, count + 1):
+            eval_set = "prior" if number < count else random.choices(["train", "test"], [64, 36])[0]
+            lines = [] if eval_set == "test" else fill_cart(bought, shelf, random)
+            yield Order(
+                user=user,
+                eval_set=eval_set,
+                number=number,
+                day=random.choices(range(7), [6, 6, 5, 4, 4, 4, 5])[0],
+                hour=random.choices(range(24), [1] * 7 + [3] + [8] * 11 + [4] * 3 + [2] * 2)[0],
+                days_since_prior=f"{days_between(random)}.0" if number > 1 else "",
+                lines=lines,
+            )
+
+
+def fill_cart(bought: dict[int, None], shelf: Shelf, random: Random) -> list[tuple[int, int]]:
+    """A cart of some nine different products; remembers them in `bought`."""
+    size = 1 + int(32 * random.random() * random.random())
+    past = list(bought)
+    cart: dict[int, int] = {}
+    while len(cart) < size:
+        again = past and random.random() < REORDERED
+        product = random.choice(past) if again else shelf.draw(random)
+        cart[product] = int(product in bought)
+    bought.update(dict.fromkeys(cart))
+    return list(cart.items())
+
+
+def days_between(random: Random) -> int:
+    """Days since the prior order, with the peaks at a week and at thirty or more."""
+    return random.choices(range(31), [2, 4, 5, 6, 6, 6, 7, 9] + [4] * 7 + [2] * 15 + [11])[0]
+
+
+def write_csv(path: Path, header: str, rows: Iterable[Iterable[object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header.split(","))
+        writer.writerows(rows)
+
+
+def write_dimensions(out: Path, products: list[Product], departments: Mapping[str, Any]) -> None:
+    aisles = [aisle for entry in departments.values() for aisle in entry["aisles"]]
+    aisle_id = {aisle: number for number, aisle in enumerate(sorted(aisles), start=1)}
+    write_csv(out / "aisles.csv", "aisle_id,aisle", ((n, a) for a, n in aisle_id.items()))
+    write_csv(
+        out / "departments.csv",
+        "department_id,department",
+        ((entry["id"], name) for name, entry in departments.items()),
+    )
+    write_csv(
+        out / "products.csv",
+        "product_id,product_name,aisle_id,department_id",
+        (
+            (number, p.name, aisle_id[p.aisle], departments[p.department]["id"])
+            for number, p in enumerate(products, start=1)
+        ),
+    )
+
+
+def write_orders(out: Path, orders: list[Order], random: Random) -> None:
+    """Order ids are shuffled, as in the real files: they tell neither user nor time."""
+    ids = random.sample(range(1, len(orders) + 1), len(orders))
+    write_csv(
+        out / "orders.csv",
+        "order_id,user_id,eval_set,order_number,order_dow,order_hour_of_day,days_since_prior_order",
+        (
+            (i, o.user, o.eval_set, o.number, o.day, f"{o.hour:02}", o.days_since_prior)
+            for i, o in zip(ids, orders, strict=True)
+        ),
+    )
+    by_id = sorted(zip(ids, orders, strict=True), key=lambda pair: pair[0])
+    for eval_set in ("prior", "train"):
+        write_csv(
+            out / f"order_products__{eval_set}.csv",
+            "order_id,product_id,add_to_cart_order,reordered",
+            (
+                (order_id, product, position, reordered)
+                for order_id, order in by_id
+                if order.eval_set == eval_set
+                for position, (product, reordered) in enumerate(order.lines, start=1)
+            ),
+        )
+
+
+def main(out: Path) -> None:
+    vocabulary = tomllib.loads((HERE / "vocabulary.toml").read_text(encoding="utf-8"))
+    random = Random(SEED)
+    products = make_products(Grammar(vocabulary, random), vocabulary["oddities"])
+    departments = vocabulary["departments"]
+    shares = {name: entry["purchases"] for name, entry in departments.items()}
+    orders = list(make_orders(Shelf(products, shares), random))
+    out.mkdir(parents=True, exist_ok=True)
+    write_dimensions(out, products, departments)
+    write_orders(out, orders, random)
+    lines = sum(len(order.lines) for order in orders)
+    print(f"{out}: {len(products)} products, {len(orders)} orders, {lines} order lines")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "catalogue")

@@ -1,0 +1,201 @@
+"""The sample catalogue is what its script writes, with the shape and oddities of the real files."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CATALOGUE = EXAMPLES / "catalogue"
+HEADERS = {
+    "aisles": "aisle_id,aisle",
+    "departments": "department_id,department",
+    "products": "product_id,product_name,aisle_id,department_id",
+    "orders": "order_id,user_id,eval_set,order_number,order_dow,order_hour_of_day,"
+    "days_since_prior_order",
+    "order_products__prior": "order_id,product_id,add_to_cart_order,reordered",
+    "order_products__train": "order_id,product_id,add_to_cart_order,reordered",
+}
+DEPARTMENTS = [
+    "frozen",
+    "other",
+    "bakery",
+    "produce",
+    "alcohol",
+    "international",
+    "beverages",
+    "pets",
+    "dry goods pasta",
+    "bulk",
+    "personal care",
+    "meat seafood",
+    "pantry",
+    "breakfast",
+    "canned goods",
+    "dairy eggs",
+    "household",
+    "babies",
+    "snacks",
+    "deli",
+    "missing",
+]
+
+Rows = list[dict[str, str]]
+
+
+def read(table: str) -> Rows:
+    with (CATALOGUE / f"{table}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, Rows]:
+    return {table: read(table) for table in HEADERS}
+
+
+@pytest.fixture(scope="module")
+def lines(tables: dict[str, Rows]) -> Rows:
+    return tables["order_products__prior"] + tables["order_products__train"]
+
+
+@pytest.fixture(scope="module")
+def names(tables: dict[str, Rows]) -> list[str]:
+    return [row["product_name"] for row in tables["products"]]
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "1"])
+def test_the_script_writes_the_committed_bytes(tmp_path: Path, hash_seed: str) -> None:
+    subprocess.run(
+        [sys.executable, EXAMPLES / "make_catalogue.py", tmp_path / "out"],
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+    )
+    written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert written == {path.name: path.read_bytes() for path in CATALOGUE.iterdir()}
+
+
+@pytest.mark.parametrize("table", HEADERS)
+def test_files_have_the_schema_and_plain_line_ends(table: str) -> None:
+    content = (CATALOGUE / f"{table}.csv").read_bytes()
+    assert content.decode().split("\n")[0] == HEADERS[table]
+    assert b"\r" not in content
+    assert content.endswith(b"\n")
+    assert all(None not in row and None not in row.values() for row in read(table))
+
+
+def test_sizes(tables: dict[str, Rows], lines: Rows) -> None:
+    assert len(tables["products"]) >= 4000
+    assert len(tables["aisles"]) >= 90
+    assert 30_000 <= len(lines) <= 60_000
+    assert sum(path.stat().st_size for path in CATALOGUE.iterdir()) < 4_000_000
+
+
+def test_departments_are_instacarts_and_large_enough_to_measure(tables: dict[str, Rows]) -> None:
+    of_id = {row["department_id"]: row["department"] for row in tables["departments"]}
+    assert of_id == {str(i): name for i, name in enumerate(DEPARTMENTS, start=1)}
+    products: dict[str, int] = defaultdict(int)
+    for row in tables["products"]:
+        products[of_id[row["department_id"]]] += 1
+    assert products.pop("bulk") >= 25
+    assert min(products[name] for name in DEPARTMENTS if name != "bulk") >= 40
+    assert 0.02 < products["missing"] / len(tables["products"]) < 0.03
+
+
+def test_each_aisle_lies_in_one_department(tables: dict[str, Rows]) -> None:
+    departments = defaultdict(set)
+    for row in tables["products"]:
+        departments[row["aisle_id"]].add(row["department_id"])
+    assert set(departments) == {row["aisle_id"] for row in tables["aisles"]}
+    assert all(len(found) == 1 for found in departments.values())
+
+
+def test_references_hold(tables: dict[str, Rows], lines: Rows) -> None:
+    def column(table: str, name: str) -> list[str]:
+        return [row[name] for row in tables[table]]
+
+    for table, key in [("products", "product_id"), ("orders", "order_id"), ("aisles", "aisle_id")]:
+        assert len(set(column(table, key))) == len(tables[table])
+    assert {line["product_id"] for line in lines} <= set(column("products", "product_id"))
+    assert len({(line["order_id"], line["product_id"]) for line in lines}) == len(lines)
+    for eval_set in ("prior", "train"):
+        of_set = {o["order_id"] for o in tables["orders"] if o["eval_set"] == eval_set}
+        assert set(column(f"order_products__{eval_set}", "order_id")) == of_set
+
+
+def test_only_first_orders_lack_days_since_the_prior(tables: dict[str, Rows]) -> None:
+    for order in tables["orders"]:
+        first = order["order_number"] == "1"
+        assert (order["days_since_prior_order"] == "") == first
+        assert first or 0.0 <= float(order["days_since_prior_order"]) <= 30.0
+        assert not first or order["eval_set"] == "prior"
+
+
+def test_lines_with_a_null_stay_under_a_tenth(tables: dict[str, Rows], lines: Rows) -> None:
+    first = {order["order_id"] for order in tables["orders"] if order["order_number"] == "1"}
+    assert 0.05 < sum(line["order_id"] in first for line in lines) / len(lines) < 0.08
+
+
+def test_produce_is_few_products_and_many_purchases(tables: dict[str, Rows], lines: Rows) -> None:
+    produce = {row["product_id"] for row in tables["products"] if row["department_id"] == "4"}
+    assert len(produce) / len(tables["products"]) < 0.06
+    assert sum(line["product_id"] in produce for line in lines) / len(lines) > 0.25
+
+
+def test_reordered_means_bought_before(tables: dict[str, Rows], lines: Rows) -> None:
+    carts = defaultdict(list)
+    for line in lines:
+        carts[line["order_id"]].append(line)
+    bought: dict[str, set[str]] = defaultdict(set)
+    for order in tables["orders"]:
+        cart = carts[order["order_id"]]
+        before = bought[order["user_id"]]
+        assert [int(line["add_to_cart_order"]) for line in cart] == list(range(1, len(cart) + 1))
+        assert all(line["reordered"] == str(int(line["product_id"] in before)) for line in cart)
+        before.update(line["product_id"] for line in cart)
+
+
+@pytest.mark.parametrize(
+    ("oddity", "at_least"),
+    [
+        ('\\"', 10),
+        (",", 100),
+        ("é", 2),
+        ("ñ", 2),
+        ("ü", 1),
+        ("\N{NO-BREAK SPACE}", 2),
+        ("\N{REPLACEMENT CHARACTER}", 2),
+        ("\N{CYRILLIC CAPITAL LETTER ES}", 1),
+        ("&#39", 1),
+        ("&amp ", 1),
+        ("  ", 5),
+    ],
+)
+def test_oddities_are_there(names: list[str], oddity: str, at_least: int) -> None:
+    assert sum(oddity in name for name in names) >= at_least
+
+
+def test_names_of_digits_and_names_with_edge_spaces_are_there(names: list[str]) -> None:
+    assert sum(name.isdigit() for name in names) == 3
+    assert sum(name != name.strip() for name in names) >= 5
+
+
+def test_the_backslash_stands_before_a_doubled_quote_in_the_file() -> None:
+    text = (CATALOGUE / "products.csv").read_text(encoding="utf-8")
+    assert '"9\\"" Glass Pie Dish"' in text
+    assert '"""Everyday"" Rolled Oats"' in text
+
+
+def test_some_names_are_twins_and_some_carry_two_departments(tables: dict[str, Rows]) -> None:
+    spellings, departments = defaultdict(set), defaultdict(set)
+    for row in tables["products"]:
+        normalised = " ".join(row["product_name"].casefold().split())
+        spellings[normalised].add(row["product_name"])
+        departments[normalised].add(row["department_id"])
+    assert 35 <= sum(len(found) > 1 for found in spellings.values()) <= 45
+    assert 4 <= sum(len(found) > 1 for found in departments.values()) <= 10
