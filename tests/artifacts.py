@@ -1,0 +1,106 @@
+"""Artifacts of a run that never trained: whole, consistent, with weights that mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from grocer.bundle import Bundle, write_bundle
+from grocer.config import RunConfig
+from grocer.files import write_json
+from grocer.prompts import template
+from grocer.recipes import tiny
+from grocer.step import digest_of, step
+
+LABELS = ["bakery", "dairy eggs", "produce"]
+
+
+def measures(accuracy: float = 0.9) -> dict[str, Any]:
+    return {
+        "products": 300,
+        "accuracy": accuracy,
+        "accuracy_low": accuracy - 0.03,
+        "accuracy_high": accuracy + 0.03,
+        "macro_f1": accuracy,
+    }
+
+
+def write_model(out: Path, config: RunConfig, weights: bytes = b"weights") -> Path:
+    with step("train", out) as part:
+        (part / "adapter").mkdir()
+        (part / "adapter/adapter_model.safetensors").write_bytes(weights)
+        write_json(part / "adapter/adapter_config.json", {"r": 4})
+        write_json(part / "adapter/tokenizer.json", {})
+        (part / "adapter/README.md").write_text("not wanted in a bundle")
+        write_json(
+            part / "base.json", {"source": "tiny", "revision": None, "digest": "0123456789abcdef"}
+        )
+        write_json(part / "labels.json", LABELS)
+        write_json(part / "template.json", template(config.prompt).model_dump(mode="json"))
+    return out
+
+
+def write_evaluation(out: Path, model: Path, splits: Path) -> Path:
+    share = 1 / len(LABELS)
+    with step("evaluate", out) as part:
+        write_json(
+            part / "evaluation.json",
+            {
+                "schema": 1,
+                "digests": {"model": digest_of(model), "splits": digest_of(splits)},
+                "labels": LABELS,
+                "metrics": {
+                    side: measures() | {"top3_accuracy": 1.0, "ece": 0.02, "log_loss": 0.3}
+                    for side in ("train", "validation", "test")
+                },
+                "departments": {
+                    label: {"support": 100, "precision": 0.9, "recall": 0.9, "f1": 0.9}
+                    for label in LABELS
+                },
+                "calibration": {"temperature": 1.25, "reliability": []},
+                "baselines": {"majority": measures(0.3), "linear": measures(0.85)},
+                "confident_errors": [{"product_name": "Secret Sauce"}],
+                "reference": {
+                    "departments": dict.fromkeys(LABELS, share),
+                    "mean_confidence": 0.9,
+                },
+            },
+        )
+    return out
+
+
+def write_decision(out: Path, digests: Mapping[str, str], *, passed: bool = True) -> Path:
+    reason = {
+        "rule": "min_accuracy",
+        "passed": passed,
+        "sentence": "test accuracy's lower bound 0.870 is "
+        + ("at least 0.85" if passed else "below 0.95"),
+    }
+    with step("gate", out) as part:
+        write_json(
+            part / "decision.json",
+            {"passed": passed, "reasons": [reason], "policy": {}, "digests": dict(digests)},
+        )
+    return out
+
+
+def write_artifacts(
+    root: Path, config: RunConfig | None = None, *, passed: bool = True
+) -> dict[str, Path]:
+    """The artifacts `model`, `splits`, `evaluation` and `decision` below `root`."""
+    config = config or tiny()
+    with step("prompts", root / "splits") as part:
+        write_json(part / "split.json", {"products": {"train": 1}})
+    splits = root / "splits"
+    model = write_model(root / "model", config)
+    evaluation = write_evaluation(root / "evaluation", model, splits)
+    found = {"model": model, "splits": splits, "evaluation": evaluation}
+    digests = {name: digest_of(path) for name, path in found.items()}
+    return {**found, "decision": write_decision(root / "decision", digests, passed=passed)}
+
+
+def make_bundle(root: Path, config: RunConfig | None = None) -> Bundle:
+    """A bundle that every check accepts, below `root`."""
+    config = config or tiny()
+    return write_bundle(**write_artifacts(root / "artifacts", config), config=config, root=root)
