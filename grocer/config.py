@@ -59,7 +59,9 @@ class ValidationConfig(Section):
     """Limits of the expectations."""
 
     max_null_fraction: Fraction = 0.10
-    """More nulls than this in the joined order lines stop the run."""
+    """A larger share of joined order lines with a null stops the run."""
+    max_orphan_fraction: Fraction = 0.001
+    """A larger share of order lines whose product or order is unknown stops the run."""
     min_products: Positive = 100
     """Fewer labelled products than this stop the run."""
     min_departments: Annotated[int, Field(ge=2)] = 2
@@ -248,16 +250,40 @@ class ServingConfig(Section):
     """Items a request."""
     max_name_characters: Positive = 1000
     """Characters a name."""
+    max_body_bytes: Positive = 8 * 1024**2
+    """Bytes of a request's body."""
+    max_requests: Positive = 2000
+    """Requests in hand at once, before any is read; more are told to come back (429)."""
+    body_seconds: Annotated[float, Field(gt=0.0)] = 10.0
+    """Seconds a client has to send its body."""
     token_budget: Positive = 1024
     """Tokens of names in one forward pass."""
+    batch_wait_ms: Annotated[float, Field(ge=0.0)] = 2.0
+    """How long a forward pass waits for more requests to share it, in milliseconds."""
+    queue_items: Positive = 4096
+    """Items waiting for a forward pass; a request that exceeds it is told to come back (429)."""
+    deadline_seconds: Annotated[float, Field(gt=0.0)] = 10.0
+    """Seconds from a request's arrival to its answer, or 504."""
+    stall_seconds: Annotated[float, Field(gt=0.0)] = 120.0
+    """A forward pass that takes longer than this means a failed device."""
+    drain_seconds: Annotated[float, Field(ge=0.0)] = 3.0
+    """After SIGTERM: not ready, but still answering, for as long as routers may send requests."""
+    grace_seconds: Positive = 25
+    """Seconds for what is in flight once the port is closed."""
     top_k: Positive = 3
     """Alternatives in an answer, unless the request says otherwise."""
+    low_confidence: Fraction = 0.5
+    """Answers below this probability are counted as of low confidence."""
+    drift_window: Positive = 10_000
+    """Latest answers that the drift metrics look at."""
+    explain_items: Positive = 16
+    """Items a request for explanations."""
+    explain_words: Positive = 40
+    """Words that an explained name may have."""
+    ui: bool = False
+    """Whether there is a page for a person at `/ui`."""
     smoke_names: tuple[str, ...] = ("Organic Bananas", "Whole Milk", "Sourdough Bread")
     """Names that the deploy step asks the new predictor for."""
-
-
-Memory = Annotated[str, Field(pattern=r"^[0-9]+([KMGTPE]i?)?$")]
-Cpu = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?|[0-9]+m)$")]
 
 
 class ClusterConfig(Section):
