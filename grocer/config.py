@@ -17,6 +17,8 @@ from grocer.files import json_digest
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Memory = Annotated[str, Field(pattern=r"^[0-9]+([KMGTPE]i?)?$")]
+Cpu = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?|[0-9]+m)$")]
 
 
 class Section(BaseModel):
