@@ -288,10 +288,6 @@ class ServingConfig(Section):
     """Names that the deploy step asks the new predictor for."""
 
 
-Memory = Annotated[str, Field(pattern=r"^[0-9]+([KMGTPE]i?)?$")]
-Cpu = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?|[0-9]+m)$")]
-
-
 class ClusterConfig(Section):
     """What the compiled pipeline asks of Kubernetes."""
 
