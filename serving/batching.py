@@ -1,0 +1,300 @@
+"""Requests share forward passes: a bounded queue in front of the one thread that owns the model.
+
+A forward pass takes items from every waiting request in turn, up to a budget of tokens, so a
+large request does not hold up a small one. A request that was given up or is past its deadline
+leaves the queue before it costs anything. One that the model cannot score fails alone. When
+even a harmless name fails, or a pass never ends, the device is taken for broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.refusal import Refusal
+
+PROBE = "milk"
+
+
+class Scorer(Protocol):
+    """What owns the model; see `grocer.scoring`."""
+
+    @property
+    def labels(self) -> Sequence[str]: ...
+    def tokens(self, name: str) -> int: ...
+    def probabilities(self, names: Sequence[str]) -> NDArray[np.float64]: ...
+
+
+class Watch(Protocol):
+    """What is told about queue and passes, from either thread."""
+
+    def queued(self, items: int) -> None: ...
+    def passed(self, items: int, tokens: int, seconds: float, waits: Sequence[float]) -> None: ...
+
+
+class DeviceError(Exception):
+    """The model cannot score anything any more."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A request in the queue."""
+
+    names: Sequence[str]
+    future: asyncio.Future[NDArray[np.float64]]
+    arrived: float
+    deadline: float
+    rows: list[NDArray[np.float64]] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    taken: int = 0
+    """Items that have been handed to a forward pass."""
+    given_up: bool = False
+
+    @property
+    def left(self) -> int:
+        return len(self.names) - self.taken
+
+
+@dataclass(frozen=True)
+class Part:
+    """Items of one request within a forward pass."""
+
+    job: Job
+    start: int
+    stop: int
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.job.names[self.start : self.stop]
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.job.tokens[self.start : self.stop])
+
+
+class Batcher:
+    """The queue and its thread.
+
+    Args:
+        load: makes the scorer; called on the thread that will own it.
+        on_ready, on_failure: called on the event loop, once; a failure is final.
+        token_budget: tokens of a forward pass.
+        wait_seconds: how long an unfilled pass waits for more.
+        queue_items: items that may wait.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Scorer],
+        watch: Watch,
+        *,
+        on_ready: Callable[[], None],
+        on_failure: Callable[[BaseException], None],
+        token_budget: int,
+        wait_seconds: float,
+        queue_items: int,
+    ) -> None:
+        self._load, self._watch = load, watch
+        self._on_ready, self._on_failure = on_ready, on_failure
+        self._token_budget, self._wait = token_budget, wait_seconds
+        self._queue_items = queue_items
+        self._jobs: deque[Job] = deque()
+        self._items = 0
+        self._changed = threading.Condition()
+        self._closed = False
+        self._passing: list[Part] = []
+        self._busy_since: float | None = None
+        self._seconds_per_item = 0.0
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+
+    def start(self) -> None:
+        """Load, warm up and serve, on a thread of its own; called on the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def probabilities(self, names: Sequence[str], seconds: float) -> NDArray[np.float64]:
+        """[names, labels], from whatever forward passes these names got into.
+
+        Raises:
+            Refusal: 429 the queue is full; 504 not done within `seconds`; 503 the device failed
+                or the server stops; 400 the model cannot score one of the names.
+        """
+        now = time.monotonic()
+        job = Job(names, self._loop.create_future(), now, now + seconds)
+        self._put(job)
+        try:
+            async with asyncio.timeout(seconds):
+                return await job.future
+        except TimeoutError:
+            raise Refusal(504, f"no answer within {seconds:g} s; ask for less at once") from None
+        finally:
+            # Reached by a client's disconnect too, which cancels the handler.
+            job.given_up = True
+
+    def stalled_for(self) -> float:
+        """Seconds that the present forward pass has taken so far."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def close(self) -> None:
+        """Refuse what waits, and end the thread after its present pass."""
+        self._refuse_all(Refusal(503, "the server is stopping", retry_after=1))
+
+    def abandon(self) -> None:
+        """Refuse everything, the present pass too: the device failed."""
+        refusal = Refusal(503, "the model's device failed", retry_after=10)
+        passing = list(self._passing)
+        self._refuse_all(refusal)
+        for part in passing:
+            self._loop.call_soon_threadsafe(_refuse, part.job, refusal)
+
+    def _put(self, job: Job) -> None:
+        with self._changed:
+            if self._closed:
+                raise Refusal(503, "the server is stopping", retry_after=1)
+            if self._items + len(job.names) > self._queue_items and self._items:
+                seconds = max(1, round(self._items * self._seconds_per_item))
+                raise Refusal(
+                    429, f"the queue is full with {self._items} items", retry_after=seconds
+                )
+            self._jobs.append(job)
+            self._items += len(job.names)
+            self._changed.notify()
+        self._watch.queued(self._items)
+
+    def _run(self) -> None:
+        try:
+            scorer = self._load()
+            scorer.probabilities([PROBE])
+            self._loop.call_soon_threadsafe(self._on_ready)
+            while parts := self._next(scorer):
+                self._score(scorer, parts)
+        except BaseException as error:
+            self.abandon()
+            self._loop.call_soon_threadsafe(self._on_failure, error)
+
+    def _next(self, scorer: Scorer) -> list[Part]:
+        """What the next forward pass takes; empty once closed."""
+        while True:
+            with self._changed:
+                if self._closed:
+                    return []
+                self._drop_given_up()
+                waiting = list(self._jobs)
+                if not waiting:
+                    self._changed.wait()
+                    continue
+            # Counting costs time, and the event loop must not wait for it.
+            for job in waiting:
+                job.tokens = job.tokens or [scorer.tokens(name) for name in job.names]
+            tokens = sum(sum(job.tokens[job.taken :]) for job in waiting)
+            with self._changed:
+                if self._closed:
+                    return []
+                left = waiting[0].arrived + self._wait - time.monotonic()
+                if left <= 0 or tokens >= self._token_budget:
+                    return self._take(waiting)
+                if len(self._jobs) == len(waiting):
+                    self._changed.wait(left)
+
+    def _drop_given_up(self) -> None:
+        now = time.monotonic()
+        kept = [job for job in self._jobs if not job.given_up and job.deadline > now]
+        if len(kept) < len(self._jobs):
+            self._jobs = deque(kept)
+            self._items = sum(job.left for job in kept)
+
+    def _take(self, waiting: Sequence[Job]) -> list[Part]:
+        """An equal share of the budget for every request, then what is left in their order."""
+        budget, starts = self._token_budget, {job: job.taken for job in waiting}
+        share = budget / len(waiting)
+        for limit in (share, float("inf")):
+            for job in waiting:
+                used = 0
+                while job.left and used < limit:
+                    tokens = job.tokens[job.taken]
+                    if tokens > budget and budget < self._token_budget:
+                        break
+                    budget, used, job.taken = budget - tokens, used + tokens, job.taken + 1
+        parts = [Part(job, start, job.taken) for job, start in starts.items() if job.taken > start]
+        self._jobs = deque(job for job in self._jobs if job.left)
+        self._items -= sum(part.stop - part.start for part in parts)
+        self._passing = parts
+        return parts
+
+    def _score(self, scorer: Scorer, parts: Sequence[Part]) -> None:
+        started = self._busy_since = time.monotonic()
+        names = [name for part in parts for name in part.names]
+        try:
+            rows = scorer.probabilities(names)
+        except Exception:
+            self._require_alive(scorer)
+            done = [(part, self._alone(scorer, part)) for part in parts]
+        else:
+            ends = np.cumsum([part.stop - part.start for part in parts])[:-1]
+            done = list(zip(parts, np.split(rows, ends), strict=True))
+        finally:
+            self._busy_since = None
+        self._passing = []
+        seconds = time.monotonic() - started
+        self._seconds_per_item = seconds / len(names)
+        waits = [started - part.job.arrived for part in parts if part.start == 0]
+        self._watch.passed(len(names), sum(part.tokens for part in parts), seconds, waits)
+        self._watch.queued(self._items)
+        self._loop.call_soon_threadsafe(self._deliver, done)
+
+    @staticmethod
+    def _require_alive(scorer: Scorer) -> None:
+        try:
+            scorer.probabilities([PROBE])
+        except Exception as error:
+            raise DeviceError(f"a forward pass fails even for {PROBE!r}: {error}") from error
+
+    def _alone(self, scorer: Scorer, part: Part) -> NDArray[np.float64] | Refusal:
+        """A request's items in a pass of their own, then one by one to find the bad one."""
+        try:
+            return scorer.probabilities(part.names)
+        except Exception:
+            rows = []
+            for item, name in enumerate(part.names, part.start):
+                try:
+                    rows.append(scorer.probabilities([name]))
+                except Exception:
+                    return Refusal(400, f"item {item}: the model cannot score it")
+            return np.concatenate(rows)
+
+    @staticmethod
+    def _deliver(done: Sequence[tuple[Part, NDArray[np.float64] | Refusal]]) -> None:
+        """On the event loop: give finished requests their answer."""
+        for part, result in done:
+            job = part.job
+            if job.future.done():
+                continue
+            if isinstance(result, Refusal):
+                _refuse(job, result)
+                continue
+            job.rows.append(result)
+            if part.stop == len(job.names):
+                job.future.set_result(np.concatenate(job.rows))
+
+    def _refuse_all(self, refusal: Refusal) -> None:
+        with self._changed:
+            self._closed = True
+            jobs, self._jobs, self._items = list(self._jobs), deque(), 0
+            self._changed.notify_all()
+        for job in jobs:
+            self._loop.call_soon_threadsafe(_refuse, job, refusal)
+
+
+def _refuse(job: Job, refusal: Refusal) -> None:
+    job.given_up = True
+    if not job.future.done():
+        job.future.set_exception(refusal)

@@ -1,0 +1,65 @@
+"""A toy scorer, and a server around it: the predictor's own behaviour without weights.
+
+`python -m tests.serving.stub --bundle DIR --port N` takes what `python -m serving` takes.
+Names steer it: `slow …` sleeps, `poison …` raises for this name, `break …` breaks the device,
+`hang …` never returns, `dead …` ends the thread.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grocer.bundle import Bundle
+from serving import __main__ as command
+
+
+class StubScorer:
+    """Probabilities from a name's hash: deterministic, and each name has its own."""
+
+    def __init__(self, labels: Sequence[str], seconds: float = 0.0) -> None:
+        self.labels = tuple(labels)
+        self.seconds, self.broken = seconds, False
+        self.passes: list[list[str]] = []
+
+    def tokens(self, name: str) -> int:
+        return len(name.split()) or 1
+
+    def probabilities(self, names: Sequence[str]) -> NDArray[np.float64]:
+        self.passes.append(list(names))
+        if any(name.startswith("dead") for name in names):
+            raise SystemExit("the thread was ended")
+        self.broken = self.broken or any(name.startswith("break") for name in names)
+        if self.broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if any(name.startswith("poison") for name in names):
+            raise ValueError("a name that the model cannot read")
+        if any(name.startswith("hang") for name in names):
+            time.sleep(3600)
+        time.sleep(self.seconds + 0.3 * sum(name.startswith("slow") for name in names))
+        return np.stack([self._row(name) for name in names])
+
+    def _row(self, name: str) -> NDArray[np.float64]:
+        digest = sha256(name.encode()).digest()
+        weights = np.frombuffer(digest[: len(self.labels)], np.uint8) + 1.0
+        return np.asarray(weights**3 / (weights**3).sum())
+
+
+def load(bundle: Bundle) -> StubScorer:
+    return StubScorer(bundle.labels)
+
+
+def main() -> int:
+    from serving import server
+
+    server.scorer_loader = lambda config, base=None: load
+    return command.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
