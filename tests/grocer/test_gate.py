@@ -1,0 +1,493 @@
+"""Protects: what may be served. Each rule at its limit, no yes without numbers, no yes by harm."""
+
+import copy
+import math
+from functools import reduce
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from grocer.config import GatePolicy
+from grocer.errors import BundleError
+from grocer.gate import check_digests, decide
+
+LABELS = ["bulk", "dairy", "pets"]
+MATRIX = [[90, 5, 5], [4, 92, 4], [6, 4, 90]]  # 272 of 300 right
+LENIENT = GatePolicy(min_accuracy=0.8)
+
+
+def mcnemar(won, lost):
+    tail = sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1))
+    return min(1.0, 2 * tail / 2 ** (won + lost))
+
+
+def pairing(right, products, won, lost):
+    """The model, with `right` of `products`, against one that loses `won` and wins `lost`."""
+    other = (right - won + lost) / products
+    return {
+        "products": products,
+        "accuracy": other,
+        "paired": {
+            "products": products,
+            "model_accuracy": right / products,
+            "baseline_accuracy": other,
+            "only_model_right": won,
+            "only_baseline_right": lost,
+            "p_value": mcnemar(won, lost),
+        },
+    }
+
+
+def side(right, products, low=None, ece=0.02):
+    accuracy = right / products
+    return {
+        "products": products,
+        "accuracy": accuracy,
+        "accuracy_low": accuracy - 0.03 if low is None else low,
+        "accuracy_high": min(1.0, accuracy + 0.03),
+        "macro_f1": 0.8,
+        "top3_accuracy": 1.0,
+        "weighted_accuracy": 0.9,
+        "weighted_accuracy_low": 0.88,
+        "weighted_accuracy_high": 0.92,
+        "ece": ece,
+        "log_loss": 0.3,
+    }
+
+
+def evaluation(matrix=MATRIX, *, train=950, low=None, ece=0.02, linear=(40, 10), champion=None):
+    """A sound evaluation of what `matrix` counts; `train` of 1,000 training products are right."""
+    products, right = sum(map(sum, matrix)), sum(matrix[i][i] for i in range(len(matrix)))
+    columns = [sum(row[i] for row in matrix) for i in range(len(matrix))]
+    return {
+        "schema": 1,
+        "digests": {"model": "a" * 64, "splits": "b" * 64},
+        "confidence": 0.95,
+        "labels": LABELS,
+        "metrics": {
+            "train": side(train, 1000),
+            "validation": side(270, 300),
+            "test": side(right, products, low, ece),
+        },
+        "departments": {
+            name: {
+                "support": sum(matrix[i]),
+                "precision": matrix[i][i] / columns[i] if columns[i] else None,
+                "recall": matrix[i][i] / sum(matrix[i]),
+                "f1": 2 * matrix[i][i] / (sum(matrix[i]) + columns[i]),
+            }
+            for i, name in enumerate(LABELS)
+        },
+        "confusion": matrix,
+        "calibration": {"temperature": 1.2, "reliability": []},
+        "baselines": {
+            "majority": pairing(right, products, 180, 8),
+            "linear": pairing(right, products, *linear),
+            "base_model": pairing(right * 200 // products, 200, 120, 5),
+        },
+        "champion": champion and {"digest": "c" * 64, **pairing(right, products, *champion)},
+    }
+
+
+def reason(decision, rule):
+    return next(reason for reason in decision.reasons if reason.rule == rule)
+
+
+def test_a_good_adapter_passes_and_every_rule_says_why():
+    decision = decide(evaluation(), LENIENT)
+    assert decision.passed
+    assert [each.rule for each in decision.reasons] == [
+        "test_products", "accuracy", "gap", "baseline:majority", "baseline:linear",
+        "baseline:base_model", "recall", "ece", "champion", "measured", "consistent",
+    ]  # fmt: skip
+    assert [each.sentence for each in decision.reasons] == [
+        "300 products were tested (limit 200).",
+        "Test accuracy is at least 0.877 with 95 % confidence (limit 0.800).",
+        "Train accuracy less test accuracy is 0.043 (limit 0.100).",
+        "Accuracy is 0.907 against 0.333 of baseline majority on the same 300 products, "
+        "p = 0.000 (limit: higher with p below 0.05).",
+        "Accuracy is 0.907 against 0.807 of baseline linear on the same 300 products, "
+        "p = 0.000 (limit: higher with p below 0.05).",
+        "Accuracy is 0.905 against 0.330 of baseline base_model on the same 200 products, "
+        "p = 0.000 (limit: higher with p below 0.05).",
+        "The lowest recall of 3 departments with 20 or more test products is 0.900, in bulk "
+        "(limit 0.300).",
+        "The expected calibration error is 0.020 (limit 0.100).",
+        "No champion is served, so there is none to beat: the rule is not applied.",
+        "Values wanting: 0 of 75 (limit 0).",
+        "Contradictions in the counts: 0 (limit 0).",
+    ]
+
+
+def policy(**limits):
+    return GatePolicy(**{"min_accuracy": 0.8, **limits})
+
+
+RIGHT = 272 / 300
+TIED = {"linear": (20, 20)}  # the baseline is as good as the model
+BEHIND = {"linear": (10, 25)}  # it is 0.05 better
+
+
+@pytest.mark.parametrize(
+    ("rule", "passed", "given", "limits"),
+    [
+        ("test_products", True, {}, {"min_test_products": 300}),
+        ("test_products", False, {}, {"min_test_products": 301}),
+        ("test_products", True, {}, {"min_test_products": 299}),
+        ("accuracy", True, {"low": 0.85}, {"min_accuracy": 0.85}),
+        ("accuracy", True, {"low": 0.8501}, {"min_accuracy": 0.85}),
+        ("accuracy", False, {"low": 0.8499}, {"min_accuracy": 0.85}),
+        ("gap", True, {"train": 950}, {"max_train_test_gap": 0.95 - RIGHT}),
+        ("gap", True, {"train": 949}, {"max_train_test_gap": 0.95 - RIGHT}),
+        ("gap", False, {"train": 951}, {"max_train_test_gap": 0.95 - RIGHT}),
+        ("gap", True, {"train": 500}, {"max_train_test_gap": 0.0}),
+        ("baseline:linear", True, {"linear": (6, 0)}, {}),  # p = 0.031
+        ("baseline:linear", False, {"linear": (5, 0)}, {}),  # p = 0.0625
+        ("baseline:linear", False, {"linear": (6, 0)}, {"significance": mcnemar(6, 0)}),
+        ("baseline:linear", False, {"linear": (0, 20)}, {}),  # significantly worse
+        ("baseline:linear", False, TIED, {}),
+        ("baseline:linear", True, TIED, {"baseline_margin": 1e-6}),
+        ("baseline:linear", False, BEHIND, {}),
+        ("baseline:linear", True, BEHIND, {"baseline_margin": 0.05}),
+        ("baseline:linear", True, BEHIND, {"baseline_margin": 0.0501}),
+        ("baseline:linear", False, BEHIND, {"baseline_margin": 0.0499}),
+        ("recall", True, {}, {"min_department_recall": 0.9}),
+        ("recall", True, {}, {"min_department_recall": 0.89}),
+        ("recall", False, {}, {"min_department_recall": 0.91}),
+        ("recall", False, {}, {"min_department_recall": 0.91, "min_department_support": 100}),
+        ("recall", True, {}, {"min_department_recall": 0.91, "min_department_support": 101}),
+        ("ece", True, {"ece": 0.1}, {"max_ece": 0.1}),
+        ("ece", True, {"ece": 0.099}, {"max_ece": 0.1}),
+        ("ece", False, {"ece": 0.101}, {"max_ece": 0.1}),
+        ("champion", True, {"champion": (6, 5)}, {}),
+        ("champion", False, {"champion": (5, 5)}, {}),
+        ("champion", False, {"champion": (0, 0)}, {}),
+        ("champion", False, {"champion": (5, 6)}, {}),
+    ],
+)
+def test_each_rule_at_above_and_below_its_limit(rule, passed, given, limits):
+    decision = decide(evaluation(**given), policy(**limits))
+    assert reason(decision, rule).passed is passed
+    assert decision.passed is passed, "and nothing but this rule decides here"
+
+
+def test_decimal_rounding_is_no_reason():
+    matrix = [[83, 8, 9], [10, 83, 7], [8, 9, 83]]
+    assert 0.93 - 0.83 > 0.1
+    assert reason(decide(evaluation(matrix, train=930), policy()), "gap").passed
+    assert not reason(decide(evaluation(matrix, train=931), policy()), "gap").passed
+
+
+def test_only_the_baselines_of_the_policy_are_asked_for():
+    given = evaluation(linear=(0, 20))
+    assert not decide(given, policy()).passed
+    assert decide(given, policy(baselines=("majority",))).passed
+    del given["baselines"]
+    assert not decide(given, policy(baselines=("majority",))).passed
+    assert decide(given, policy(baselines=())).passed
+
+
+@pytest.mark.parametrize(
+    ("rule", "given", "limits", "sentence"),
+    [
+        (
+            "accuracy",
+            {"low": 0.84996},
+            {"min_accuracy": 0.85},
+            "Test accuracy is at least 0.84996 with 95 % confidence (limit 0.85000).",
+        ),
+        (
+            "recall",
+            {},
+            {"min_department_recall": 0.91},
+            "Recall of 2 of 3 departments with 20 or more test products is 0.900 in bulk, "
+            "0.900 in pets (limit 0.91).",
+        ),
+        (
+            "recall",
+            {},
+            {"min_department_support": 1000},
+            "There are no departments with 1,000 or more test products, so none is judged on "
+            "recall (limit 0.300).",
+        ),
+        (
+            "baseline:linear",
+            BEHIND,
+            {"baseline_margin": 0.04},
+            "Accuracy is 0.907 against 0.957 of baseline linear on the same 300 products, "
+            "p = 0.017 (limit: higher with p below 0.05, or at most 0.04 lower).",
+        ),
+        (
+            "champion",
+            {"champion": (5, 5)},
+            {},
+            "Accuracy is 0.907 against 0.907 of the champion on the same 300 products, p = 1 "
+            "(limit: higher; a tie keeps the champion).",
+        ),
+    ],
+)
+def test_sentences_give_the_number_and_the_limit(rule, given, limits, sentence):
+    assert reason(decide(evaluation(**given), policy(**limits)), rule).sentence == sentence
+
+
+def test_a_champion_must_have_answered_every_test_product():
+    given = evaluation(champion=(20, 10))
+    given["champion"] |= pairing(180, 200, 20, 10)
+    told = reason(decide(given, LENIENT), "champion")
+    assert not told.passed
+    assert told.sentence == "The champion answered 200 test products (limit: all 300)."
+
+
+# What no decision looks at.
+OPTIONAL = {"calibration.reliability", "champion.digest"}
+
+
+def leaves(value, path=()):
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, (*path, key))
+    elif ".".join(path) not in OPTIONAL:
+        yield path
+
+
+WHOLE = evaluation(champion=(20, 10))
+OWED = list(leaves(WHOLE))
+
+
+def changed(given, path, value=...):
+    """A copy with another value at `path`, or with nothing there."""
+    copied = copy.deepcopy(given)
+    owner = reduce(lambda node, key: node[key], path[:-1], copied)
+    if value is ...:
+        del owner[path[-1]]
+    else:
+        owner[path[-1]] = value
+    return copied
+
+
+def parents(paths):
+    return sorted({path[:n] for path in paths for n in range(1, len(path))})
+
+
+@pytest.mark.parametrize("path", [*OWED, *parents(OWED)], ids=".".join)
+def test_without_any_value_the_answer_is_no(path):
+    assert decide(WHOLE, LENIENT).passed
+    decision = decide(changed(WHOLE, path), LENIENT)
+    assert not decision.passed
+    assert any(path[-1] in each.sentence for each in decision.reasons if not each.passed)
+
+
+@pytest.mark.parametrize("path", OWED, ids=".".join)
+def test_what_is_no_number_is_no(path):
+    for value in (None, math.nan, math.inf, -math.inf, -1, "1", True, [], {}):
+        assert not decide(changed(WHOLE, path, value), LENIENT).passed, value
+
+
+SHARES = [path for path in OWED if isinstance(reduce(lambda n, k: n[k], path, WHOLE), float)]
+
+
+@pytest.mark.parametrize("path", SHARES, ids=".".join)
+def test_a_share_above_one_is_no(path):
+    unbounded = path[-1] in {"log_loss", "temperature"}
+    assert decide(changed(WHOLE, path, 1.5), LENIENT).passed is unbounded
+
+
+@pytest.mark.parametrize("path", [("slices",), ("calibration", "reliability")])
+def test_nan_anywhere_is_a_no_that_says_where(path):
+    decision = decide(changed(WHOLE, path, [{"accuracy": [0.5, math.nan]}]), LENIENT)
+    assert f"{'.'.join(path)}.0.accuracy.1 is not finite" in reason(decision, "measured").sentence
+
+
+def test_precision_may_be_undefined_only_where_nothing_was_predicted():
+    never = [[0, 50, 50], [0, 96, 4], [0, 4, 96]]
+    limits = policy(min_accuracy=0.5, min_department_recall=0.0, max_train_test_gap=1.0)
+    given = evaluation(never, linear=(40, 10))
+    given["baselines"]["majority"] = pairing(192, 300, 100, 8)
+    assert given["departments"]["bulk"]["precision"] is None
+    assert decide(given, limits).passed
+    assert not decide(changed(given, ("departments", "dairy", "precision"), None), limits).passed
+
+
+def test_a_department_without_test_products_is_no():
+    given = changed(WHOLE, ("departments", "bulk", "support"), 0)
+    told = reason(decide(given, LENIENT), "measured")
+    assert "departments.bulk.support is 0, no count from 1" in told.sentence
+
+
+def test_an_empty_evaluation_is_no_in_every_rule():
+    decision = decide({}, LENIENT)
+    assert not any(each.passed for each in decision.reasons)
+    assert decision.digests == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "fault"),
+    [
+        (("metrics", "test", "accuracy_high"), 0.9, "test accuracy 0.9067 is outside its interval"),
+        (("metrics", "train", "accuracy_low"), 0.96, "train accuracy 0.9500 is outside"),
+        (("metrics", "validation", "top3_accuracy"), 0.89, "validation accuracy is above top-3"),
+        (("metrics", "test", "products"), 301, "have 300 products of 301 tested"),
+        (("labels",), ["bulk", "dairy", "petz"], "absent"),
+        (("departments", "extra"), WHOLE["departments"]["bulk"], "are not the labels"),
+        (("departments", "bulk", "recall"), 0.91, "recall by department does not add up"),
+        (("confusion",), [[89, 6, 5], *MATRIX[1:]], "another support or recall of bulk"),
+        (("confusion",), [[90, 6, 5], *MATRIX[1:]], "another support or recall of bulk"),
+        (("confusion",), MATRIX[:2], "no table of 3 by 3"),
+        (("confusion",), [row[:2] for row in MATRIX], "no table of 3 by 3"),
+        (("confusion",), [[95, 5, True], *MATRIX[1:]], "no table of 3 by 3"),
+        (("baselines", "linear"), pairing(272, 301, 20, 10), "on more products than were tested"),
+        (("baselines", "linear"), pairing(271, 300, 20, 10), "another accuracy of the model"),
+        (("baselines", "linear", "paired", "only_model_right"), 41, "contradict the pairs"),
+        (("baselines", "linear", "accuracy"), 0.8, "linear: two different accuracies"),
+        (("baselines", "linear"), pairing(272, 300, 273, 0), "absent|range|from 0"),
+        (("champion", "paired", "baseline_accuracy"), 0.85, "champion: accuracies contradict"),
+        (("labels",), ["bulk", "bulk", "pets"], "no list of 2 or more"),
+        (("labels",), ["bulk"], "no list of 2 or more"),
+        (("schema",), 2, "schema is 2, not 1"),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_no(path, value, fault):
+    decision = decide(changed(WHOLE, path, value), LENIENT)
+    against = " ".join(each.sentence for each in decision.reasons if not each.passed)
+    assert not decision.passed
+    assert any(part in against for part in fault.split("|"))
+
+
+def test_more_pairs_than_right_answers_are_a_contradiction():
+    given = evaluation(linear=(280, 275))
+    told = reason(decide(given, LENIENT), "consistent").sentence
+    assert "linear: more pairs than right answers" in told
+
+
+@st.composite
+def cases(draw):
+    """A policy, a sound evaluation near its limits, and the same made worse in one respect."""
+    hits = [draw(st.integers(60, 99)) for _ in LABELS]
+    wrong = draw(st.sampled_from(range(3)))
+    limits = {
+        "min_accuracy": draw(st.floats(0.55, 0.95)),
+        "max_train_test_gap": draw(st.floats(0.0, 0.3)),
+        "baseline_margin": draw(st.sampled_from([0.0, 0.02, 0.1])),
+        "min_department_recall": draw(st.floats(0.5, 1.0)),
+        "max_ece": draw(st.floats(0.0, 0.2)),
+        "baselines": ("linear",),
+    }
+    right = sum(hits)
+    given = {
+        "train": draw(st.integers(600, 999)),
+        "low": draw(st.floats(0.5, 1.0)) * right / 300,
+        "ece": draw(st.floats(0.0, 0.2)),
+        "linear": (draw(st.integers(1, 40)), draw(st.integers(0, 40))),
+        "champion": draw(st.none() | st.tuples(st.integers(1, 9), st.integers(0, 9))),
+    }
+    worse = dict(given)
+    fewer = list(hits)
+    match draw(st.sampled_from(["low", "ece", "train", "hit", "linear", "champion"])):
+        case "low":
+            worse["low"] = given["low"] * draw(st.floats(0.0, 1.0))
+        case "ece":
+            worse["ece"] = draw(st.floats(given["ece"], 1.0))
+        case "train":
+            worse["train"] = draw(st.integers(given["train"], 1000))
+        case "hit":  # one more test product wrong, which each of the others had wrong or right
+            fewer[wrong] -= 1
+            for other in ("linear", "champion"):
+                if given[other]:
+                    won, lost = given[other]
+                    worse[other] = draw(st.sampled_from([(won - 1, lost), (won, lost + 1)]))
+            worse["low"] = min(given["low"], (right - 1) / 300)
+        case other:
+            assume(given[other])
+            won, lost = given[other]
+            worse[other] = draw(st.sampled_from([(won - 1, lost), (won, lost + 1)]))
+    return GatePolicy(**limits), case_of(hits, given), case_of(fewer, worse)
+
+
+def case_of(hits, given):
+    matrix = [[0, 0, 0] for _ in hits]
+    for place, hit in enumerate(hits):
+        matrix[place][place], matrix[place][place - 1] = hit, 100 - hit
+    return evaluation(matrix, **given)
+
+
+@given(cases())
+def test_making_a_metric_worse_never_turns_a_no_into_a_yes(case):
+    limits, before, after = case
+    was, now = decide(before, limits), decide(after, limits)
+    assert reason(was, "measured").passed
+    assert reason(was, "consistent").passed
+    for old, new in zip(was.reasons, now.reasons, strict=True):
+        assert old.rule == new.rule
+        assert old.passed or not new.passed
+    assert was.passed or not now.passed
+
+
+@given(st.sampled_from(SHARES), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_nor_does_any_single_number_that_is_worse(path, limit, value):
+    """Also where the rest no longer fits it: that is a no of its own."""
+    low_is_good = path[-1] in {"ece", "log_loss", "p_value", "baseline_accuracy"}
+    if path[:2] == ("metrics", "train") or path[0] in {"calibration", "confidence"}:
+        return
+    now = reduce(lambda node, key: node[key], path, WHOLE)
+    worse = max(now, value) if low_is_good else min(now, value)
+    limits = GatePolicy(min_accuracy=limit, max_ece=limit, min_department_recall=limit)
+    assert decide(WHOLE, limits).passed or not decide(changed(WHOLE, path, worse), limits).passed
+
+
+def record():
+    return decide(evaluation(), LENIENT).to_json("d" * 64)
+
+
+def artifacts(**other):
+    return {"model": "a" * 64, "splits": "b" * 64, "evaluation": "d" * 64, **other}
+
+
+def test_what_was_judged_may_be_deployed():
+    assert record()["digests"] == artifacts()
+    check_digests(record(), artifacts())
+
+
+@pytest.mark.parametrize("name", ["model", "splits", "evaluation"])
+def test_anything_else_may_not(name):
+    with pytest.raises(BundleError, match=f"about another {name}: it names .*this one is ffff"):
+        check_digests(record(), artifacts(**{name: "f" * 64}))
+    told = record()
+    del told["digests"][name]
+    with pytest.raises(BundleError, match=f"about another {name}: it names none"):
+        check_digests(told, artifacts())
+
+
+def test_a_refused_adapter_may_not_and_hears_why():
+    told = decide(evaluation(ece=0.3), LENIENT).to_json("d" * 64)
+    with pytest.raises(BundleError, match=r"gate said no.*: The expected calibration error is 0.3"):
+        check_digests(told, artifacts())
+    with pytest.raises(BundleError, match="states no reason"):
+        check_digests({}, artifacts())
+    with pytest.raises(BundleError, match="gate said no"):
+        check_digests({**record(), "passed": 1}, artifacts())
+
+
+def test_decision_json_says_all():
+    told = record()
+    assert list(told) == ["passed", "reasons", "policy", "digests"]
+    assert told["reasons"][0] == {
+        "rule": "test_products",
+        "passed": True,
+        "sentence": "300 products were tested (limit 200).",
+    }
+    assert told["policy"]["min_accuracy"] == 0.8
+
+
+def test_markdown_says_first_what_speaks_against_it():
+    lines = decide(evaluation(ece=0.3), LENIENT).to_markdown().splitlines()
+    assert lines[:5] == [
+        "# The gate says no",
+        "",
+        "10 of 11 rules are met.",
+        "",
+        "- **no**: The expected calibration error is 0.300 (limit 0.100).",
+    ]
+    assert lines[5] == "- yes: 300 products were tested (limit 200)."
+    assert len(lines) == 4 + 11
+    assert decide(evaluation(), LENIENT).to_markdown().startswith("# The gate says yes\n")
