@@ -1,0 +1,34 @@
+"""evaluate: the adapter and its baselines on products that it has not seen."""
+
+from kfp import dsl
+
+from components.images import IMAGES
+
+
+@dsl.component(base_image=IMAGES.train, install_kfp_package=False)
+def evaluate(
+    model: dsl.Input[dsl.Model],
+    splits: dsl.Input[dsl.Dataset],
+    config: str,
+    evaluation: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
+    confusion: dsl.Output[dsl.ClassificationMetrics],
+):
+    """Measure the adapter; metrics and confusion matrix are those of the test products."""
+    import shutil
+    from pathlib import Path
+
+    from grocer import evaluate
+    from grocer.config import RunConfig
+    from grocer.step import step
+
+    adapter, source, target = Path(model.path), Path(splits.path), Path(evaluation.path)
+    with step("evaluate", target, {"model": adapter, "splits": source}) as out:
+        measured = evaluate.evaluate(adapter, source, RunConfig.from_json(config), out)
+    shutil.copyfile(target / "report.html", page.path)
+    for name, value in measured["metrics"]["test"].items():
+        metrics.log_metric(name, float(value))
+    for name, baseline in measured["baselines"].items():
+        metrics.log_metric(f"{name}_accuracy", float(baseline["accuracy"]))
+    confusion.log_confusion_matrix(measured["labels"], measured["confusion"])

@@ -1,0 +1,30 @@
+"""train: a LoRA adapter on the base model's 4-bit weights."""
+
+from kfp import dsl
+
+from components.images import IMAGES
+
+
+@dsl.component(base_image=IMAGES.train, install_kfp_package=False)
+def train(
+    splits: dsl.Input[dsl.Dataset],
+    config: str,
+    model: dsl.Output[dsl.Model],
+    page: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
+):
+    """Train the adapter; the page shows its loss, the metrics what it took."""
+    import shutil
+    from pathlib import Path
+
+    from grocer import train
+    from grocer.config import RunConfig
+    from grocer.step import step
+
+    source, target = Path(splits.path), Path(model.path)
+    with step("train", target, {"splits": source}) as out:
+        report = train.train(source, RunConfig.from_json(config), out)
+    shutil.copyfile(target / "loss.html", page.path)
+    for name, value in report.items():
+        if isinstance(value, int | float):
+            metrics.log_metric(name, float(value))

@@ -1,0 +1,28 @@
+"""validate: the expectations on the tables; the run ends here when one fails."""
+
+from kfp import dsl
+
+from components.images import IMAGES
+
+
+@dsl.component(base_image=IMAGES.data, install_kfp_package=False)
+def validate(
+    tables: dsl.Input[dsl.Dataset],
+    config: str,
+    report: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
+):
+    """Check the tables; the report and its page are whole before a failure is raised."""
+    import shutil
+    from pathlib import Path
+
+    from grocer import validate
+    from grocer.config import RunConfig
+    from grocer.step import explained, step
+
+    source, target = Path(tables.path), Path(report.path)
+    with step("validate", target, {"tables": source}) as out:
+        found = validate.validate(source, RunConfig.from_json(config), out)
+    shutil.copyfile(target / "validation.html", page.path)
+    with explained("validate"):
+        found.require()

@@ -1,0 +1,41 @@
+"""A run in one JSON object: what was read, how it was split, how well it does, the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from grocer.files import read_json
+from grocer.step import RECORD, record_of
+
+
+def artifacts_below(root: Path) -> dict[str, Path]:
+    """The artifact directory of each step that wrote one below `root`, by the step's name."""
+    found = (path.parent for path in sorted(root.rglob(RECORD)))
+    return {record_of(path)["step"]: path for path in found}
+
+
+def summarise(artifacts: Mapping[str, Path], bundle: Path | None) -> dict[str, Any]:
+    """The summary of a run whose gate has decided; `bundle` is its directory, if it passed.
+
+    Seconds are wall clock, memory is the peak resident set in MiB, both as each step measured
+    itself.
+    """
+    counts = read_json(artifacts["ingest"] / "counts.json")
+    split = read_json(artifacts["prompts"] / "split.json")
+    evaluation = read_json(artifacts["evaluate"] / "evaluation.json")
+    decision = read_json(artifacts["gate"] / "decision.json")
+    records = {step: record_of(path) for step, path in artifacts.items()}
+    return {
+        "order_lines": {key: counts["order_lines"][key] for key in ("read", "with_nulls", "kept")},
+        "products": counts["products"],
+        "departments": counts["departments"],
+        "split": split["products"],
+        "metrics": evaluation["metrics"],
+        "baselines": evaluation["baselines"],
+        "gate": {"passed": decision["passed"], "reasons": decision["reasons"]},
+        "bundle": bundle and {"path": str(bundle), "digest": bundle.name},
+        "seconds": {step: record["seconds"] for step, record in records.items()},
+        "peak_rss_mb": {step: record["peak_rss_mb"] for step, record in records.items()},
+    }

@@ -1,0 +1,145 @@
+"""The `grocer` command: parses, calls one function, and turns its end into an exit code.
+
+0: done, and deployed where there is something to deploy; 1: a bug of ours; 2: a mistake of the
+user's, said in one line on stderr; 3: done, and the gate said no; 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from grocer import __version__
+from grocer.errors import GrocerError
+from grocer.recipes import RECIPES, recipe
+
+# Typer's base of whatever is wrong with a command line; it has no public name for it.
+_UsageError = typer.BadParameter.__base__
+assert _UsageError is not None
+
+app = typer.Typer(
+    name="grocer",
+    help="Puts every product of an online grocery into exactly one department.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a setting, as in gate.min_accuracy=0.9"
+    ),
+]
+Recipe = Annotated[
+    str, typer.Option("--recipe", metavar="NAME", help=f"What to begin from: {', '.join(RECIPES)}")
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"grocer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    data: Annotated[
+        str, typer.Option(metavar="URI", help="Directory, zip, s3://, gs://, https://")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="What the run leaves, whole or not at all")
+    ],
+    from_recipe: Recipe = "tiny",
+    settings: Settings = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of an earlier run in --out")
+    ] = False,
+) -> None:
+    """Run the whole pipeline on this machine: from tables to a served model, or to a no."""
+    from pipelines.run import RunError
+    from pipelines.run import run as run_pipeline
+    from pipelines.summary import show
+
+    config = recipe(from_recipe).with_settings(settings or [])
+    try:
+        finished = run_pipeline(data, out, config, replace=replace)
+    except RunError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    show(finished)
+    raise typer.Exit(0 if finished.summary["gate"]["passed"] else 3)
+
+
+@app.command()
+def serve(
+    bundle: Annotated[Path, typer.Option(metavar="DIR", help="A bundle that the gate has passed")],
+    host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on")] = 8080,
+) -> None:
+    """Serve a bundle over HTTP (V1 and V2)."""
+    from serving.server import serve as serve_bundle
+
+    raise typer.Exit(serve_bundle(bundle, host=host, port=port))
+
+
+@app.command(name="compile")
+def compile_pipeline(
+    out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="Where the pipeline is written")],
+    from_recipe: Recipe = "llama2-7b-t4",
+    settings: Settings = None,
+) -> None:
+    """Compile the pipeline to YAML for Kubeflow Pipelines."""
+    from grocer.files import whole_file
+    from pipelines.dag import compiled
+
+    text = compiled(recipe(from_recipe).with_settings(settings or []))
+    with whole_file(out) as part:
+        part.write_text(text)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run one command line; its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")
+    try:
+        return app(list(arguments), prog_name="grocer", standalone_mode=False) or 0
+    except GrocerError as error:
+        return _say(str(error), 2)
+    except _UsageError as error:
+        return _say(_usage(error), 2)
+    except KeyboardInterrupt:
+        return _say("interrupted; nothing is left of the run", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with a command line, and where its help is."""
+    command = error.ctx.command_path if error.ctx else "grocer"
+    return f"{error.format_message().rstrip('.') or 'no command'}; see {command} --help"
+
+
+def _say(text: str, code: int) -> int:
+    print(f"grocer: {' '.join(text.split())}", file=sys.stderr)
+    return code

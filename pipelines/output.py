@@ -1,0 +1,93 @@
+"""The directory that a run leaves: worked on beside its final name, and swapped in at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from grocer.errors import OutputError
+from grocer.files import writing
+
+# All that a run leaves in its output directory: `--replace` removes nothing else.
+CONTENT = frozenset(
+    {
+        "summary.json",
+        "config.json",
+        "report.html",
+        "validation.html",
+        "loss.html",
+        "decision.md",
+        "run.log",
+        "artifacts",
+        "bundle",
+    }
+)
+ROOM = 100 * 2**20  # bytes; the smallest run writes about half of it
+
+
+@contextmanager
+def workplace(out: Path, *, replace: bool, keep: Path | None = None) -> Iterator[Path]:
+    """Yield a hidden directory beside `out`, for a run to work in; it is removed at the end.
+
+    That `out` can be made there is seen before the block runs, so before anything costs time.
+    `keep` is a local source: it must not lie in what `replace` removes.
+
+    Raises:
+        OutputError: `out` holds something, can't be written, or its disk is full.
+    """
+    _check_target(out, replace, keep)
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.running-", dir=out.parent))
+    try:
+        free = shutil.disk_usage(work).free
+        if free < ROOM:
+            raise OutputError(
+                f"cannot write {out}: {free / 2**20:.0f} MiB are free there and a run needs "
+                f"{ROOM // 2**20} MiB at least; free some or choose another --out"
+            )
+        with writing(out):
+            yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_target(out: Path, replace: bool, keep: Path | None) -> None:
+    """Refuse an `out` whose present content a run would have to destroy."""
+    if not os.path.lexists(out):
+        return
+    if not out.is_dir():
+        raise OutputError(f"{out} is a file, not a directory; choose another --out")
+    with writing(out):
+        present = {path.name for path in out.iterdir()}
+    if not present:
+        return
+    if "summary.json" not in present:
+        raise OutputError(f"{out} is not empty and holds no run of Grocer; choose another --out")
+    if not replace:
+        raise OutputError(f"{out} holds an earlier run; give --replace, or another --out")
+    if strange := sorted(present - CONTENT):
+        raise OutputError(
+            f"{out} holds {strange[0]}, which no run of Grocer wrote: --replace would remove it; "
+            "move it, or choose another --out"
+        )
+    if keep is not None and keep.is_relative_to(out):
+        raise OutputError(f"--data {keep} lies in {out}, which --replace would remove")
+
+
+def swap_in(made: Path, out: Path, work: Path) -> None:
+    """Put the directory `made` under the name `out`; what stood there moves into `work`."""
+    with writing(out):
+        former = work / "former"
+        if out.is_dir():
+            out.rename(former)
+        try:
+            made.rename(out)
+        except OSError:
+            if former.is_dir():
+                former.rename(out)
+            raise
