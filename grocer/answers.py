@@ -37,7 +37,8 @@ class Scored:
     @property
     def predicted(self) -> metrics.Ints:
         """Position of the likeliest department."""
-        return self.probabilities.argmax(axis=1)
+        result: metrics.Ints = self.probabilities.argmax(axis=1)
+        return result
 
     @property
     def suggested(self) -> list[str]:
@@ -53,7 +54,8 @@ class Scored:
     @property
     def right(self) -> metrics.Bools:
         """Whether the likeliest department is the true one."""
-        return self.predicted == self.truth
+        result: metrics.Bools = self.predicted == self.truth
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,13 +16,13 @@ ROWS_FOR_TEST = 0.2
 """Share of purchase rows that the study's way of splitting puts aside."""
 
 
-def majority(departments: Sequence[str]) -> str:
+def majority(departments: Iterable[str]) -> str:
     """The most frequent department in training; of equals, the first by name."""
-    return str(pd.Series(departments).mode().iloc[0])
+    return str(pd.Series(list(departments)).mode().iloc[0])
 
 
 def linear(
-    names: Sequence[str], departments: Sequence[str], asked: Sequence[str]
+    names: Iterable[str], departments: Iterable[str], asked: Iterable[str]
 ) -> NDArray[np.object_]:
     """Departments for the names `asked` by a linear SVM on TF-IDF of words and of characters.
 
@@ -42,11 +43,11 @@ def linear(
 
 
 def compare(
-    truth: Sequence[str],
-    answered: Sequence[str],
+    truth: Iterable[str],
+    answered: Iterable[str],
     model_right: metrics.Bools,
     settings: EvaluationConfig,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """A baseline's numbers and its pairing with the model, both on the same products."""
     _, codes = np.unique([*truth, *answered], return_inverse=True)
     assert len(codes) == 2 * len(model_right), "a baseline is paired on the same products"
@@ -60,8 +61,8 @@ def compare(
 
 
 def as_the_study_measured(
-    departments: Sequence[str], purchases: Sequence[int], seed: int
-) -> dict[str, object]:
+    departments: Iterable[str], purchases: Iterable[int], seed: int
+) -> dict[str, Any]:
     """Accuracy of a lookup table where purchase *rows* are split at random: it leaks.
 
     A product that was bought a hundred times lies on both sides, so remembering it is enough.
@@ -69,12 +70,12 @@ def as_the_study_measured(
     is the same as drawing for each of its rows. A product that the table never saw gets the
     department with the most training rows.
     """
-    bought = np.asarray(purchases, dtype=np.int64)
+    bought = np.array(list(purchases), dtype=np.int64)
     if bought.sum() == 0:
         bought = np.ones_like(bought)
     test = np.random.default_rng(seed).binomial(bought, ROWS_FOR_TEST)
     train = bought - test
-    truth = np.asarray(departments, dtype=object)
+    truth = np.array(list(departments), dtype=object)
     majority_by_rows = pd.Series(train).groupby(truth).sum().idxmax()
     seen = train > 0
     right = seen | (truth == majority_by_rows)

@@ -41,6 +41,7 @@ def evaluate(
     evaluation = {
         "schema": 1,
         "label": config.catalogue.label,
+        "confidence": config.evaluation.confidence,
         "digests": {"model": digest_of(model), "splits": digest_of(splits)},
         **_measured(given, config.evaluation),
         **_compared(given, tables, config.evaluation),
@@ -93,7 +94,7 @@ def _compared(
     """The model against the baselines, and what the study's way of splitting would show."""
     train, test, untuned = tables["train"], given.sides["test"], given.untuned
     say("evaluate", f"fitting the linear baseline on {len(train):,} training products")
-    started = {
+    answered: dict[str, Iterable[str]] = {
         "majority": [baselines.majority(train["department"])] * len(test.table),
         "linear": baselines.linear(
             train["product_name"], train["department"], test.table["product_name"]
@@ -105,7 +106,7 @@ def _compared(
         "baselines": {
             **{
                 name: baselines.compare(test.table["department"], answer, test.right, settings)
-                for name, answer in started.items()
+                for name, answer in answered.items()
             },
             "base_model": baselines.compare(
                 untuned.table["department"], untuned.suggested, paired, settings
@@ -123,12 +124,9 @@ def _champion(champion: Path, given: Answers, config: RunConfig) -> dict[str, An
     scorer = answers.load(champion, config)
     found = answers.ask(scorer, test.table["product_name"], "test, champion").argmax(axis=1)
     said = np.asarray(scorer.labels, dtype=object)[found]
-    paired = metrics.mcnemar(test.right, said == test.table["department"].to_numpy(dtype=object))
     return {
         "digest": tree_digest(tree_digests(champion)),
-        "products": paired["products"],
-        "accuracy": paired["baseline_accuracy"],
-        "paired": paired,
+        **baselines.compare(test.table["department"], said, test.right, config.evaluation),
     }
 
 
@@ -137,8 +135,9 @@ def _confident_errors(test: Scored) -> list[dict[str, Any]]:
     wrong = test.table[["product_name", "department"]].assign(
         predicted=test.suggested, probability=test.confidence
     )[~test.right]
-    worst = wrong.sort_values("probability", ascending=False, kind="stable")
-    return list(worst.head(CONFIDENT_ERRORS).to_dict(orient="records"))
+    worst = wrong.sort_values("probability", ascending=False, kind="stable").head(CONFIDENT_ERRORS)
+    rows = worst.to_dict(orient="records")
+    return [{str(column): value for column, value in row.items()} for row in rows]
 
 
 def _write(evaluation: Mapping[str, Any], given: Answers, config: RunConfig, out: Path) -> None:

@@ -20,7 +20,7 @@ def render(template: str, **values: Any) -> str:
     environment = Environment(
         loader=PackageLoader("grocer"), autoescape=True, undefined=StrictUndefined
     )
-    environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
+    environment.filters["percent"] = lambda value: f"{100 * value:.1f}\u00a0%"
     environment.filters["count"] = lambda value: f"{value:,}"
     return environment.get_template(template).render(**values)
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
 from grocer.config import GatePolicy
-from grocer.page import new_plot, render, svg
+from grocer.page import INK, new_plot, render, svg
 
 # Two hues that colour-blind eyes tell apart and that stand out on white and on black.
-MODEL, OTHER, INK = "#2f87d6", "#d4731c", "#010203"
-NAMES = {
-    "majority": "Always the largest",
-    "linear": "Linear model on words",
-    "base_model": "Language model, untuned",
-}
+MODEL, OTHER = "#2f87d6", "#d4731c"
 MOST_LABELS = 40
 """A confusion matrix of more labels can't be read on a page; its mix-ups still can."""
 SMALLEST_SLICE = 10
@@ -32,15 +27,16 @@ def page(evaluation: Mapping[str, Any], recovered: pd.DataFrame, policy: GatePol
     """
     from grocer.gate import decide
 
-    labels = evaluation["labels"]
+    labels, test = evaluation["labels"], evaluation["metrics"]["test"]
+    rivals = _rivals(evaluation, policy)
     return render(
         "report.html",
         decision=decide(evaluation, policy),
         e=evaluation,
         noun=evaluation["label"],
-        test=evaluation["metrics"]["test"],
-        contenders=_contenders(evaluation),
-        contenders_plot=_contenders_plot(evaluation),
+        test=test,
+        rivals=rivals,
+        rivals_plot=_rivals_plot(test, rivals),
         departments=_departments(evaluation),
         heat=_heat(evaluation) if len(labels) <= MOST_LABELS else None,
         mix_ups=_mix_ups(evaluation)[:12],
@@ -54,39 +50,42 @@ def page(evaluation: Mapping[str, Any], recovered: pd.DataFrame, policy: GatePol
     )
 
 
-def _contenders(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The model's rivals, each with its pairing."""
-    rivals = [
-        {"name": NAMES[name], **baseline} for name, baseline in evaluation["baselines"].items()
-    ]
-    if (champion := evaluation["champion"]) is not None:
-        rivals.append({"name": "Champion, now served", **champion})
+def _rivals(evaluation: Mapping[str, Any], policy: GatePolicy) -> list[dict[str, Any]]:
+    """What the model is compared with, the best first, and how the model stands to it."""
+    names = {
+        "majority": f"Always the largest {evaluation['label']}",
+        "linear": "Linear model on words and letters",
+        "base_model": "Language model before training",
+    }
+    found = {names[name]: baseline for name, baseline in evaluation["baselines"].items()}
+    if evaluation["champion"] is not None:
+        found["Champion, the one now served"] = evaluation["champion"]
+    rivals = []
+    for name, measured in found.items():
+        paired = measured["paired"]
+        ahead = paired["only_model_right"] > paired["only_baseline_right"]
+        clear = paired["p_value"] < policy.significance
+        standing = ("ahead" if ahead else "behind") if clear else "level"
+        rivals.append({**measured, "name": name, "standing": standing})
     return sorted(rivals, key=lambda rival: -rival["accuracy"])
 
 
-def _contenders_plot(evaluation: Mapping[str, Any]) -> Markup:
-    """A dot and its interval for the model and for each rival."""
-    rows = [{"name": "This model", **evaluation["metrics"]["test"]}, *_contenders(evaluation)]
-    figure, axes = new_plot(5.6, 0.5 + 0.42 * len(rows))
+def _rivals_plot(test: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> Markup:
+    """A dot in its interval for the model and for each rival, named above its line."""
+    rows = [{**test, "name": "This model"}, *rivals]
+    figure, axes = new_plot(4.6, 0.5 + 0.52 * len(rows))
     for place, row in enumerate(reversed(rows)):
-        first = row is rows[0]
-        colour = MODEL if first else OTHER
-        low, high = row.get("accuracy_low"), row.get("accuracy_high")
-        if low is not None and high is not None:
-            axes.plot([100 * low, 100 * high], [place, place], color=colour, lw=2.5)
-        axes.plot(100 * row["accuracy"], place, "o" if first else "s", color=colour, ms=8)
-        axes.annotate(
-            f"{100 * row['accuracy']:.1f}",
-            (100 * row["accuracy"], place),
-            xytext=(0, 8),
-            textcoords="offset points",
-            ha="center",
-            fontsize=9,
+        low, at, high = (100 * row[f"accuracy{end}"] for end in ("_low", "", "_high"))
+        colour = MODEL if row is rows[0] else OTHER
+        axes.plot([0, 100], [place, place], color=INK, lw=1, alpha=0.15)
+        axes.plot(
+            [low, high], [place, place], color=colour, lw=8, alpha=0.45, solid_capstyle="butt"
         )
-    axes.set_yticks(range(len(rows)), [row["name"] for row in reversed(rows)])
-    axes.set(xlim=(0, 103), ylim=(-0.5, len(rows) - 0.3), xlabel="right on unseen products, %")
-    axes.grid(axis="x", alpha=0.25)
-    axes.tick_params(left=False)
+        axes.plot(at, place, "|", color=colour, ms=13, mew=2.5)
+        axes.text(0, place + 0.22, row["name"], weight="bold" if row is rows[0] else "normal")
+        axes.text(100, place + 0.22, f"{at:.1f} ({low:.1f} to {high:.1f})", ha="right")
+    axes.set(xlim=(-1, 101), ylim=(-0.4, len(rows) - 0.3), xlabel="right on unseen products, %")
+    axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     return svg(figure, "Accuracy of the model and of what it is compared with, with intervals")
 
