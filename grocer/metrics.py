@@ -28,7 +28,14 @@ BINS = 10
 def measure(
     probabilities: Floats, truth: Ints, purchases: Ints, settings: EvaluationConfig
 ) -> dict[str, float]:
-    """Every number that is told of one side of the split."""
+    """Every number that is told of one side of the split.
+
+    Raises:
+        FloatingPointError: a row of `probabilities` does not sum to 1, or holds NaN.
+    """
+    sums = probabilities.sum(axis=1)
+    if len(off := np.flatnonzero(~np.isclose(sums, 1.0))):
+        raise FloatingPointError(f"probabilities of row {off[0]} sum to {sums[off[0]]}, not to 1")
     predicted = probabilities.argmax(axis=1)
     right = predicted == truth
     bins = reliability(probabilities.max(axis=1), right)

@@ -1,0 +1,121 @@
+"""The page: whole in one file, truthful about what was not measured, deaf to hostile names."""
+
+import copy
+import re
+
+import pandas as pd
+import pytest
+
+from grocer import answers, report
+from grocer.config import GatePolicy
+from grocer.evaluate import evaluate
+from grocer.recipes import tiny
+from tests.answering import KnowsNouns, write_splits
+from tests.artifacts import write_model
+
+HOSTILE = '<script>alert(1)</script> & "Milk" \'; {{ 7*7 }} \u202e'
+NOTHING_RECOVERED = pd.DataFrame(
+    columns=["product_name", "suggested_department", "probability", "purchases"]
+)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """An evaluation of made-up products."""
+    root = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answers, "load", lambda model, config: KnowsNouns())
+        (root / "out").mkdir()
+        model, splits = write_model(root / "model", tiny()), write_splits(root / "splits")
+        return evaluate(model, splits, tiny(), root / "out", champion=model)
+
+
+def page(evaluation, recovered=NOTHING_RECOVERED) -> str:
+    return report.page(evaluation, recovered, GatePolicy())
+
+
+def test_the_verdict_comes_first(measured):
+    told = page(measured)
+    assert "Refused" in told.split("<h2>")[0]
+    assert "75.0\u00a0%" in told.split("<h2>")[0]
+
+
+def test_nothing_is_asked_of_the_network(measured):
+    told = page(measured)
+    assert not re.search(r"""(src|href)=["'](?!#)""", told.replace("xlink:", ""))
+    assert "<script" not in told
+    assert "url(http" not in told
+
+
+def test_hostile_names_stay_text(measured):
+    evaluation = copy.deepcopy(measured)
+    evaluation["confident_errors"][0]["product_name"] = HOSTILE
+    recovered = pd.DataFrame(
+        [
+            {
+                "product_name": HOSTILE,
+                "suggested_department": "<i>dairy</i>",
+                "probability": 0.99999,
+                "purchases": 3,
+            }
+        ]
+    )
+    told = page(evaluation, recovered)
+    assert "<script" not in told
+    assert "<i>dairy" not in told
+    assert told.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
+    assert "{{ 7*7 }}" in told
+    assert "over 99.9" in told
+
+
+def test_hostile_departments_stay_text(measured):
+    told = page(_renamed(measured, {"produce": "<img src=x>", "bakery": "a $b$ %s"}))
+    assert "<img" not in told
+    assert "a $b$ %s" in told
+
+
+def test_a_department_without_test_products_is_told_as_not_measured(measured):
+    evaluation = copy.deepcopy(measured)
+    evaluation["departments"]["bakery"] = {
+        "support": 0,
+        "precision": None,
+        "recall": None,
+        "f1": None,
+    }
+    evaluation["confusion"][0] = [0, 0, 0]
+    assert "not measured" in page(evaluation)
+
+
+def test_many_labels_have_no_matrix_but_their_mix_ups(measured):
+    evaluation = copy.deepcopy(measured)
+    count = report.MOST_LABELS + 1
+    labels = [f"aisle {i}" for i in range(count)]
+    row = {"support": 2, "precision": 0.5, "recall": 0.5, "f1": 0.5}
+    evaluation["labels"], evaluation["label"] = labels, "aisle"
+    evaluation["departments"] = dict.fromkeys(labels, row)
+    evaluation["confusion"] = [
+        [int(j in (i, (i + 1) % count)) for j in range(count)] for i in range(count)
+    ]
+    told = page(evaluation)
+    assert 'class="heat"' not in told
+    assert "too many for a readable matrix" in told
+    assert "aisle 40" in told
+
+
+def test_a_model_without_an_error_has_a_page_too(measured):
+    evaluation = copy.deepcopy(measured)
+    evaluation["confident_errors"] = []
+    evaluation["confusion"] = [[14, 0, 0], [0, 13, 0], [0, 0, 13]]
+    told = page(evaluation)
+    assert "every test product is right" in told
+    assert "Sure, and yet wrong" not in told
+
+
+def _renamed(evaluation: dict, names: dict[str, str]) -> dict:
+    """The evaluation with other names of departments."""
+    changed = copy.deepcopy(evaluation)
+    changed["labels"] = [names.get(label, label) for label in changed["labels"]]
+    changed["departments"] = {names.get(k, k): v for k, v in changed["departments"].items()}
+    for error in changed["confident_errors"]:
+        error["department"] = names.get(error["department"], error["department"])
+    return changed
