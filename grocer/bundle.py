@@ -249,5 +249,6 @@ def _card(manifest: Manifest) -> bytes:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
+    # A department that was never predicted has no precision.
+    environment.filters["percent"] = lambda x: "not measured" if x is None else f"{100 * x:.1f} %"
     return environment.get_template("model_card.md").render(bundle=manifest).encode()

@@ -1,0 +1,111 @@
+"""Predictors around the toy scorer, each a process, forked from one that has imported KServe."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from grocer.bundle import Bundle
+from tests.artifacts import make_bundle
+
+READY = "/v2/models/grocer/ready"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A predictor that was started."""
+
+    url: str
+    process: BaseProcess
+    log: Path
+
+    def get(self, path: str, **more: object) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=20, **more)
+
+    def predict(self, *names: str, **parameters: object) -> httpx.Response:
+        body = {"instances": names, **({"parameters": parameters} if parameters else {})}
+        return httpx.post(f"{self.url}/v1/models/grocer:predict", json=body, timeout=20)
+
+    def code(self, sig: int | None = None, seconds: float = 20) -> int | None:
+        """How it ends, told to by `sig` if there is one."""
+        if sig is not None:
+            os.kill(self.process.pid, sig)
+        self.process.join(seconds)
+        return self.process.exitcode
+
+    def until_ready(self, seconds: float = 60) -> Running:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            assert self.process.is_alive(), self.log.read_text()
+            try:
+                if self.get(READY).status_code == 200:
+                    return self
+            except httpx.TransportError:
+                pass
+            time.sleep(0.02)
+        raise AssertionError(f"not ready: {self.log.read_text()}")
+
+
+def _serve(bundle: str, port: int, log: str, settings: Sequence[str], more: Sequence[str]) -> None:
+    """In the forked process: what `python -m serving` does, with the toy scorer."""
+    from tests.serving import stub
+
+    file = os.open(log, os.O_WRONLY | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    words = [word for text in settings for word in ("--set", text)]
+    sys.argv = ["serving", "--bundle", bundle, "--port", str(port), *words, *more]
+    sys.exit(stub.main())
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture(scope="session")
+def stub_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("bundles"))
+
+
+@pytest.fixture(scope="session")
+def start_any(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Start a predictor: `start_any(bundle, "key=value", …, more=[words])`."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["serving.lifecycle", "tests.serving.stub"])
+    started: list[BaseProcess] = []
+
+    def start(bundle: Bundle, *settings: str, more: Sequence[str] = ()) -> Running:
+        port, log = free_port(), tmp_path_factory.mktemp("log") / "log"
+        given = (str(bundle.path), port, str(log), ("drain_seconds=0", *settings), more)
+        process = context.Process(target=_serve, args=given)
+        process.start()
+        started.append(process)
+        return Running(f"http://127.0.0.1:{port}", process, log)
+
+    yield start
+    for process in started:
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+
+
+@pytest.fixture(scope="session")
+def server(start_any: Start, stub_bundle: Bundle) -> Running:
+    """A predictor that many tests ask; none may harm it."""
+    return start_any(stub_bundle, "max_body_bytes=200000", "body_seconds=1").until_ready()
