@@ -73,7 +73,7 @@ def test_rewordings_and_plurals_stand_on_one_side(family):
 
 
 def test_families_keep_short_words_and_counts_of_words():
-    assert split.family("gas bus class") == "bus clas gas"
+    assert split.family("us gas bus class") == "bus clas gas us"
     assert split.family("tea tea") == "tea tea"
 
 
@@ -129,22 +129,22 @@ def parts(**names):
 
 
 def test_the_report_counts_what_is_there():
-    given = parts(train=["a", "b", "c"], validation=["d"], test=["e"])
-    given["train"].loc[2, "department"] = "y"
+    given = parts(train=["a", "b", "c", "f"], validation=["d"], test=["e"])
+    given["train"].loc[2:, "department"] = "y"
     report = split.report(given, SplitConfig(validation=0.2, test=0.2))
-    assert report["products"] == {"train": 3, "validation": 1, "test": 1}
-    assert report["purchases"] == {"train": 6, "validation": 2, "test": 2}
+    assert report["products"] == {"train": 4, "validation": 1, "test": 1}
+    assert report["purchases"] == {"train": 8, "validation": 2, "test": 2}
     assert report["overlap"] == {"train_validation": 0, "train_test": 0, "validation_test": 0}
     assert report["departments"] == {
         "x": {"train": 2, "validation": 1, "test": 1},
-        "y": {"train": 1, "validation": 0, "test": 0},
+        "y": {"train": 2, "validation": 0, "test": 0},
     }
     assert report["without_test"] == ["y"]
     furthest = report["stratification"]
-    assert (furthest["department"], furthest["side"], furthest["products"]) == ("y", "train", 1)
+    assert (furthest["department"], furthest["side"], furthest["products"]) == ("y", "train", 2)
     assert furthest["share"] == 1.0
     assert furthest["expected"] == pytest.approx(0.6)
-    assert furthest["z"] == pytest.approx(0.4 / (0.6 * 0.4) ** 0.5)
+    assert furthest["z"] == pytest.approx(0.8 / (2 * 0.6 * 0.4) ** 0.5)
 
 
 @pytest.mark.parametrize("column", ["normalised_name", "prompt"])
