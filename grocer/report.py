@@ -105,7 +105,7 @@ def _departments(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "taken": wrong[taken],
             }
         )
-    return sorted(rows, key=lambda row: -1.0 if row["recall"] is None else -row["recall"])
+    return sorted(rows, key=lambda row: -row["recall"] if row["recall"] is not None else 1.0)
 
 
 def _mix_ups(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
