@@ -30,6 +30,7 @@ from grocer.files import (
     tree_digests,
     whole_directory,
 )
+from grocer.gate import check_digests
 from grocer.step import record_of
 
 MANIFEST, CARD = "bundle.json", "MODEL_CARD.md"
@@ -104,9 +105,8 @@ def write_bundle(
     records = {name: record_of(path) for name, path in artifacts.items()}
     digests = {name: str(record["digest"]) for name, record in records.items()}
     verdict, measured = read_json(decision / "decision.json"), _evaluation(evaluation)
-    _require_passed(verdict)
-    _require_same("the decision", verdict.get("digests", {}), digests)
-    _require_same("the evaluation", measured.get("digests", {}), digests, ("model", "splits"))
+    check_digests(verdict, digests)
+    _require_measured(measured.get("digests", {}), digests)
 
     sources = _sources(model)
     template = read_json(model / "template.json")
@@ -163,9 +163,8 @@ def load_bundle(path: Path, digest: str | None = None) -> Bundle:
             f"{path} was touched: its digest is {tree_digest(found)[:12]}, not {expected[:12]}; "
             "fetch it again"
         )
-    _require_passed(manifest.decision)
     told = {name: tree_digest(files) for name, files in manifest.artifacts.items()}
-    _require_same("the decision", manifest.decision.get("digests", {}), told)
+    check_digests(manifest.decision, {name: told.get(name, "") for name in ("model", "evaluation")})
     trained = manifest.artifacts["model"]
     for name in (*_ADAPTER, *_BESIDE):
         if manifest.files.get(name) not in {trained.get(name), trained.get(f"adapter/{name}")}:
@@ -199,25 +198,12 @@ def _evaluation(artifact: Path) -> dict[str, Any]:
     return {name: value for name, value in measured.items() if name not in _LEFT_OUT}
 
 
-def _require_passed(decision: Mapping[str, Any]) -> None:
-    if decision.get("passed") is True:
-        return
-    broken = [r["sentence"] for r in decision.get("reasons", []) if not r.get("passed")]
-    why = "; ".join(broken) or "its decision states no reason"
-    raise BundleError(f"the gate said no, so this adapter is not served: {why}")
-
-
-def _require_same(
-    who: str,
-    said: Mapping[str, Any],
-    digests: Mapping[str, str],
-    names: tuple[str, ...] = ("model", "evaluation"),
-) -> None:
-    for name in names:
-        if said.get(name) != digests.get(name, ""):
-            told, true = str(said.get(name))[:12], digests.get(name, "none")[:12]
+def _require_measured(told: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+    for name in ("model", "splits"):
+        if told.get(name) != digests[name]:
             raise BundleError(
-                f"{who} is about another {name}: it names {told}, but this one is {true}"
+                f"the evaluation is about another {name}: it names {str(told.get(name))[:12]}, "
+                f"but this one is {digests[name][:12]}"
             )
 
 

@@ -91,11 +91,11 @@ def decide(evaluation: Evaluation, policy: GatePolicy) -> Decision:
 
 
 def check_digests(decision: Mapping[str, Any], artifacts: Mapping[str, str]) -> None:
-    """Refuse to deploy anything but what was judged.
+    """Refuse to serve anything but what was judged and passed.
 
     Args:
         decision: what `Decision.to_json` gave.
-        artifacts: digests of what is at hand: `model`, `splits` and `evaluation`.
+        artifacts: digests of what is at hand, of `model`, `splits` and `evaluation`.
 
     Raises:
         BundleError: the decision is no, or is about another artifact than one of these.
@@ -103,11 +103,11 @@ def check_digests(decision: Mapping[str, Any], artifacts: Mapping[str, str]) -> 
     if decision.get("passed") is not True:
         against = [each["sentence"] for each in decision.get("reasons", []) if not each["passed"]]
         why = " ".join(against) or "Its decision states no reason."
-        raise BundleError(f"the gate said no, so this adapter is not deployed: {why}")
+        raise BundleError(f"the gate said no, so this adapter is not served: {why}")
     judged = decision.get("digests", {})
-    for name in ("model", "splits", "evaluation"):
-        told, here = str(judged.get(name, "none")), artifacts[name]
-        if told != here:
+    for name, here in artifacts.items():
+        told = str(judged.get(name, "none"))
+        if not here or told != here:
             raise BundleError(
                 f"the decision is about another {name}: it names {told[:12]}, but this one is "
                 f"{here[:12]}; evaluate this one and let the gate decide anew"

@@ -71,7 +71,7 @@ def test_a_no_is_not_bundled_and_says_why(tmp_path: Path) -> None:
     assert not (tmp_path / "bundles").exists()
 
 
-@pytest.mark.parametrize("name", ["model", "evaluation"])
+@pytest.mark.parametrize("name", ["model", "splits", "evaluation"])
 def test_a_decision_about_something_else_is_refused(tmp_path: Path, name: str) -> None:
     artifacts = write_artifacts(tmp_path / "artifacts")
     digests = {key: digest_of(artifacts[key]) for key in ("model", "splits", "evaluation")}

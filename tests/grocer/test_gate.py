@@ -453,6 +453,9 @@ def test_anything_else_may_not(name):
     with pytest.raises(BundleError, match=f"about another {name}: it names .*this one is ffff"):
         check_digests(record(), artifacts(**{name: "f" * 64}))
     told = record()
+    told["digests"][name] = ""
+    with pytest.raises(BundleError, match=f"about another {name}"):
+        check_digests(told, artifacts(**{name: ""}))
     del told["digests"][name]
     with pytest.raises(BundleError, match=f"about another {name}: it names none"):
         check_digests(told, artifacts())
