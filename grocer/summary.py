@@ -11,9 +11,9 @@ from grocer.step import RECORD, record_of
 
 
 def artifacts_below(root: Path) -> dict[str, Path]:
-    """The artifact directory of each step that wrote one below `root`, by the step's name."""
-    found = (path.parent for path in sorted(root.rglob(RECORD)))
-    return {record_of(path)["step"]: path for path in found}
+    """The artifact directory of each step that wrote one below `root`, oldest first."""
+    records = sorted(root.rglob(RECORD), key=lambda record: record.stat().st_mtime_ns)
+    return {record_of(record.parent)["step"]: record.parent for record in records}
 
 
 def summarise(artifacts: Mapping[str, Path], bundle: Path | None) -> dict[str, Any]:

@@ -81,6 +81,8 @@ def run(
     except RunError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(_say("interrupted; nothing of the run is left", 130)) from error
     show(finished)
     raise typer.Exit(0 if finished.summary["gate"]["passed"] else 3)
 
@@ -88,13 +90,20 @@ def run(
 @app.command()
 def serve(
     bundle: Annotated[Path, typer.Option(metavar="DIR", help="A bundle that the gate has passed")],
-    host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8080,
+    host: Annotated[str, typer.Option(help="0.0.0.0: reachable from other machines")] = "127.0.0.1",
+    base: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The base model, if the bundle has none")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a limit, as in max_items=64"),
+    ] = None,
 ) -> None:
-    """Serve a bundle over HTTP (V1 and V2)."""
+    """Serve a bundle over HTTP (V1 and V2) until it is told to stop."""
     from serving.server import serve as serve_bundle
 
-    raise typer.Exit(serve_bundle(bundle, host=host, port=port))
+    raise typer.Exit(serve_bundle(bundle, port, host, base=base, settings=settings or []))
 
 
 @app.command(name="compile")
@@ -127,8 +136,6 @@ def execute(arguments: Sequence[str]) -> int:
         return _say(str(error), 2)
     except _UsageError as error:
         return _say(_usage(error), 2)
-    except KeyboardInterrupt:
-        return _say("interrupted; nothing is left of the run", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -12,6 +12,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _STARTED = re.compile(r" - INFO - Executing task '([^']+)'$")
 _ENDED = re.compile(r" - (?:INFO|ERROR) - Task '([^']+)' finished with status (SUCCESS|FAILURE)$")
 _FRAMEWORK = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - |\[KFP Executor |-*$")
+_END_OF_INPUT = "    }"  # of the JSON that each step of kfp prints before it begins
 # As grocer.console prints them; a progress bar's unfinished line may stand before one.
 _SPOKEN = re.compile(r"grocer ([|!]) ([a-z]+) \| (.*)$")
 
@@ -58,7 +59,9 @@ class Outcome:
         """Learn from one plain line; the event that it tells of, if any."""
         event = read(line)
         if event is None:
-            if self._running and not _FRAMEWORK.match(line.strip()):
+            if line == _END_OF_INPUT:
+                self.last.clear()
+            elif self._running and not _FRAMEWORK.match(line.strip()):
                 self.last.append(line)
         elif event.kind == "started":
             self.step = event.step

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,23 +38,50 @@ def workplace(out: Path, *, replace: bool, keep: Path | None = None) -> Iterator
     `keep` is a local source: it must not lie in what `replace` removes.
 
     Raises:
-        OutputError: `out` holds something, can't be written, or its disk is full.
+        OutputError: `out` holds something, can't be written, is being written by another run,
+            or its disk is full.
     """
     _check_target(out, replace, keep)
+    work = out.with_name(f".{out.name}.running")
     with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.running-", dir=out.parent))
+        work.mkdir(parents=True, exist_ok=True)
+        lock = os.open(work, os.O_RDONLY)
     try:
-        free = shutil.disk_usage(work).free
-        if free < ROOM:
-            raise OutputError(
-                f"cannot write {out}: {free / 2**20:.0f} MiB are free there and a run needs "
-                f"{ROOM // 2**20} MiB at least; free some or choose another --out"
-            )
-        with writing(out):
-            yield work
+        _claim(lock, work, out)
+        try:
+            _check_room(work, out)
+            with writing(out):
+                yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        os.close(lock)
+
+
+def _claim(lock: int, work: Path, out: Path) -> None:
+    """Make `work` this run's alone; what a killed run left in it goes."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(
+            f"another run is at work on {out}; wait for it, or choose another --out"
+        ) from error
+    except OSError as error:
+        # Some network file systems know no locks: there, runs must not share an --out.
+        if error.errno not in (errno.ENOTSUP, errno.ENOLCK, errno.EINVAL):
+            raise
+    for left in work.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _check_room(work: Path, out: Path) -> None:
+    """Refuse a disk that can't even hold the smallest run."""
+    free = shutil.disk_usage(work).free
+    if free < ROOM:
+        raise OutputError(
+            f"cannot write {out}: {free / 2**20:.0f} MiB are free there and a run needs "
+            f"{ROOM // 2**20} MiB at least; free some or choose another --out"
+        )
 
 
 def _check_target(out: Path, replace: bool, keep: Path | None) -> None:
@@ -77,6 +105,21 @@ def _check_target(out: Path, replace: bool, keep: Path | None) -> None:
         )
     if keep is not None and keep.is_relative_to(out):
         raise OutputError(f"--data {keep} lies in {out}, which --replace would remove")
+
+
+def rejection(out: Path) -> Path:
+    """Where a run puts what it found when expectations fail: beside `out`.
+
+    Raises:
+        OutputError: something else is there.
+    """
+    beside = out.with_name(f"{out.name}.rejected")
+    if os.path.lexists(beside) and not (beside / "validation.html").is_file():
+        raise OutputError(
+            f"{beside} would hold what validation finds, but is something else; move it, or "
+            "choose another --out"
+        )
+    return beside
 
 
 def swap_in(made: Path, out: Path, work: Path) -> None:

@@ -19,7 +19,7 @@ from grocer.errors import ConfigError, GrocerError, SourceError, StepError
 from grocer.files import whole_file, writing
 from pipelines import events
 from pipelines.collect import Finished, collect, rejected
-from pipelines.output import swap_in, workplace
+from pipelines.output import rejection, swap_in, workplace
 from pipelines.progress import Progress
 from pipelines.supervise import interruptible, supervised, undisturbed
 
@@ -42,6 +42,7 @@ def run(data: str, out: Path, config: RunConfig, *, replace: bool = False) -> Fi
     """
     check_kfp()
     source, out = _existing(data), out.expanduser().resolve()
+    rejection(out)
     with interruptible(), workplace(out, replace=replace, keep=Path(source)) as work:
         from pipelines.dag import compiled
 
@@ -137,9 +138,8 @@ def _failure(
     if outcome.mistake:
         text = outcome.mistake.replace(str(work), str(out))
         if found := rejected(root):
-            beside = out.with_name(f"{out.name}.rejected")
+            beside = rejection(out)
             with undisturbed():
-                shutil.rmtree(beside, ignore_errors=True)
                 swap_in(found, beside, work)
             text = f"{text} (see {beside / 'validation.html'})"
         return StepError(text)
