@@ -160,7 +160,7 @@ def _baseline(name: str, evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     limit = f"higher with p below {level:g}" + (f", or at most {margin:g} lower" if margin else "")
     return better or near, (
         f"Accuracy is {' against '.join(_apart(own, other))} of baseline {name} on the same "
-        f"{products:,} products, p = {_apart(p, level)[0]} (limit: {limit})."
+        f"{products:,} products, {_chance(p, level)} (limit: {limit})."
     )
 
 
@@ -198,7 +198,8 @@ def _champion(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
         return False, f"The champion answered {products:,} test products (limit: all {tested:,})."
     return own > other, (
         f"Accuracy is {' against '.join(_apart(own, other))} of the champion on the same "
-        f"{products:,} products, p = {p:.3g} (limit: higher; a tie keeps the champion)."
+        f"{products:,} products, {_chance(p, policy.significance)} (limit: higher; a tie keeps the "
+        "champion)."
     )
 
 
@@ -224,6 +225,11 @@ def _paired(evaluation: Evaluation, *keys: str) -> tuple[float, float, float, in
     other = share(evaluation, *keys, "paired", "baseline_accuracy")
     p_value = share(evaluation, *keys, "paired", "p_value")
     return own, other, p_value, count(evaluation, *keys, "paired", "products", least=1)
+
+
+def _chance(p_value: float, level: float) -> str:
+    """McNemar's p, told apart from the level of the test."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {_apart(p_value, level)[0]}"
 
 
 def _apart(value: float, limit: float) -> tuple[str, str]:

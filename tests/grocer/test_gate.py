@@ -106,11 +106,11 @@ def test_a_good_adapter_passes_and_every_rule_says_why():
         "Test accuracy is at least 0.877 with 95 % confidence (limit 0.800).",
         "Train accuracy less test accuracy is 0.043 (limit 0.100).",
         "Accuracy is 0.907 against 0.333 of baseline majority on the same 300 products, "
-        "p = 0.000 (limit: higher with p below 0.05).",
+        "p < 0.001 (limit: higher with p below 0.05).",
         "Accuracy is 0.907 against 0.807 of baseline linear on the same 300 products, "
-        "p = 0.000 (limit: higher with p below 0.05).",
+        "p < 0.001 (limit: higher with p below 0.05).",
         "Accuracy is 0.905 against 0.330 of baseline base_model on the same 200 products, "
-        "p = 0.000 (limit: higher with p below 0.05).",
+        "p < 0.001 (limit: higher with p below 0.05).",
         "The lowest recall of 3 departments with 20 or more test products is 0.900, in bulk "
         "(limit 0.300).",
         "The expected calibration error is 0.020 (limit 0.100).",
@@ -222,7 +222,7 @@ def test_only_the_baselines_of_the_policy_are_asked_for():
             "champion",
             {"champion": (5, 5)},
             {},
-            "Accuracy is 0.907 against 0.907 of the champion on the same 300 products, p = 1 "
+            "Accuracy is 0.907 against 0.907 of the champion on the same 300 products, p = 1.000 "
             "(limit: higher; a tie keeps the champion).",
         ),
     ],
