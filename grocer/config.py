@@ -35,13 +35,13 @@ class ColumnMapping(Section):
     product_name: str = "product_name"
     """Column of the product's name."""
     department: str = "department"
-    """Column of the department's name: the label."""
+    """Column of the department's name: the label; empty means not yet categorised (`missing`)."""
     aisle: str | None = None
     """Column of the aisle, if there is one."""
     product_id: str | None = None
     """Column of an integer id; rows are numbered from 1 when there is none."""
     purchases: str | None = None
-    """Column of how often a product was bought; every product counts once when there is none."""
+    """Column of how often a product was bought; each counts as bought once when there is none."""
 
 
 class DataConfig(Section):
@@ -70,6 +70,8 @@ class ValidationConfig(Section):
     """Fewer departments than this stop the run."""
     max_unlabelled_fraction: Fraction = 0.5
     """A larger share of products without a department stops the run."""
+    max_split_aisles: Fraction = 0.0
+    """A larger share of aisles whose products lie in several departments stops the run."""
 
 
 class CatalogueConfig(Section):

@@ -1,35 +1,33 @@
-"""Joins order lines to orders, products, aisles and departments, and counts what did not fit."""
+"""Reads a source into the run's tables: order lines joined, and all that did not fit counted."""
 
 from __future__ import annotations
 
 import shutil
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from grocer import console
 from grocer.config import DataConfig
+from grocer.database import Database
+from grocer.errors import TableError
 from grocer.files import write_json
-from grocer.reading import explained, select
+from grocer.join import WHOLE, Join
+from grocer.reading import select
+from grocer.repeats import repeats
 from grocer.schema import AISLES, DEPARTMENTS, LINES, ORDERS, PRODUCTS, TABLES, check_shape
-from grocer.source import open_source
+from grocer.shop import stage_catalogue
+from grocer.source import CATALOGUE, open_source
 
 Counts = dict[str, Any]
-
-PRODUCT_COLUMNS = ("product_name", "aisle", "department")
-ORDER_COLUMNS = tuple(name for name in ORDERS.columns if name != "order_id")
-LINE_COLUMNS = ("order_id", "product_id", *PRODUCT_COLUMNS, "add_to_cart_order", "reordered")
+_DIMENSIONS = (PRODUCTS, DEPARTMENTS, AISLES)
 
 
 def ingest(source: str, config: DataConfig, out: Path) -> Counts:
-    """Read `source` and write the joined tables and `counts.json` into the directory `out`.
+    """Read `source` and write the tables and `counts.json` into the directory `out`.
 
-    Every order line is joined, an orphan (its product or its order is unknown), or both counted
-    once: `read == joined + orphans` and `joined == kept + with_nulls`.
+    Of order lines, `read == joined + orphans` (their product or order is unknown), and
+    `kept == joined - with_nulls` where rows with a null are dropped, else `kept == joined`.
 
     Raises:
         SourceError, TableError: the source can't be read as its schema says.
@@ -37,231 +35,144 @@ def ingest(source: str, config: DataConfig, out: Path) -> Counts:
     """
     scratch = out / ".scratch"
     scratch.mkdir()
+    own = config.columns is not None
     try:
-        with open_source(source, scratch) as files, _connected(scratch, config) as database:
-            check_shape(files, source)
-            counts = _Ingest(database, config, files, out).run()
+        with open_source(source, scratch, own) as files, Database(scratch, config) as database:
+            if config.columns:
+                stage_catalogue(database, files[CATALOGUE], config.columns)
+            else:
+                check_shape(files, source)
+                _stage(database, files)
+            there = _complete(database)
+            counts = _write(database, config.drop_rows_with_null, there, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     write_json(out / "counts.json", counts)
     return counts
 
 
-@contextmanager
-def _connected(scratch: Path, config: DataConfig) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB that holds little in memory and spills beside the output."""
-    database = duckdb.connect(
-        scratch / "tables.duckdb",
-        config={
-            "memory_limit": f"{config.memory_limit_mb}MiB",
-            "threads": config.threads,
-            "temp_directory": str(scratch / "spill"),
-        },
+def _stage(database: Database, files: Mapping[str, Path]) -> None:
+    """Read each file into a DuckDB table of its own."""
+    for name, path in files.items():
+        optional = () if AISLES.name in files else ("aisle_id",)
+        query = select(path, TABLES[name].columns, path.name, optional)
+        database.run(f"CREATE TABLE {name} AS {query}", path.name)
+
+
+def _complete(database: Database) -> set[str]:
+    """Say what was staged, and stage the rest empty; returns the names of those that are there.
+
+    Raises:
+        TableError: a table without rows.
+    """
+    there = {row[0] for row in database.run("SELECT table_name FROM duckdb_tables()")}
+    for name, table in TABLES.items():
+        if name not in there:
+            columns = ", ".join(f"{key} {kind}" for key, kind in table.columns.items())
+            database.run(f"CREATE TABLE {name} ({columns})")
+            continue
+        rows = database.number(f"SELECT count(*) FROM {name}")
+        console.say("ingest", f"{name}: {rows:,} rows")
+        if not rows:
+            raise TableError(f"{name} is empty: there are column names but no rows below them")
+    return there
+
+
+def _write(
+    database: Database, drop_rows_with_null: bool, there: Collection[str], out: Path
+) -> Counts:
+    """Join the staged tables, write the Parquet files, and count."""
+    duplicates = {
+        table.name: repeats(database, table.name, table.key) for table in (*_DIMENSIONS, ORDERS)
+    }
+    database.run("CREATE VIEW lines AS " + " UNION ALL ".join(f"FROM {name}" for name in LINES))
+    duplicates["order_lines"] = repeats(database, "lines", ("order_id", "product_id"))
+    join = Join(database, duplicates, has_orders=ORDERS.name in there)
+    join.tally()
+    lines = _count_lines(database, drop_rows_with_null)
+    join.write(out / "order_lines.parquet", drop_rows_with_null)
+    join.write_rejected(out / "rejected.parquet")
+    _write_dimensions(database, drop_rows_with_null, there, out)
+    return {
+        "order_lines": lines,
+        **{table.name: _rows(database, table.name) for table in _DIMENSIONS},
+        "orphans": _count_orphans(database, there),
+        "nulls": join.nulls(),
+        "duplicates": duplicates,
+        "notes": _notes(there),
+    }
+
+
+def _rows(database: Database, table: str) -> int:
+    return database.number(f"SELECT count(*) FROM {table}")
+
+
+def _count_lines(database: Database, drop_rows_with_null: bool) -> dict[str, int]:
+    read = database.number("SELECT coalesce(sum(n), 0) FROM tally")
+    joined = database.number("SELECT coalesce(sum(n), 0) FROM joined")
+    whole = database.number(f"SELECT coalesce(sum(n), 0) FROM joined WHERE {WHOLE}")
+    return {
+        "read": read,
+        "orphans": read - joined,
+        "joined": joined,
+        "with_nulls": joined - whole,
+        "kept": whole if drop_rows_with_null else joined,
+    }
+
+
+def _write_dimensions(
+    database: Database, drop_rows_with_null: bool, there: Collection[str], out: Path
+) -> None:
+    """Write products with their department, aisle and purchases, and both dimension tables."""
+    where = f"WHERE {WHOLE}" if drop_rows_with_null else ""
+    purchases = "1"
+    if CATALOGUE in there:
+        purchases = "p.purchases"
+    elif _has_lines(there):
+        purchases = "coalesce(b.n, 0)"
+    products = (
+        "SELECT p.product_id, p.product_name, p.aisle_id, aisle, p.department_id, department, "
+        f"({purchases})::BIGINT AS purchases FROM products p "
+        "LEFT JOIN aisles_once USING (aisle_id) LEFT JOIN departments_once USING (department_id) "
+        f"LEFT JOIN (SELECT product_id, sum(n) AS n FROM joined {where} GROUP BY ALL) b "
+        "USING (product_id) ORDER BY p.rowid"
     )
-    try:
-        yield database
-    finally:
-        database.close()
+    database.write(products, out / "products.parquet", PRODUCTS.name)
+    for table in (AISLES, DEPARTMENTS):
+        query = f"SELECT * FROM {table.name}"
+        database.write(query, out / f"{table.name}.parquet", table.name)
 
 
-class _Ingest:
-    """One ingest: staged tables in DuckDB, then the join, then what it counted."""
+def _count_orphans(database: Database, there: Collection[str]) -> dict[str, int]:
+    """Rows that point to a row which is not there."""
+    missing = "SELECT count(*) FROM products p ANTI JOIN {0} d ON p.{1} = d.{1}"
+    lost = "SELECT coalesce(sum(n), 0) FROM tally WHERE {} IS NULL"
+    aisles = missing.format("aisles", "aisle_id") if AISLES.name in there else "SELECT 0"
+    return {
+        "products_without_department": database.number(
+            missing.format("departments", "department_id")
+        ),
+        "products_without_aisle": database.number(aisles),
+        "order_lines_without_product": database.number(lost.format("item_nulls")),
+        "order_lines_without_order": database.number(lost.format("order_nulls")),
+    }
 
-    def __init__(
-        self,
-        database: duckdb.DuckDBPyConnection,
-        config: DataConfig,
-        files: Mapping[str, Path],
-        out: Path,
-    ) -> None:
-        self.database, self.config, self.files, self.out = database, config, files, out
-        self.has_orders = ORDERS.name in files
-        self.has_lines = any(name in files for name in LINES)
 
-    def run(self) -> Counts:
-        for name in self.files:
-            self._stage(name)
-        self._stage_empty()
-        self._join_dimensions()
-        lines, nulls = self._join_lines()
-        self._write_dimensions()
-        counts = {
-            "order_lines": lines,
-            "products": self._number("SELECT count(*) FROM products"),
-            "departments": self._number("SELECT count(*) FROM departments"),
-            "aisles": self._number("SELECT count(*) FROM aisles"),
-            "orphans": self._orphans(),
-            "nulls": nulls,
-            "duplicates": self._duplicates(),
-            "notes": self._notes(),
-        }
-        return counts
+def _has_lines(there: Collection[str]) -> bool:
+    return any(name in there for name in LINES)
 
-    def _stage(self, name: str) -> None:
-        """Read one file into a table of its own."""
-        path = self.files[name]
-        query = select(path, TABLES[name].columns, path.name)
-        with self._work(path.name, f"reading {path.name}"):
-            self.database.execute(f"CREATE TABLE {name} AS {query}")
-        rows = self._number(f"SELECT count(*) FROM {name}")
-        console.say("ingest", f"{path.name}: {rows:,} rows")
 
-    def _stage_empty(self) -> None:
-        """Stand in for what the source does not have."""
-        for name, table in TABLES.items():
-            if name not in self.files:
-                columns = ", ".join(f"{key} {kind}" for key, kind in table.columns.items())
-                self.database.execute(f"CREATE TABLE {name} ({columns})")
-        union = " UNION ALL ".join(f"SELECT * FROM {name}" for name in LINES)
-        self.database.execute(f"CREATE VIEW lines AS {union}")
-
-    def _join_dimensions(self) -> None:
-        """`item`: each product once, with its aisle and department; `purchase`: each order once.
-
-        A key that stands twice would multiply order lines; the first row counts here, and
-        validation says so.
-        """
-        for table in (AISLES, DEPARTMENTS, PRODUCTS, ORDERS):
-            key = table.key[0]
-            once = (
-                f"SELECT * FROM {table.name} "
-                f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY rowid) = 1"
-            )
-            unique = f"SELECT count(*) = count(DISTINCT {key}) FROM {table.name}"
-            query = f"SELECT * FROM {table.name}" if self._number(unique) else once
-            self.database.execute(f"CREATE VIEW {table.name}_once AS {query}")
-        self.database.execute(
-            "CREATE TABLE item AS SELECT p.product_id, p.product_name, a.aisle, d.department "
-            "FROM products_once p LEFT JOIN aisles_once a USING (aisle_id) "
-            "LEFT JOIN departments_once d USING (department_id)"
-        )
-
-    def _joined(self, columns: str, where: str) -> str:
-        orders = "JOIN orders_once o USING (order_id)" if self.has_orders else ""
-        return (
-            f"SELECT {columns} FROM lines l JOIN item i USING (product_id) {orders} WHERE {where}"
-        )
-
-    def _join_lines(self) -> tuple[Counts, dict[str, int]]:
-        """Write `order_lines.parquet`; returns the lines' counts and the nulls by column."""
-        columns = [*LINE_COLUMNS, *(ORDER_COLUMNS if self.has_orders else ())]
-        whole = " AND ".join(f"{name} IS NOT NULL" for name in columns)
-        read = self._number("SELECT count(*) FROM lines")
-        sums = ", ".join(f"count(*) FILTER ({name} IS NULL)" for name in columns)
-        with self._work("order lines", "counting order lines"):
-            query = self._joined(f"count(*), count(*) FILTER ({whole}), {sums}", "true")
-            joined, complete, *nulls = self.database.execute(query).fetchall()[0]
-        where = whole if self.config.drop_rows_with_null else "true"
-        with self._work("order lines", "joining order lines"):
-            target = str(self.out / "order_lines.parquet").replace("'", "''")
-            query = self._joined(", ".join(columns), where)
-            self.database.execute(
-                f"COPY ({query}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
-            )
-        kept = complete if self.config.drop_rows_with_null else joined
-        counts = {
-            "read": read,
-            "orphans": read - joined,
-            "joined": joined,
-            "with_nulls": joined - complete,
-            "kept": kept,
-        }
-        return counts, dict(zip(columns, nulls, strict=True))
-
-    def _write_dimensions(self) -> None:
-        purchases = "1"
-        if self.has_lines:
-            path = str(self.out / "order_lines.parquet").replace("'", "''")
-            self.database.execute(
-                "CREATE TABLE bought AS SELECT product_id, count(*) AS purchases "
-                f"FROM read_parquet('{path}') GROUP BY product_id"
-            )
-            purchases = "coalesce(b.purchases, 0)"
-        else:
-            self.database.execute("CREATE TABLE bought (product_id BIGINT, purchases BIGINT)")
-        products = (
-            "SELECT p.product_id, p.product_name, p.aisle_id, a.aisle, p.department_id, "
-            f"d.department, {purchases}::BIGINT AS purchases FROM products p "
-            "LEFT JOIN aisles_once a USING (aisle_id) "
-            "LEFT JOIN departments_once d USING (department_id) "
-            "LEFT JOIN bought b USING (product_id) ORDER BY p.rowid"
-        )
-        for name, query in (
-            ("products", products),
-            ("aisles", "SELECT * FROM aisles"),
-            ("departments", "SELECT * FROM departments"),
-        ):
-            target = str(self.out / f"{name}.parquet").replace("'", "''")
-            with self._work(name, f"writing {name}"):
-                self.database.execute(
-                    f"COPY ({query}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
-                )
-
-    def _orphans(self) -> dict[str, int]:
-        """Rows whose key is in no row of the table it points to."""
-        query = "SELECT count(*) FROM {} l WHERE NOT EXISTS (FROM {} r WHERE r.{} = l.{})"
-        pairs = [("products", "departments", "department_id")]
-        if AISLES.name in self.files:
-            pairs.append(("products", "aisles", "aisle_id"))
-        if self.has_lines:
-            pairs.append(("lines", "products", "product_id"))
-        if self.has_lines and self.has_orders:
-            pairs.append(("lines", "orders", "order_id"))
-        return {
-            f"{'order_lines' if table == 'lines' else table}_without_{other[:-1]}": self._number(
-                query.format(table, other, key, key)
-            )
-            for table, other, key in pairs
-        }
-
-    def _duplicates(self) -> dict[str, int]:
-        """Rows beyond the first of each key."""
-        counts = {
-            table.name: self._number(
-                f"SELECT count(*) - count(DISTINCT {table.key[0]}) FROM {table.name}"
-            )
-            for table in (PRODUCTS, DEPARTMENTS, AISLES, ORDERS)
-        }
-        with self._work("order lines", "looking for order lines that stand twice"):
-            counts["order_lines"] = self._number(
-                "SELECT coalesce(sum(n - 1), 0)::BIGINT FROM "
-                "(SELECT count(*) AS n FROM lines GROUP BY order_id, product_id)"
-            )
-        return counts
-
-    def _notes(self) -> list[str]:
-        notes = []
-        if not self.has_lines:
-            notes.append("no order lines: every product counts as bought once")
-        elif not self.has_orders:
-            notes.append("no orders.csv: order lines stand without user, day and hour")
-        if AISLES.name not in self.files:
-            notes.append("no aisles: products stand without an aisle")
-        for note in notes:
-            console.say("ingest", note)
-        return notes
-
-    def _number(self, query: str) -> int:
-        row = self.database.execute(query).fetchone()
-        assert row is not None
-        return int(row[0])
-
-    @contextmanager
-    def _work(self, label: str, doing: str) -> Iterator[None]:
-        """Explain DuckDB's errors, and say how far a long query has come."""
-        done = threading.Event()
-
-        def report() -> None:
-            while not done.wait(5.0):
-                percent = self.database.query_progress()
-                if percent > 0:
-                    console.say("ingest", f"{doing}: {percent:.0f} %")
-
-        reporter = threading.Thread(target=report, daemon=True)
-        reporter.start()
-        try:
-            with explained(label, self.config.memory_limit_mb):
-                yield
-        finally:
-            done.set()
-            reporter.join()
+def _notes(there: Collection[str]) -> list[str]:
+    """What the source does not have, and what follows from that."""
+    notes = []
+    if CATALOGUE in there:
+        notes.append("a catalogue of the shop's own: one table, no order lines")
+    elif not _has_lines(there):
+        notes.append("no order lines: every product counts as bought once")
+    elif ORDERS.name not in there:
+        notes.append("no orders: order lines stand without user, day and hour")
+    if AISLES.name not in there:
+        notes.append("no aisles: products stand without one")
+    for note in notes:
+        console.say("ingest", note)
+    return notes

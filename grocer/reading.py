@@ -1,40 +1,43 @@
-"""CSV and Parquet as DuckDB reads them here: strict, with what is wrong said in one line."""
+"""CSV and Parquet files as queries for DuckDB: types stated, never guessed."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import duckdb
-
-from grocer.errors import GrocerError, OutputError, SourceError, TableError
+from grocer.database import identifier, literal
+from grocer.errors import SourceError, TableError
 from grocer.schema import csv_header, require_columns
 
 _CHUNK = 8 * 1024 * 1024
 
 
-def select(path: Path, columns: Mapping[str, str], label: str) -> str:
+def select(
+    path: Path, columns: Mapping[str, str], label: str, optional: Collection[str] = ()
+) -> str:
     """SQL for the `columns` (name to DuckDB type) of a CSV or Parquet file, in file order.
 
-    Columns that are not asked for are ignored. `label` names the file in errors.
+    Columns that are not asked for are ignored, `optional` ones that are not there are null.
+    `label` names the file in errors.
 
     Raises:
         TableError: not UTF-8 text, no header, or a column that is missing.
         SourceError: not a Parquet file.
     """
     if path.suffix == ".parquet":
-        return _select_parquet(path, columns, label)
+        return _select_parquet(path, columns, label, optional)
     check_text(path, label)
     header = csv_header(path, label)
-    require_columns(columns, header, label)
-    # Types are stated, never guessed: a guess from the first rows is how 805, a beer, becomes
-    # a number. Quotes are RFC 4180's (doubled); a backslash is only a backslash.
-    types = ", ".join(f"{_text(name)}: {_text(columns.get(name, 'VARCHAR'))}" for name in header)
-    names = ", ".join(_name(column) for column in columns)
+    require_columns([key for key in columns if key not in optional], header, label)
+    # A guess from the first rows is how 805, a beer, becomes a number. Quotes are RFC 4180's
+    # (doubled); a backslash is only a backslash.
+    types = ", ".join(f"{literal(key)}: {literal(columns.get(key, 'VARCHAR'))}" for key in header)
+    names = ", ".join(
+        identifier(key) if key in header else f"NULL::{kind} AS {identifier(key)}"
+        for key, kind in columns.items()
+    )
     return (
-        f"SELECT {names} FROM read_csv({_text(str(path))}, auto_detect = false, header = true, "
+        f"SELECT {names} FROM read_csv({literal(str(path))}, auto_detect = false, header = true, "
         f"delim = ',', quote = '\"', escape = '\"', strict_mode = true, columns = {{{types}}})"
     )
 
@@ -74,7 +77,9 @@ def _not_text(label: str, offset: int, what: str) -> TableError:
     )
 
 
-def _select_parquet(path: Path, columns: Mapping[str, str], label: str) -> str:
+def _select_parquet(
+    path: Path, columns: Mapping[str, str], label: str, optional: Collection[str]
+) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -82,66 +87,12 @@ def _select_parquet(path: Path, columns: Mapping[str, str], label: str) -> str:
         schema = pq.read_schema(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise SourceError(f"{label} is not a whole Parquet file: {error}") from error
-    require_columns(columns, schema.names, label)
+    require_columns([key for key in columns if key not in optional], schema.names, label)
     # pandas writes a null in a column of numbers as NaN, which no SQL takes for a null.
     parts = []
     for column, kind in columns.items():
-        name = _name(column)
-        floating = pa.types.is_floating(schema.field(column).type)
-        value = f"CASE WHEN NOT isnan({name}) THEN {name} END" if floating else name
-        parts.append(f"CAST({value} AS {kind}) AS {name}")
-    return f"SELECT {', '.join(parts)} FROM read_parquet({_text(str(path))})"
-
-
-@contextmanager
-def explained(label: str, memory_limit_mb: int) -> Iterator[None]:
-    """Turn DuckDB's errors about data, memory and disk into one line about `label`."""
-    try:
-        yield
-    except duckdb.OutOfMemoryException as error:
-        raise TableError(
-            f"{label}: DuckDB needs more than {memory_limit_mb} MiB; raise it with "
-            f"--set data.memory_limit_mb={2 * memory_limit_mb}"
-        ) from error
-    except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
-        raise _reader_error(label, str(error)) from error
-    except duckdb.IOException as error:
-        raise _disk_error(label, str(error)) from error
-
-
-def _reader_error(label: str, message: str) -> GrocerError:
-    line = re.search(r"CSV Error on Line: (\d+)", message)
-    where = f"{label}, line {line[1]}" if line else label
-    if found := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
-        return TableError(f"{where}: the header has {found[1]} columns, this line {found[2]}")
-    if found := re.search(r'column "(.+)"\. Could not convert string "(.*)" to \'(\w+)\'', message):
-        what = {"FLOAT": "a number", "BIGINT": "a whole number"}.get(
-            found[3], "a whole number from -32,768 to 32,767"
-        )
-        return TableError(f"{where}: column {found[1]!r} holds {found[2]!r}, not {what}")
-    if "unterminated quote" in message:
-        return TableError(
-            f"{where}: a quoted field has no end, or text follows its closing quote; "
-            'a quote inside a quoted field is written twice ("")'
-        )
-    if "state machine" in message:
-        return TableError(f"{where}: not one kind of line ending throughout, or not CSV at all")
-    if "Maximum line size" in message or "maximum_line_size" in message:
-        return TableError(f"{where}: a line is longer than 2 MB; is a quote left open?")
-    return TableError(f"{where}: {message.splitlines()[0]}")
-
-
-def _disk_error(label: str, message: str) -> GrocerError:
-    if "No space left" in message:
-        return OutputError(f"{label}: no space is left on the device; choose another --out")
-    return SourceError(f"{label} can't be read: {message.splitlines()[0]}")
-
-
-def _text(value: str) -> str:
-    """A string literal of SQL."""
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _name(value: str) -> str:
-    """A quoted identifier of SQL."""
-    return '"' + value.replace('"', '""') + '"'
+        value = identifier(column) if column in schema.names else "NULL"
+        if column in schema.names and pa.types.is_floating(schema.field(column).type):
+            value = f"CASE WHEN NOT isnan({value}) THEN {value} END"
+        parts.append(f"CAST({value} AS {kind}) AS {identifier(column)}")
+    return f"SELECT {', '.join(parts)} FROM read_parquet({literal(str(path))})"

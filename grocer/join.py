@@ -1,0 +1,141 @@
+"""Order lines joined to their products and orders, and the tally of those that don't fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from grocer.database import Database
+from grocer.schema import AISLES, DEPARTMENTS, ORDERS, PRODUCTS, Table
+
+ITEM_COLUMNS = ("product_name", "aisle", "department")
+ORDER_COLUMNS = tuple(name for name in ORDERS.columns if name != "order_id")
+LINE_COLUMNS = ("order_id", "product_id", "add_to_cart_order", "reordered")
+REJECTED_ROWS = 1_000
+WHOLE = "line_nulls = 0 AND item_nulls = 0 AND order_nulls = 0"
+
+
+class Join:
+    """The join of the staged tables; a table that the source lacks is staged empty."""
+
+    def __init__(self, database: Database, repeated: Mapping[str, int], has_orders: bool) -> None:
+        """`repeated` counts, by table, the rows whose key stands in it before."""
+        self.database, self.repeated, self.has_orders = database, repeated, has_orders
+        for table in (AISLES, DEPARTMENTS, PRODUCTS, ORDERS):
+            self._once(table, repeated[table.name])
+        # As enums, texts are numbers in the join and dictionaries in the Parquet file.
+        for column, table in zip(ITEM_COLUMNS, (PRODUCTS, AISLES, DEPARTMENTS), strict=True):
+            database.run(
+                f"CREATE TYPE {column}_text AS ENUM (SELECT DISTINCT {column} "
+                f"FROM {table.name} WHERE {column} IS NOT NULL ORDER BY {column})"
+            )
+        typed = ", ".join(f"{column}::{column}_text AS {column}" for column in ITEM_COLUMNS)
+        database.run(
+            f"CREATE TABLE item AS SELECT product_id, {typed}, {_mask(ITEM_COLUMNS)} AS nulls "
+            "FROM products_once LEFT JOIN aisles_once USING (aisle_id) "
+            "LEFT JOIN departments_once USING (department_id)"
+        )
+
+    def _once(self, table: Table, repeated: int) -> None:
+        """A view of the table with each key once: a key twice would multiply order lines."""
+        key = table.key[0]
+        first = f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY rowid) = 1"
+        self.database.run(
+            f"CREATE VIEW {table.name}_once AS SELECT * FROM {table.name} "
+            f"WHERE {key} IS NOT NULL {first if repeated else ''}"
+        )
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Columns of the joined lines, in the file's order."""
+        lines = ("order_id", "product_id", *ITEM_COLUMNS, "add_to_cart_order", "reordered")
+        return (*lines, *ORDER_COLUMNS) if self.has_orders else lines
+
+    def tally(self) -> None:
+        """Make the table `tally`: lines (`n`) by product and by which columns are null.
+
+        A mask has one bit a column; it is null itself where no product or order is joined.
+        """
+        order_mask = "0"
+        orders = ""
+        if self.has_orders:
+            order_mask = "o.nulls"
+            orders = (
+                f"LEFT JOIN (SELECT order_id, {_mask(ORDER_COLUMNS)} AS nulls FROM orders_once) o "
+                "USING (order_id)"
+            )
+        self.database.run(
+            f"CREATE TABLE tally AS SELECT product_id, {_mask(LINE_COLUMNS, 'l.')} AS line_nulls, "
+            f"i.nulls AS item_nulls, {order_mask} AS order_nulls, count(*) AS n FROM lines l "
+            f"LEFT JOIN item i USING (product_id) {orders} GROUP BY ALL",
+            "counting order lines",
+        )
+        self.database.run(
+            "CREATE VIEW joined AS FROM tally "
+            "WHERE item_nulls IS NOT NULL AND order_nulls IS NOT NULL"
+        )
+
+    def nulls(self) -> dict[str, int]:
+        """Joined lines with a null, by column."""
+        masks = {"line_nulls": LINE_COLUMNS, "item_nulls": ITEM_COLUMNS}
+        if self.has_orders:
+            masks["order_nulls"] = ORDER_COLUMNS
+        sums = {
+            column: f"coalesce(sum(n) FILTER (({mask} >> {bit}) & 1 = 1), 0)::BIGINT"
+            for mask, columns in masks.items()
+            for bit, column in enumerate(columns)
+        }
+        row = self.database.run(
+            f"SELECT {', '.join(sums[key] for key in self.columns)} FROM joined"
+        )
+        return dict(zip(self.columns, row[0], strict=True))
+
+    def write(self, path: Path, drop_rows_with_null: bool) -> None:
+        """Write the joined lines, with or without those that have a null."""
+        orders = "JOIN orders_once USING (order_id)" if self.has_orders else ""
+        whole = " AND ".join(f"{column} IS NOT NULL" for column in self.columns)
+        where = f"WHERE {whole}" if drop_rows_with_null else ""
+        self.database.write(
+            f"SELECT {', '.join(self.columns)} FROM lines JOIN item USING (product_id) "
+            f"{orders} {where}",
+            path,
+            "joining order lines",
+        )
+
+    def write_rejected(self, path: Path) -> None:
+        """Write up to `REJECTED_ROWS` lines for each reason why lines did not fit, if any.
+
+        Lines that stand twice in their order are kept in the join and listed here too.
+        """
+        all_lines = "FROM lines LEFT JOIN item i USING (product_id)"
+        if self.has_orders:
+            all_lines += " LEFT JOIN orders_once o USING (order_id)"
+        no_order = "o.order_id IS NULL" if self.has_orders else "false"
+        fits = f"i.product_id IS NOT NULL AND NOT {no_order}"
+        null = " OR ".join(f"{column} IS NULL" for column in self.columns)
+        twice = "SELECT order_id, product_id FROM lines GROUP BY ALL HAVING count(*) > 1"
+        # Each reason is first looked for in the tally, which is small.
+        reasons = {
+            "no such product": ("item_nulls IS NULL", "i.product_id IS NULL"),
+            "no such order": ("order_nulls IS NULL", f"i.product_id IS NOT NULL AND {no_order}"),
+            "a null": (f"NOT ({WHOLE})", f"{fits} AND ({null})"),
+            "twice in its order": (
+                f"{self.repeated['order_lines']} > 0",
+                f"(order_id, product_id) IN ({twice})",
+            ),
+        }
+        columns = ", ".join(self.columns)
+        union = " UNION ALL ".join(
+            f"(SELECT '{reason}' AS reason, {columns} {all_lines} WHERE {where} "
+            f"LIMIT {REJECTED_ROWS})"
+            for reason, (tallied, where) in reasons.items()
+            if self.database.number(f"SELECT count(*) FROM tally WHERE {tallied}")
+        )
+        if union:
+            self.database.write(union, path, "rejected order lines")
+
+
+def _mask(columns: Sequence[str], prefix: str = "") -> str:
+    """SQL for a number with bit i set where the i-th column is null."""
+    bits = (f"({prefix}{column} IS NULL)::INT << {bit}" for bit, column in enumerate(columns))
+    return " + ".join(f"({bit})" for bit in bits)
