@@ -232,6 +232,7 @@ class Batcher:
 
     def _score(self, scorer: Scorer, parts: Sequence[Part]) -> None:
         started = self._busy_since = time.monotonic()
+        self._watch.queued(self._items)
         names = [name for part in parts for name in part.names]
         try:
             rows = scorer.probabilities(names)
@@ -248,7 +249,6 @@ class Batcher:
         self._seconds_per_item = seconds / len(names)
         waits = [started - part.job.arrived for part in parts if part.start == 0]
         self._watch.passed(len(names), sum(part.tokens for part in parts), seconds, waits)
-        self._watch.queued(self._items)
         self._loop.call_soon_threadsafe(self._deliver, done)
 
     @staticmethod

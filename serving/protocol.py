@@ -76,7 +76,9 @@ def parse_v2(body: bytes, json_length: str | None, limits: Limits) -> Ask:
         Refusal: 400.
     """
     text, binary = _parts(body, json_length)
-    tree = _object(_json(text), "the body", {"id", "inputs", "outputs", "parameters"})
+    # KServe's own client repeats the model's name, which the path has told already.
+    keys = {"id", "inputs", "model_name", "model_version", "outputs", "parameters"}
+    tree = _object(_json(text), "the body", keys)
     identity = tree.get("id")
     if identity is not None and (not isinstance(identity, str) or len(identity) > 256):
         raise Refusal(400, "id: expected a string of at most 256 characters")
@@ -181,11 +183,19 @@ def _parameters(value: Any, limits: Limits, more: frozenset[str] | set[str] = fr
         return default, 0.0
     tree = _object(value, "parameters", {"top_k", "min_probability", *more})
     top_k, floor = tree.get("top_k", default), tree.get("min_probability", 0.0)
-    if type(top_k) is not int or not 1 <= top_k <= limits.labels:
+    whole = _whole(top_k)
+    if whole is None or not 1 <= whole <= limits.labels:
         raise Refusal(400, f"parameters.top_k: a whole number from 1 to {limits.labels}")
     if type(floor) not in (int, float) or not 0.0 <= floor <= 1.0:
         raise Refusal(400, "parameters.min_probability: a number from 0 to 1")
-    return top_k, float(floor)
+    return whole, float(floor)
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, which JSON may spell 2 or 2.0."""
+    if type(value) is float and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
 
 
 def _parts(body: bytes, json_length: str | None) -> tuple[bytes, bytes]:
@@ -214,10 +224,11 @@ def _tensor(inputs: Any) -> dict[str, Any]:
 
 def _shape(tensor: Mapping[str, Any], limits: Limits) -> int:
     shape = tensor.get("shape")
-    if not isinstance(shape, list) or len(shape) != 1 or type(shape[0]) is not int:
+    count = _whole(shape[0]) if isinstance(shape, list) and len(shape) == 1 else None
+    if count is None:
         raise Refusal(400, "inputs[0].shape: expected [n]")
-    _require_count(shape[0], limits, INPUT)
-    return shape[0]
+    _require_count(count, limits, INPUT)
+    return count
 
 
 def _tensor_names(

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from tests.artifacts import make_bundle
 READY = "/v2/models/grocer/ready"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Running:
     """A predictor that was started."""
 
@@ -30,12 +31,19 @@ class Running:
     process: BaseProcess
     log: Path
 
+    @cached_property
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=20, trust_env=False, verify=False)
+
     def get(self, path: str, **more: object) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=20, **more)
+        return self.client.get(path, **more)
+
+    def post(self, path: str, **more: object) -> httpx.Response:
+        return self.client.post(path, **more)
 
     def predict(self, *names: str, **parameters: object) -> httpx.Response:
         body = {"instances": names, **({"parameters": parameters} if parameters else {})}
-        return httpx.post(f"{self.url}/v1/models/grocer:predict", json=body, timeout=20)
+        return self.post("/v1/models/grocer:predict", json=body)
 
     def code(self, sig: int | None = None, seconds: float = 20) -> int | None:
         """How it ends, told to by `sig` if there is one."""
@@ -57,7 +65,14 @@ class Running:
         raise AssertionError(f"not ready: {self.log.read_text()}")
 
 
-def _serve(bundle: str, port: int, log: str, settings: Sequence[str], more: Sequence[str]) -> None:
+def _serve(
+    bundle: str,
+    port: int,
+    log: str,
+    settings: Sequence[str],
+    more: Sequence[str],
+    hold: Path | None,
+) -> None:
     """In the forked process: what `python -m serving` does, with the toy scorer."""
     from tests.serving import stub
 
@@ -66,7 +81,7 @@ def _serve(bundle: str, port: int, log: str, settings: Sequence[str], more: Sequ
     os.dup2(file, 2)
     words = [word for text in settings for word in ("--set", text)]
     sys.argv = ["serving", "--bundle", bundle, "--port", str(port), *words, *more]
-    sys.exit(stub.main())
+    sys.exit(stub.main(hold))
 
 
 def free_port() -> int:
@@ -85,14 +100,19 @@ def stub_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def start_any(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Start a predictor: `start_any(bundle, "key=value", …, more=[words])`."""
+    """Start a predictor: `start_any(bundle, "key=value", …, more=[words], hold=file)`.
+
+    It loads once `hold` exists, if that is given.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["serving.lifecycle", "tests.serving.stub"])
     started: list[BaseProcess] = []
 
-    def start(bundle: Bundle, *settings: str, more: Sequence[str] = ()) -> Running:
+    def start(
+        bundle: Bundle, *settings: str, more: Sequence[str] = (), hold: Path | None = None
+    ) -> Running:
         port, log = free_port(), tmp_path_factory.mktemp("log") / "log"
-        given = (str(bundle.path), port, str(log), ("drain_seconds=0", *settings), more)
+        given = (str(bundle.path), port, str(log), ("drain_seconds=0", *settings), more, hold)
         process = context.Process(target=_serve, args=given)
         process.start()
         started.append(process)

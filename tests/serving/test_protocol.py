@@ -79,7 +79,7 @@ def test_parameters_are_the_same_in_both_protocols() -> None:
         (b'{"instances": ["a"], "parameters": {"top_k": 0}}', "top_k: a whole number from 1 to 3"),
         (b'{"instances": ["a"], "parameters": {"top_k": 4}}', "top_k"),
         (b'{"instances": ["a"], "parameters": {"top_k": true}}', "top_k"),
-        (b'{"instances": ["a"], "parameters": {"top_k": 1.0}}', "top_k"),
+        (b'{"instances": ["a"], "parameters": {"top_k": 1.5}}', "top_k"),
         (b'{"instances": ["a"], "parameters": {"min_probability": 1.1}}', "from 0 to 1"),
         (b'{"instances": ["a"], "parameters": {"min_probability": "1"}}', "from 0 to 1"),
         (b'{"instances": ["a"], "parameters": {"min_probability": NaN}}', "not JSON"),
@@ -112,7 +112,7 @@ def test_a_bad_v1_request_is_refused_where_it_is_bad(body: bytes, told: str) -> 
         ({"outputs": [{"name": "department"}] * 2}, "each once"),
         ({"outputs": [{"name": "department", "parameters": {"binary_data": 1}}]}, "true or false"),
         ({"parameters": {"binary_data_output": "yes"}}, "true or false"),
-        ({"more": 1}, "only id, inputs"),
+        ({"more": 1}, "only id, inputs, model_name"),
     ],
 )
 def test_a_bad_v2_request_is_refused_where_it_is_bad(change: dict[str, object], told: str) -> None:
