@@ -150,3 +150,7 @@ def _usage(error: Any) -> str:
 def _say(text: str, code: int) -> int:
     print(f"grocer: {' '.join(text.split())}", file=sys.stderr)
     return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
-"""Runs a compiled pipeline on this machine, each step a process: `python -m pipelines.local`.
+"""Compiles the pipeline and runs it on this machine, each step a process of its own.
 
-`pipelines.run` starts this module as a child in a process group of its own and reads what it
+`pipelines.run` starts this module as a child (`python -m pipelines.local`) and reads what it
 prints; nothing here talks to a person.
 """
 
@@ -14,16 +14,21 @@ import threading
 from pathlib import Path
 
 
-def main(package: Path, root: Path, arguments: Path) -> None:
-    """Run the pipeline `package` (compiled YAML) with `arguments` (a JSON file) below `root`."""
+def main(root: Path, arguments: Path) -> None:
+    """Run the pipeline below `root`; `arguments` is a JSON file of its parameters."""
+    _end_with_parent()
     from kfp import components, local
 
-    _end_with_parent()
+    from grocer.config import RunConfig
+    from pipelines.dag import compiled
+
+    given = json.loads(arguments.read_text())
+    pipeline = compiled(RunConfig.from_json(given["config"]), retry=False)
     _resolve_python_by_path()
     local.init(
         local.SubprocessRunner(use_venv=False), pipeline_root=str(root), enable_caching=False
     )
-    components.load_component_from_file(str(package))(**json.loads(arguments.read_text()))
+    components.load_component_from_text(pipeline)(**given)
 
 
 def _end_with_parent() -> None:
@@ -53,4 +58,4 @@ def _resolve_python_by_path() -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]))
+    main(*map(Path, sys.argv[1:]))

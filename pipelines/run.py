@@ -44,12 +44,9 @@ def run(data: str, out: Path, config: RunConfig, *, replace: bool = False) -> Fi
     source, out = _existing(data), out.expanduser().resolve()
     rejection(out)
     with interruptible(), workplace(out, replace=replace, keep=Path(source)) as work:
-        from pipelines.dag import compiled
-
-        package, root, log = work / "pipeline.yaml", work / "pipeline", work / "run.log"
-        package.write_text(compiled(config, retry=False))
+        root, log = work / "pipeline", work / "run.log"
         arguments = {"data": source, "config": config.to_json(), "target": "local"}
-        code, outcome = execute(package, root, arguments, log, _environment(config))
+        code, outcome = _execute(root, arguments, log, _environment(config))
         if code:
             raise _failure(outcome, root, log, out, work)
         finished = collect(root, log, config, work / "made", out)
@@ -96,15 +93,14 @@ def _environment(config: RunConfig) -> dict[str, str]:
     return {**os.environ, **given}
 
 
-def execute(
-    package: Path,
-    root: Path,
-    arguments: Mapping[str, object],
-    log: Path,
-    environment: Mapping[str, str],
+def _execute(
+    root: Path, arguments: Mapping[str, str], log: Path, environment: Mapping[str, str]
 ) -> tuple[int, events.Outcome]:
-    """Run a compiled pipeline below `root`, with all that it prints in `log`: its exit status
-    and what its lines told."""
+    """Run the pipeline below `root`, all that it prints going to `log`.
+
+    Returns:
+        Its exit status, and what its lines told.
+    """
     outcome = events.Outcome()
     with ExitStack() as stack:
         # kfp leaves each step's program in the temporary directory: give it one that goes away.
@@ -115,7 +111,7 @@ def execute(
         progress = stack.enter_context(Progress())
         process = stack.enter_context(
             supervised(
-                [sys.executable, "-m", "pipelines.local", str(package), str(root), str(given)],
+                [sys.executable, "-m", "pipelines.local", str(root), str(given)],
                 {**environment, "TMPDIR": temporary},
             )
         )
