@@ -192,6 +192,12 @@ def test_only_the_baselines_of_the_policy_are_asked_for():
     ("rule", "given", "limits", "sentence"),
     [
         (
+            "ece",
+            {"ece": 0.10004},
+            {"max_ece": 0.1},
+            "The expected calibration error is 0.10004 (limit 0.10000).",
+        ),
+        (
             "accuracy",
             {"low": 0.84996},
             {"min_accuracy": 0.85},
@@ -313,6 +319,14 @@ def test_a_department_without_test_products_is_no():
     given = changed(WHOLE, ("departments", "bulk", "support"), 0)
     told = reason(decide(given, LENIENT), "measured")
     assert "departments.bulk.support is 0, no count from 1" in told.sentence
+
+
+def test_what_is_wanting_is_told_in_part():
+    given = evaluation()
+    del given["metrics"]["train"]
+    told = reason(decide(given, LENIENT), "measured").sentence
+    assert told.startswith("Values wanting: 11 of 75 (limit 0): metrics.train.products is absent; ")
+    assert told.endswith("metrics.train.accuracy_high is absent; and 6 more.")
 
 
 def test_an_empty_evaluation_is_no_in_every_rule():
