@@ -1,0 +1,197 @@
+"""Departments for a whole file of names: streamed, in order, and taken up again after a kill.
+
+Chunks of rows are scored one after the other and kept in a hidden directory beside the output.
+A run that was killed finds them and goes on with the first one that is missing. A chunk's answers
+depend on its rows alone, so a run that was taken up again writes what an undisturbed one writes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from grocer.bundle import Bundle, load_bundle
+from grocer.console import Ticker, say
+from grocer.errors import OutputError, TableError
+from grocer.files import file_digest, read_json, whole_file, write_json, writing
+from grocer.prompts import clean
+from grocer.streams import Source, check_format, join_parts, open_source, write_part
+
+DEPARTMENT, PROBABILITY = "predicted_department", "predicted_probability"
+_ADDED = ((DEPARTMENT, pa.string()), (PROBABILITY, pa.float64()))
+
+
+class Scorer(Protocol):
+    """What gives probabilities; see `grocer.scoring`."""
+
+    @property
+    def labels(self) -> Sequence[str]: ...
+    def probabilities(self, names: Sequence[str]) -> NDArray[np.float64]: ...
+
+
+def classify(
+    source: Path,
+    out: Path,
+    bundle: Path,
+    *,
+    column: str = "product_name",
+    min_probability: float = 0.0,
+    chunk_rows: int = 4096,
+    load: Callable[[Bundle], Scorer] | None = None,
+) -> dict[str, int]:
+    """Write `source` to `out` with the columns `predicted_department` and `predicted_probability`.
+
+    Every row is kept, in its place. Both are null (empty in CSV) where the name is null or blank;
+    the department alone where its probability is below `min_probability`.
+
+    Args:
+        source, out: CSV or Parquet, by their names' extension.
+        bundle: directory of the bundle.
+        column: column of the product's name.
+        chunk_rows: rows that are held in memory, and scored together.
+        load: makes the scorer; by default the bundle's own.
+
+    Returns:
+        Counts: `rows`, `named` (with a department), `unsure` (below `min_probability`), `blank`.
+
+    Raises:
+        SourceError, TableError: the source can't be read, or lacks the column.
+        BundleError, ModelError: the bundle must not be used, or can't be.
+        OutputError: `out` exists, can't be written, or is being written by another run.
+    """
+    check_format(out)
+    if out.exists():
+        raise OutputError(f"{out} exists already; choose another name or remove it first")
+    table = open_source(source)
+    _require_columns(table, source, column)
+    checked = load_bundle(bundle)
+    rows = table.count()
+    plan = {
+        "source": file_digest(source),
+        "bundle": checked.digest,
+        "column": column,
+        "min_probability": min_probability,
+        "chunk_rows": chunk_rows,
+        "format": out.suffix,
+    }
+    with _workplace(out, plan) as parts:
+        scorer = (load or _scorer)(checked)
+        ticker = Ticker("classify", rows, "names")
+        done = 0
+        for path, chunk in zip(_paths(parts), table.chunks(chunk_rows), strict=False):
+            if not path.exists():
+                with whole_file(path) as part:
+                    answered = _answered(chunk, column, min_probability, scorer)
+                    write_part(part, answered, out.suffix)
+                    write_json(path.with_suffix(".json"), _counts(answered))
+            done += chunk.num_rows
+            ticker.at(done)
+        written = sorted(parts.glob("*.chunk"))
+        with whole_file(out) as part:
+            join_parts(written, _schema(table), part, out.suffix)
+        return _sum([read_json(path.with_suffix(".json")) for path in written])
+
+
+def _scorer(bundle: Bundle) -> Scorer:
+    from grocer.scoring import Scorer as Model
+
+    config = bundle.config
+    return Model.load(
+        bundle.path,
+        token_budget=config.evaluation.token_budget,
+        compute_dtype=config.base.compute_dtype,
+    )
+
+
+def _require_columns(table: Source, source: Path, column: str) -> None:
+    names = table.schema.names
+    if column not in names:
+        raise TableError(f"{source}: no column {column!r}; it has {', '.join(names)}")
+    kind = table.schema.field(column).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise TableError(f"{source}: column {column!r} holds {kind}, not text")
+    taken = [name for name, _ in _ADDED if name in names]
+    if taken:
+        raise TableError(f"{source}: has a column {taken[0]!r} already; rename it")
+
+
+def _schema(table: Source) -> pa.Schema:
+    return pa.schema([*table.schema, *(pa.field(name, kind) for name, kind in _ADDED)])
+
+
+def _answered(chunk: pa.Table, column: str, floor: float, scorer: Scorer) -> pa.Table:
+    """A chunk with its answers; each distinct name is scored once."""
+    names = chunk.column(column).to_pylist()
+    wanted = {name: i for i, name in enumerate(dict.fromkeys(filter(_is_name, names)))}
+    found = scorer.probabilities(list(wanted)) if wanted else np.empty((0, 1))
+    best, confidence = found.argmax(axis=1).tolist(), found.max(axis=1).round(6).tolist()
+    at = [wanted.get(name) for name in names]
+    probabilities = [None if i is None else confidence[i] for i in at]
+    departments = [
+        None if i is None or confidence[i] < floor else scorer.labels[best[i]] for i in at
+    ]
+    for (name, kind), values in zip(_ADDED, (departments, probabilities), strict=True):
+        chunk = chunk.append_column(name, pa.array(values, kind))
+    return chunk
+
+
+def _is_name(name: str | None) -> bool:
+    return name is not None and bool(clean(name))
+
+
+def _counts(answered: pa.Table) -> dict[str, int]:
+    rows, blank = answered.num_rows, answered.column(PROBABILITY).null_count
+    unnamed = answered.column(DEPARTMENT).null_count
+    return {"rows": rows, "named": rows - unnamed, "unsure": unnamed - blank, "blank": blank}
+
+
+def _sum(counts: Sequence[dict[str, int]]) -> dict[str, int]:
+    return {key: sum(c[key] for c in counts) for key in ("rows", "named", "unsure", "blank")}
+
+
+def _paths(parts: Path) -> Iterator[Path]:
+    number = 0
+    while True:
+        yield parts / f"{number:08d}.chunk"
+        number += 1
+
+
+@contextmanager
+def _workplace(out: Path, plan: dict[str, Any]) -> Iterator[Path]:
+    """The directory of chunks that are done; it is gone once the output is there."""
+    place = out.with_name(f".{out.name}.classify")
+    with _locked(out, place.with_suffix(".lock")):
+        record = place / "plan.json"
+        if record.exists() and read_json(record) != plan:
+            say("classify", "an earlier run had another source, bundle or option: beginning anew")
+            shutil.rmtree(place)
+        if not record.exists():
+            write_json(record, plan)
+        done = len(list(place.glob("*.chunk")))
+        if done:
+            say("classify", f"going on after {done} chunks of an earlier run")
+        yield place
+        shutil.rmtree(place)
+
+
+@contextmanager
+def _locked(out: Path, path: Path) -> Iterator[None]:
+    """Let no other run write the same output; a killed run's lock is gone with it."""
+    with writing(out):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"{out} is being written by another run; wait for it") from error
+        yield
+        path.unlink()

@@ -1,0 +1,183 @@
+"""Tables that are read and written a few thousand rows at a time, in order: CSV and Parquet."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grocer.errors import ConfigError, SourceError, TableError
+
+# The longest field that is read, in characters; more is a file with a quote gone astray.
+_FIELD = 1024 * 1024
+
+
+class Source(Protocol):
+    """A table in a file."""
+
+    @property
+    def schema(self) -> pa.Schema: ...
+    def count(self) -> int:
+        """Rows; reads a CSV file to its end, so that a bad row is found before any work."""
+        ...
+
+    def chunks(self, rows: int) -> Iterator[pa.Table]:
+        """The table, `rows` rows at a time; the last chunk may have fewer."""
+        ...
+
+
+def open_source(path: Path) -> Source:
+    """A CSV or Parquet file, told apart by its name.
+
+    Raises:
+        SourceError: no such file, or not what its name says.
+        TableError: no header, or the same column twice.
+        ConfigError: another extension.
+    """
+    check_format(path)
+    if not path.is_file():
+        raise SourceError(f"{path}: no such file")
+    return _Parquet(path) if path.suffix == ".parquet" else _Csv(path)
+
+
+def check_format(path: Path) -> None:
+    """Check that a file's name says CSV or Parquet.
+
+    Raises:
+        ConfigError: it says something else.
+    """
+    if path.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"{path}: expected a name that ends in .csv or .parquet")
+
+
+def write_part(path: Path, table: pa.Table, format: str) -> None:
+    """Write one chunk: Parquet, or CSV without a header."""
+    if format == ".parquet":
+        pq.write_table(table, path, compression="zstd")
+        return
+    with path.open("w", newline="", encoding="utf-8") as file:
+        columns = [column.to_pylist() for column in table.columns]
+        csv.writer(file, lineterminator="\n").writerows(zip(*columns, strict=True))
+
+
+def join_parts(parts: Iterable[Path], schema: pa.Schema, out: Path, format: str) -> None:
+    """Put chunks that `write_part` wrote one behind the other."""
+    if format == ".parquet":
+        with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+            for part in parts:
+                writer.write_table(pq.read_table(part, schema=schema))
+        return
+    with out.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerow(schema.names)
+    with out.open("ab") as file:
+        for part in parts:
+            file.write(part.read_bytes())
+
+
+class _Parquet:
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = pq.ParquetFile(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise SourceError(f"{path}: not a Parquet file that can be read") from error
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._file.schema_arrow
+
+    def count(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    def chunks(self, rows: int) -> Iterator[pa.Table]:
+        rest = self.schema.empty_table()
+        for batch in self._file.iter_batches(batch_size=rows):
+            rest = pa.concat_tables([rest, pa.Table.from_batches([batch])])
+            while rest.num_rows >= rows:
+                yield rest.slice(0, rows)
+                rest = rest.slice(rows)
+        if rest.num_rows:
+            yield rest
+
+
+class _Csv:
+    """Every field is text: nothing is guessed, so what is written is what was read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._text() as rows:
+            header = next(rows, None)
+        if not header:
+            raise TableError(f"{path}: empty; expected a header and rows")
+        twice = {name for name in header if header.count(name) > 1}
+        if twice:
+            raise TableError(f"{path}: column {min(twice)!r} stands twice in the header")
+        self._header = header
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([(name, pa.string()) for name in self._header])
+
+    def count(self) -> int:
+        return sum(table.num_rows for table in self.chunks(10_000))
+
+    def chunks(self, rows: int) -> Iterator[pa.Table]:
+        with self._text() as lines:
+            next(lines)
+            kept: list[list[str]] = []
+            for row in lines:
+                if not row and len(self._header) > 1:
+                    continue  # a blank line; in a table of one column it is an empty field
+                row = row or [""]
+                if len(row) != len(self._header):
+                    raise TableError(
+                        f"{self._path}, line {lines.line_num}: {len(row)} fields, the header has "
+                        f"{len(self._header)}; quote fields that hold commas"
+                    )
+                kept.append(row)
+                if len(kept) == rows:
+                    yield self._table(kept)
+                    kept = []
+            if kept:
+                yield self._table(kept)
+
+    def _table(self, rows: list[list[str]]) -> pa.Table:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        return pa.table(columns, schema=self.schema)
+
+    def _text(self) -> _Lines:
+        return _Lines(self._path)
+
+
+class _Lines:
+    """A CSV file's rows, with what can be wrong in it said in one line."""
+
+    def __init__(self, path: Path) -> None:
+        csv.field_size_limit(_FIELD)
+        self._path = path
+        self._file = path.open(newline="", encoding="utf-8-sig")
+        self._reader = csv.reader(self._file, strict=True)
+
+    @property
+    def line_num(self) -> int:
+        return self._reader.line_num
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> list[str]:
+        try:
+            return next(self._reader)
+        except UnicodeDecodeError as error:
+            raise TableError(f"{self._path}, after line {self.line_num}: not UTF-8") from error
+        except csv.Error as error:
+            raise TableError(f"{self._path}, line {self.line_num}: {error}") from error
