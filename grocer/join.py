@@ -125,13 +125,20 @@ class Join:
             ),
         }
         columns = ", ".join(self.columns)
-        union = " UNION ALL ".join(
+        parts = [
             f"(SELECT '{reason}' AS reason, {columns} {all_lines} WHERE {where} "
             f"LIMIT {REJECTED_ROWS})"
             for reason, (tallied, where) in reasons.items()
             if self.database.number(f"SELECT count(*) FROM tally WHERE {tallied}")
-        )
-        if union:
+        ]
+        if self.repeated["orders"]:
+            ids = "SELECT order_id FROM orders GROUP BY ALL HAVING count(*) > 1"
+            parts.append(
+                "(SELECT 'order twice in orders' AS reason, * FROM orders "
+                f"WHERE order_id IN ({ids}) LIMIT {REJECTED_ROWS})"
+            )
+        if parts:
+            union = " UNION ALL BY NAME ".join(parts)
             self.database.write(union, path, "rejected order lines")
 
 
