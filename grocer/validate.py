@@ -169,6 +169,7 @@ def _write_report(
         "tables": tables,
     }
     write_json(out / "validation.json", value)
-    page = render("validation.html", report=report, counts=counts, tables=tables, sentence=sentence)
+    words = {"sentence": sentence, "observed": observed}
+    page = render("validation.html", report=report, counts=counts, tables=tables, **words)
     with whole_file(out / "validation.html") as part:
         part.write_text(page)
