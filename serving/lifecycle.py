@@ -27,6 +27,7 @@ from serving.metrics import Metrics
 from serving.openapi import document
 from serving.predictor import NAME, ClosedRepository, Load, Predictor, StrictDataPlane
 from serving.refusal import Refusal
+from serving.ui import page
 
 log = logging.getLogger("grocer.server")
 
@@ -74,6 +75,8 @@ class Server(ModelServer):
         rest.config.server_header = False
         rest.create_application()
         _answer_calmly(bundle, config)
+        if config.ui:
+            app.add_route("/ui", page(NAME, bundle, config))
         self._http = _Http(rest.config, self._drain)
 
     def start(self, models: list[Any]) -> None:
