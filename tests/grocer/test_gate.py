@@ -377,10 +377,11 @@ def test_more_pairs_than_right_answers_are_a_contradiction():
 @st.composite
 def cases(draw):
     """A policy, a sound evaluation near its limits, and the same made worse in one respect."""
-    hits = [draw(st.integers(60, 99)) for _ in LABELS]
+    # At least 45 are wrong, so that whatever beats the model by up to 41 of 300 has room to.
+    hits = [draw(st.integers(60, 85)) for _ in LABELS]
     wrong = draw(st.sampled_from(range(3)))
     limits = {
-        "min_accuracy": draw(st.floats(0.55, 0.95)),
+        "min_accuracy": draw(st.floats(0.5, 0.85)),
         "max_train_test_gap": draw(st.floats(0.0, 0.3)),
         "baseline_margin": draw(st.sampled_from([0.0, 0.02, 0.1])),
         "min_department_recall": draw(st.floats(0.5, 1.0)),
@@ -390,7 +391,7 @@ def cases(draw):
     right = sum(hits)
     given = {
         "train": draw(st.integers(600, 999)),
-        "low": draw(st.floats(0.5, 1.0)) * right / 300,
+        "low": draw(st.floats(0.7, 1.0)) * right / 300,
         "ece": draw(st.floats(0.0, 0.2)),
         "linear": (draw(st.integers(1, 40)), draw(st.integers(0, 40))),
         "champion": draw(st.none() | st.tuples(st.integers(1, 9), st.integers(0, 9))),
