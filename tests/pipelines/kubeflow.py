@@ -1,0 +1,140 @@
+"""A stand-in of Kubeflow Pipelines' REST API (v2beta1): as much of it as `grocer submit` uses."""
+
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlparse
+
+API = "/apis/v2beta1"
+
+
+class Kubeflow(ThreadingHTTPServer):
+    """Keeps what it is given; `script` has the states of a run's steps, poll by poll."""
+
+    def __init__(self, script=(), token=None):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.script, self.token = list(script), token
+        self.pipelines, self.versions, self.experiments = {}, {}, {}
+        self.runs, self.schedules = {}, {}
+        self.failing = 0
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+    def do_GET(self):
+        self.answer("GET")
+
+    def do_POST(self):
+        self.answer("POST")
+
+    def do_DELETE(self):
+        self.answer("DELETE")
+
+    def answer(self, method):
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self.server.token and self.headers["authorization"] != f"Bearer {self.server.token}":
+            return self.reply({"message": "no token"}, 401)
+        url = urlparse(self.path)
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        for verb, pattern, handle in ROUTES:
+            match = re.fullmatch(API + pattern, url.path)
+            if match and verb == method:
+                return self.reply(*handle(self.server, query, body, *match.groups()))
+        return self.reply({"message": f"no such thing: {method} {url.path}"}, 404)
+
+    def reply(self, value, status=200):
+        text = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
+def listed(kept, query, key):
+    """Those that the filter names, as every list of the API."""
+    wanted = None
+    if "filter" in query:
+        (predicate,) = json.loads(query["filter"])["predicates"]
+        assert predicate["operation"] in (1, "EQUALS")
+        assert predicate["key"] == "display_name"
+        wanted = predicate.get("stringValue", predicate.get("string_value"))
+    return ({key: [each for each in kept.values() if wanted in (None, each["display_name"])]},)
+
+
+def kept(store, identity, value):
+    value[identity] = f"{identity}-{len(store) + 1}"
+    store[value[identity]] = value
+    return (value,)
+
+
+def upload(server, query, body):
+    assert b"sdkVersion: kfp-2.17" in body
+    (pipeline,) = kept(server.pipelines, "pipeline_id", {"display_name": query["name"]})
+    # As the real one: a new pipeline begins with a version of its own name.
+    version = {"display_name": query["name"], "pipeline_id": pipeline["pipeline_id"]}
+    kept(server.versions, "pipeline_version_id", version)
+    return (pipeline,)
+
+
+def upload_version(server, query, body):
+    assert b"sdkVersion: kfp-2.17" in body
+    version = {"display_name": query["name"], "pipeline_id": query["pipelineid"]}
+    return kept(server.versions, "pipeline_version_id", version)
+
+
+def get_run(server, query, body, run_id):
+    if server.failing:
+        server.failing -= 1
+        return {"message": "away for a while"}, 503
+    state, steps = server.script.pop(0) if len(server.script) > 1 else server.script[0]
+    details = [
+        {"display_name": step, "state": each, "create_time": f"2026-01-01T00:00:{n:02}Z"}
+        for n, (step, each) in enumerate(steps.items())
+    ]
+    return ({"run_id": run_id, "state": state, "run_details": {"task_details": details}},)
+
+
+def delete_schedule(server, query, body, identity):
+    del server.schedules[identity]
+    return ({},)
+
+
+ROUTES = [
+    ("GET", "/healthz", lambda server, query, body: ({"multi_user": False},)),
+    ("GET", "/pipelines", lambda s, q, b: listed(s.pipelines, q, "pipelines")),
+    ("POST", "/pipelines/upload", upload),
+    ("POST", "/pipelines/upload_version", upload_version),
+    (
+        "GET",
+        "/pipelines/([^/]+)/versions",
+        lambda s, q, b, pipeline: listed(s.versions, q, "pipeline_versions"),
+    ),
+    ("GET", "/experiments", lambda s, q, b: listed(s.experiments, q, "experiments")),
+    (
+        "POST",
+        "/experiments",
+        lambda s, q, b: kept(s.experiments, "experiment_id", json.loads(b)),
+    ),
+    ("POST", "/runs", lambda s, q, b: kept(s.runs, "run_id", json.loads(b))),
+    ("GET", "/runs/([^/]+)", get_run),
+    ("GET", "/recurringruns", lambda s, q, b: listed(s.schedules, q, "recurringRuns")),
+    (
+        "POST",
+        "/recurringruns",
+        lambda s, q, b: kept(s.schedules, "recurring_run_id", json.loads(b)),
+    ),
+    ("DELETE", "/recurringruns/([^/]+)", delete_schedule),
+]
