@@ -25,7 +25,7 @@ setup: .venv/.installed ## Make .venv with the exact versions of requirements.lo
 	@echo "Setting up .venv from requirements.lock ..."
 	@$(PYTHON) -m venv --clear .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@.venv/bin/uv pip install --quiet --python .venv/bin/python $(LINKS) -r $(PACKAGES)
+	@.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python $(LINKS) -r $(PACKAGES)
 	@.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
