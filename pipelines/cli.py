@@ -6,8 +6,10 @@ user's, said in one line on stderr; 3: done, and the gate said no; 130: interrup
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -101,9 +103,31 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a bundle over HTTP (V1 and V2) until it is told to stop."""
+    _quiet()
     from serving.server import serve as serve_bundle
 
     raise typer.Exit(serve_bundle(bundle, port, host, base=base, settings=settings or []))
+
+
+@app.command()
+def classify(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="CSV or Parquet")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="CSV or Parquet: IN and two columns")],
+    bundle: Annotated[Path, typer.Option(metavar="DIR", help="A bundle that the gate has passed")],
+    column: Annotated[
+        str, typer.Option(metavar="NAME", help="Column of the product's name")
+    ] = "product_name",
+    min_probability: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Leave the department of less sure rows empty")
+    ] = 0.0,
+) -> None:
+    """Name the department of each product in a file; taken up again if it was cut short."""
+    _quiet()
+    from grocer.classify import classify as classify_file
+
+    counts = classify_file(source, out, bundle, column=column, min_probability=min_probability)
+    told = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+    typer.echo(f"{out}: {told}")
 
 
 @app.command(name="compile")
@@ -199,6 +223,14 @@ def schedule(
     job = Job(data=data, config=config, target=target, service_account=service_account)
     server = Server(host=host, namespace=namespace, token_env=token_env)
     typer.echo(f"{name}: {schedule_job(server, job, name, cron, replace=replace)}")
+
+
+def _quiet() -> None:
+    """Keep the frameworks' bars and warnings from the console; read before they are imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
 
 
 def main() -> None:
