@@ -260,13 +260,17 @@ class ServingConfig(Section):
     """Requests in hand at once, before any is read; more are told to come back (429)."""
     body_seconds: Annotated[float, Field(gt=0.0)] = 10.0
     """Seconds a client has to send its body."""
-    token_budget: Positive = 1024
+    token_budget: Positive = 512
     """Tokens of names in one forward pass."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads for torch; 0: one less than the cores, which leaves one for the requests."""
     batch_wait_ms: Annotated[float, Field(ge=0.0)] = 2.0
     """How long a forward pass waits for more requests to share it, in milliseconds."""
     queue_items: Positive = 4096
     """Items waiting for a forward pass; a request that exceeds it is told to come back (429)."""
-    deadline_seconds: Annotated[float, Field(gt=0.0)] = 10.0
+    queue_seconds: Annotated[float, Field(gt=0.0)] = 0.5
+    """So is one that would wait longer than this behind others, as passes go at present."""
+    deadline_seconds: Annotated[float, Field(gt=0.0)] = 30.0
     """Seconds from a request's arrival to its answer, or 504."""
     stall_seconds: Annotated[float, Field(gt=0.0)] = 120.0
     """A forward pass that takes longer than this means a failed device."""

@@ -89,6 +89,7 @@ class Batcher:
         token_budget: tokens of a forward pass.
         wait_seconds: how long an unfilled pass waits for more.
         queue_items: items that may wait.
+        queue_seconds: how long a request may be expected to wait behind others.
     """
 
     def __init__(
@@ -101,11 +102,12 @@ class Batcher:
         token_budget: int,
         wait_seconds: float,
         queue_items: int,
+        queue_seconds: float,
     ) -> None:
         self._load, self._watch = load, watch
         self._on_ready, self._on_failure = on_ready, on_failure
         self._token_budget, self._wait = token_budget, wait_seconds
-        self._queue_items = queue_items
+        self._queue_items, self._queue_seconds = queue_items, queue_seconds
         self._jobs: deque[Job] = deque()
         self._items = 0
         self._changed = threading.Condition()
@@ -160,7 +162,8 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise Refusal(503, "the server is stopping", retry_after=1)
-            if self._items + len(job.names) > self._queue_items and self._items:
+            # An empty queue takes whatever one request may hold.
+            if self._items and self._is_full(job):
                 seconds = max(1, round(self._items * self._seconds_per_item))
                 raise Refusal(
                     429, f"the queue is full with {self._items} items", retry_after=seconds
@@ -169,6 +172,14 @@ class Batcher:
             self._items += len(job.names)
             self._changed.notify()
         self._watch.queued(self._items)
+
+    def _is_full(self, job: Job) -> bool:
+        size = len(job.names)
+        if self._items + size > self._queue_items:
+            return True
+        # Passes take from every request in turn: of a larger one, about as many go before it.
+        before = sum(min(other.left, size) for other in self._jobs)
+        return before * self._seconds_per_item > self._queue_seconds
 
     def _run(self) -> None:
         try:
@@ -246,7 +257,7 @@ class Batcher:
             self._busy_since = None
         self._passing = []
         seconds = time.monotonic() - started
-        self._seconds_per_item = seconds / len(names)
+        self._seconds_per_item += 0.2 * (seconds / len(names) - self._seconds_per_item)
         waits = [started - part.job.arrived for part in parts if part.start == 0]
         self._watch.passed(len(names), sum(part.tokens for part in parts), seconds, waits)
         self._loop.call_soon_threadsafe(self._deliver, done)

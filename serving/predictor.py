@@ -50,6 +50,7 @@ class Predictor(Model):
             token_budget=config.token_budget,
             wait_seconds=config.batch_wait_ms / 1000,
             queue_items=config.queue_items,
+            queue_seconds=config.queue_seconds,
         )
 
     def start(self) -> None:

@@ -55,7 +55,13 @@ class Running(Batcher):
 async def running(scorer: StubScorer, **more: object) -> AsyncIterator[Running]:
     """A batcher around `scorer`, loaded."""
     ready, failed = asyncio.Event(), asyncio.Event()
-    settings = {"token_budget": 8, "wait_seconds": 0.0, "queue_items": 20, **more}
+    settings = {
+        "token_budget": 8,
+        "wait_seconds": 0.0,
+        "queue_items": 20,
+        "queue_seconds": 60.0,
+        **more,
+    }
 
     def fail(error: BaseException) -> None:
         batcher.failure = error
@@ -155,6 +161,25 @@ def test_a_full_queue_says_when_to_come_back() -> None:
             with pytest.raises(Refusal, match="queue is full with 15 items") as caught:
                 await batcher.probabilities(["n"] * 6, 10)
             assert (caught.value.status, caught.value.retry_after) == (429, 1)
+            scorer.go.set()
+            await asyncio.gather(*tasks)
+
+    run(test)
+
+
+def test_a_queue_that_moves_slowly_is_full_earlier() -> None:
+    async def test() -> None:
+        scorer = Held()
+        async with running(scorer, queue_seconds=0.01) as batcher:
+            batcher._seconds_per_item = 0.004
+            tasks = [await in_a_pass(batcher, scorer)]
+            tasks.append(asyncio.create_task(batcher.probabilities(["n"] * 10, 10)))
+            await until(lambda: batcher.watch.items == 10)
+            with pytest.raises(Refusal, match="queue is full"):
+                await batcher.probabilities(["n"] * 3, 10)
+            # A small request does not wait for all of a large one.
+            tasks.append(asyncio.create_task(batcher.probabilities(["n"] * 2, 10)))
+            await until(lambda: batcher.watch.items == 12)
             scorer.go.set()
             await asyncio.gather(*tasks)
 

@@ -112,7 +112,9 @@ def test_a_client_that_goes_away_leaves_the_queue(start_any: Start, stub_bundle:
 
 
 def test_overload_is_429_with_retry_after_and_passes(start_any: Start, stub_bundle: Bundle) -> None:
-    running = start_any(stub_bundle, "queue_items=4", "deadline_seconds=0.9").until_ready()
+    running = start_any(
+        stub_bundle, "queue_items=4", "queue_seconds=60", "deadline_seconds=0.9"
+    ).until_ready()
     answers: list[httpx.Response] = []
 
     def ask(names: list[str]) -> None:
