@@ -28,6 +28,7 @@ class Checker:
         import great_expectations as gx
         from great_expectations.data_context.types.base import ProgressBarsConfig
 
+        self._gx = gx
         self.version = str(gx.__version__)
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = ProgressBarsConfig(
@@ -66,14 +67,15 @@ class Checker:
         if name not in self._definitions:
             asset = self._source.add_dataframe_asset(name)
             self._definitions[name] = asset.add_batch_definition_whole_dataframe("all")
+        # As one suite: GX hashes the whole frame anew for each call. It reorders its results.
+        suite = self._gx.ExpectationSuite(name, expectations=list(expectations))
         batch = self._definitions[name].get_batch({"dataframe": frame})
-        results = []
-        for expectation in expectations:
-            result = batch.validate(expectation, result_format=detail).to_json_dict()
-            error = result["exception_info"].get("exception_message")
-            assert error is None, f"{name}: {expectation.notes}: {error}"
-            results.append(_plain(result))
-        return results
+        results = {}
+        for item in batch.validate(suite, result_format=detail).to_json_dict()["results"]:
+            error = item["exception_info"].get("exception_message")
+            assert error is None, f"{name}: {item['expectation_config']['notes']}: {error}"
+            results[item["expectation_config"]["notes"]] = _plain(item)
+        return [results[expectation.notes] for expectation in expectations]
 
 
 def records(frame: pd.DataFrame) -> list[Row]:

@@ -34,6 +34,8 @@ class Database:
                 "temp_directory": str(scratch / "spill"),
             },
         )
+        # Joins as written: the left side streams, so lines keep their order, run after run.
+        self.connection.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
         # Progress is kept, for `query_progress`, but not drawn.
         self.connection.execute("SET enable_progress_bar = true")
         self.connection.execute("SET enable_progress_bar_print = false")
@@ -85,20 +87,27 @@ class Database:
     def _explained(self, label: str) -> Iterator[None]:
         try:
             yield
-        except duckdb.OutOfMemoryException as error:
-            raise self._memory_error(label, str(error)) from error
-        except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
-            raise _reader_error(label, str(error)) from error
-        except duckdb.IOException as error:
-            raise _disk_error(label, str(error)) from error
+        except duckdb.Error as error:
+            mistake = self._mistake(label, error)
+            if mistake is None:
+                raise
+            raise mistake from error
 
-    def _memory_error(self, label: str, message: str) -> GrocerError:
-        if "max_temp_directory_size" in message:
-            return OutputError(f"{label}: no space is left to spill to; choose another --out")
-        return TableError(
-            f"{label}: DuckDB needs more than {self.memory_limit_mb} MiB; raise it with "
-            f"--set data.memory_limit_mb={2 * self.memory_limit_mb}"
-        )
+    def _mistake(self, label: str, error: duckdb.Error) -> GrocerError | None:
+        """What the user can mend, in one line; None where it is a fault of ours."""
+        message = str(error)
+        if "No space left" in message or "max_temp_directory_size" in message:
+            return OutputError(f"{label}: no space is left on the device; choose another --out")
+        if isinstance(error, duckdb.OutOfMemoryException):
+            return TableError(
+                f"{label}: DuckDB needs more than {self.memory_limit_mb} MiB; raise it with "
+                f"--set data.memory_limit_mb={2 * self.memory_limit_mb}"
+            )
+        if isinstance(error, duckdb.InvalidInputException | duckdb.ConversionException):
+            return _reader_error(label, message)
+        if isinstance(error, duckdb.IOException):
+            return SourceError(f"{label} can't be read: {message.splitlines()[0]}")
+        return None
 
 
 def literal(value: str) -> str:
@@ -131,9 +140,3 @@ def _reader_error(label: str, message: str) -> GrocerError:
     if "Maximum line size" in message or "maximum_line_size" in message:
         return TableError(f"{where}: a line is longer than 2 MB; is a quote left open?")
     return TableError(f"{where}: {message.splitlines()[0]}")
-
-
-def _disk_error(label: str, message: str) -> GrocerError:
-    if "No space left" in message:
-        return OutputError(f"{label}: no space is left on the device; choose another --out")
-    return SourceError(f"{label} can't be read: {message.splitlines()[0]}")

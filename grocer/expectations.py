@@ -1,7 +1,7 @@
 """What must hold of each table, as Great Expectations suites; each says so in a sentence.
 
-A sentence stands in an expectation's `notes`: it is what people read in the report and in the
-line that says why a run stopped.
+A sentence stands in an expectation's `notes`, unlike any other of its table: it is what people
+read in the report and in the line that says why a run stopped.
 """
 
 from __future__ import annotations

@@ -125,21 +125,24 @@ class Join:
             ),
         }
         columns = ", ".join(self.columns)
-        parts = [
-            f"(SELECT '{reason}' AS reason, {columns} {all_lines} WHERE {where} "
-            f"LIMIT {REJECTED_ROWS})"
-            for reason, (tallied, where) in reasons.items()
-            if self.database.number(f"SELECT count(*) FROM tally WHERE {tallied}")
-        ]
+        self.database.run(
+            f"CREATE TABLE rejected AS SELECT ''::VARCHAR AS reason, {columns} {all_lines} LIMIT 0"
+        )
+        for reason, (tallied, where) in reasons.items():
+            if self.database.number(f"SELECT count(*) FROM tally WHERE {tallied}"):
+                self.database.run(
+                    f"INSERT INTO rejected SELECT '{reason}', {columns} {all_lines} "
+                    f"WHERE {where} LIMIT {REJECTED_ROWS}",
+                    "rejected order lines",
+                )
         if self.repeated["orders"]:
             ids = "SELECT order_id FROM orders GROUP BY ALL HAVING count(*) > 1"
-            parts.append(
-                "(SELECT 'order twice in orders' AS reason, * FROM orders "
-                f"WHERE order_id IN ({ids}) LIMIT {REJECTED_ROWS})"
+            self.database.run(
+                "INSERT INTO rejected BY NAME SELECT 'order twice in orders' AS reason, * "
+                f"FROM orders WHERE order_id IN ({ids}) LIMIT {REJECTED_ROWS}"
             )
-        if parts:
-            union = " UNION ALL BY NAME ".join(parts)
-            self.database.write(union, path, "rejected order lines")
+        if self.database.number("SELECT count(*) FROM rejected"):
+            self.database.write("SELECT * FROM rejected", path, "rejected order lines")
 
 
 def _mask(columns: Sequence[str], prefix: str = "") -> str:

@@ -49,30 +49,30 @@ def check_text(path: Path, label: str) -> None:
         TableError: names the byte offset of the first byte that is not.
     """
     offset = 0
-    rest = b""
+    rest = b""  # a character that the end of a block cut: it is judged with the next block
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             block = rest + chunk
             start = offset - len(rest)
-            if (zero := block.find(b"\0")) >= 0:
-                raise _not_text(label, start + zero, "a zero byte")
+            offset += len(chunk)
+            rest = b""
+            wrong = block.find(b"\0")
             try:
                 block.decode()
-                rest = b""
             except UnicodeDecodeError as error:
-                # A character cut off by the end of a block is judged with the next one.
-                if error.reason != "unexpected end of data":
-                    what = f"byte 0x{block[error.start]:02x}"
-                    raise _not_text(label, start + error.start, what) from error
-                rest = block[error.start :]
-            offset += len(chunk)
+                if error.reason == "unexpected end of data":
+                    rest = block[error.start :]
+                elif wrong < 0 or error.start < wrong:
+                    wrong = error.start
+            if wrong >= 0:
+                raise _not_text(label, start + wrong, block[wrong])
     if rest:
-        raise _not_text(label, offset - len(rest), f"byte 0x{rest[0]:02x}")
+        raise _not_text(label, offset - len(rest), rest[0])
 
 
-def _not_text(label: str, offset: int, what: str) -> TableError:
+def _not_text(label: str, offset: int, byte: int) -> TableError:
     return TableError(
-        f"{label}: {what} at byte offset {offset:,} is not UTF-8 text; "
+        f"{label}: byte 0x{byte:02x} at byte offset {offset:,} is not UTF-8 text; "
         "save the file as UTF-8 (a byte order mark is fine)"
     )
 

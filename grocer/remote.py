@@ -114,9 +114,10 @@ class _Store:
         for attempt in range(ATTEMPTS):
             try:
                 return action()
-            except _remote_faults() as error:
-                if _is_local(error):
+            except _remote_faults() as caught:
+                if _is_local(caught):
                     raise
+                error = _cause(caught)
                 text = " ".join(str(error).split()) or type(error).__name__
                 if isinstance(error, FileNotFoundError):
                     raise SourceError(f"--data {address}: nothing is there") from error
@@ -146,6 +147,16 @@ def _remote_faults() -> tuple[type[BaseException], ...]:
     return (OSError, TimeoutError, *clients)
 
 
+def _cause(error: BaseException) -> BaseException:
+    """The error itself, or its cause where fsspec's web client calls any fault `not found`."""
+    import aiohttp
+
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, aiohttp.ClientError):
+        return error
+    return error if getattr(cause, "status", None) in (404, 410) else cause
+
+
 def _is_local(error: BaseException) -> bool:
     """Whether it is our own disk that failed."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -158,7 +169,7 @@ def _is_denied(error: BaseException) -> bool:
 
     if isinstance(error, PermissionError | NoCredentialsError | GoogleAuthError):
         return True
-    status = getattr(error, "status", getattr(error, "code", None))  # of aiohttp, of gcsfs
+    status = error.status if hasattr(error, "status") else getattr(error, "code", None)
     return status in (401, 403) or str(error).startswith("Forbidden")
 
 
