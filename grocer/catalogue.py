@@ -27,9 +27,9 @@ _ACCENTS = dict.fromkeys(range(0x0300, 0x0370))
 def normalise(name: str) -> str:
     """The spelling that twins share: NFKC, casefolded, single spaces, nothing but words.
 
-    HTML entities are read, `&` becomes `and`, apostrophes, trade marks, accents, control and
-    format characters vanish, other punctuation and symbols part words. A name of nothing but
-    punctuation keeps it. Idempotent, and independent of the locale.
+    HTML entities are read, `&` becomes `and`; apostrophes, trade marks, accents and format
+    characters vanish; control characters, other punctuation and symbols part words. A name of
+    nothing but punctuation keeps it. Idempotent, and independent of the locale.
     """
     text = html.unescape(name).translate(_SILENT)
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
@@ -40,9 +40,9 @@ def normalise(name: str) -> str:
 
 
 def _on_one_line(character: str) -> str:
-    """A space for any blank and control character, nothing for format characters and the like."""
+    """A space for a control character, nothing for format characters and the like."""
     category = unicodedata.category(character)
-    if category[0] == "Z" or category == "Cc":
+    if category == "Cc":
         return " "
     return "" if category[0] == "C" else character
 

@@ -40,7 +40,16 @@ OTHER = ("Something Else", "pets", 1)
 @pytest.mark.parametrize(
     "twins",
     [
-        ("Prune  Juice ", "prune juice", "PRUNE\tJUICE", "Prune\u00a0Juice", "Prune\u200b Juice"),
+        (
+            "Prune  Juice ",
+            "prune juice",
+            "PRUNE\tJUICE",
+            "Prune\u00a0Juice",
+            "Prune\u2003Juice",
+            "Prune\u2028Juice",
+            "Prune\x00Juice",
+            "Prune\u200b Juice",
+        ),
         ("All-Purpose Flour", "All Purpose Flour", "All–Purpose, Flour"),
         ("Brut Rosé", "Brut Rose", "Brut Rose\u0301"),
         ("Mac & Cheese", "Mac and Cheese", "Mac &amp; Cheese", "Mac&Cheese"),
@@ -152,7 +161,7 @@ def test_unlabelled_products_are_a_list_to_recover_and_no_example():
         config(),
     )
     assert found.labels == ("dairy", "frozen", "pets")
-    assert found.unlabelled["product_id"].tolist() == [1, 2, 3]
+    assert found.unlabelled["product_id"].to_dict() == {0: 1, 1: 2, 2: 3}
     assert list(found.unlabelled) == [
         "product_id", "product_name", "normalised_name", "purchases",
     ]  # fmt: skip
