@@ -329,6 +329,25 @@ def test_what_is_wanting_is_told_in_part():
     assert told.endswith("metrics.train.accuracy_high is absent; and 6 more.")
 
 
+@pytest.mark.parametrize("wanting", [1, 5])
+def test_what_is_wanting_is_told_in_full_where_it_is_little(wanting):
+    given = evaluation()
+    names = list(given["metrics"]["validation"])[-wanting:]
+    for name in names:
+        del given["metrics"]["validation"][name]
+    told = reason(decide(given, LENIENT), "measured").sentence
+    assert "more" not in told
+    assert all(f"metrics.validation.{name} is absent" in told for name in names)
+
+
+def test_a_tie_is_not_better_whatever_p_says():
+    given = evaluation(linear=(20, 20))
+    given["baselines"]["linear"]["paired"]["p_value"] = 0.001
+    told = reason(decide(given, LENIENT), "baseline:linear")
+    assert not told.passed
+    assert "p = 0.001 " in told.sentence
+
+
 def test_an_empty_evaluation_is_no_in_every_rule():
     decision = decide({}, LENIENT)
     assert not any(each.passed for each in decision.reasons)
@@ -465,7 +484,10 @@ def test_what_was_judged_may_be_deployed():
 
 @pytest.mark.parametrize("name", ["model", "splits", "evaluation"])
 def test_anything_else_may_not(name):
-    with pytest.raises(BundleError, match=f"about another {name}: it names .*this one is ffff"):
+    with pytest.raises(
+        BundleError,
+        match=f"about another {name}: it names {artifacts()[name][:12]}, .* is ffffffffffff;",
+    ):
         check_digests(record(), artifacts(**{name: "f" * 64}))
     told = record()
     told["digests"][name] = ""
