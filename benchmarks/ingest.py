@@ -1,0 +1,174 @@
+"""Ingest and validate at Instacart's scale, against the study's join in pandas.
+
+Makes orders and order lines of Instacart's shape (see orders.py), then runs, each in a process
+of its own: the plain pandas join and dropna, Grocer's ingest, Grocer's validate. Prints one JSON
+object as its last line: `ratio` and `memory_ratio` are pandas over ingest, in seconds of wall
+clock and in peak resident memory of the process tree. At full scale pandas takes about 14 GB.
+
+    python benchmarks/ingest.py                     # full scale
+    python benchmarks/ingest.py --scale 0.1
+    python benchmarks/ingest.py --scales 1 2 3      # growth of ingest and validate, no pandas
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from orders import make
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE_SECONDS = 0.05
+
+
+def pandas_join(source: Path, out: Path) -> None:
+    """What the study did: read all, merge all, drop rows with a null."""
+    import pandas as pd
+
+    names = ("order_products__prior", "order_products__train")
+    lines = pd.concat([pd.read_csv(source / f"{name}.csv") for name in names])
+    joined = lines.merge(pd.read_csv(source / "orders.csv"), on="order_id")
+    joined = joined.merge(pd.read_csv(source / "products.csv"), on="product_id")
+    joined = joined.merge(pd.read_csv(source / "aisles.csv"), on="aisle_id")
+    joined = joined.merge(pd.read_csv(source / "departments.csv"), on="department_id")
+    kept = joined.dropna()
+    counts = {"read": len(lines), "with_nulls": len(joined) - len(kept), "kept": len(kept)}
+    (out / "counts.json").write_text(json.dumps({"order_lines": counts}))
+
+
+def ingest(source: Path, out: Path) -> None:
+    """Grocer's step, with its settings as they come."""
+    from grocer.config import DataConfig
+    from grocer.ingest import ingest
+    from grocer.step import step
+
+    with step("ingest", out / "tables") as part:
+        ingest(str(source), DataConfig(), part)
+
+
+def validate(source: Path, out: Path) -> None:
+    """Grocer's step, on what `ingest` wrote to the same place."""
+    from grocer.recipes import recipe
+    from grocer.step import step
+    from grocer.validate import validate
+
+    with step("validate", out / "report", {"tables": out / "tables"}) as part:
+        validate(out / "tables", recipe("tiny"), part).require()
+
+
+JOBS = {job.__name__: job for job in (pandas_join, ingest, validate)}
+
+
+def measured(job: str, source: Path, out: Path) -> dict[str, float]:
+    """Run a job in a process of its own: seconds of wall clock and CPU, peak MB of its tree."""
+    command = [sys.executable, __file__, "--job", job, str(source), str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdout=sys.stderr, env=environment)
+    tree = psutil.Process(process.pid)
+    peak = 0
+    while True:
+        peak = max(peak, _resident(tree))
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            break
+        time.sleep(SAMPLE_SECONDS)
+    if status:
+        sys.exit(f"{job} ended with status {os.waitstatus_to_exitcode(status)}")
+    return {
+        "seconds": round(time.monotonic() - started, 2),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+        "peak_mb": round(max(peak / 1024**2, usage.ru_maxrss / 1024), 1),
+    }
+
+
+def _resident(tree: psutil.Process) -> int:
+    try:
+        processes = [tree, *tree.children(recursive=True)]
+        return sum(process.memory_info().rss for process in processes)
+    except psutil.Error:  # it ended meanwhile
+        return 0
+
+
+def one_scale(catalogue: Path, scale: float, work: Path, jobs: list[str]) -> dict[str, Any]:
+    """Make the files of one scale, run the jobs on them, and check that they agree."""
+    source, out = work / f"source-{scale:g}", work / f"out-{scale:g}"
+    print(f"making orders and order lines at scale {scale:g} in {source}", file=sys.stderr)
+    make(catalogue, source, scale)
+    out.mkdir()
+    found: dict[str, Any] = {"scale": scale}
+    counts = []
+    for job in jobs:
+        found[job] = measured(job, source, out)
+        print(f"{job}: {found[job]}", file=sys.stderr)
+        where = {"pandas_join": out, "ingest": out / "tables"}.get(job)
+        if where:
+            lines = json.loads((where / "counts.json").read_text())["order_lines"]
+            counts.append({key: lines[key] for key in ("read", "with_nulls", "kept")})
+    assert all(count == counts[0] for count in counts), counts
+    return {**found, "order_lines": counts[0]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--catalogue", type=Path, default=ROOT / "examples" / "catalogue")
+    parser.add_argument("--scale", type=float, default=1.0, help="1: Instacart's 33.8 M lines")
+    parser.add_argument("--scales", type=float, nargs="+", help="compare growth, without pandas")
+    parser.add_argument("--work", type=Path, help="where files are made; about 2 GB at scale 1")
+    parser.add_argument("--job", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.job:
+        name, source, out = options.job
+        JOBS[name](Path(source), Path(out))
+        return
+    with tempfile.TemporaryDirectory(prefix="grocer-", dir=options.work) as work:
+        if options.scales:
+            jobs = ["ingest", "validate"]
+            runs = [
+                one_scale(options.catalogue, scale, Path(work), jobs) for scale in options.scales
+            ]
+            print(json.dumps(growth(runs)))
+            return
+        found = one_scale(options.catalogue, options.scale, Path(work), list(JOBS))
+    reference, ours = found["pandas_join"], found["ingest"]
+    found["ratio"] = round(reference["seconds"] / ours["seconds"], 2)
+    found["cpu_ratio"] = round(reference["cpu_seconds"] / ours["cpu_seconds"], 2)
+    found["memory_ratio"] = round(reference["peak_mb"] / ours["peak_mb"], 2)
+    found["peak_mb"] = max(ours["peak_mb"], found["validate"]["peak_mb"])
+    print(json.dumps(found))
+
+
+def growth(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """How time and memory grow with the scale, against the first; linear is a ratio of 1."""
+    first = runs[0]
+    total = {run["scale"]: run["ingest"]["seconds"] + run["validate"]["seconds"] for run in runs}
+    cpu = {
+        run["scale"]: run["ingest"]["cpu_seconds"] + run["validate"]["cpu_seconds"] for run in runs
+    }
+    peak = {run["scale"]: max(run["ingest"]["peak_mb"], run["validate"]["peak_mb"]) for run in runs}
+    at = first["scale"]
+
+    def linear(seconds: dict[float, float]) -> dict[str, float]:
+        return {
+            f"{scale:g}": round(seconds[scale] / seconds[at] / (scale / at), 3) for scale in seconds
+        }
+
+    return {
+        "runs": runs,
+        "ratio": round(1 / max(linear(total).values()), 3),
+        "seconds_over_linear": linear(total),
+        "cpu_over_linear": linear(cpu),
+        "peak_over_first": {f"{scale:g}": round(peak[scale] / peak[at], 3) for scale in peak},
+    }
+
+
+if __name__ == "__main__":
+    main()
