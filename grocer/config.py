@@ -268,7 +268,7 @@ class ServingConfig(Section):
     """How long a forward pass waits for more requests to share it, in milliseconds."""
     queue_items: Positive = 4096
     """Items waiting for a forward pass; a request that exceeds it is told to come back (429)."""
-    queue_seconds: Annotated[float, Field(gt=0.0)] = 0.5
+    queue_seconds: Annotated[float, Field(gt=0.0)] = 0.3
     """So is one that would wait longer than this behind others, as passes go at present."""
     deadline_seconds: Annotated[float, Field(gt=0.0)] = 30.0
     """Seconds from a request's arrival to its answer, or 504."""

@@ -74,6 +74,9 @@ class Server(ModelServer):
         rest.config.host, rest.config.access_log = host, False
         rest.config.server_header = False
         rest.create_application()
+        # KServe's one middleware times each request for a log line that nobody asked for, and
+        # matches the routes once more to do so.
+        app.user_middleware.clear()
         _answer_calmly(bundle, config)
         if config.ui:
             app.add_route("/ui", page(NAME, bundle, config))

@@ -46,11 +46,16 @@ def ask(bundle: Path, names: Sequence[str], *, seconds: float = 180.0) -> list[d
 
 @contextmanager
 def running(
-    bundle: Path, *, seconds: float = 180.0, command: Sequence[str] = ("-m", "serving")
+    bundle: Path,
+    *,
+    seconds: float = 180.0,
+    settings: Sequence[str] = (),
+    command: Sequence[str] = ("-m", "serving"),
 ) -> Iterator[str]:
     """A predictor on a free port of loopback, ready; yields its address and always stops it."""
     port = _free_port()
-    words = [*command, "--bundle", str(bundle), "--port", str(port), "--set", "drain_seconds=0"]
+    chosen = [word for text in ("drain_seconds=0", *settings) for word in ("--set", text)]
+    words = [*command, "--bundle", str(bundle), "--port", str(port), *chosen]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             [sys.executable, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log
