@@ -90,8 +90,9 @@ def _check_target(out: Path, replace: bool, keep: Path | None) -> None:
         return
     if not out.is_dir():
         raise OutputError(f"{out} is a file, not a directory; choose another --out")
-    with writing(out):
-        present = {path.name for path in out.iterdir()}
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {out}: it is read-only; choose another --out")
+    present = {path.name for path in out.iterdir()}
     if not present:
         return
     if "summary.json" not in present:

@@ -16,12 +16,20 @@ GRACE = 5.0  # seconds between asking a group to end and ending it
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within the block SIGTERM and SIGHUP interrupt as Ctrl-C does: KeyboardInterrupt."""
+    """Within the block SIGTERM and SIGHUP interrupt as Ctrl-C does: KeyboardInterrupt.
+
+    One that whoever started us wants ignored (nohup) stays ignored.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    with _handling((signal.SIGTERM, signal.SIGHUP), interrupt):
+    heeded = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    with _handling(heeded, interrupt):
         yield
 
 

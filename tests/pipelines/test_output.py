@@ -1,5 +1,6 @@
 """The output directory: never half, never another's, and refused before anything costs time."""
 
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -75,6 +76,13 @@ def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "out").write_text("")
     assert "is a file, not a directory" in refused(tmp_path / "out")
     assert "a parent of it is a file" in refused(tmp_path / "out" / "below")
+
+
+def test_a_read_only_directory_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    # root may write anywhere, so what the system says of others is put in its mouth
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "it is read-only" in refused(tmp_path / "out")
 
 
 def test_a_full_disk_is_refused(tmp_path, monkeypatch):

@@ -54,6 +54,15 @@ def test_every_signal_that_ends_a_run_interrupts_it(number):
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == before
 
 
+def test_a_hang_up_that_is_to_be_ignored_is_ignored():
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with supervise.interruptible():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, former)
+
+
 def test_a_second_one_does_not_disturb_the_clearing_up():
     with supervise.undisturbed():
         os.kill(os.getpid(), signal.SIGINT)
