@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from grocer.bundle import Bundle, load_bundle
 from grocer.console import Ticker, say
+from grocer.cores import cores
 from grocer.errors import OutputError, TableError
 from grocer.files import file_digest, read_json, whole_file, write_json, writing
 from grocer.prompts import clean
@@ -101,12 +102,15 @@ def classify(
 
 
 def _scorer(bundle: Bundle) -> Scorer:
+    import torch
+
     from grocer.scoring import Scorer as Model
 
     config = bundle.config
+    torch.set_num_threads(config.serving.threads or max(1, cores() - 1))
     return Model.load(
         bundle.path,
-        token_budget=config.evaluation.token_budget,
+        token_budget=config.serving.token_budget,
         compute_dtype=config.base.compute_dtype,
     )
 

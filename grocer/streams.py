@@ -59,9 +59,14 @@ def write_part(path: Path, table: pa.Table, format: str) -> None:
     if format == ".parquet":
         pq.write_table(table, path, compression="zstd")
         return
+    columns = [column.to_pylist() for column in table.columns]
     with path.open("w", newline="", encoding="utf-8") as file:
-        columns = [column.to_pylist() for column in table.columns]
-        csv.writer(file, lineterminator="\n").writerows(zip(*columns, strict=True))
+        plain = csv.writer(file, lineterminator="\n")
+        quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        for row in zip(*columns, strict=True):
+            # csv quotes a line feed, but not the carriage return that readers take for one.
+            returns = any(isinstance(value, str) and "\r" in value for value in row)
+            (quoted if returns else plain).writerow(row)
 
 
 def join_parts(parts: Iterable[Path], schema: pa.Schema, out: Path, format: str) -> None:

@@ -62,11 +62,14 @@ def v2(
         "ranked_departments": names,
         "ranked_probabilities": values.astype(np.float32),
     }
-    outputs = [
-        InferOutput(name, list(tensor.shape), "BYTES" if tensor.dtype == object else "FP32", tensor)
-        for name, tensor in tensors.items()
-    ]
-    requested = [RequestedOutput(name, {"binary_data": binary}) for name, binary in ask.outputs]
+    outputs, requested = [], []
+    for name, binary in ask.outputs:
+        tensor = tensors[name]
+        kind = "BYTES" if tensor.dtype == object else "FP32"
+        # gRPC sends an array raw, whatever was asked for; a list goes as its contents.
+        data = tensor if binary else tensor.ravel().tolist()
+        outputs.append(InferOutput(name, list(tensor.shape), kind, data))
+        requested.append(RequestedOutput(name, {"binary_data": binary}))
     return InferResponse(
         response_id=ask.id or "",
         model_name=model,

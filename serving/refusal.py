@@ -22,7 +22,7 @@ class Refusal(GrpcException):
     """
 
     def __init__(self, status: int, message: str, *, retry_after: int | None = None) -> None:
-        super().__init__(_GRPC.get(status, StatusCode.INVALID_ARGUMENT), message)
+        super().__init__(message, _GRPC.get(status, StatusCode.INVALID_ARGUMENT))
         self.status, self.message, self.retry_after = status, message, retry_after
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from grocer.bundle import Bundle, load_bundle
 from grocer.config import ServingConfig
+from grocer.cores import cores
 from grocer.errors import GrocerError
 from serving import logs
 
@@ -77,11 +77,3 @@ def scorer_loader(config: ServingConfig, base: Path | None = None) -> Callable[[
         )
 
     return load
-
-
-def cores() -> int:
-    """Cores that this process may use: by its affinity, and by its container's CPU limit."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    limit = Path("/sys/fs/cgroup/cpu.max")
-    quota, _, period = limit.read_text().partition(" ") if limit.is_file() else ("max", "", "")
-    return allowed or 1 if quota == "max" else max(1, min(allowed or 1, int(quota) // int(period)))

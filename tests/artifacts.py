@@ -26,8 +26,16 @@ def measures(accuracy: float = 0.9) -> dict[str, Any]:
     }
 
 
-def write_model(out: Path, config: RunConfig, weights: bytes = b"weights") -> Path:
+def write_model(
+    out: Path, config: RunConfig, weights: bytes = b"weights", base: Path | None = None
+) -> Path:
+    """A train artifact; a real one, with a random adapter, where a `base` is given."""
     with step("train", out) as part:
+        write_json(part / "labels.json", LABELS)
+        write_json(part / "template.json", template(config.prompt).model_dump(mode="json"))
+        if base is not None:
+            _write_real(part, base)
+            return out
         (part / "adapter").mkdir()
         (part / "adapter/adapter_model.safetensors").write_bytes(weights)
         write_json(part / "adapter/adapter_config.json", {"r": 4})
@@ -36,9 +44,18 @@ def write_model(out: Path, config: RunConfig, weights: bytes = b"weights") -> Pa
         write_json(
             part / "base.json", {"source": "tiny", "revision": None, "digest": "0123456789abcdef"}
         )
-        write_json(part / "labels.json", LABELS)
-        write_json(part / "template.json", template(config.prompt).model_dump(mode="json"))
     return out
+
+
+def _write_real(part: Path, base: Path) -> None:
+    from grocer import models
+    from tests.tinies import random_adapter
+
+    random_adapter(base).save_pretrained(part / "adapter")
+    models.load_tokenizer(base).save_pretrained(part / "adapter")
+    models.copy_base(base, part / "base")
+    reference = {"source": "tiny", "revision": None, "digest": models.base_digest(base)}
+    write_json(part / "base.json", reference)
 
 
 def write_evaluation(out: Path, model: Path, splits: Path) -> Path:
@@ -86,21 +103,22 @@ def write_decision(out: Path, digests: Mapping[str, str], *, passed: bool = True
 
 
 def write_artifacts(
-    root: Path, config: RunConfig | None = None, *, passed: bool = True
+    root: Path, config: RunConfig | None = None, *, passed: bool = True, base: Path | None = None
 ) -> dict[str, Path]:
     """The artifacts `model`, `splits`, `evaluation` and `decision` below `root`."""
     config = config or tiny()
     with step("prompts", root / "splits") as part:
         write_json(part / "split.json", {"products": {"train": 1}})
     splits = root / "splits"
-    model = write_model(root / "model", config)
+    model = write_model(root / "model", config, base=base)
     evaluation = write_evaluation(root / "evaluation", model, splits)
     found = {"model": model, "splits": splits, "evaluation": evaluation}
     digests = {name: digest_of(path) for name, path in found.items()}
     return {**found, "decision": write_decision(root / "decision", digests, passed=passed)}
 
 
-def make_bundle(root: Path, config: RunConfig | None = None) -> Bundle:
-    """A bundle that every check accepts, below `root`."""
+def make_bundle(root: Path, config: RunConfig | None = None, base: Path | None = None) -> Bundle:
+    """A bundle that every check accepts, below `root`; real where a `base` is given."""
     config = config or tiny()
-    return write_bundle(**write_artifacts(root / "artifacts", config), config=config, root=root)
+    artifacts = write_artifacts(root / "artifacts", config, base=base)
+    return write_bundle(**artifacts, config=config, root=root)

@@ -1,0 +1,373 @@
+"""The predictor against KServe's own no-op model, against itself without batching, and overloaded.
+
+    .venv/bin/python benchmarks/serving.py [--bundle DIR] [--seconds 20] [--names 20000]
+
+Four parts, each on loopback: the server's CPU for a request with 32 names; single-name requests
+from 64 clients, with batching and without; twice the capacity, open loop; and a file of names
+through `grocer.classify`. Without --bundle a tiny one is trained for a minute first.
+The last line is one JSON object; `ratio` is throughput with batching over without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import csv
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Python puts this folder first, where this very file would hide the package `serving`.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from grocer.console import say  # noqa: E402
+from serving.smoke import running  # noqa: E402
+
+CLIENTS, ITEMS = 64, 32
+WORDS = (
+    "organic whole milk sourdough bread green tea dark chocolate apple juice frozen pizza cat "
+    "food hand soap brown rice olive oil baby wipes red wine sea salt corn chips"
+)
+NOOP = """
+import sys
+from kserve import Model, ModelServer
+
+class Noop(Model):
+    async def predict(self, payload, headers=None):
+        ranked = [{"department": "produce", "probability": 0.5}] * 3
+        one = {"department": "produce", "probability": 0.5, "alternatives": ranked}
+        return {"predictions": [one for _ in payload["instances"]]}
+
+model = Noop("grocer")
+model.ready = True
+ModelServer(http_port=PORT, enable_grpc=False).start([model])
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--bundle", type=Path, help="directory of a bundle; else one is made")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
+    parser.add_argument("--names", type=int, default=20_000, help="in the file to classify")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        bundle = given.bundle or make_bundle(Path(scratch))
+        found = {
+            "seconds": given.seconds,
+            "overhead": overhead(bundle, given.seconds / 2),
+            "batching": batching(bundle, given.seconds),
+        }
+        found["overload"] = overload(bundle, given.seconds, found["batching"])
+        found["classify"] = bulk(bundle, given.names, Path(scratch))
+    print(json.dumps({"ratio": found["batching"]["speedup"], **found}))
+
+
+def overhead(bundle: Path, seconds: float) -> dict[str, float]:
+    """CPU milliseconds for a request with 32 names: ours, and the no-op model's plus a forward."""
+    say("benchmark", "overhead of a request with 32 names")
+    with noop() as url:
+        idle = cpu_per_request(url, seconds)
+    forward = forward_cpu(bundle)
+    with running(bundle) as url:
+        ours = cpu_per_request(url, seconds)
+    return {
+        "noop_cpu_ms": idle,
+        "forward_cpu_ms": forward,
+        "predictor_cpu_ms": ours,
+        "overhead_ratio": round(ours / (idle + forward), 3),
+        "limit": 1.3,
+    }
+
+
+def cpu_per_request(url: str, seconds: float) -> float:
+    before = cpu(url)
+    load = asyncio.run(closed_loop(url, clients=1, items=ITEMS, seconds=seconds))
+    return round(1000 * (cpu(url) - before) / load.answered, 3)
+
+
+def forward_cpu(bundle: Path) -> float:
+    """CPU milliseconds of scoring 32 names with one thread, in a process of its own."""
+    code = (
+        "import time, sys, torch; torch.set_num_threads(1)\n"
+        "from pathlib import Path; from grocer.scoring import Scorer\n"
+        "from benchmarks.serving import name, ITEMS\n"
+        "scorer = Scorer.load(Path(sys.argv[1]), token_budget=512); spent = []\n"
+        "for _ in range(30):\n"
+        "    names = [name() for _ in range(ITEMS)]; start = time.process_time()\n"
+        "    scorer.probabilities(names); spent.append(time.process_time() - start)\n"
+        "print(1000 * sorted(spent)[15])"
+    )
+    words = [sys.executable, "-c", code, str(bundle)]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=root)
+    return round(float(done.stdout.split()[-1]), 3)
+
+
+def batching(bundle: Path, seconds: float) -> dict[str, Any]:
+    """Single names from 64 clients, with batching and one name a pass."""
+    found: dict[str, Any] = {"clients": CLIENTS}
+    for label, settings in (("with", ()), ("without", ("token_budget=1", "batch_wait_ms=0"))):
+        say("benchmark", f"{CLIENTS} clients, {label} batching")
+        with running(bundle, settings=("queue_seconds=60", *settings)) as url:
+            load = asyncio.run(closed_loop(url, CLIENTS, 1, seconds))
+        found[label] = load.summary(seconds)
+    found["speedup"] = round(found["with"]["per_second"] / found["without"]["per_second"], 2)
+    return found
+
+
+def overload(bundle: Path, seconds: float, capacity: dict[str, Any]) -> dict[str, Any]:
+    """Twice what 64 clients got answered, sent whether or not answers come."""
+    rate = 2 * capacity["with"]["per_second"]
+    say("benchmark", f"overload with {rate:.0f} requests a second")
+    with running(bundle) as url:
+        asyncio.run(closed_loop(url, 8, 1, 2.0))
+        memory = resident(url)
+        load = asyncio.run(open_loop(url, rate, seconds))
+        started = time.monotonic()
+        while ask(url).status != 200:
+            time.sleep(0.1)
+        found = {**load.summary(seconds), "sent_per_second": round(rate, 1)}
+        found["ready_again_seconds"] = round(time.monotonic() - started, 2)
+        found["memory_growth_mb"] = round(resident(url) - memory, 1)
+    found["p99_ratio"] = round(found["p99_ms"] / capacity["with"]["p99_ms"], 2)
+    return found
+
+
+def bulk(bundle: Path, names: int, scratch: Path) -> dict[str, float]:
+    """Names a second and peak memory, and the memory that a tenth of them took."""
+    say("benchmark", f"classify {names:,} names")
+    found = {}
+    for label, count in (("tenth", names // 10), ("all", names)):
+        source, out = scratch / f"{label}.csv", scratch / f"{label}-out.csv"
+        with source.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["id", "product_name"])
+            writer.writerows((i, name()) for i in range(count))
+        start = time.monotonic()
+        pid = os.fork()
+        if not pid:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            from grocer.classify import classify
+
+            classify(source, out, bundle)
+            os._exit(0)
+        _, status, used = os.wait4(pid, 0)
+        assert status == 0
+        found[label] = (time.monotonic() - start, used.ru_maxrss / 1024)
+    return {
+        "names": names,
+        "names_per_second": round(names / found["all"][0], 1),
+        "peak_mb": round(found["all"][1], 1),
+        "peak_mb_of_a_tenth": round(found["tenth"][1], 1),
+    }
+
+
+class Load:
+    """What clients saw."""
+
+    def __init__(self) -> None:
+        self.codes: Counter[int] = Counter()
+        self.seconds: list[float] = []
+
+    @property
+    def answered(self) -> int:
+        return self.codes[200]
+
+    def note(self, code: int, seconds: float) -> None:
+        self.codes[code] += 1
+        if code == 200:
+            self.seconds.append(seconds)
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        ordered = sorted(self.seconds) or [float("nan")]
+        return {
+            "per_second": round(self.answered / seconds, 1),
+            "p50_ms": round(1000 * ordered[len(ordered) // 2], 1),
+            "p99_ms": round(1000 * ordered[int(0.99 * len(ordered))], 1),
+            "codes": {str(code): count for code, count in sorted(self.codes.items())},
+        }
+
+
+async def closed_loop(url: str, clients: int, items: int, seconds: float) -> Load:
+    """Each client sends its next request when the last is answered."""
+    load, until = Load(), time.monotonic() + seconds
+
+    async def client() -> None:
+        line = await Line.open(url)
+        while time.monotonic() < until:
+            await line.ask(items, load)
+        line.close()
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return load
+
+
+async def open_loop(url: str, rate: float, seconds: float) -> Load:
+    """Requests at a fixed rate over kept connections, as many as it takes."""
+    load, idle, started = Load(), [], time.monotonic()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def once() -> None:
+        line = idle.pop() if idle else await Line.open(url)
+        await line.ask(1, load)
+        idle.append(line)
+
+    for number in range(int(rate * seconds)):
+        ahead = started + number / rate - time.monotonic()
+        if ahead > 0:
+            await asyncio.sleep(ahead)
+        task = asyncio.create_task(once())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    await asyncio.gather(*tasks)
+    for line in idle:
+        line.close()
+    return load
+
+
+class Line:
+    """A kept connection that speaks just enough HTTP to cost little."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def open(cls, url: str) -> Line:
+        host, _, port = url.removeprefix("http://").partition(":")
+        return cls(*await asyncio.open_connection(host, int(port)))
+
+    async def ask(self, items: int, load: Load) -> None:
+        body = json.dumps({"instances": [name() for _ in range(items)]}).encode()
+        head = (
+            "POST /v1/models/grocer:predict HTTP/1.1\r\nhost: loopback\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        started = time.monotonic()
+        self._writer.write(head.encode() + body)
+        answer = await self._reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", answer, re.IGNORECASE)
+        assert length is not None
+        await self._reader.readexactly(int(length[1]))
+        load.note(int(answer[9:12]), time.monotonic() - started)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+@contextmanager
+def noop() -> Iterator[str]:
+    """KServe's server around a model that does nothing."""
+    port = 18_099
+    words = [sys.executable, "-c", NOOP.replace("PORT", str(port))]
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(words, stdout=quiet, stderr=quiet)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        until_true(lambda: ask(url).status == 200)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def until_true(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            if true():
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise TimeoutError
+
+
+def ask(url: str) -> Any:
+    return urllib.request.urlopen(f"{url}/v2/models/grocer/ready", timeout=10)
+
+
+def server_of(url: str) -> int:
+    """The process that listens, by the kernel's tables."""
+    port = f":{int(url.rpartition(':')[2]):04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inode = next(row[9] for row in rows if row[1].endswith(port) and row[3] == "0A")
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(link) == f"socket:[{inode}]":
+                return int(link.parts[2])
+        except OSError:
+            continue
+    raise LookupError(url)
+
+
+def cpu(url: str) -> float:
+    """CPU seconds that the server has used."""
+    fields = Path(f"/proc/{server_of(url)}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(url: str) -> float:
+    """MiB that the server holds."""
+    status = Path(f"/proc/{server_of(url)}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def name() -> str:
+    """A name that was not asked for before."""
+    return f"{' '.join(random.choices(WORDS.split(), k=4))} {random.randrange(10**6)}"
+
+
+def make_bundle(root: Path) -> Path:
+    """A tiny bundle of the sample catalogue, trained for a minute; it need not be good."""
+    from grocer import examples
+    from grocer.bundle import write_bundle
+    from grocer.evaluate import evaluate
+    from grocer.files import read_json, write_json
+    from grocer.gate import decide
+    from grocer.ingest import ingest
+    from grocer.recipes import recipe
+    from grocer.step import digest_of, step
+    from grocer.train import train
+
+    config = recipe("tiny").with_settings(
+        [
+            "train.max_steps=60",
+            "evaluation.train_sample=200",
+            "evaluation.base_model_sample=200",
+            "gate.min_accuracy=0.0",
+            "gate.max_train_test_gap=1.0",
+            "gate.baselines=[]",
+            "gate.min_department_recall=0.0",
+            "gate.max_ece=1.0",
+        ]
+    )
+    catalogue = Path(__file__).parent.parent / "examples" / "catalogue"
+    tables, splits, model = root / "tables", root / "splits", root / "model"
+    evaluation, decision = root / "evaluation", root / "decision"
+    with step("ingest", tables) as out:
+        ingest(str(catalogue), config.data, out)
+    with step("prompts", splits, {"tables": tables}) as out:
+        examples.build(tables, config, out)
+    with step("train", model, {"splits": splits}) as out:
+        train(splits, config, out)
+    with step("evaluate", evaluation, {"model": model, "splits": splits}) as out:
+        evaluate(model, splits, config, out)
+    with step("gate", decision, {"evaluation": evaluation}) as out:
+        verdict = decide(read_json(evaluation / "evaluation.json"), config.gate)
+        write_json(out / "decision.json", verdict.to_json(digest_of(evaluation)))
+    return write_bundle(model, splits, evaluation, decision, config, root / "bundles").path
+
+
+if __name__ == "__main__":
+    main()

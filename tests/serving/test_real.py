@@ -1,0 +1,56 @@
+"""The predictor with a real model: what it answers over HTTP is what the scorer says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from grocer import models
+from grocer.bundle import Bundle
+from grocer.classify import classify
+from grocer.errors import DeployError
+from grocer.scoring import Scorer
+from serving import smoke
+from tests.artifacts import LABELS, make_bundle
+
+NAMES = ["Organic Milk", "Banana Bread [INST] </s>", "Crème 牛乳", "x" * 900]
+
+
+@pytest.fixture(scope="module")
+def bundle(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("real"), base=base)
+
+
+def test_http_answers_are_the_scorers(bundle: Bundle) -> None:
+    expected = Scorer.load(bundle.path).probabilities(NAMES)
+    answers = smoke.ask(bundle.path, NAMES)
+    assert [answer["product_name"] for answer in answers] == NAMES
+    for answer, row in zip(answers, expected, strict=True):
+        assert answer["department"] == LABELS[int(row.argmax())]
+        assert answer["probability"] == pytest.approx(row.max(), abs=1e-5)
+        assert len(answer["alternatives"]) == 3
+
+
+def test_a_file_gets_the_scorers_answers(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("product_name\nOrganic Milk\n805\n")
+    classify(tmp_path / "in.csv", tmp_path / "out.csv", bundle.path)
+    rows = Scorer.load(bundle.path).probabilities(["Organic Milk", "805"])
+    lines = (tmp_path / "out.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[1] for line in lines] == [LABELS[i] for i in rows.argmax(axis=1)]
+    shares = [float(line.split(",")[2]) for line in lines]
+    np.testing.assert_allclose(shares, rows.max(axis=1), atol=1e-5)
+
+
+def test_another_base_is_refused_with_code_2(base: Path, bundle: Bundle, tmp_path: Path) -> None:
+    models.copy_base(base, tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))
+    command = ("-m", "serving", "--base", str(tmp_path / "other"))
+    with (
+        pytest.raises(DeployError, match=r"ended with code 2: .*is not the base"),
+        smoke.running(bundle.path, command=command),
+    ):
+        pass
