@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from grocer.config import ServingConfig
+from serving import tracing
 from serving.metrics import Metrics
 from serving.refusal import Refusal
 
@@ -94,6 +95,8 @@ class Guard:
         finally:
             self._in_hand -= 1
             seconds = time.perf_counter() - started
+            # nginx's number for a client that did not wait for its answer.
+            exchange.status = exchange.status or 499
             self._metrics.requested(route, exchange.status, seconds)
             self._record(exchange, route, seconds)
 
@@ -126,7 +129,11 @@ class Guard:
         plain = (b"content-type", b"application/octet-stream")
         identity = (b"x-request-id", exchange.id.encode())
         headers = [*(pair for pair in kept if pair[0] != b"x-request-id"), plain, identity]
-        await self._until_disconnect(exchange, {**scope, "headers": headers}, body)
+        told = {"http.route": scope["path"], "grocer.request_id": exchange.id}
+        carrier = {key.decode("latin-1"): value.decode("latin-1") for key, value in headers}
+        with tracing.span(f"POST {route}", told, carrier) as span:
+            await self._until_disconnect(exchange, {**scope, "headers": headers}, body)
+            span.set_attribute("http.response.status_code", exchange.status)
 
     async def _until_disconnect(self, exchange: _Exchange, scope: Scope, body: bytes) -> None:
         """Run the application, and cancel it when the client goes away."""
@@ -140,7 +147,7 @@ class Guard:
             first, message = message, None
             return first
 
-        handler = asyncio.ensure_future(self._app(scope, replay, exchange.send))
+        handler = asyncio.create_task(self._app(scope, replay, exchange.send))
         try:
             await asyncio.wait({handler, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not handler.done() and not exchange.status:

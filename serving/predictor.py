@@ -14,7 +14,7 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from grocer.bundle import Bundle
 from grocer.config import ServingConfig
 from grocer.errors import ModelError
-from serving import answers, protocol
+from serving import answers, protocol, tracing
 from serving.batching import Batcher, Scorer
 from serving.explain import explain
 from serving.metrics import Metrics
@@ -93,7 +93,8 @@ class Predictor(Model):
     async def predict(
         self, payload: protocol.Ask, headers: Mapping[str, str] | None = None
     ) -> dict[str, Any] | InferResponse:
-        found = await self.batcher.probabilities(payload.names, self.config.deadline_seconds)
+        with tracing.span("score", {"grocer.items": len(payload.names)}):
+            found = await self.batcher.probabilities(payload.names, self.config.deadline_seconds)
         self.metrics.answered(found)
         if payload.outputs is None:
             return answers.v1(payload, found, self.bundle.labels)

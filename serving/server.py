@@ -50,8 +50,10 @@ def serve(
     # are added to each step of a request while a forward pass runs.
     sys.setswitchinterval(0.001)
     # Only now: a bundle that is refused should not wait for seconds of imports.
+    from serving import tracing
     from serving.lifecycle import Server
 
+    tracing.configure()
     server = Server(checked, config, load or scorer_loader(config, base), host, port, grpc_port)
     server.start([])
     if isinstance(server.failure, GrocerError):
