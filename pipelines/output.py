@@ -43,9 +43,12 @@ def workplace(out: Path, *, replace: bool, keep: Path | None = None) -> Iterator
     """
     _check_target(out, replace, keep)
     work = out.with_name(f".{out.name}.running")
-    with writing(out):
-        work.mkdir(parents=True, exist_ok=True)
-        lock = os.open(work, os.O_RDONLY)
+    try:
+        with writing(out):
+            work.mkdir(parents=True, exist_ok=True)
+            lock = os.open(work, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror}; choose another --out") from error
     try:
         _claim(lock, work, out)
         try:
