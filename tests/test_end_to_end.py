@@ -1,0 +1,143 @@
+"""The whole of it, nothing replaced: two real runs of the command, one to each verdict.
+
+The base is far too small to learn anything, so the first gate asks for next to nothing: here it
+matters that every part is there and fits the next, not how good the answers are.
+"""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+NOUNS = {
+    "bakery": ("Bread", "Bagel", "Croissant", "Muffin", "Baguette"),
+    "dairy eggs": ("Milk", "Butter", "Cheddar", "Yogurt", "Cream"),
+    "missing": ("Thing",),
+    "produce": ("Apple", "Banana", "Carrot", "Spinach", "Lemon"),
+}
+STYLES = [
+    f"{first} {second}"
+    for first in ("Organic", "Golden", "Fresh", "Farm's", "Crème")
+    for second in ("Sweet", "Large", "Plain", "Mini", "Twin", "Winter")
+]
+SMALL = [
+    *("tiny.vocabulary=400", "tiny.hidden=64", "tiny.steps=10", "train.max_steps=10"),
+    *("train.threads=1", "lora.r=4", "evaluation.train_sample=40"),
+    *("evaluation.base_model_sample=20", "evaluation.bootstrap=100", "gate.min_test_products=20"),
+    *('gate.baselines=["majority"]', "gate.baseline_margin=1.0", "gate.min_department_recall=0.0"),
+    *("gate.max_train_test_gap=1.0", "gate.max_ece=1.0"),
+]
+
+
+def write(path: Path, *rows: tuple) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory):
+    """The six files of the schema: 480 products, an order line each, a first order's null."""
+    folder = tmp_path_factory.mktemp("end to end") / "catalogue"
+    folder.mkdir()
+    departments = list(enumerate(NOUNS, 1))
+    names = [
+        (f"{style} {noun}", number)
+        for style in STYLES
+        for number, department in departments
+        for noun in NOUNS[department]
+    ]
+    # One aisle for each department, so its id serves for both.
+    products = [(n, name, number, number) for n, (name, number) in enumerate(names, 1)]
+    write(folder / "departments.csv", ("department_id", "department"), *departments)
+    write(folder / "aisles.csv", ("aisle_id", "aisle"), *departments)
+    header = ("product_id", "product_name", "aisle_id", "department_id")
+    write(folder / "products.csv", header, *products)
+    header = (
+        *("order_id", "user_id", "eval_set", "order_number", "order_dow"),
+        *("order_hour_of_day", "days_since_prior_order"),
+    )
+    orders = [(1, 1, "prior", 1, 0, 9, ""), *((n, 1, "prior", n, 1, 10, 7.0) for n in range(2, 40))]
+    orders.append((40, 1, "train", 40, 2, 11, 30.0))
+    write(folder / "orders.csv", header, *orders)
+    header = ("order_id", "product_id", "add_to_cart_order", "reordered")
+    lines = [(2 + n % 38, n, 1, n % 2) for n, *_ in products]
+    write(folder / "order_products__prior.csv", header, (1, 1, 1, 0), *lines)
+    write(folder / "order_products__train.csv", header, (40, 2, 1, 1))
+    return folder
+
+
+def run(catalogue: Path, out: str, *settings: str) -> tuple[subprocess.CompletedProcess, Path]:
+    """`grocer run` on the catalogue, beside it."""
+    command = [sys.executable, "-m", "pipelines.cli", "run", "--data", str(catalogue)]
+    ended = subprocess.run(
+        [*command, "--out", out, *(word for text in settings for word in ("--set", text))],
+        cwd=catalogue.parent,
+        env={**os.environ, "GROCER_CACHE": str(catalogue.parent / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    return ended, catalogue.parent / out
+
+
+@pytest.fixture(scope="module")
+def passed(catalogue):
+    return run(catalogue, "yes", *SMALL, "gate.min_accuracy=0.01")
+
+
+def test_a_run_that_passes_deploys_and_answers(passed):
+    ended, out = passed
+    assert (ended.returncode, ended.stderr) == (0, "")
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["order_lines"] == {"read": 482, "with_nulls": 1, "kept": 481}
+    assert (summary["products"], summary["departments"]) == (480, 4)
+    assert sum(summary["split"].values()) == 450
+    test = summary["metrics"]["test"]
+    assert test["accuracy_low"] <= test["accuracy"] <= test["accuracy_high"]
+    assert set(summary["baselines"]) == {"majority", "linear", "base_model"}
+    assert summary["gate"]["passed"] is True
+    bundle = Path(summary["bundle"]["path"])
+    assert bundle.name == summary["bundle"]["digest"]
+    for name in ("adapter_model.safetensors", "bundle.json", "MODEL_CARD.md"):
+        assert (bundle / name).is_file()
+    answers = json.loads((out / "artifacts" / "deploy" / "answers.json").read_text())
+    assert answers[0]["product_name"] == "Organic Bananas"
+    assert all(answer["department"] in NOUNS for answer in answers)
+    for page in ("report.html", "validation.html", "loss.html"):
+        assert "<svg" in (out / page).read_text() or page == "validation.html"
+
+
+def test_the_console_has_no_line_of_a_framework(passed):
+    ended, _ = passed
+    for line in ended.stdout.splitlines():
+        assert not any(word in line for word in ("Warning", "it/s", "INFO", "KFP", "%|", "Loading"))
+
+
+def test_the_bundle_classifies_a_file(passed, catalogue):
+    _, out = passed
+    (bundle,) = (out / "bundle").iterdir()
+    target = catalogue.parent / "answers.csv"
+    command = [sys.executable, "-m", "pipelines.cli", "classify"]
+    subprocess.run(
+        [*command, str(catalogue / "products.csv"), str(target), "--bundle", str(bundle)],
+        check=True,
+        capture_output=True,
+    )
+    with target.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 480
+    assert {row["predicted_department"] for row in rows} <= set(NOUNS) - {"missing"}
+
+
+def test_a_run_that_does_not_pass_serves_nothing(catalogue):
+    ended, out = run(catalogue, "no", *SMALL, "gate.min_accuracy=0.995")
+    assert (ended.returncode, ended.stderr) == (3, "")
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["bundle"] is None
+    broken = {reason["rule"] for reason in summary["gate"]["reasons"] if not reason["passed"]}
+    assert "accuracy" in broken
+    assert not (out / "bundle").exists()
+    assert "skipped: the gate said no" in ended.stdout
