@@ -16,16 +16,20 @@ from grocer.config import DataConfig
 from grocer.errors import GrocerError, OutputError, SourceError, TableError
 
 PROGRESS_SECONDS = 5.0
-# Row groups of a million lines hold each name's text once, and what is nearly unique in them,
-# such as order ids, goes without a dictionary.
-PARQUET = "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 1000000, DICTIONARY_SIZE_LIMIT 60000)"
+# Row groups of a million rows hold each name's text once. Numbers go without dictionaries: as
+# deltas they are as small, and are written and read in half the time.
+PARQUET = (
+    "FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd, ROW_GROUP_SIZE 1000000, "
+    "DICTIONARY_SIZE_LIMIT 1"
+)
 
 
 class Database:
     """A DuckDB in the directory `scratch`, where it also spills what its memory can't hold."""
 
     def __init__(self, scratch: Path, config: DataConfig) -> None:
-        self.memory_limit_mb = config.memory_limit_mb
+        self.scratch = scratch
+        self.memory_limit_mb, self.threads = config.memory_limit_mb, config.threads
         self.connection = duckdb.connect(
             scratch / "tables.duckdb",
             config={
@@ -61,8 +65,31 @@ class Database:
         return int(self.run(query)[0][0])
 
     def write(self, query: str, path: Path, label: str) -> None:
-        """Write a query's rows to a Parquet file, in their order."""
-        self.run(f"COPY ({query}) TO {literal(str(path))} {PARQUET}", label)
+        """Write a query's rows to a Parquet file."""
+        self.run(f"COPY ({query}) TO {literal(str(path))} ({PARQUET})", label)
+
+    def park(self, name: str, query: str, label: str) -> None:
+        """Make the view `name` of a query's rows, parked in a Parquet file.
+
+        Of large tables: half the work of a table of DuckDB's own, in a tenth of the space.
+        """
+        path = literal(str(self.scratch / f"{name}.parquet"))
+        options = PARQUET.replace("COMPRESSION zstd", "COMPRESSION uncompressed")
+        options = options.replace("ROW_GROUP_SIZE 1000000, ", "")
+        self.run(f"COPY ({query}) TO {path} ({options})", label)
+        self.run(f"CREATE VIEW {name} AS FROM read_parquet({path})")
+
+    @contextmanager
+    def in_order(self) -> Iterator[None]:
+        """Within the block one thread works, so the rows of a join keep their order.
+
+        Several threads finish them in an order of their own.
+        """
+        self.connection.execute("SET threads = 1")
+        try:
+            yield
+        finally:
+            self.connection.execute(f"SET threads = {self.threads}")
 
     @contextmanager
     def _progress(self, label: str) -> Iterator[None]:

@@ -56,7 +56,10 @@ def _stage(database: Database, files: Mapping[str, Path]) -> None:
     for name, path in files.items():
         optional = () if AISLES.name in files else ("aisle_id",)
         query = select(path, TABLES[name].columns, path.name, optional)
-        database.run(f"CREATE TABLE {name} AS {query}", path.name)
+        if name in LINES:
+            database.park(name, query, path.name)
+        else:
+            database.run(f"CREATE TABLE {name} AS {query}", path.name)
 
 
 def _complete(database: Database) -> set[str]:
@@ -65,7 +68,7 @@ def _complete(database: Database) -> set[str]:
     Raises:
         TableError: a table without rows.
     """
-    there = {row[0] for row in database.run("SELECT table_name FROM duckdb_tables()")}
+    there = {row[0] for row in database.run("SELECT table_name FROM information_schema.tables")}
     for name, table in TABLES.items():
         if name not in there:
             columns = ", ".join(f"{key} {kind}" for key, kind in table.columns.items())
@@ -137,10 +140,11 @@ def _write_dimensions(
         f"LEFT JOIN (SELECT product_id, sum(n) AS n FROM joined {where} GROUP BY ALL) b "
         "USING (product_id) ORDER BY p.rowid"
     )
-    database.write(products, out / "products.parquet", PRODUCTS.name)
-    for table in (AISLES, DEPARTMENTS):
-        query = f"SELECT * FROM {table.name}"
-        database.write(query, out / f"{table.name}.parquet", table.name)
+    with database.in_order():
+        database.write(products, out / "products.parquet", PRODUCTS.name)
+        for table in (AISLES, DEPARTMENTS):
+            query = f"SELECT * FROM {table.name}"
+            database.write(query, out / f"{table.name}.parquet", table.name)
 
 
 def _count_orphans(database: Database, there: Collection[str]) -> dict[str, int]:

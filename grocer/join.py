@@ -23,8 +23,9 @@ class Join:
         self.database, self.repeated, self.has_orders = database, repeated, has_orders
         for table in (AISLES, DEPARTMENTS, PRODUCTS, ORDERS):
             self._once(table, repeated[table.name])
-        # As enums, texts are numbers in the join and dictionaries in the Parquet file.
-        for column, table in zip(ITEM_COLUMNS, (PRODUCTS, AISLES, DEPARTMENTS), strict=True):
+        # Of each table's own texts an enum: numbers in the join, dictionaries in the Parquet file.
+        texts = dict(zip(ITEM_COLUMNS, (PRODUCTS, AISLES, DEPARTMENTS), strict=True))
+        for column, table in {**texts, "eval_set": ORDERS}.items():
             database.run(
                 f"CREATE TYPE {column}_text AS ENUM (SELECT DISTINCT {column} "
                 f"FROM {table.name} WHERE {column} IS NOT NULL ORDER BY {column})"
@@ -34,6 +35,10 @@ class Join:
             f"CREATE TABLE item AS SELECT product_id, {typed}, {_mask(ITEM_COLUMNS)} AS nulls "
             "FROM products_once LEFT JOIN aisles_once USING (aisle_id) "
             "LEFT JOIN departments_once USING (department_id)"
+        )
+        database.run(
+            "CREATE VIEW placed AS SELECT * REPLACE (eval_set::eval_set_text AS eval_set) "
+            "FROM orders_once"
         )
 
     def _once(self, table: Table, repeated: int) -> None:
@@ -61,7 +66,7 @@ class Join:
         if self.has_orders:
             order_mask = "o.nulls"
             orders = (
-                f"LEFT JOIN (SELECT order_id, {_mask(ORDER_COLUMNS)} AS nulls FROM orders_once) o "
+                f"LEFT JOIN (SELECT order_id, {_mask(ORDER_COLUMNS)} AS nulls FROM placed) o "
                 "USING (order_id)"
             )
         self.database.run(
@@ -91,8 +96,11 @@ class Join:
         return dict(zip(self.columns, row[0], strict=True))
 
     def write(self, path: Path, drop_rows_with_null: bool) -> None:
-        """Write the joined lines, with or without those that have a null."""
-        orders = "JOIN orders_once USING (order_id)" if self.has_orders else ""
+        """Write the joined lines, with or without those that have a null.
+
+        All threads write, so row groups may stand in another order the next time.
+        """
+        orders = "JOIN placed USING (order_id)" if self.has_orders else ""
         whole = " AND ".join(f"{column} IS NOT NULL" for column in self.columns)
         where = f"WHERE {whole}" if drop_rows_with_null else ""
         self.database.write(
@@ -109,7 +117,7 @@ class Join:
         """
         all_lines = "FROM lines LEFT JOIN item i USING (product_id)"
         if self.has_orders:
-            all_lines += " LEFT JOIN orders_once o USING (order_id)"
+            all_lines += " LEFT JOIN placed o USING (order_id)"
         no_order = "o.order_id IS NULL" if self.has_orders else "false"
         fits = f"i.product_id IS NOT NULL AND NOT {no_order}"
         null = " OR ".join(f"{column} IS NULL" for column in self.columns)
@@ -125,23 +133,26 @@ class Join:
             ),
         }
         columns = ", ".join(self.columns)
-        self.database.run(
-            f"CREATE TABLE rejected AS SELECT ''::VARCHAR AS reason, {columns} {all_lines} LIMIT 0"
-        )
-        for reason, (tallied, where) in reasons.items():
-            if self.database.number(f"SELECT count(*) FROM tally WHERE {tallied}"):
-                self.database.run(
-                    f"INSERT INTO rejected SELECT '{reason}', {columns} {all_lines} "
-                    f"WHERE {where} LIMIT {REJECTED_ROWS}",
-                    "rejected order lines",
-                )
+        queries = [
+            f"INSERT INTO rejected SELECT '{reason}', {columns} {all_lines} "
+            f"WHERE {where} LIMIT {REJECTED_ROWS}"
+            for reason, (tallied, where) in reasons.items()
+            if self.database.number(f"SELECT count(*) FROM tally WHERE {tallied}")
+        ]
         if self.repeated["orders"]:
             ids = "SELECT order_id FROM orders GROUP BY ALL HAVING count(*) > 1"
-            self.database.run(
+            queries.append(
                 "INSERT INTO rejected BY NAME SELECT 'order twice in orders' AS reason, * "
                 f"FROM orders WHERE order_id IN ({ids}) LIMIT {REJECTED_ROWS}"
             )
-        if self.database.number("SELECT count(*) FROM rejected"):
+        if not queries:
+            return
+        self.database.run(
+            f"CREATE TABLE rejected AS SELECT ''::VARCHAR AS reason, {columns} {all_lines} LIMIT 0"
+        )
+        with self.database.in_order():
+            for query in queries:
+                self.database.run(query, "rejected order lines")
             self.database.write("SELECT * FROM rejected", path, "rejected order lines")
 
 
