@@ -13,12 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.jobs import Job, Pace, Part, share_out
 from serving.refusal import Refusal
 
 PROBE = "milk"
@@ -42,42 +42,6 @@ class Watch(Protocol):
 
 class DeviceError(Exception):
     """The model cannot score anything any more."""
-
-
-@dataclass(eq=False)
-class Job:
-    """A request in the queue."""
-
-    names: Sequence[str]
-    future: asyncio.Future[NDArray[np.float64]]
-    arrived: float
-    deadline: float
-    rows: list[NDArray[np.float64]] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    taken: int = 0
-    """Items that have been handed to a forward pass."""
-    given_up: bool = False
-
-    @property
-    def left(self) -> int:
-        return len(self.names) - self.taken
-
-
-@dataclass(frozen=True)
-class Part:
-    """Items of one request within a forward pass."""
-
-    job: Job
-    start: int
-    stop: int
-
-    @property
-    def names(self) -> Sequence[str]:
-        return self.job.names[self.start : self.stop]
-
-    @property
-    def tokens(self) -> int:
-        return sum(self.job.tokens[self.start : self.stop])
 
 
 class Batcher:
@@ -114,7 +78,7 @@ class Batcher:
         self._closed = False
         self._passing: list[Part] = []
         self._busy_since: float | None = None
-        self._seconds_per_item = 0.0
+        self._pace = Pace()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
     def start(self) -> None:
@@ -146,6 +110,15 @@ class Batcher:
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
+    def require_room(self) -> None:
+        """Refuse early what would be refused anyhow, before its body is read.
+
+        Raises:
+            Refusal: 429 a request of one item would be refused.
+        """
+        if self._items and self._is_full(1):
+            raise self._full()
+
     def close(self) -> None:
         """Refuse what waits, and end the thread after its present pass."""
         self._refuse_all(Refusal(503, "the server is stopping", retry_after=1))
@@ -163,23 +136,23 @@ class Batcher:
             if self._closed:
                 raise Refusal(503, "the server is stopping", retry_after=1)
             # An empty queue takes whatever one request may hold.
-            if self._items and self._is_full(job):
-                seconds = max(1, round(self._items * self._seconds_per_item))
-                raise Refusal(
-                    429, f"the queue is full with {self._items} items", retry_after=seconds
-                )
+            if self._items and self._is_full(len(job.names)):
+                raise self._full()
             self._jobs.append(job)
             self._items += len(job.names)
             self._changed.notify()
         self._watch.queued(self._items)
 
-    def _is_full(self, job: Job) -> bool:
-        size = len(job.names)
+    def _is_full(self, size: int) -> bool:
         if self._items + size > self._queue_items:
             return True
         # Passes take from every request in turn: of a larger one, about as many go before it.
-        before = sum(min(other.left, size) for other in self._jobs)
-        return before * self._seconds_per_item > self._queue_seconds
+        before = sum(min(other.left, size) for other in tuple(self._jobs))
+        return self._pace.seconds_for(before) > self._queue_seconds
+
+    def _full(self) -> Refusal:
+        seconds = max(1, round(self._pace.seconds_for(self._items)))
+        return Refusal(429, f"the queue is full with {self._items} items", retry_after=seconds)
 
     def _run(self) -> None:
         try:
@@ -224,18 +197,7 @@ class Batcher:
             self._items = sum(job.left for job in kept)
 
     def _take(self, waiting: Sequence[Job]) -> list[Part]:
-        """An equal share of the budget for every request, then what is left in their order."""
-        budget, starts = self._token_budget, {job: job.taken for job in waiting}
-        share = budget / len(waiting)
-        for limit in (share, float("inf")):
-            for job in waiting:
-                used = 0
-                while job.left and used < limit:
-                    tokens = job.tokens[job.taken]
-                    if tokens > budget and budget < self._token_budget:
-                        break
-                    budget, used, job.taken = budget - tokens, used + tokens, job.taken + 1
-        parts = [Part(job, start, job.taken) for job, start in starts.items() if job.taken > start]
+        parts = share_out(waiting, self._token_budget)
         self._jobs = deque(job for job in self._jobs if job.left)
         self._items -= sum(part.stop - part.start for part in parts)
         self._passing = parts
@@ -257,9 +219,10 @@ class Batcher:
             self._busy_since = None
         self._passing = []
         seconds = time.monotonic() - started
-        self._seconds_per_item += 0.2 * (seconds / len(names) - self._seconds_per_item)
+        tokens = sum(part.tokens for part in parts)
+        self._pace.note(seconds, self._token_budget * len(names) / tokens)
         waits = [started - part.job.arrived for part in parts if part.start == 0]
-        self._watch.passed(len(names), sum(part.tokens for part in parts), seconds, waits)
+        self._watch.passed(len(names), tokens, seconds, waits)
         self._loop.call_soon_threadsafe(self._deliver, done)
 
     @staticmethod

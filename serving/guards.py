@@ -64,9 +64,16 @@ class Guard:
     """
 
     def __init__(
-        self, app: App, config: ServingConfig, metrics: Metrics, model: str, digest: str
+        self,
+        app: App,
+        config: ServingConfig,
+        metrics: Metrics,
+        require_room: Callable[[], None],
+        model: str,
+        digest: str,
     ) -> None:
         self._app, self._config, self._metrics = app, config, metrics
+        self._require_room = require_room
         self._model, self._digest = model, digest.encode()
         self._routes = routes(model, ui=config.ui)
         self._in_hand = 0
@@ -121,6 +128,7 @@ class Guard:
             return
         if self._in_hand > self._config.max_requests:
             raise Refusal(429, "too many requests are in hand", retry_after=1)
+        self._require_room()
         _require_readable(scope, binary=route == "infer")
         body = await self._body(exchange)
         # KServe decodes by content type, and turns cloud events into something else. It gets

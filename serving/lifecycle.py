@@ -63,7 +63,8 @@ class Server(ModelServer):
         self.register_model(self._predictor)
         self.dataplane = StrictDataPlane(self.registered_models, self._predictor)
         self.model_repository_extension = ClosedRepository(self.registered_models)
-        self._guard = Guard(app, config, metrics, NAME, bundle.digest)
+        room = self._predictor.batcher.require_room
+        self._guard = Guard(app, config, metrics, room, NAME, bundle.digest)
         rest = RESTServer(
             self._guard,
             self.dataplane,

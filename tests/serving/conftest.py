@@ -112,7 +112,14 @@ def start_any(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         bundle: Bundle, *settings: str, more: Sequence[str] = (), hold: Path | None = None
     ) -> Running:
         port, log = free_port(), tmp_path_factory.mktemp("log") / "log"
-        given = (str(bundle.path), port, str(log), ("drain_seconds=0", *settings), more, hold)
+        given = (
+            str(bundle.path),
+            port,
+            str(log),
+            ("drain_seconds=0", "queue_seconds=60", *settings),
+            more,
+            hold,
+        )
         process = context.Process(target=_serve, args=given)
         process.start()
         started.append(process)

@@ -171,7 +171,8 @@ def test_a_queue_that_moves_slowly_is_full_earlier() -> None:
     async def test() -> None:
         scorer = Held()
         async with running(scorer, queue_seconds=0.01) as batcher:
-            batcher._seconds_per_item = 0.004
+            for _ in range(50):
+                batcher._pace.note(seconds=0.008, fits=2)
             tasks = [await in_a_pass(batcher, scorer)]
             tasks.append(asyncio.create_task(batcher.probabilities(["n"] * 10, 10)))
             await until(lambda: batcher.watch.items == 10)

@@ -55,7 +55,5 @@ def test_an_endpoint_without_the_sdk_is_one_clear_line(monkeypatch: pytest.Monke
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with pytest.raises(
-        ConfigError, match="_ENDPOINT is set, but there is no SDK"
-    ):
+    with pytest.raises(ConfigError, match="_ENDPOINT is set, but there is no SDK"):
         tracing.configure()
