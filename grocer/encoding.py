@@ -33,8 +33,11 @@ class Encoder:
             raise ModelError("the base's tokenizer has no EOS token; choose another base")
         self.tokenizer, self.template, self.labels = tokenizer, template, tuple(labels)
         self._bos = self._beginning()
-        probes = [self._ids(name) for name in _PROBES]
-        self.prefix: tuple[int, ...] = tuple(_beginning_of(probes))
+        prompts = [template.render(name, labels) for name in _PROBES]
+        probes = self._tokenise(prompts)
+        # A tokenizer joins a space to the word behind it, so the prefix ends before the space.
+        (opening,) = self._tokenise(["".join(_beginning_of(prompts)).rstrip()])
+        self.prefix: tuple[int, ...] = tuple(_beginning_of([opening, *probes]))
         reverse = [ids[len(self.prefix) :][::-1] for ids in probes]
         self._close = _beginning_of(reverse)[::-1]
         self.answers = tuple(self._answer(label) for label in self.labels)
@@ -71,9 +74,6 @@ class Encoder:
         """Tokens that a prompt may have."""
         return len(self.prefix) + self.template.max_name_tokens + len(self._close)
 
-    def _ids(self, name: str) -> list[int]:
-        return self._tokenise([self.template.render(name, self.labels)])[0]
-
     def _answer(self, label: str) -> tuple[int, ...]:
         found = set()
         for name in ("a", "7", "Ж"):
@@ -102,7 +102,7 @@ class Encoder:
         return [bos] if bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos] else []
 
 
-def _beginning_of(sequences: Sequence[Sequence[int]]) -> list[int]:
+def _beginning_of(sequences: Sequence[Sequence[Any]]) -> list[Any]:
     """The longest prefix that all sequences share."""
     same = takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))
     return [column[0] for column in same]

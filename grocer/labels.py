@@ -126,8 +126,8 @@ def _refuse(labels: Sequence[str], sequences: Sequence[Sequence[int]]) -> None:
         known[tuple(sequence)] = label
     for label, sequence in zip(labels, sequences, strict=True):
         for depth in range(1, len(sequence)):
-            if (other := known.get(tuple(sequence[:depth]))) is not None:
+            if (shorter := known.get(tuple(sequence[:depth]))) is not None:
                 raise ConfigError(
-                    f"label {other!r} is the beginning of {label!r} and nothing closes it; "
+                    f"label {shorter!r} is the beginning of {label!r} and nothing closes it; "
                     "the tokenizer needs an EOS token"
                 )

@@ -144,7 +144,8 @@ class Scorer:
         result = np.empty((len(names), len(self.labels)))
         for batch in batches([len(tail) + extra for tail in tails], self.token_budget):
             logits = self._edge_logits([tails[i] for i in batch])
-            self._refuse_non_finite(logits, batch, names)
+            if not np.isfinite(logits).all():
+                raise self._not_finite(batch, tails, names)
             result[batch.start : batch.stop] = self.trie.log_probabilities(logits)
             if progress is not None:
                 progress(batch.stop, len(names))
@@ -212,12 +213,13 @@ class Scorer:
             self._instruction = cache
         return self._instruction
 
-    @staticmethod
-    def _refuse_non_finite(logits: NDArray[np.float64], batch: range, names: Sequence[str]) -> None:
-        broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-        if len(broken):
-            item = batch[int(broken[0])]
-            raise ModelError(
-                f"item {item} ({names[item]!r}): the model's logits are not finite; "
-                "try base.compute_dtype=float32, or train with a lower learning rate"
-            )
+    def _not_finite(
+        self, batch: range, tails: Sequence[Sequence[int]], names: Sequence[str]
+    ) -> ModelError:
+        """Names the item: in a pack one NaN spoils all, since even a weight of 0 passes it on."""
+        alone = (i for i in batch if not np.isfinite(self._edge_logits([tails[i]])).all())
+        item = next(alone, batch.start)
+        return ModelError(
+            f"item {item} ({names[item]!r}): the model's logits are not finite; "
+            "try base.compute_dtype=float32, or train with a lower learning rate"
+        )

@@ -15,8 +15,10 @@ from grocer.config import RunConfig
 from grocer.encoding import Encoder
 from grocer.errors import ConfigError
 from grocer.files import read_json, write_json
+from grocer.loss_page import loss_page
 from grocer.prompts import Template
-from grocer.tiny import tiny_base
+from grocer.step import peak_rss_mb
+from grocer.tiny import TINY, tiny_base
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,33 +41,36 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
         TrainingError: a loss or gradient that is no number.
     """
     settings = config.train
-    torch.set_num_threads(settings.threads or torch.get_num_threads())
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     labels = read_json(splits / "labels.json")
     template = Template(**read_json(splits / "template.json"))
     products = pd.read_parquet(splits / "train.parquet", columns=["product_name", "department"])
+    device = models.choose_device(config.base.device)
+    dtype, dtype_reason = models.choose_compute_dtype(config.base.compute_dtype, device)
+    precision, precision_reason = models.choose_precision(settings.precision, device)
+    console.say("train", f"on {device} · 4-bit weights computed in {dtype_reason}")
+    console.say("train", f"mixed precision {precision_reason}")
 
     directory, reference = _base(products, template, labels, config)
-    device = models.choose_device(config.base.device)
-    dtype, reason = models.choose_compute_dtype(config.base.compute_dtype, device)
-    console.say("train", f"4-bit weights are computed in {reason}")
     tokenizer = models.load_tokenizer(directory)
     encoder = Encoder(tokenizer, template, labels)
     dataset, lengths = _examples(products, encoder, settings.max_length)
+    console.say("train", f"{len(products):,} products · {lengths['prefix_tokens']} shared tokens")
 
     from grocer.trainer import PackedTrainer, PackingCollator, Progress
 
-    base = models.load_nf4(directory, dtype, device)
     progress = Progress()
     trainer = PackedTrainer(
-        model=base,
-        args=_arguments(config, device, out / "checkpoints"),
+        model=models.load_nf4(directory, dtype, device),
+        args=_arguments(config, device, precision, out / "checkpoints"),
         train_dataset=dataset,
         processing_class=tokenizer,
         data_collator=PackingCollator(encoder.prefix),
         peft_config=_lora(config),
         callbacks=[progress],
     )
-    _keep_adapter_in_float32(trainer.model)
+    keep_adapter_in_float32(trainer.model)
     started = time.monotonic()
     result = trainer.train()
     seconds = time.monotonic() - started
@@ -73,34 +78,56 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     trainer.model.save_pretrained(out / "adapter")
     tokenizer.save_pretrained(out / "adapter")
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    if config.base.source == "tiny":
+    if config.base.source == TINY:
         models.copy_base(directory, out / "base")
     write_json(out / "base.json", reference.to_json())
     for name in ("labels.json", "template.json"):
         shutil.copyfile(splits / name, out / name)
-    seen = len(products) * result.metrics["epoch"]
     report = {
+        "base": reference.source,
+        "device": device,
+        "compute_dtype": dtype_reason,
+        "precision": precision_reason,
         "examples": len(products),
         "epochs": result.metrics["epoch"],
         "steps": result.global_step,
+        "logging_steps": settings.logging_steps,
         "seconds": seconds,
-        "examples_per_second": seen / seconds,
-        "losses": progress.losses,
+        "examples_per_second": len(products) * result.metrics["epoch"] / seconds,
+        "tokens_per_second": trainer.tokens_seen / seconds,
+        "cost": settings.price_per_gpu_hour * seconds / 3600 if device == "cuda" else None,
+        **_memory(device),
+        **_sizes(trainer.model),
         **lengths,
+        "losses": progress.losses,
     }
     write_json(out / "training.json", report)
+    (out / "loss.html").write_text(loss_page(report))
     return report
+
+
+def _memory(device: str) -> dict[str, Any]:
+    """Peak memory so far, and of what."""
+    if device == "cuda":
+        return {"peak_memory_mb": torch.cuda.max_memory_allocated() / 2**20, "memory_of": "GPU"}
+    return {"peak_memory_mb": peak_rss_mb(), "memory_of": "process"}
+
+
+def _sizes(model: Any) -> dict[str, int]:
+    """Weights in all (a 4-bit one counts as one) and those that were trained."""
+    trainable, total = model.get_nb_trainable_parameters()
+    return {"parameters": total, "trainable_parameters": trainable}
 
 
 def _base(
     products: pd.DataFrame, template: Template, labels: list[str], config: RunConfig
 ) -> tuple[Path, models.BaseReference]:
     """The base's directory and what identifies it."""
-    if config.base.source != "tiny":
+    if config.base.source != TINY:
         return models.find_base(config.base)
     names = products["product_name"].tolist()
     directory = tiny_base(names, template, labels, config.tiny)
-    return directory, models.BaseReference("tiny", None, models.base_digest(directory))
+    return directory, models.BaseReference(TINY, None, models.base_digest(directory))
 
 
 def _examples(
@@ -142,13 +169,11 @@ def _lora(config: RunConfig) -> Any:
     )
 
 
-def _arguments(config: RunConfig, device: str, out: Path) -> SFTConfig:
+def _arguments(config: RunConfig, device: str, precision: str, out: Path) -> SFTConfig:
     """The configuration under the Trainer's names."""
     from trl import SFTConfig
 
     settings = config.train
-    precision, reason = models.choose_precision(settings.precision, device)
-    console.say("train", f"mixed precision {reason}")
     return SFTConfig(
         output_dir=str(out),
         num_train_epochs=settings.num_train_epochs,
@@ -178,7 +203,7 @@ def _arguments(config: RunConfig, device: str, out: Path) -> SFTConfig:
     )
 
 
-def _keep_adapter_in_float32(model: torch.nn.Module) -> None:
+def keep_adapter_in_float32(model: torch.nn.Module) -> None:
     """Undo TRL's cast of a quantised model's trainable weights to bfloat16."""
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -16,6 +16,8 @@ from grocer.console import Ticker
 from grocer.errors import TrainingError
 from grocer.packing import IGNORED, additive, pack, visible
 
+_LOGGED = ("loss", "grad_norm", "learning_rate")
+
 
 class PackingCollator:
     """Turns products into one packed sequence with labels on the answers' tokens only.
@@ -76,6 +78,11 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
         self._total_train_tokens += inputs["input_ids"].numel() if self.model.training else 0
         return (loss, outputs) if return_outputs else loss
 
+    @property
+    def tokens_seen(self) -> int:
+        """Tokens of all training passes so far, the shared instruction counted once a pack."""
+        return int(self._total_train_tokens)
+
     def _mask_dtype(self) -> torch.dtype:
         dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
         return dtype
@@ -107,10 +114,11 @@ class Progress(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if logs is None or "loss" not in logs:
             return
-        self._loss = logs["loss"]
-        kept = {key: logs[key] for key in ("loss", "grad_norm", "learning_rate") if key in logs}
-        self.losses.append({"step": state.global_step, **kept})
+        self._loss = float(logs["loss"])
+        # The Trainer formats what it logs as text.
+        kept = {key: float(logs[key]) for key in _LOGGED if key in logs}
         refuse_non_finite(state.global_step, kept)
+        self.losses.append({"step": float(state.global_step), **kept})
 
 
 def refuse_non_finite(step: int, logs: Mapping[str, float]) -> None:
