@@ -184,9 +184,9 @@ class TrainConfig(Section):
     warmup_steps: Annotated[float, Field(ge=0.0)] = 0.03
     """Warm-up: a share of all steps when below 1 (the study's warm-up ratio), else steps."""
     group_by_length: bool = False
-    """Batch products of like length; of no use where batches are packed."""
+    """Batch products of like length, which saves padding; only where `packing` is off."""
     packing: bool = True
-    """One instruction prefix and many products a sequence."""
+    """One instruction prefix and many products a sequence; off: TRL's own padded batches."""
     max_length: Positive = 1024
     """Longest prompt and completion of one product, in tokens; a run that needs more is refused."""
     save_steps: Positive = 25
@@ -194,13 +194,23 @@ class TrainConfig(Section):
     logging_steps: Positive = 25
     """Optimizer steps between logged losses."""
     checkpoints: str | None = None
-    """Directory that outlives the pod; None: beside the step's output, removed when it ends."""
+    """Directory or `s3://`, `gs://` URI that outlives the pod; None: a retry begins anew."""
+    tensorboard: str | None = None
+    """Where TensorBoard's event files go; None: `tensorboard/` in the step's output."""
+    force: bool = False
+    """Train even where the estimate says that memory won't suffice."""
     price_per_gpu_hour: Annotated[float, Field(ge=0.0)] = 0.35
     """What an hour of the GPU costs, in the currency you think in."""
     seed: int = 42
     """Seed of the adapter's weights and the data order."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads for torch; 0: all."""
+
+    @model_validator(mode="after")
+    def _length_matters_where_batches_are_padded(self) -> Self:
+        if self.group_by_length and self.packing:
+            raise ValueError("train.group_by_length has no use with train.packing; turn one off")
+        return self
 
 
 class EvaluationConfig(Section):
