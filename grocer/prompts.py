@@ -37,6 +37,7 @@ class Template(BaseModel):
     user: str
     """The product's turn; `{product_name}` is its only variable."""
     max_name_characters: int
+    max_name_tokens: int
 
     @property
     def digest(self) -> str:
@@ -105,6 +106,7 @@ def template(config: PromptConfig, noun: str = "department") -> Template:
             system="",
             user="{product_name} =>",
             max_name_characters=config.max_name_characters,
+            max_name_tokens=config.max_name_tokens,
         )
     return Template(
         id="llama2-chat-v1",
@@ -115,4 +117,5 @@ def template(config: PromptConfig, noun: str = "department") -> Template:
         ),
         user="Product: {product_name}",
         max_name_characters=config.max_name_characters,
+        max_name_tokens=config.max_name_tokens,
     )
