@@ -23,10 +23,16 @@ def fail(step: str, text: str) -> None:
 
 
 class Ticker:
-    """Says how far a long step has come, at most once each `every` seconds."""
+    """Says how far a long step has come, at most once each `every` seconds.
 
-    def __init__(self, step: str, total: int, unit: str, every: float = 2.0) -> None:
+    `begun` is what an earlier attempt had done already: it counts, but not for the rate.
+    """
+
+    def __init__(
+        self, step: str, total: int, unit: str, every: float = 2.0, begun: int = 0
+    ) -> None:
         self.step, self.total, self.unit, self.every = step, total, unit, every
+        self.begun = begun
         self.started = self.last = time.monotonic()
 
     def at(self, done: int, note: str = "") -> None:
@@ -35,7 +41,7 @@ class Ticker:
         if done < self.total and now - self.last < self.every:
             return
         self.last = now
-        rate = done / max(now - self.started, 1e-9)
+        rate = (done - self.begun) / max(now - self.started, 1e-9)
         left = (self.total - done) / max(rate, 1e-9)
         parts = [f"{done:,}/{self.total:,} {self.unit}", f"{rate:,.1f}/s", f"{left:.0f} s left"]
         say(self.step, " · ".join([*parts, note] if note else parts))

@@ -143,47 +143,6 @@ def cache_directory() -> Path:
     return Path(os.environ.get("GROCER_CACHE", default))
 
 
-def choose_device(device: str) -> str:
-    """`cuda` or `cpu`.
-
-    Raises:
-        ModelError: `cuda` was asked for and there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ModelError(
-            "base.device=cuda, but no CUDA device is visible here; run on a GPU node, or use "
-            "--recipe tiny on a CPU"
-        )
-    return (
-        "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
-    )
-
-
-def choose_compute_dtype(wanted: str, device: str) -> tuple[torch.dtype, str]:
-    """The type that 4-bit weights are computed in, and why."""
-    if wanted != "auto":
-        dtype: torch.dtype = getattr(torch, wanted)
-        return dtype, f"{wanted}: configured"
-    if device == "cpu":
-        return torch.float32, "float32: a CPU gains nothing from half precision here"
-    major, minor = torch.cuda.get_device_capability()
-    if major < 8:
-        return torch.float16, f"float16: compute capability {major}.{minor} has no bfloat16"
-    return torch.bfloat16, f"bfloat16: compute capability {major}.{minor}"
-
-
-def choose_precision(wanted: str, device: str) -> tuple[str, str]:
-    """`fp16`, `bf16` or `fp32` for training, and why, as one line for the log."""
-    if wanted != "auto":
-        return wanted, f"{wanted}: configured"
-    if device == "cpu":
-        return "fp32", "fp32: on a CPU"
-    major, minor = torch.cuda.get_device_capability()
-    if major < 8:
-        return "fp16", f"fp16: compute capability {major}.{minor} has no bfloat16"
-    return "bf16", f"bf16: compute capability {major}.{minor}"
-
-
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     """The tokenizer beside a base or an adapter.
 

@@ -52,19 +52,24 @@ def fetch(source: str, target: Path, own: bool = False) -> Path:
     return target
 
 
+def file_system(protocol: str) -> Any:
+    """fsspec's file system for a protocol, which caches nothing."""
+    import fsspec
+
+    options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
+    if protocol == "s3":
+        # botocore reads AWS_ENDPOINT_URL by itself, but not AWS_REGION, as clusters set it.
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        options["client_kwargs"] = {"region_name": region} if region else {}
+    return fsspec.filesystem(protocol, **options)
+
+
 class _Store:
     """A remote file system whose passing faults are waited out, and others said in one line."""
 
     def __init__(self, protocol: str) -> None:
-        import fsspec
-
-        options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
-        if protocol == "s3":
-            # botocore reads AWS_ENDPOINT_URL by itself, but not AWS_REGION, as clusters set it.
-            region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-            options["client_kwargs"] = {"region_name": region} if region else {}
         self.protocol = protocol
-        self.files = fsspec.filesystem(protocol, **options)
+        self.files = file_system(protocol)
 
     def tables(self, folder: str, own: bool) -> list[str]:
         """Addresses of the tables in a folder; web servers don't list, so there they are tried.
@@ -114,7 +119,7 @@ class _Store:
         for attempt in range(ATTEMPTS):
             try:
                 return action()
-            except _remote_faults() as caught:
+            except faults() as caught:
                 if _is_local(caught):
                     raise
                 error = _cause(caught)
@@ -136,7 +141,7 @@ class _Store:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _remote_faults() -> tuple[type[BaseException], ...]:
+def faults() -> tuple[type[BaseException], ...]:
     """What the clients raise where the fault is the network's, the server's or the address's."""
     import aiohttp
     from botocore.exceptions import BotoCoreError, ClientError

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grocer import models
+from grocer import hardware, models
 from grocer.calibration import apply_temperature
 from grocer.config import BaseConfig
 from grocer.encoding import Encoder
@@ -90,8 +90,8 @@ class Scorer:
                 f"{directory} is not the base that the adapter was trained on: its digest is "
                 f"{digest[:12]}, the adapter's is {reference.digest[:12]}"
             )
-        device = models.choose_device(device)
-        dtype, _ = models.choose_compute_dtype(compute_dtype, device)
+        device = hardware.choose_device(device)
+        dtype, _ = hardware.choose_compute_dtype(compute_dtype, device)
         loaded = models.load_adapter(models.load_nf4(directory, dtype, device), adapter)
         encoder = Encoder(
             models.load_tokenizer(adapter),

@@ -4,76 +4,83 @@ from __future__ import annotations
 
 import shutil
 import time
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
+from trl import SFTConfig
 
-from grocer import console, models
+from grocer import models
+from grocer.callbacks import Preemption, Progress, peak_memory, watchers
+from grocer.checkpoints import Checkpoints
 from grocer.config import RunConfig
+from grocer.console import say
+from grocer.cores import cores
 from grocer.encoding import Encoder
-from grocer.errors import ConfigError
-from grocer.files import read_json, write_json
+from grocer.errors import TrainingError
+from grocer.estimate import estimate, require_room, shape_of
+from grocer.files import file_digest, read_json, write_json
+from grocer.guards import explaining_memory
+from grocer.hardware import hardware
 from grocer.loss_page import loss_page
 from grocer.prompts import Template
-from grocer.step import peak_rss_mb
 from grocer.tiny import TINY, tiny_base
+from grocer.trainer import GuardedTrainer, arguments, build
+from grocer.training_set import training_set
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from trl import SFTConfig
+_LOGGED = ("step", "loss", "grad_norm", "learning_rate")
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 
 def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     """Train on `train.parquet` of `splits`; write adapter, base reference, metrics, loss page.
 
+    Under torchrun each process calls this with an `out` of its own; all write the same.
+
     Args:
         splits: what the prompts step wrote.
         out: an empty directory; gets `adapter/`, `base.json` (and `base/` where the run made
-            its base), `labels.json`, `template.json`, `training.json`, `loss.html`.
+            its base), `labels.json`, `template.json`, `training.json`, `loss.html`, and
+            `tensorboard/` unless the configuration puts that elsewhere.
 
     Returns:
         What `training.json` holds.
 
     Raises:
         ModelError: the base can't be found, loaded or used here.
-        TrainingError: a loss or gradient that is no number.
+        ConfigError: a product that is longer than `train.max_length`.
+        TrainingError: too little memory, a loss or gradient that is no number, or a SIGTERM
+            (the checkpoint is written; the same run again resumes from it).
+        OutputError: `train.checkpoints` can't be reached.
     """
-    settings = config.train
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    torch.set_num_threads(config.train.threads or cores())
+    machine = hardware(config)
+    say("train", f"on {machine.device} · 4-bit weights computed in {machine.dtype_reason}")
+    say("train", f"mixed precision {machine.precision_reason}")
+    settings = arguments(config, machine, out / "checkpoints")
+    products = pd.read_parquet(splits / "train.parquet", columns=["product_name", "department"])
     labels = read_json(splits / "labels.json")
     template = Template(**read_json(splits / "template.json"))
-    products = pd.read_parquet(splits / "train.parquet", columns=["product_name", "department"])
-    device = models.choose_device(config.base.device)
-    dtype, dtype_reason = models.choose_compute_dtype(config.base.compute_dtype, device)
-    precision, precision_reason = models.choose_precision(settings.precision, device)
-    console.say("train", f"on {device} · 4-bit weights computed in {dtype_reason}")
-    console.say("train", f"mixed precision {precision_reason}")
-
-    directory, reference = _base(products, template, labels, config)
+    # One process of a machine fetches or makes the base, the others then find it.
+    with settings.main_process_first(local=True):
+        directory, reference = _base(products, template, labels, config)
     tokenizer = models.load_tokenizer(directory)
-    encoder = Encoder(tokenizer, template, labels)
-    dataset, lengths = _examples(products, encoder, settings.max_length)
-    console.say("train", f"{len(products):,} products · {lengths['prefix_tokens']} shared tokens")
+    examples = training_set(products, Encoder(tokenizer, template, labels), config.train)
+    say("train", f"{len(products):,} products · {len(examples.prefix)} shared tokens")
+    if examples.names_cut:
+        limit = template.max_name_tokens
+        say("train", f"{examples.names_cut:,} names cut at {limit} tokens")
+    shape = shape_of(directory, config.lora.r, config.lora.target_modules)
+    expected = estimate(shape, examples, config, machine.dtype)
+    require_room(expected, config, machine.device, machine.dtype)
+    checkpoints = _checkpoints(splits, reference, settings, config)
 
-    from grocer.trainer import PackedTrainer, PackingCollator, Progress
-
-    progress = Progress()
-    trainer = PackedTrainer(
-        model=models.load_nf4(directory, dtype, device),
-        args=_arguments(config, device, precision, out / "checkpoints"),
-        train_dataset=dataset,
-        processing_class=tokenizer,
-        data_collator=PackingCollator(encoder.prefix),
-        peft_config=_lora(config),
-        callbacks=[progress],
-    )
-    keep_adapter_in_float32(trainer.model)
-    started = time.monotonic()
-    result = trainer.train()
-    seconds = time.monotonic() - started
+    with explaining_memory():
+        model = models.load_nf4(directory, machine.dtype, str(settings.device))
+        trainer = build(model, tokenizer, examples, settings, config)
+        took = _run(trainer, checkpoints, config, out)
 
     trainer.model.save_pretrained(out / "adapter")
     tokenizer.save_pretrained(out / "adapter")
@@ -85,38 +92,20 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
         shutil.copyfile(splits / name, out / name)
     report = {
         "base": reference.source,
-        "device": device,
-        "compute_dtype": dtype_reason,
-        "precision": precision_reason,
+        "device": machine.device,
+        "compute_dtype": machine.dtype_reason,
+        "precision": machine.precision_reason,
+        "packing": config.train.packing,
         "examples": len(products),
-        "epochs": result.metrics["epoch"],
-        "steps": result.global_step,
-        "logging_steps": settings.logging_steps,
-        "seconds": seconds,
-        "examples_per_second": len(products) * result.metrics["epoch"] / seconds,
-        "tokens_per_second": trainer.tokens_seen / seconds,
-        "cost": settings.price_per_gpu_hour * seconds / 3600 if device == "cuda" else None,
-        **_memory(device),
-        **_sizes(trainer.model),
-        **lengths,
-        "losses": progress.losses,
+        "prefix_tokens": len(examples.prefix),
+        "longest_tokens": examples.longest,
+        "names_cut": examples.names_cut,
+        "logging_steps": config.train.logging_steps,
+        **took,
     }
     write_json(out / "training.json", report)
     (out / "loss.html").write_text(loss_page(report))
     return report
-
-
-def _memory(device: str) -> dict[str, Any]:
-    """Peak memory so far, and of what."""
-    if device == "cuda":
-        return {"peak_memory_mb": torch.cuda.max_memory_allocated() / 2**20, "memory_of": "GPU"}
-    return {"peak_memory_mb": peak_rss_mb(), "memory_of": "process"}
-
-
-def _sizes(model: Any) -> dict[str, int]:
-    """Weights in all (a 4-bit one counts as one) and those that were trained."""
-    trainable, total = model.get_nb_trainable_parameters()
-    return {"parameters": total, "trainable_parameters": trainable}
 
 
 def _base(
@@ -130,81 +119,76 @@ def _base(
     return directory, models.BaseReference(TINY, None, models.base_digest(directory))
 
 
-def _examples(
-    products: pd.DataFrame, encoder: Encoder, max_length: int
-) -> tuple[Dataset, dict[str, int]]:
-    """Token ids of each product's tail and answer, and how long they are."""
-    from datasets import Dataset
-
-    names = products["product_name"].tolist()
-    answers = dict(zip(encoder.labels, encoder.answers, strict=True))
-    tails = encoder.tails(names)
-    spelled = [list(answers[department]) for department in products["department"]]
-    longest = len(encoder.prefix) + max(
-        len(tail) + len(answer) for tail, answer in zip(tails, spelled, strict=True)
-    )
-    if longest > max_length:
-        raise ConfigError(
-            f"the longest prompt and answer have {longest} tokens, train.max_length is "
-            f"{max_length}; raise it, or lower prompt.max_name_tokens"
-        )
-    lengths = {
-        "prefix_tokens": len(encoder.prefix),
-        "longest_tokens": longest,
-        "names_cut": encoder.cut(names),
+def _checkpoints(
+    splits: Path, base: models.BaseReference, settings: SFTConfig, config: RunConfig
+) -> Checkpoints | None:
+    """The checkpoints of this run, named by all that decides its weights."""
+    if config.train.checkpoints is None:
+        return None
+    ignored = {"checkpoints", "tensorboard", "force", "price_per_gpu_hour", "threads"}
+    identity = {
+        "data": {
+            name: file_digest(splits / name)
+            for name in ("train.parquet", "labels.json", "template.json")
+        },
+        "base": base.to_json(),
+        "compute_dtype": config.base.compute_dtype,
+        "lora": config.lora.model_dump(mode="json"),
+        "train": config.train.model_dump(mode="json", exclude=ignored),
+        "processes": settings.world_size,
+        "libraries": {name: version(name) for name in _LIBRARIES},
     }
-    return Dataset.from_dict({"tail": tails, "answer": spelled}), lengths
+    return Checkpoints(config.train.checkpoints, identity)
 
 
-def _lora(config: RunConfig) -> Any:
-    from peft import LoraConfig
-
-    targets = config.lora.target_modules
-    return LoraConfig(
-        r=config.lora.r,
-        lora_alpha=config.lora.lora_alpha,
-        lora_dropout=config.lora.lora_dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        task_type="CAUSAL_LM",
-    )
-
-
-def _arguments(config: RunConfig, device: str, precision: str, out: Path) -> SFTConfig:
-    """The configuration under the Trainer's names."""
-    from trl import SFTConfig
-
-    settings = config.train
-    return SFTConfig(
-        output_dir=str(out),
-        num_train_epochs=settings.num_train_epochs,
-        max_steps=settings.max_steps,
-        fp16=precision == "fp16",
-        bf16=precision == "bf16",
-        per_device_train_batch_size=settings.per_device_train_batch_size,
-        per_device_eval_batch_size=settings.per_device_eval_batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        activation_checkpointing=settings.activation_checkpointing,
-        max_grad_norm=settings.max_grad_norm,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        optim=settings.optim,
-        lr_scheduler_type=settings.lr_scheduler_type,
-        warmup_steps=settings.warmup_steps,
-        logging_steps=settings.logging_steps,
-        save_strategy="no",
-        seed=settings.seed,
-        max_length=settings.max_length,
-        remove_unused_columns=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        dataloader_pin_memory=device == "cuda",
-        use_cpu=device == "cpu",
-        disable_tqdm=True,
-        report_to="none",
-    )
-
-
-def keep_adapter_in_float32(model: torch.nn.Module) -> None:
-    """Undo TRL's cast of a quantised model's trainable weights to bfloat16."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+def _run(
+    trainer: GuardedTrainer, checkpoints: Checkpoints | None, config: RunConfig, out: Path
+) -> dict[str, Any]:
+    """Train, from the newest whole checkpoint where there is one; what it took."""
+    device = trainer.args.device.type
+    progress = Progress(device)
+    callbacks = [progress]
+    resumed, preemption = None, None
+    if trainer.is_world_process_zero():
+        callbacks += watchers(config.train.tensorboard or out / "tensorboard")
+    if checkpoints is not None:
+        preemption = Preemption(checkpoints)
+        callbacks.append(preemption)
+        resumed = checkpoints.newest(out / "checkpoints")
+        say("train", f"resuming from {resumed.name}" if resumed else "no checkpoint to resume from")
+    for callback in callbacks:
+        trainer.add_callback(callback)
+    started = time.monotonic()
+    result = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    seconds = time.monotonic() - started
+    state = trainer.state
+    if preemption is not None and preemption.stopped:
+        raise TrainingError(
+            f"stopped by SIGTERM at step {state.global_step} of {state.max_steps}; the newest "
+            f"checkpoint is {preemption.published}: the same run again resumes from it"
+        )
+    share = 1 - progress.begun / state.global_step
+    examples = len(trainer.train_dataset) * result.metrics["epoch"] * share
+    memory, memory_kind = peak_memory(device)
+    trainable, total = trainer.model.get_nb_trainable_parameters()
+    return {
+        "epochs": result.metrics["epoch"],
+        "steps": state.global_step,
+        "resumed_from_step": progress.begun,
+        "processes": trainer.args.world_size,
+        "seconds": seconds,
+        "examples_per_second": examples / seconds,
+        "tokens_per_second": trainer.tokens_seen * trainer.args.world_size / seconds,
+        "cost": config.train.price_per_gpu_hour * seconds / 3600 * trainer.args.world_size
+        if device == "cuda"
+        else None,
+        "peak_memory_mb": memory,
+        "memory_of": memory_kind,
+        "parameters": total,
+        "trainable_parameters": trainable,
+        "losses": [
+            {key: entry[key] for key in _LOGGED if key in entry}
+            for entry in state.log_history
+            if "loss" in entry
+        ],
+    }

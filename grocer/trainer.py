@@ -1,22 +1,23 @@
-"""TRL's SFTTrainer on packed sequences: the batch is one sequence, the loss its answers' tokens."""
+"""TRL's SFTTrainer, guarded; and on packed sequences, where the batch is one sequence."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import SFTTrainer
+from transformers import PrinterCallback
+from trl import SFTConfig, SFTTrainer
 
-from grocer.console import Ticker
-from grocer.errors import TrainingError
+from grocer.config import RunConfig
+from grocer.guards import FiniteGuard
+from grocer.hardware import Hardware
 from grocer.packing import IGNORED, additive, pack, visible
-
-_LOGGED = ("loss", "grad_norm", "learning_rate")
+from grocer.training_set import TrainingSet
 
 
 class PackingCollator:
@@ -42,8 +43,33 @@ class PackingCollator:
         }
 
 
-class PackedTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer whose loss runs the head over the answers' positions only.
+class GuardedTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer with float32 adapter weights, which stops at a number that is none."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        keep_adapter_in_float32(self.model)
+        self.finite = FiniteGuard(scaled=self.accelerator.scaler is not None)
+
+    def training_step(self, *arguments: Any, **named: Any) -> Tensor:
+        """Forward and backward of one batch; see `FiniteGuard.loss`."""
+        loss: Tensor = super().training_step(*arguments, **named)
+        self.finite.loss(loss.item(), self.state.global_step + 1, self._get_learning_rate())
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self.finite.gradient(float(norm), self.state.global_step + 1, self._get_learning_rate())
+        return norm
+
+    @property
+    def tokens_seen(self) -> int:
+        """Tokens of this process's training passes so far; a pack's instruction counts once."""
+        return int(self._total_train_tokens)
+
+
+class PackedTrainer(GuardedTrainer):
+    """Runs the head over the answers' positions only.
 
     The loss is the sum over answer tokens divided by their number in the whole effective batch,
     as TRL's own, so packed and plain training weigh tokens alike. The head is an ordinary
@@ -78,59 +104,74 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc]
         self._total_train_tokens += inputs["input_ids"].numel() if self.model.training else 0
         return (loss, outputs) if return_outputs else loss
 
-    @property
-    def tokens_seen(self) -> int:
-        """Tokens of all training passes so far, the shared instruction counted once a pack."""
-        return int(self._total_train_tokens)
-
     def _mask_dtype(self) -> torch.dtype:
         dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
         return dtype
 
 
-class Progress(TrainerCallback):  # type: ignore[misc]
-    """Says how far training has come and keeps the logged losses."""
-
-    def __init__(self) -> None:
-        self.losses: list[dict[str, float]] = []
-        self.ticker: Ticker | None = None
-        self._loss = math.nan
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if self.ticker is None:
-            self.ticker = Ticker("train", state.max_steps, "steps")
-        note = "" if math.isnan(self._loss) else f"loss {self._loss:.3f}"
-        self.ticker.at(state.global_step, note)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        if logs is None or "loss" not in logs:
-            return
-        self._loss = float(logs["loss"])
-        # The Trainer formats what it logs as text.
-        kept = {key: float(logs[key]) for key in _LOGGED if key in logs}
-        refuse_non_finite(state.global_step, kept)
-        self.losses.append({"step": float(state.global_step), **kept})
+def keep_adapter_in_float32(model: torch.nn.Module) -> None:
+    """Undo TRL's cast of a quantised model's trainable weights to bfloat16."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
-def refuse_non_finite(step: int, logs: Mapping[str, float]) -> None:
-    """Stop a run whose loss or gradient is no number.
+def build(
+    model: Any, tokenizer: Any, examples: TrainingSet, settings: SFTConfig, config: RunConfig
+) -> GuardedTrainer:
+    """The trainer of a fresh adapter on `model`, packed or plain as the configuration says."""
+    targets = config.lora.target_modules
+    packing = config.train.packing
+    trainer = (PackedTrainer if packing else GuardedTrainer)(
+        model=model,
+        args=settings,
+        train_dataset=examples.dataset,
+        processing_class=tokenizer,
+        data_collator=PackingCollator(examples.prefix) if packing else None,
+        peft_config=LoraConfig(
+            r=config.lora.r,
+            lora_alpha=config.lora.lora_alpha,
+            lora_dropout=config.lora.lora_dropout,
+            target_modules=targets if isinstance(targets, str) else list(targets),
+            task_type="CAUSAL_LM",
+        ),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
-    Raises:
-        TrainingError: with the step, the learning rate and what to try.
-    """
-    for key in ("loss", "grad_norm"):
-        if key in logs and not math.isfinite(logs[key]):
-            raise TrainingError(
-                f"step {step}: {key} is {logs[key]} at learning rate "
-                f"{logs.get('learning_rate', math.nan):.2g}; try a lower train.learning_rate, "
-                "train.precision=fp32, or a lower train.max_grad_norm"
-            )
+
+def arguments(config: RunConfig, machine: Hardware, out: Path) -> SFTConfig:
+    """The configuration under the Trainer's names; `out` gets its checkpoints."""
+    settings = config.train
+    return SFTConfig(
+        output_dir=str(out),
+        num_train_epochs=settings.num_train_epochs,
+        max_steps=settings.max_steps,
+        fp16=machine.precision == "fp16",
+        bf16=machine.precision == "bf16",
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        per_device_eval_batch_size=settings.per_device_eval_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        activation_checkpointing=settings.activation_checkpointing,
+        max_grad_norm=settings.max_grad_norm,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        optim=settings.optim,
+        lr_scheduler_type=settings.lr_scheduler_type,
+        warmup_steps=settings.warmup_steps,
+        train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
+        logging_steps=settings.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if settings.checkpoints else "no",
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        seed=settings.seed,
+        max_length=settings.max_length,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_pin_memory=machine.device == "cuda",
+        use_cpu=machine.device == "cpu",
+        ddp_find_unused_parameters=False,
+        disable_tqdm=True,
+        report_to="none",
+    )
