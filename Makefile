@@ -29,8 +29,8 @@ setup: .venv/.installed ## Make .venv with the exact versions of requirements.lo
 	@.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: .venv/.installed ## Run the whole pipeline on the sample catalogue (build/demo)
-	@.venv/bin/grocer run --data examples/catalogue --out build/demo --recipe tiny --replace
+demo: .venv/.installed ## Run the whole pipeline on the sample catalogue (build/demo); SET="gate.min_accuracy=0.995"
+	@.venv/bin/grocer run --data examples/catalogue --out build/demo --recipe tiny --replace $(SET:%=--set %)
 
 test: .venv/.installed ## Run the default test suite
 	@.venv/bin/python -m pytest -q

@@ -131,8 +131,8 @@ class TinyConfig(Section):
     """Depth."""
     heads: Positive = 4
     """Attention heads."""
-    steps: Positive = 400
-    """Steps of pretraining on names and on prompts with random answers."""
+    steps: Positive = 2000
+    """Steps of pretraining, 16 products each."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-3
     """Peak rate of pretraining."""
     seed: int = 7

@@ -32,7 +32,7 @@ TINY = "tiny"
 # Counts up whenever the function makes other weights from the same arguments.
 _VERSION = 1
 _PRODUCTS_PER_STEP = 16
-_LABELS_PUT_IN = 0.3
+_LABELS_PUT_IN = 0.2
 _CHAT_TEMPLATE = (
     "{% if messages[0]['role'] == 'system' %}"
     "{% set system = '<<SYS>>\\n' + messages[0]['content'] + '\\n<</SYS>>\\n\\n' %}"
