@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fsspec
+
 from grocer import console, remote
 from grocer.errors import OutputError
 from grocer.files import json_digest, tree_digests
@@ -41,12 +43,15 @@ class Checkpoints:
         self.address = f"{root.rstrip('/')}/{self.run}"
         protocol, _, path = root.rpartition("://")
         self._faults = remote.faults() if protocol else (OSError,)
-        self._files = remote.file_system(protocol or "file")
-        if not protocol:
-            path = str(Path(root).resolve())
+        if protocol:
+            self._files = remote.file_system(protocol)
+        else:
+            self._files, path = (
+                fsspec.filesystem("file", auto_mkdir=True),
+                str(Path(root).resolve()),
+            )
         self._path = f"{path.rstrip('/')}/{self.run}"
         with self._reaching("write"):
-            self._files.makedirs(self._path, exist_ok=True)
             self._put_text("run.json", json.dumps(identity, indent=2, sort_keys=True))
 
     def publish(self, checkpoint: Path) -> str:
@@ -62,9 +67,7 @@ class Checkpoints:
             if self._files.exists(target):
                 self._files.rm(target, recursive=True)
             for file in files:
-                remote_path = f"{target}/{file}"
-                self._files.makedirs(remote_path.rpartition("/")[0], exist_ok=True)
-                self._files.put_file(str(checkpoint / file), remote_path)
+                self._files.put_file(str(checkpoint / file), f"{target}/{file}")
             self._put_text(f"{name}/{_WHOLE}", json.dumps(files))
             for old in self._names()[_KEPT:]:
                 self._files.rm(f"{self._path}/{old}", recursive=True)
@@ -97,14 +100,16 @@ class Checkpoints:
         local.mkdir(parents=True)
         try:
             wanted = json.loads(self._files.cat_file(f"{source}/{_WHOLE}"))
-            for file in wanted:
-                (local / file).parent.mkdir(parents=True, exist_ok=True)
-                self._files.get_file(f"{source}/{file}", str(local / file))
-        except FileNotFoundError as error:
-            missing = str(error.filename or error).rpartition("/")[2]
-            return f"no {_WHOLE}" if _WHOLE in str(error) else f"{missing} is not there"
+        except FileNotFoundError:
+            return f"no {_WHOLE}"
         except ValueError:
             return f"{_WHOLE} can't be read"
+        for file in wanted:
+            (local / file).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._files.get_file(f"{source}/{file}", str(local / file))
+            except FileNotFoundError:
+                return f"{file} is not there"
         found = tree_digests(local)
         changed = [file for file in wanted if found.get(file) != wanted[file]]
         return f"{changed[0]} is not what was written" if changed else None

@@ -112,8 +112,8 @@ class BaseConfig(Section):
     """A Hub id, a local path, an `s3://` URI, or `tiny`: a Llama made by the run itself."""
     revision: str | None = None
     """Commit, tag or branch of a Hub id."""
-    token_env: str = "HF_TOKEN"
-    """Environment variable that holds the Hub's token for a gated base."""
+    token_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "HF_TOKEN"
+    """Name of the environment variable that holds the Hub's token for a gated base."""
     compute_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Type that 4-bit weights are computed in; `auto`: by compute capability, float32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -300,8 +300,8 @@ class ServingConfig(Section):
     """Words that an explained name may have."""
     ui: bool = False
     """Whether there is a page for a person at `/ui`."""
-    smoke_names: tuple[str, ...] = ("Organic Bananas", "Whole Milk", "Sourdough Bread")
-    """Names that the deploy step asks the new predictor for."""
+    smoke_names: tuple[str, ...] = ()
+    """Names that deploy asks the new predictor for; none: the test products bought most."""
 
 
 class ClusterConfig(Section):
@@ -422,6 +422,8 @@ def explain(error: ValidationError) -> str:
     parts = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "configuration"
-        given = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
+        # What stands where a variable's name belongs may be the secret itself.
+        shown = not isinstance(item["input"], dict) and not key.endswith("token_env")
+        given = f" (given: {item['input']!r})" if shown else ""
         parts.append(f"{key}: {item['msg']}{given}")
     return "; ".join(parts)

@@ -16,16 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from grocer import models
 from grocer.config import RunConfig
 from grocer.console import say
 from grocer.errors import ModelError, TrainingError
 from grocer.training_set import TrainingSet
 
-GIB = 2**30
+_MIB, _GIB = 2**20, 2**30
 # NF4 with double quantisation: 4 bits, and 8 + 32/256 bits for each 64 weights.
 _NF4_BYTES = 0.5 + (8 + 32 / 256) / 8 / 64
 # CUDA's context and workspaces; on a CPU the process with its libraries.
-_PROCESS = 0.8 * GIB
+_PROCESS = 0.8 * _GIB
 _RESERVE = 1.25
 # Of a plain matrix product's speed, which dequantising, attention and short rows leave.
 _EFFICIENCY = 0.4
@@ -67,11 +68,11 @@ def shape_of(directory: Path, rank: int, targets: str | tuple[str, ...]) -> Shap
     """Read a base's shape from its configuration.
 
     Raises:
-        ModelError: `lora.target_modules` names no layer of the base.
+        ModelError: no causal language model, or `lora.target_modules` names none of its layers.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(directory)
+    config = models.read_config(directory)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     head = model.get_output_embeddings()
@@ -160,12 +161,12 @@ def require_room(found: Estimate, config: RunConfig, device: str, dtype: torch.d
     there = memory_of(device)
     minutes = found.operations / (_EFFICIENCY * speed_of(device, dtype)) / 60
     needed = (
-        f"{found.memory / GIB:.1f} GiB (base {found.weights / GIB:.1f}, adapter and optimizer "
-        f"{found.adapter / GIB:.1f}, activations {found.activations / GIB:.1f})"
+        f"{_size(found.memory)} (base {_size(found.weights)}, adapter and optimizer "
+        f"{_size(found.adapter)}, activations {_size(found.activations)})"
     )
     say(
         "train",
-        f"estimate: {needed} of {there / GIB:.1f} GiB · {found.tokens:,} tokens · "
+        f"estimate: {needed} of {_size(there)} · {found.tokens:,} tokens · "
         f"{'under a minute' if minutes < 1 else f'about {minutes:,.0f} min'}",
     )
     if found.memory <= there:
@@ -175,7 +176,7 @@ def require_room(found: Estimate, config: RunConfig, device: str, dtype: torch.d
         return
     raise TrainingError(
         f"training needs about {needed}, the {'GPU' if device == 'cuda' else 'machine'} has "
-        f"{there / GIB:.1f} GiB; lower train.per_device_train_batch_size (and raise "
+        f"{_size(there)}; lower train.per_device_train_batch_size (and raise "
         "train.gradient_accumulation_steps) or lora.r, keep train.activation_checkpointing=true, "
         "or set train.force=true to try all the same"
     )
@@ -208,3 +209,7 @@ def speed_of(device: str, dtype: torch.dtype) -> float:
 def _wait(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
+
+
+def _size(size: float) -> str:
+    return f"{size / _GIB:.1f} GiB" if size >= 0.1 * _GIB else f"{size / _MIB:.1f} MiB"

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from grocer import remote
 from grocer.config import BaseConfig
 from grocer.errors import ModelError
-from grocer.files import file_digest, json_digest, read_json
+from grocer.files import file_digest, json_digest, read_json, whole_directory
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 _WEIGHTS = ("config.json", "tokenizer.json", "*.safetensors")
 
@@ -119,21 +120,28 @@ def _from_hub(base: BaseConfig) -> Path:
 
 
 def _from_object_store(uri: str) -> Path:
-    """Copy a base from an object store into the cache, once."""
-    import fsspec
-
-    from grocer.files import whole_directory
-
-    target = cache_directory() / "downloads" / json_digest(uri)[:16]
-    if not target.is_dir():
-        try:
-            filesystem, path = fsspec.core.url_to_fs(uri)
-            if not filesystem.isdir(path):
-                raise ModelError(f"base.source={uri}: no such directory")
+    """Copy a base from an object store into the cache, once for each version of its files."""
+    protocol, _, path = uri.rpartition("://")
+    where = f"base.source={uri}"
+    try:
+        files = remote.file_system(protocol)
+        found = files.find(path, detail=True)
+        versions = {
+            name: str(entry.get("ETag", entry.get("etag", entry.get("mtime", entry["size"]))))
+            for name, entry in found.items()
+            if Path(name).suffix in (".json", ".safetensors", ".model")
+        }
+        if not versions:
+            raise ModelError(f"{where}: there is no model")
+        target = cache_directory() / "downloads" / json_digest([uri, versions])[:16]
+        if not target.is_dir():
             with whole_directory(target) as part:
-                filesystem.get(path.rstrip("/") + "/", str(part) + "/", recursive=True)
-        except (OSError, ImportError, ValueError) as error:
-            raise ModelError(f"base.source={uri}: {error}") from error
+                for name in versions:
+                    files.get_file(name, str(part / name.rpartition("/")[2]))
+    except remote.faults() as error:
+        raise ModelError(f"{where} can't be read: {error}; check the address and access") from error
+    except (ImportError, ValueError) as error:
+        raise ModelError(f"{where}: {error}") from error
     return target
 
 
@@ -158,36 +166,67 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def read_config(directory: Path) -> PretrainedConfig:
+    """The configuration of a causal language model.
+
+    Raises:
+        ModelError: the directory holds none.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(directory)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{directory}: config.json can't be read: {error}") from error
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ModelError(
+            f"{directory} holds a {config.model_type}, which is no causal language model"
+        )
+    return config
+
+
 def load_nf4(directory: Path, dtype: torch.dtype, device: str) -> PreTrainedModel:
     """A causal language model with its linear layers as NF4, double quantised.
 
     Raises:
-        ModelError: the directory holds no causal language model.
+        ModelError: the directory holds no causal language model, or not all of its weights.
     """
     import bitsandbytes
-    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    kind = AutoConfig.from_pretrained(directory).model_type
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise ModelError(f"{directory} holds a {kind}, which is no causal language model")
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        directory,
-        dtype=dtype,
-        device_map={"": device},
-        quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        ),
-    )
+    config = read_config(directory)
+    try:
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            directory,
+            config=config,
+            dtype=dtype,
+            device_map={"": device},
+            output_loading_info=True,
+            quantization_config=BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=dtype,
+            ),
+        )
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"the weights in {directory} can't be read: {error}") from error
+    # Otherwise they would be made at random, with a warning only.
+    if loaded["missing_keys"]:
+        missing = sorted(loaded["missing_keys"])
+        raise ModelError(
+            f"{directory} lacks {len(missing)} of its weights, {missing[0]} for one: the "
+            "download is not whole, or config.json is of another model"
+        )
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             # On CPUs with AVX512_BF16 an evaluating forward would repack the weights in place
             # and every gradient after it would be wrong, silently.
             module.support_avx512bf16_for_cpu = False
-    return model
+    quantised: PreTrainedModel = model
+    return quantised
 
 
 def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:

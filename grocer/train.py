@@ -19,7 +19,7 @@ from grocer.config import RunConfig
 from grocer.console import say
 from grocer.cores import cores
 from grocer.encoding import Encoder
-from grocer.errors import TrainingError
+from grocer.errors import ModelError, TrainingError
 from grocer.estimate import estimate, require_room, shape_of
 from grocer.files import file_digest, read_json, write_json
 from grocer.guards import explaining_memory
@@ -73,6 +73,11 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
         limit = template.max_name_tokens
         say("train", f"{examples.names_cut:,} names cut at {limit} tokens")
     shape = shape_of(directory, config.lora.r, config.lora.target_modules)
+    if len(tokenizer) > shape.vocabulary:
+        raise ModelError(
+            f"the tokenizer in {directory} has {len(tokenizer):,} tokens, the base knows "
+            f"{shape.vocabulary:,}: it is another model's"
+        )
     expected = estimate(shape, examples, config, machine.dtype)
     require_room(expected, config, machine.device, machine.dtype)
     checkpoints = _checkpoints(splits, reference, settings, config)

@@ -8,11 +8,7 @@ import json
 import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -131,27 +127,6 @@ def test_an_answer_cut_short_is_fetched_again(serve: Serve, csvs: Path, tmp_path
 # ---- S3 -------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    """A real S3 server in a process of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(600):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert server.poll() is None
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
 @pytest.fixture
 def s3(moto: str, monkeypatch: pytest.MonkeyPatch, csvs: Path) -> str:
     """The environment as on a cluster, and a bucket with the six files below `data/`."""
@@ -195,8 +170,8 @@ class Proxy(BaseHTTPRequestHandler):
         onward.request(self.command, self.path, headers=dict(self.headers))
         answer = onward.getresponse()
         body = answer.read()
-        self._answer(answer.status, dict(answer.getheaders()), body)
         self.after(f"{self.command} {self.path}")
+        self._answer(answer.status, dict(answer.getheaders()), body)
 
     do_GET = do_HEAD = _pass_on  # noqa: N815
 
