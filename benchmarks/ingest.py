@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -73,10 +74,9 @@ def measured(job: str, source: Path, out: Path) -> dict[str, float]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=sys.stderr, env=environment)
-    tree = psutil.Process(process.pid)
     peak = 0
     while True:
-        peak = max(peak, _resident(tree))
+        peak = max(peak, _resident(process.pid))
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             break
@@ -86,16 +86,24 @@ def measured(job: str, source: Path, out: Path) -> dict[str, float]:
     return {
         "seconds": round(time.monotonic() - started, 2),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
-        "peak_mb": round(max(peak / 1024**2, usage.ru_maxrss / 1024), 1),
+        "peak_mb": round(peak / 1024**2, 1),
     }
 
 
-def _resident(tree: psutil.Process) -> int:
+def _resident(pid: int) -> int:
+    """Resident bytes of a process and its children now, or its own peak where that is more.
+
+    Not ru_maxrss: a child starts with its parent's.
+    """
     try:
-        processes = [tree, *tree.children(recursive=True)]
-        return sum(process.memory_info().rss for process in processes)
-    except psutil.Error:  # it ended meanwhile
+        process = psutil.Process(pid)
+        tree = [process, *process.children(recursive=True)]
+        now = sum(member.memory_info().rss for member in tree)
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (psutil.Error, OSError):  # it ended meanwhile
         return 0
+    own = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return max(now, int(own[1]) * 1024 if own else 0)
 
 
 def one_scale(catalogue: Path, scale: float, work: Path, jobs: list[str]) -> dict[str, Any]:

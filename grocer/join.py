@@ -12,6 +12,7 @@ ITEM_COLUMNS = ("product_name", "aisle", "department")
 ORDER_COLUMNS = tuple(name for name in ORDERS.columns if name != "order_id")
 LINE_COLUMNS = ("order_id", "product_id", "add_to_cart_order", "reordered")
 REJECTED_ROWS = 1_000
+_INTEGERS = {"TINYINT": 2**7, "SMALLINT": 2**15, "INTEGER": 2**31, "BIGINT": 2**63}
 WHOLE = "line_nulls = 0 AND item_nulls = 0 AND order_nulls = 0"
 
 
@@ -36,9 +37,12 @@ class Join:
             "FROM products_once LEFT JOIN aisles_once USING (aisle_id) "
             "LEFT JOIN departments_once USING (department_id)"
         )
+        numbers = [name for name, kind in ORDERS.columns.items() if kind != "VARCHAR"]
+        narrow = narrow_types(database, "orders", numbers)
+        casts = [f"{name}::{kind} AS {name}" for name, kind in narrow.items() if name != "order_id"]
         database.run(
-            "CREATE VIEW placed AS SELECT * REPLACE (eval_set::eval_set_text AS eval_set) "
-            "FROM orders_once"
+            f"CREATE VIEW placed AS SELECT order_id, {', '.join(casts)}, "
+            "eval_set::eval_set_text AS eval_set FROM orders_once"
         )
 
     def _once(self, table: Table, repeated: int) -> None:
@@ -101,11 +105,14 @@ class Join:
         All threads write, so row groups may stand in another order the next time.
         """
         orders = "JOIN placed USING (order_id)" if self.has_orders else ""
+        narrow = narrow_types(self.database, "lines", LINE_COLUMNS)
+        columns = [
+            f"{name}::{narrow[name]} AS {name}" if name in narrow else name for name in self.columns
+        ]
         whole = " AND ".join(f"{column} IS NOT NULL" for column in self.columns)
         where = f"WHERE {whole}" if drop_rows_with_null else ""
         self.database.write(
-            f"SELECT {', '.join(self.columns)} FROM lines JOIN item USING (product_id) "
-            f"{orders} {where}",
+            f"SELECT {', '.join(columns)} FROM lines JOIN item USING (product_id) {orders} {where}",
             path,
             "joining order lines",
         )
@@ -154,6 +161,20 @@ class Join:
             for query in queries:
                 self.database.run(query, "rejected order lines")
             self.database.write("SELECT * FROM rejected", path, "rejected order lines")
+
+
+def narrow_types(database: Database, table: str, columns: Sequence[str]) -> dict[str, str]:
+    """The narrowest type for each column of numbers that holds all of its values exactly."""
+    looks = ", ".join(
+        f"min({column}), max({column}), bool_and({column} = trunc({column}))" for column in columns
+    )
+    [found] = database.run(f"SELECT {looks} FROM {table}")
+    types = {}
+    for index, column in enumerate(columns):
+        low, high, whole = found[3 * index : 3 * index + 3]
+        fitting = (name for name, limit in _INTEGERS.items() if -limit <= low and high < limit)
+        types[column] = "FLOAT" if whole is False else next(fitting) if whole else "TINYINT"
+    return types
 
 
 def _mask(columns: Sequence[str], prefix: str = "") -> str:

@@ -40,7 +40,7 @@ class Report:
         if not self.success:
             raise ExpectationError(
                 f"{len(self.failures)} of the data's expectations not met: "
-                f"{'; '.join(self.failures)}; see validation.html and quarantine/"
+                f"{'; '.join(self.failures)}; the offending rows are in quarantine/"
             )
 
 
