@@ -25,6 +25,7 @@ def deploy(
     from grocer.bundle import write_bundle
     from grocer.config import RunConfig
     from grocer.errors import DeployError
+    from grocer.examples import most_purchased
     from grocer.files import write_json
     from grocer.step import step
     from serving.smoke import ask
@@ -40,4 +41,5 @@ def deploy(
         if target != "local":
             raise DeployError(f"target {target!r}: there is only 'local'")
         made = write_bundle(**inputs, config=run, root=Path(bundle.path))
-        write_json(out / "answers.json", ask(made.path, run.serving.smoke_names))
+        names = run.serving.smoke_names or most_purchased(inputs["splits"])
+        write_json(out / "answers.json", ask(made.path, names))

@@ -51,6 +51,12 @@ def build(tables: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     return report
 
 
+def most_purchased(splits: Path, count: int = 3) -> list[str]:
+    """Names of the test products that were bought most: unseen by training, known to a shopper."""
+    test = pd.read_parquet(splits / "test.parquet", columns=["product_name", "purchases"])
+    return [str(name) for name in test.nlargest(count, "purchases")["product_name"]]
+
+
 def _prompted(part: pd.DataFrame, form: Template, labels: tuple[str, ...]) -> pd.DataFrame:
     """The rows with what the model is asked and what it should answer."""
     return part.assign(

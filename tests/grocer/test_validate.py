@@ -86,6 +86,14 @@ def test_a_catalogue_alone_is_checked_without_order_lines(tmp_path: Path) -> Non
     assert "order lines read" not in page
 
 
+def test_order_lines_without_orders_are_checked(tmp_path: Path) -> None:
+    content = tables()
+    del content["orders"], content["order_products__prior"]
+    report = run(tmp_path, content)
+    assert report.success
+    assert "no order_id is null" in (tmp_path / "report/validation.html").read_text()
+
+
 def _append(table: str, *rows: list[object]) -> Callable[[dict[str, Table]], None]:
     return lambda content: content[table].extend([*rows])
 
