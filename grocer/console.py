@@ -6,6 +6,7 @@ keeps the frameworks' own output in a file.
 
 from __future__ import annotations
 
+import sys
 import time
 
 SAY = "grocer | "
@@ -14,12 +15,18 @@ FAIL = "grocer ! "
 
 def say(step: str, text: str) -> None:
     """Print one line of progress or of fact, e.g. `grocer | train | 40/320 · loss 0.41`."""
-    print(f"{SAY}{step} | {' '.join(text.split())}", flush=True)
+    _write(f"{SAY}{step} | {' '.join(text.split())}\n")
 
 
 def fail(step: str, text: str) -> None:
     """Print the one line that says why a step ended with a user's mistake."""
-    print(f"{FAIL}{step} | {' '.join(text.split())}", flush=True)
+    _write(f"{FAIL}{step} | {' '.join(text.split())}\n")
+
+
+def _write(line: str) -> None:
+    """Write a line at once: `print` writes its end apart, and others' output falls between."""
+    sys.stdout.write(line)
+    sys.stdout.flush()
 
 
 class Ticker:
