@@ -16,13 +16,17 @@ from grocer.recipes import recipe
 from tests.tinies import LABELS, NAMES
 
 
-def splits(root: Path, products: int = 40) -> Path:
+def products(count: int = 40) -> pd.DataFrame:
+    """Products of four departments, which mean nothing."""
+    names = [f"{name} {number}" for number in (1, 2) for name in NAMES][:count]
+    labels = [LABELS[i % len(LABELS)] for i in range(count)]
+    return pd.DataFrame({"product_name": names, "department": labels})
+
+
+def splits(root: Path, count: int = 40) -> Path:
     """What the prompts step writes, as far as training reads it."""
     root.mkdir()
-    names = [f"{name} {number}" for number in (1, 2) for name in NAMES][:products]
-    frame = pd.DataFrame({"product_name": names})
-    frame["department"] = [LABELS[i % len(LABELS)] for i in range(len(names))]
-    frame.to_parquet(root / "train.parquet")
+    products(count).to_parquet(root / "train.parquet")
     write_json(root / "labels.json", list(LABELS))
     write_json(root / "template.json", template(PromptConfig()).model_dump())
     return root

@@ -194,7 +194,7 @@ def test_another_run_never_resumes_from_it(source: Path, base: Path, tmp_path: P
     run(source, base, tmp_path / "one", store)
     assert run(source, base, tmp_path / "same", store)["resumed_from_step"] == 6
     assert run(source, base, tmp_path / "two", store, "lora.r=2")["resumed_from_step"] == 0
-    other = splits(tmp_path / "splits", products=36)
+    other = splits(tmp_path / "splits", count=36)
     assert run(other, base, tmp_path / "three", store)["resumed_from_step"] == 0
     assert len(list((tmp_path / "outlives").iterdir())) == 3
 

@@ -1,0 +1,44 @@
+"""Protects what is learnt from: the same tokens packed and plain, and none cut in silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from grocer import models
+from grocer.config import TrainConfig
+from grocer.encoding import Encoder
+from grocer.errors import ConfigError
+from grocer.packing import IGNORED
+from grocer.training_set import training_set
+from tests.lessons import products
+from tests.tinies import encoder
+
+
+@pytest.fixture(scope="module")
+def coder(base: Path) -> Encoder:
+    return encoder(models.load_tokenizer(base))
+
+
+def test_packed_and_plain_hold_the_same_tokens(coder: Encoder) -> None:
+    packed = training_set(products(), coder, TrainConfig())
+    plain = training_set(products(), coder, TrainConfig(packing=False))
+    for row, whole in zip(packed.dataset, plain.dataset, strict=True):
+        assert [*coder.prefix, *row["tail"], *row["answer"]] == whole["input_ids"]
+        assert [t for t in whole["labels"] if t != IGNORED] == row["answer"]
+        assert whole["labels"][-len(row["answer"]) :] == row["answer"]
+    assert packed.longest == max(map(len, plain.dataset["input_ids"]))
+
+
+def test_long_names_are_cut_and_counted(coder: Encoder) -> None:
+    rows = products()
+    rows.loc[0, "product_name"] = "米" * 180
+    assert training_set(rows, coder, TrainConfig()).names_cut == 1
+
+
+def test_a_product_longer_than_max_length_is_refused(coder: Encoder) -> None:
+    longest = training_set(products(), coder, TrainConfig()).longest
+    training_set(products(), coder, TrainConfig(max_length=longest))
+    with pytest.raises(ConfigError, match=rf"have {longest} tokens, train.max_length is"):
+        training_set(products(), coder, TrainConfig(max_length=longest - 1))
