@@ -115,9 +115,11 @@ def require_columns(needed: Iterable[str], there: Collection[str], source: str) 
     Raises:
         TableError: names the missing column, the nearest name there is, and all there are.
     """
+    needed = list(needed)
+    spare = [name for name in there if name not in needed]
     for column in needed:
         if column not in there:
-            near = get_close_matches(column, list(there), n=1)
+            near = get_close_matches(column, spare, n=1, cutoff=0.4)
             hint = f"did you rename {near[0]!r}? " if near else ""
             raise TableError(
                 f"{source}: column {column!r} is missing; {hint}there are: {', '.join(there)}"
