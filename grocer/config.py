@@ -131,7 +131,7 @@ class TinyConfig(Section):
     """Depth."""
     heads: Positive = 4
     """Attention heads."""
-    steps: Positive = 2000
+    steps: Positive = 1800
     """Steps of pretraining, 16 products each."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-3
     """Peak rate of pretraining."""

@@ -39,6 +39,8 @@ def tiny() -> RunConfig:
             optim="adamw_torch",
             precision="fp32",
             activation_checkpointing=False,
+            # A second thread gains little at this size, and where cores are busy it costs twice.
+            threads=1,
         ),
         evaluation=EvaluationConfig(train_sample=1000, base_model_sample=1000),
         gate=GatePolicy(baseline_margin=0.12),

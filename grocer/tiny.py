@@ -156,7 +156,9 @@ def _pretrain(
         )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     say("train", f"tiny base: {parameters:,} parameters, {config.steps} steps of pretraining")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=0.01, fused=True
+    )
     schedule = get_cosine_schedule_with_warmup(optimizer, config.steps // 20, config.steps)
     chance = random.Random(config.seed)
     ticker = Ticker("train", config.steps, "pretraining steps")
