@@ -90,6 +90,8 @@ def _environment(config: RunConfig) -> dict[str, str]:
     }
     if config.base.source == "tiny" or Path(config.base.source).exists():
         given["HF_HUB_OFFLINE"] = "1"
+    if config.train.threads:
+        given["OMP_NUM_THREADS"] = str(config.train.threads)
     return {**os.environ, **given}
 
 
