@@ -165,6 +165,8 @@ class TrainConfig(Section):
     """Products a step and device; packed into one sequence when `packing` is on."""
     per_device_eval_batch_size: Positive = 32
     """Products a forward pass while validating."""
+    eval_strategy: Literal["no", "epoch"] = "epoch"
+    """When the loss of the validation products is measured and logged."""
     gradient_accumulation_steps: Positive = 1
     """Batches that are summed before an optimizer step."""
     activation_checkpointing: bool = True

@@ -35,12 +35,13 @@ _LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 
 def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
-    """Train on `train.parquet` of `splits`; write adapter, base reference, metrics, loss page.
+    """Train on the products in `splits`; write adapter, base reference, metrics and loss page.
 
     Under torchrun each process calls this with an `out` of its own; all write the same.
 
     Args:
-        splits: what the prompts step wrote.
+        splits: what the prompts step wrote; `train.parquet` is learnt from, the loss of
+            `validation.parquet` is watched.
         out: an empty directory; gets `adapter/`, `base.json` (and `base/` where the run made
             its base), `labels.json`, `template.json`, `training.json`, `loss.html`, and
             `tensorboard/` unless the configuration puts that elsewhere.
@@ -60,14 +61,19 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     say("train", f"on {machine.device} · 4-bit weights computed in {machine.dtype_reason}")
     say("train", f"mixed precision {machine.precision_reason}")
     settings = arguments(config, machine, out / "checkpoints")
-    products = pd.read_parquet(splits / "train.parquet", columns=["product_name", "department"])
+    products, validation = (
+        pd.read_parquet(splits / f"{side}.parquet", columns=["product_name", "department"])
+        for side in ("train", "validation")
+    )
     labels = read_json(splits / "labels.json")
     template = Template(**read_json(splits / "template.json"))
     # One process of a machine fetches or makes the base, the others then find it.
     with settings.main_process_first(local=True):
         directory, reference = _base(products, template, labels, config)
     tokenizer = models.load_tokenizer(directory)
-    examples = training_set(products, Encoder(tokenizer, template, labels), config.train)
+    encoder = Encoder(tokenizer, template, labels)
+    examples = training_set(products, encoder, config.train)
+    watched = training_set(validation, encoder, config.train)
     say("train", f"{len(products):,} products · {len(examples.prefix)} shared tokens")
     if examples.names_cut:
         limit = template.max_name_tokens
@@ -84,7 +90,7 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
 
     with explaining_memory():
         model = models.load_nf4(directory, machine.dtype, str(settings.device))
-        trainer = build(model, tokenizer, examples, settings, config)
+        trainer = build(model, tokenizer, examples, settings, config, watched)
         took = _run(trainer, checkpoints, config, out)
 
     trainer.model.save_pretrained(out / "adapter")
@@ -195,5 +201,10 @@ def _run(
             {key: entry[key] for key in _LOGGED if key in entry}
             for entry in state.log_history
             if "loss" in entry
+        ],
+        "validation_losses": [
+            {"step": entry["step"], "loss": entry["eval_loss"]}
+            for entry in state.log_history
+            if "eval_loss" in entry
         ],
     }

@@ -117,27 +117,38 @@ def keep_adapter_in_float32(model: torch.nn.Module) -> None:
 
 
 def build(
-    model: Any, tokenizer: Any, examples: TrainingSet, settings: SFTConfig, config: RunConfig
+    model: Any,
+    tokenizer: Any,
+    examples: TrainingSet,
+    settings: SFTConfig,
+    config: RunConfig,
+    validation: TrainingSet | None = None,
 ) -> GuardedTrainer:
     """The trainer of a fresh adapter on `model`, packed or plain as the configuration says."""
-    targets = config.lora.target_modules
     packing = config.train.packing
     trainer = (PackedTrainer if packing else GuardedTrainer)(
         model=model,
         args=settings,
         train_dataset=examples.dataset,
+        eval_dataset=validation.dataset if validation else None,
         processing_class=tokenizer,
         data_collator=PackingCollator(examples.prefix) if packing else None,
-        peft_config=LoraConfig(
-            r=config.lora.r,
-            lora_alpha=config.lora.lora_alpha,
-            lora_dropout=config.lora.lora_dropout,
-            target_modules=targets if isinstance(targets, str) else list(targets),
-            task_type="CAUSAL_LM",
-        ),
+        peft_config=lora(config),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def lora(config: RunConfig) -> LoraConfig:
+    """The adapter under PEFT's names."""
+    targets = config.lora.target_modules
+    return LoraConfig(
+        r=config.lora.r,
+        lora_alpha=config.lora.lora_alpha,
+        lora_dropout=config.lora.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )
 
 
 def arguments(config: RunConfig, machine: Hardware, out: Path) -> SFTConfig:
@@ -151,6 +162,8 @@ def arguments(config: RunConfig, machine: Hardware, out: Path) -> SFTConfig:
         bf16=machine.precision == "bf16",
         per_device_train_batch_size=settings.per_device_train_batch_size,
         per_device_eval_batch_size=settings.per_device_eval_batch_size,
+        eval_strategy=settings.eval_strategy,
+        prediction_loss_only=True,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         activation_checkpointing=settings.activation_checkpointing,
         max_grad_norm=settings.max_grad_norm,

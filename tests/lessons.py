@@ -27,6 +27,7 @@ def splits(root: Path, count: int = 40) -> Path:
     """What the prompts step writes, as far as training reads it."""
     root.mkdir()
     products(count).to_parquet(root / "train.parquet")
+    products()[-6:].to_parquet(root / "validation.parquet")
     write_json(root / "labels.json", list(LABELS))
     write_json(root / "template.json", template(PromptConfig()).model_dump())
     return root

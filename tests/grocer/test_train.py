@@ -43,6 +43,7 @@ def test_writes_an_adapter_that_scores(whole: Path, base: Path) -> None:
     report = json.loads((whole / "training.json").read_text())
     assert [entry["step"] for entry in report["losses"]] == [1, 2, 3, 4, 5, 6]
     assert all({"loss", "grad_norm", "learning_rate"} <= set(entry) for entry in report["losses"])
+    assert [entry["step"] for entry in report["validation_losses"]] == [6]
     assert report["steps"] == 6
     assert report["cost"] is None
     assert report["examples_per_second"] == pytest.approx(24 / report["seconds"])
@@ -80,6 +81,8 @@ def test_plain_batches_learn_the_same(
     for found, wanted in zip(report["losses"], expected, strict=True):
         assert found["loss"] == pytest.approx(wanted["loss"], abs=1e-4)
     assert difference(whole, tmp_path / "plain") < 1e-3
+    (wanted,) = json.loads((whole / "training.json").read_text())["validation_losses"]
+    assert report["validation_losses"][0]["loss"] == pytest.approx(wanted["loss"], abs=1e-4)
 
 
 def test_accumulated_batches_weigh_tokens_as_one_batch(
