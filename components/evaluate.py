@@ -10,12 +10,17 @@ def evaluate(
     model: dsl.Input[dsl.Model],
     splits: dsl.Input[dsl.Dataset],
     config: str,
+    champion: str,
     evaluation: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
 ):
-    """Measure the adapter; metrics and confusion matrix are those of the test products."""
+    """Measure the adapter; metrics and confusion matrix are those of the test products.
+
+    `champion` is the directory of the bundle now served, scored on the same products; empty:
+    there is none.
+    """
     import shutil
     from pathlib import Path
 
@@ -25,7 +30,9 @@ def evaluate(
 
     adapter, source, target = Path(model.path), Path(splits.path), Path(evaluation.path)
     with step("evaluate", target, {"model": adapter, "splits": source}) as out:
-        measured = evaluate.evaluate(adapter, source, RunConfig.from_json(config), out)
+        measured = evaluate.evaluate(
+            adapter, source, RunConfig.from_json(config), out, Path(champion) if champion else None
+        )
     shutil.copyfile(target / "report.html", page.path)
     for name, value in measured["metrics"]["test"].items():
         metrics.log_metric(name, float(value))

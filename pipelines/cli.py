@@ -71,6 +71,10 @@ def run(
     replace: Annotated[
         bool, typer.Option("--replace", help="Take the place of an earlier run in --out")
     ] = False,
+    champion: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The bundle now served; a tie keeps it"),
+    ] = None,
 ) -> None:
     """Run the whole pipeline on this machine: from tables to a served model, or to a no."""
     from pipelines.run import RunError
@@ -79,7 +83,7 @@ def run(
 
     config = recipe(from_recipe).with_settings(settings or [])
     try:
-        finished = run_pipeline(data, out, config, replace=replace)
+        finished = run_pipeline(data, out, config, replace=replace, champion=champion)
     except RunError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error

@@ -25,14 +25,16 @@ def build(run: RunConfig, images: Images = IMAGES, *, retry: bool = True) -> Any
     """
 
     @dsl.pipeline(name="grocer", description="A product's department, by a gated LoRA adapter")
-    def grocer(data: str, config: str = run.to_json(), target: str = "local") -> bool:
+    def grocer(
+        data: str, config: str = run.to_json(), target: str = "local", champion: str = ""
+    ) -> bool:
         read = ingest(data=data, config=config)
         checked = validate(tables=read.outputs["tables"], config=config)
         split = prompts(tables=read.outputs["tables"], config=config).after(checked)
         splits = split.outputs["splits"]
         trained = train(splits=splits, config=config)
         model = trained.outputs["model"]
-        measured = evaluate(model=model, splits=splits, config=config)
+        measured = evaluate(model=model, splits=splits, config=config, champion=champion)
         evaluation = measured.outputs["evaluation"]
         decided = gate(evaluation=evaluation, config=config)
         with dsl.If(decided.outputs["Output"] == True, name="gate-passed"):  # noqa: E712

@@ -31,8 +31,17 @@ class RunError(Exception):
     """A step broke, by a bug of ours or because it was killed; `str(error)` says where to look."""
 
 
-def run(data: str, out: Path, config: RunConfig, *, replace: bool = False) -> Finished:
+def run(
+    data: str,
+    out: Path,
+    config: RunConfig,
+    *,
+    replace: bool = False,
+    champion: Path | None = None,
+) -> Finished:
     """Run the pipeline on `data` and leave everything in the directory `out`.
+
+    `champion` is the bundle now served: the new adapter must beat it on the same products.
 
     Raises:
         GrocerError: a mistake of the user's, here or in a step; `out` is as it was. When
@@ -43,9 +52,18 @@ def run(data: str, out: Path, config: RunConfig, *, replace: bool = False) -> Fi
     check_kfp()
     source, out = _existing(data), out.expanduser().resolve()
     rejection(out)
+    if champion is not None:
+        from grocer.bundle import load_bundle
+
+        champion = load_bundle(champion).path.resolve()
     with interruptible(), workplace(out, replace=replace, keep=Path(source)) as work:
         root, log = work / "pipeline", work / "run.log"
-        arguments = {"data": source, "config": config.to_json(), "target": "local"}
+        arguments = {
+            "data": source,
+            "config": config.to_json(),
+            "target": "local",
+            "champion": str(champion or ""),
+        }
         code, outcome = _execute(root, arguments, log, _environment(config))
         if code:
             raise _failure(outcome, root, log, out, work)

@@ -31,6 +31,7 @@ def test_version(capsys):
         (["run", "--data", "x", "--out", "o", "--fast"], "No such option: --fast"),
         (["serve", "--bundle", "b", "--port", "http"], "Invalid value for '--port'"),
         (["run", "--data", "absent", "--out", "o"], "--data absent: there is no such file"),
+        (["run", "--data", ".", "--out", "o", "--champion", "b"], "b is no bundle: it has no bun"),
         (["compile", "x.yaml", "--recipe", "tinny"], "--recipe tinny: no such recipe; did you me"),
     ],
 )
