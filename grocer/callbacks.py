@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from grocer.checkpoints import Checkpoints
 from grocer.console import Ticker, say
-from grocer.errors import OutputError
+from grocer.errors import OutputError, TrainingError
 from grocer.step import peak_rss_mb
 
 
@@ -141,7 +141,11 @@ def _gather_random_states(args: TrainingArguments, checkpoint: Path) -> None:
 
 
 def watchers(events: Path | str) -> list[TrainerCallback]:
-    """TensorBoard's event files, and MLflow where `MLFLOW_TRACKING_URI` is set."""
+    """TensorBoard's event files, and MLflow where `MLFLOW_TRACKING_URI` is set.
+
+    Raises:
+        TrainingError: MLflow does not answer there.
+    """
     from torch.utils.tensorboard import SummaryWriter
     from transformers.integrations import (
         MLflowCallback,
@@ -153,8 +157,20 @@ def watchers(events: Path | str) -> list[TrainerCallback]:
     say("train", f"watch it: tensorboard --logdir {events}")
     if os.environ.get("MLFLOW_TRACKING_URI"):
         if is_mlflow_available():
+            _require_mlflow(os.environ["MLFLOW_TRACKING_URI"])
             found.append(MLflowCallback())
-            say("train", f"logging to MLflow at {os.environ['MLFLOW_TRACKING_URI']}")
         else:
             say("train", "MLFLOW_TRACKING_URI is set, but the package mlflow is not installed")
     return found
+
+
+def _require_mlflow(uri: str) -> None:
+    import mlflow
+
+    try:
+        mlflow.search_experiments(max_results=1)
+    except mlflow.exceptions.MlflowException as error:
+        raise TrainingError(
+            f"MLFLOW_TRACKING_URI={uri}: {error}; mend it, or unset it to train without MLflow"
+        ) from error
+    say("train", f"logging to MLflow at {uri}")

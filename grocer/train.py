@@ -174,9 +174,10 @@ def _run(
     seconds = time.monotonic() - started
     state = trainer.state
     if preemption is not None and preemption.stopped:
+        newest = preemption.published or "none, as above: the same run begins anew"
         raise TrainingError(
-            f"stopped by SIGTERM at step {state.global_step} of {state.max_steps}; the newest "
-            f"checkpoint is {preemption.published}: the same run again resumes from it"
+            f"stopped by SIGTERM at step {state.global_step} of {state.max_steps}; start the same "
+            f"run again to resume from the newest checkpoint: {newest}"
         )
     share = 1 - progress.begun / state.global_step
     examples = len(trainer.train_dataset) * result.metrics["epoch"] * share

@@ -14,10 +14,15 @@ from pathlib import Path
 import pytest
 
 from grocer import train
+from grocer.config import PromptConfig
 from grocer.errors import ConfigError, ModelError, TrainingError
+from grocer.models import copy_base
+from grocer.prompts import template
 from grocer.scoring import Scorer
 from grocer.step import step
+from grocer.tiny import make_tokenizer
 from tests.lessons import difference, lesson, moved, splits
+from tests.tinies import LABELS
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +238,17 @@ def test_mlflow_without_its_package_is_said(
     monkeypatch.setattr("transformers.integrations.is_mlflow_available", lambda: False)
     run(source, base, tmp_path / "model", "train.max_steps=1")
     assert "the package mlflow is not installed" in capsys.readouterr().out
+
+
+def test_a_tokenizer_of_another_model_is_refused(
+    source: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_base(base, tmp_path / "copy")
+    larger = make_tokenizer(["another catalogue"] * 9, template(PromptConfig()), LABELS, 900)
+    larger.add_tokens([f"extra{number}" for number in range(400)])
+    larger.save_pretrained(tmp_path / "copy")
+    with pytest.raises(ModelError, match=r"the base knows 400: it is another model's"):
+        run(source, tmp_path / "copy", tmp_path / "model")
 
 
 def test_two_processes_are_one_at_the_same_global_batch(
