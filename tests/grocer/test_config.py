@@ -1,4 +1,4 @@
-"""Protects the configuration: frozen, strict, whole; a mistake in it is one line before any work."""
+"""Protects the configuration: frozen, strict, whole; a mistake in it is one line."""
 
 from __future__ import annotations
 
