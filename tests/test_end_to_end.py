@@ -104,7 +104,7 @@ def test_a_run_that_passes_deploys_and_answers(passed):
     for name in ("adapter_model.safetensors", "bundle.json", "MODEL_CARD.md"):
         assert (bundle / name).is_file()
     answers = json.loads((out / "artifacts" / "deploy" / "answers.json").read_text())
-    assert answers[0]["product_name"] == "Organic Bananas"
+    assert len(answers) == 3
     assert all(answer["department"] in NOUNS for answer in answers)
     for page in ("report.html", "validation.html", "loss.html"):
         assert "<svg" in (out / page).read_text() or page == "validation.html"
