@@ -9,6 +9,7 @@ import numpy as np
 from grocer.database import Database
 
 SLICE = 4_000_000
+SAMPLE_PERCENT = 1
 
 
 def repeats(database: Database, table: str, key: Sequence[str]) -> int:
@@ -26,7 +27,8 @@ def repeats(database: Database, table: str, key: Sequence[str]) -> int:
     steps = [step / slices for step in range(1, slices)]
     bounds = []
     if steps:
-        query = f"SELECT approx_quantile({first}, {steps}) FROM {table} USING SAMPLE 1% (system, 1)"
+        sample = f"USING SAMPLE {SAMPLE_PERCENT}% (system, 1)"
+        query = f"SELECT approx_quantile({first}, {steps}) FROM {table} {sample}"
         bounds = sorted(set(database.run(query)[0][0] or []))
     hits = 0
     for low, high in zip([None, *bounds], [*bounds, None], strict=True):
