@@ -13,6 +13,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from tests.serving.conftest import Running
 
@@ -151,6 +152,8 @@ def test_what_the_openapi_document_says_is_kept(server: Running, mode: Generatio
         @given(operation.as_strategy(generation_mode=mode))
         @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
         def conforms(case: schemathesis.Case) -> None:
-            case.call_and_validate()
+            # The document is narrower than the predictor (its pattern of a name is ASCII), so
+            # what breaks it may be answered; BODIES above holds what must be refused.
+            case.call_and_validate(excluded_checks=[negative_data_rejection])
 
         conforms()
