@@ -13,7 +13,7 @@ from grocer.database import Database
 from grocer.errors import TableError
 from grocer.files import write_json
 from grocer.join import WHOLE, Join
-from grocer.reading import select
+from grocer.reading import check_text, select
 from grocer.repeats import repeats
 from grocer.schema import AISLES, DEPARTMENTS, LINES, ORDERS, PRODUCTS, TABLES, check_shape
 from grocer.shop import stage_catalogue
@@ -57,7 +57,12 @@ def _stage(database: Database, files: Mapping[str, Path]) -> None:
         optional = () if AISLES.name in files else ("aisle_id",)
         query = select(path, TABLES[name].columns, path.name, optional)
         if name in LINES:
-            database.park(name, query, path.name)
+            try:
+                database.park(name, query, path.name)
+            except TableError:
+                if path.suffix == ".csv":
+                    check_text(path, path.name)  # a wrong byte is the better explanation
+                raise
         else:
             database.run(f"CREATE TABLE {name} AS {query}", path.name)
 

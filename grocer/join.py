@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from grocer.database import Database
-from grocer.schema import AISLES, DEPARTMENTS, ORDERS, PRODUCTS, Table
+from grocer.schema import AISLES, DEPARTMENTS, ORDERS, PRIOR, PRODUCTS, Table
 
 ITEM_COLUMNS = ("product_name", "aisle", "department")
 ORDER_COLUMNS = tuple(name for name in ORDERS.columns if name != "order_id")
-LINE_COLUMNS = ("order_id", "product_id", "add_to_cart_order", "reordered")
+LINE_COLUMNS = tuple(PRIOR.columns)
 REJECTED_ROWS = 1_000
 _INTEGERS = {"TINYINT": 2**7, "SMALLINT": 2**15, "INTEGER": 2**31, "BIGINT": 2**63}
 WHOLE = "line_nulls = 0 AND item_nulls = 0 AND order_nulls = 0"
@@ -37,7 +37,7 @@ class Join:
             "FROM products_once LEFT JOIN aisles_once USING (aisle_id) "
             "LEFT JOIN departments_once USING (department_id)"
         )
-        numbers = [name for name, kind in ORDERS.columns.items() if kind != "VARCHAR"]
+        numbers = {name: kind for name, kind in ORDERS.columns.items() if kind != "VARCHAR"}
         narrow = narrow_types(database, "orders", numbers)
         casts = [f"{name}::{kind} AS {name}" for name, kind in narrow.items() if name != "order_id"]
         database.run(
@@ -63,21 +63,31 @@ class Join:
     def tally(self) -> None:
         """Make the table `tally`: lines (`n`) by product and by which columns are null.
 
-        A mask has one bit a column; it is null itself where no product or order is joined.
+        A mask has one bit a column; it is null itself where no product or order is joined. Most
+        lines have an order without nulls, so only the others are joined to orders to be counted,
+        which is a third faster; the rest is what remains of all.
         """
-        order_mask = "0"
-        orders = ""
-        if self.has_orders:
-            order_mask = "o.nulls"
-            orders = (
-                f"LEFT JOIN (SELECT order_id, {_mask(ORDER_COLUMNS)} AS nulls FROM placed) o "
-                "USING (order_id)"
-            )
+        counted = f"product_id, {_mask(LINE_COLUMNS, 'l.')} AS line_nulls"
         self.database.run(
-            f"CREATE TABLE tally AS SELECT product_id, {_mask(LINE_COLUMNS, 'l.')} AS line_nulls, "
-            f"i.nulls AS item_nulls, {order_mask} AS order_nulls, count(*) AS n FROM lines l "
-            f"LEFT JOIN item i USING (product_id) {orders} GROUP BY ALL",
+            f"CREATE TABLE every AS SELECT {counted}, count(*) AS n FROM lines l GROUP BY ALL",
             "counting order lines",
+        )
+        apart = f"SELECT {counted}, 0 AS order_nulls, 0 AS n FROM lines l WHERE false"
+        if self.has_orders:
+            flawed = f"SELECT order_id, {_mask(ORDER_COLUMNS)} AS order_nulls FROM placed"
+            apart = (
+                f"SELECT {counted}, order_nulls, count(*) AS n FROM lines l "
+                f"JOIN ({flawed} WHERE order_nulls > 0) USING (order_id) GROUP BY ALL UNION ALL "
+                f"SELECT {counted}, NULL, count(*) FROM lines l ANTI JOIN placed USING (order_id) "
+                "GROUP BY ALL"
+            )
+        self.database.run(f"CREATE TABLE apart AS {apart}", "counting order lines")
+        self.database.run(
+            "CREATE TABLE tally AS SELECT t.*, i.nulls AS item_nulls FROM ("
+            "SELECT product_id, line_nulls, order_nulls, n FROM apart UNION ALL "
+            "SELECT product_id, line_nulls, 0, sum(n) FROM (FROM every UNION ALL "
+            "SELECT product_id, line_nulls, -n FROM apart) GROUP BY ALL HAVING sum(n) > 0"
+            ") t LEFT JOIN item i USING (product_id)"
         )
         self.database.run(
             "CREATE VIEW joined AS FROM tally "
@@ -105,7 +115,7 @@ class Join:
         All threads write, so row groups may stand in another order the next time.
         """
         orders = "JOIN placed USING (order_id)" if self.has_orders else ""
-        narrow = narrow_types(self.database, "lines", LINE_COLUMNS)
+        narrow = narrow_types(self.database, "lines", PRIOR.columns)
         columns = [
             f"{name}::{narrow[name]} AS {name}" if name in narrow else name for name in self.columns
         ]
@@ -163,17 +173,20 @@ class Join:
             self.database.write("SELECT * FROM rejected", path, "rejected order lines")
 
 
-def narrow_types(database: Database, table: str, columns: Sequence[str]) -> dict[str, str]:
-    """The narrowest type for each column of numbers that holds all of its values exactly."""
+def narrow_types(database: Database, table: str, columns: Mapping[str, str]) -> dict[str, str]:
+    """The narrowest type for each column of numbers (by type) that holds all values exactly."""
     looks = ", ".join(
-        f"min({column}), max({column}), bool_and({column} = trunc({column}))" for column in columns
+        f"min({column}), max({column}), "
+        + (f"bool_and({column} = trunc({column}))" if kind == "FLOAT" else "true")
+        for column, kind in columns.items()
     )
     [found] = database.run(f"SELECT {looks} FROM {table}")
     types = {}
     for index, column in enumerate(columns):
         low, high, whole = found[3 * index : 3 * index + 3]
-        fitting = (name for name, limit in _INTEGERS.items() if -limit <= low and high < limit)
-        types[column] = "FLOAT" if whole is False else next(fitting) if whole else "TINYINT"
+        fitting = (kind for kind, limit in _INTEGERS.items() if -limit <= low and high < limit)
+        empty = low is None
+        types[column] = "TINYINT" if empty else next(fitting) if whole else "FLOAT"
     return types
 
 

@@ -128,6 +128,30 @@ def test_one_column_cannot_be_two_things(tmp_path: Path) -> None:
         run(tmp_path / "in", tmp_path / "out", DataConfig(columns=columns))
 
 
+def test_numbers_take_the_narrowest_type_that_holds_them(tmp_path: Path) -> None:
+    content = tables()
+    content["orders"][2][6] = "7.5"
+    content["orders"][3][3] = 300
+    content["order_products__prior"] += [[11, 2**40, 4, 1]]
+    content["products"] += [[2**40, "By its GTIN", 1, 4]]
+    run(write_csvs(tmp_path / "in", content), tmp_path / "out")
+    lines = read(tmp_path / "out", "order_lines")
+    found = {name: str(kind) for name, kind in lines.dtypes.items() if kind != "object"}
+    assert found == {
+        "order_id": "int8",
+        "product_id": "int64",
+        "add_to_cart_order": "int8",
+        "reordered": "int8",
+        "user_id": "int8",
+        "order_number": "int16",
+        "order_dow": "int8",
+        "order_hour_of_day": "int8",
+        "days_since_prior_order": "float32",
+    }
+    assert lines["days_since_prior_order"].tolist() == [7.5, 7.5, 7.5, 7.5, 30, 30]
+    assert lines["product_id"].max() == 2**40
+
+
 ODD_NAMES = [
     r"Easy Grab 9\"x13\" Oblong Glass Bakeware",
     r"\"Constant Comment\" Decaffeinated Black Tea Blend",
@@ -337,6 +361,11 @@ FAULTS = {
         _replace("products", b"Whole Milk", b"Cr\xe8me"),
         TableError,
         "products.csv: byte 0xe8 at byte offset 73 is not UTF-8",
+    ),
+    "a byte of Latin-1 among numbers": (
+        _replace("order_products__prior", b"11,3,3", b"11,\xb3,3"),
+        TableError,
+        "order_products__prior.csv: byte 0xb3 at byte offset 87 is not UTF-8",
     ),
     "UTF-16": (
         lambda folder: (folder / "aisles.csv").write_text("aisle_id,aisle\n", encoding="utf-16"),
