@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,11 @@ from grocer.config import PromptConfig
 from grocer.prompts import template
 from grocer.tiny import tiny_base
 from tests.tinies import LABELS, NAMES, SHAPE
+
+
+def pytest_configure() -> None:
+    """Hear SIGINT, in the tests' children too: a shell's background job starts with it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
