@@ -47,8 +47,8 @@ def pandas_join(source: Path, out: Path) -> None:
 
 def ingest(source: Path, out: Path) -> None:
     """Grocer's step, with its settings as they come."""
-    from grocer.config import DataConfig
     from grocer.ingest import ingest
+    from grocer.settings import DataConfig
     from grocer.step import step
 
     with step("ingest", out / "tables") as part:

@@ -23,10 +23,10 @@ from typing import Any
 import torch
 
 from grocer import models
-from grocer.config import PromptConfig
 from grocer.encoding import Encoder
 from grocer.prompts import template
 from grocer.scoring import Scorer
+from grocer.settings import PromptConfig
 from grocer.tiny import make_tokenizer
 
 CATALOGUE = Path(__file__).parent.parent / "examples" / "catalogue"

@@ -26,12 +26,13 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 import torch  # noqa: E402
 
 from grocer import models  # noqa: E402
-from grocer.config import PromptConfig, RunConfig  # noqa: E402
+from grocer.config import RunConfig  # noqa: E402
 from grocer.console import say  # noqa: E402
 from grocer.encoding import Encoder  # noqa: E402
 from grocer.hardware import hardware  # noqa: E402
 from grocer.prompts import template  # noqa: E402
 from grocer.recipes import recipe  # noqa: E402
+from grocer.settings import PromptConfig  # noqa: E402
 from grocer.tiny import make_tokenizer  # noqa: E402
 
 CATALOGUE = Path(__file__).resolve().parent.parent / "examples" / "catalogue"

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from grocer import metrics
-from grocer.config import EvaluationConfig
+from grocer.settings import EvaluationConfig
 
 ROWS_FOR_TEST = 0.2
 """Share of purchase rows that the study's way of splitting puts aside."""

@@ -12,8 +12,8 @@ from typing import Any
 import duckdb
 
 from grocer import console
-from grocer.config import DataConfig
 from grocer.errors import GrocerError, OutputError, SourceError, TableError
+from grocer.settings import DataConfig
 
 PROGRESS_SECONDS = 5.0
 # Row groups of a million rows hold each name's text once. Numbers go without dictionaries: as

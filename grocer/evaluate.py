@@ -11,9 +11,10 @@ import pandas as pd
 
 from grocer import answers, baselines, metrics, report, slices
 from grocer.answers import SIDES, Answers, Scored
-from grocer.config import EvaluationConfig, RunConfig
+from grocer.config import RunConfig
 from grocer.console import say
 from grocer.files import tree_digest, tree_digests, write_json
+from grocer.settings import EvaluationConfig
 from grocer.step import digest_of
 
 RANKED = 3

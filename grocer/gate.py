@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from grocer.config import GatePolicy
 from grocer.errors import BundleError
+from grocer.settings import GatePolicy
 from grocer.soundness import (
     Evaluation,
     UnmeasuredError,

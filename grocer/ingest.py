@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from grocer import console
-from grocer.config import DataConfig
 from grocer.database import Database
 from grocer.errors import TableError
 from grocer.files import write_json
@@ -16,6 +15,7 @@ from grocer.join import WHOLE, Join
 from grocer.reading import check_text, select
 from grocer.repeats import repeats
 from grocer.schema import AISLES, DEPARTMENTS, LINES, ORDERS, PRODUCTS, TABLES, check_shape
+from grocer.settings import DataConfig
 from grocer.shop import stage_catalogue
 from grocer.source import CATALOGUE, open_source
 

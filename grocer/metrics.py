@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grocer.config import EvaluationConfig
+from grocer.settings import EvaluationConfig
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

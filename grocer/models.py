@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from grocer import remote
-from grocer.config import BaseConfig
 from grocer.errors import ModelError
 from grocer.files import file_digest, json_digest, read_json, whole_directory
+from grocer.settings import BaseConfig
 
 if TYPE_CHECKING:
     from peft import PeftModel

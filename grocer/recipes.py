@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
-from grocer.config import (
+from grocer.config import RunConfig
+from grocer.errors import ConfigError
+from grocer.settings import (
     BaseConfig,
     ClusterConfig,
     EvaluationConfig,
     GatePolicy,
     LoraSettings,
-    RunConfig,
     TrainConfig,
 )
-from grocer.errors import ConfigError
 
 
 def llama2_7b_t4() -> RunConfig:

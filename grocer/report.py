@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from grocer.config import GatePolicy
 from grocer.page import INK, new_plot, render, svg
+from grocer.settings import GatePolicy
 
 # Two hues that colour-blind eyes tell apart and that stand out on white and on black.
 MODEL, OTHER = "#2f87d6", "#d4731c"

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from grocer import hardware, models
 from grocer.calibration import apply_temperature
-from grocer.config import BaseConfig
 from grocer.encoding import Encoder
 from grocer.errors import ModelError
 from grocer.files import read_json
 from grocer.packing import Pack, additive, batches, pack, visible
 from grocer.prompts import Template
+from grocer.settings import BaseConfig
 
 Progress = Callable[[int, int], None]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from grocer.config import ColumnMapping
 from grocer.database import Database, identifier
 from grocer.errors import ConfigError
 from grocer.reading import select
+from grocer.settings import ColumnMapping
 
 _TYPES = {
     "product_id": "BIGINT",

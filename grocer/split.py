@@ -25,9 +25,9 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from grocer.config import SplitConfig
 from grocer.errors import CatalogueError
 from grocer.files import json_digest
+from grocer.settings import SplitConfig
 
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = get_args(Side)

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from grocer.config import TinyConfig
 from grocer.console import Ticker, say
 from grocer.encoding import Encoder
 from grocer.files import json_digest, whole_directory
 from grocer.models import cache_directory
 from grocer.packing import IGNORED, additive, pack, visible
 from grocer.prompts import Template
+from grocer.settings import TinyConfig
 
 TINY = "tiny"
 """The `base.source` that asks for it."""

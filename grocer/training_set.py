@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from grocer.config import TrainConfig
 from grocer.encoding import Encoder
 from grocer.errors import ConfigError
 from grocer.packing import IGNORED
+from grocer.settings import TrainConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset

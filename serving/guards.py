@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from grocer.config import ServingConfig
+from grocer.settings import ServingConfig
 from serving import tracing
 from serving.metrics import Metrics
 from serving.refusal import Refusal

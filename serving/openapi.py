@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from grocer.config import ServingConfig
+from grocer.settings import ServingConfig
 from serving.protocol import INPUT, OUTPUTS
 
 Schema = dict[str, Any]

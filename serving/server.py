@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from grocer.bundle import Bundle, load_bundle
-from grocer.config import ServingConfig
 from grocer.cores import cores
 from grocer.errors import GrocerError
+from grocer.settings import ServingConfig
 from serving import logs
 
 

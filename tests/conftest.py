@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from grocer.config import PromptConfig
 from grocer.prompts import template
+from grocer.settings import PromptConfig
 from grocer.tiny import tiny_base
 from tests.tinies import LABELS, NAMES, SHAPE
 

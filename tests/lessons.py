@@ -9,10 +9,11 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from grocer.config import PromptConfig, RunConfig
+from grocer.config import RunConfig
 from grocer.files import write_json
 from grocer.prompts import template
 from grocer.recipes import recipe
+from grocer.settings import PromptConfig
 from tests.tinies import LABELS, NAMES
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from grocer import models
-from grocer.config import PromptConfig, TinyConfig
 from grocer.encoding import Encoder
 from grocer.prompts import Template, template
 from grocer.scoring import Scorer
+from grocer.settings import PromptConfig, TinyConfig
 
 NAMES = [
     f"{style} {noun}"

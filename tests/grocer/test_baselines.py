@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from grocer import baselines
-from grocer.config import EvaluationConfig
+from grocer.settings import EvaluationConfig
 from tests.answering import products
 
 

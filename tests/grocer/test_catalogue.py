@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grocer.catalogue import normalise, read_catalogue
-from grocer.config import CatalogueConfig, RunConfig, ValidationConfig
+from grocer.config import RunConfig
 from grocer.errors import CatalogueError
+from grocer.settings import CatalogueConfig, ValidationConfig
 
 
 def config(label="department", unlabelled=("missing",), min_products=1):

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 
 from grocer import answers
-from grocer.config import EvaluationConfig, RunConfig
+from grocer.config import RunConfig
 from grocer.errors import CatalogueError, ModelError
 from grocer.evaluate import evaluate
 from grocer.files import tree_digest, tree_digests
 from grocer.gate import decide
 from grocer.recipes import tiny
+from grocer.settings import EvaluationConfig
 from tests.answering import LABELS, KnowsNouns, products, write_splits
 from tests.artifacts import write_model
 

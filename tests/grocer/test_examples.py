@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from grocer import examples
-from grocer.config import CatalogueConfig, PromptConfig, RunConfig
+from grocer.config import RunConfig
 from grocer.errors import CatalogueError
+from grocer.settings import CatalogueConfig, PromptConfig
 
 COLUMNS = [
     "product_id", "product_name", "normalised_name", "department", "purchases", "prompt",

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from grocer.config import GatePolicy
 from grocer.errors import BundleError
 from grocer.gate import check_digests, decide
+from grocer.settings import GatePolicy
 
 LABELS = ["bulk", "dairy", "pets"]
 MATRIX = [[90, 5, 5], [4, 92, 4], [6, 4, 90]]  # 272 of 300 right

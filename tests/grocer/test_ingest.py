@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grocer import step
-from grocer.config import ColumnMapping, DataConfig
 from grocer.errors import ConfigError, GrocerError, OutputError, SourceError, TableError
 from grocer.files import tree_digests
 from grocer.ingest import ingest
+from grocer.settings import ColumnMapping, DataConfig
 from tests.csvs import LINES_HEADER, Table, tables, write_csvs
 
 CONFIG = DataConfig(threads=1)
@@ -464,7 +464,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from grocer.config import DataConfig
+from grocer.settings import DataConfig
 from grocer.database import Database
 from grocer.ingest import ingest
 from grocer.step import step

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
 
 from grocer import metrics
-from grocer.config import EvaluationConfig
+from grocer.settings import EvaluationConfig
 
 SETTINGS = EvaluationConfig(bootstrap=200)
 

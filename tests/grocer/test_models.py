@@ -17,9 +17,10 @@ from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
 from grocer import models
-from grocer.config import BaseConfig, RunConfig
+from grocer.config import RunConfig
 from grocer.errors import ConfigError, ModelError
 from grocer.recipes import recipe
+from grocer.settings import BaseConfig
 from tests.tinies import random_adapter
 
 

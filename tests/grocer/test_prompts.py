@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grocer.config import PromptConfig
 from grocer.errors import ConfigError
 from grocer.prompts import Template, clean, fill, template
+from grocer.settings import PromptConfig
 
 LABELS = ["bakery", "dairy eggs"]
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from grocer import repeats
-from grocer.config import DataConfig
 from grocer.database import Database
+from grocer.settings import DataConfig
 
 KEY = st.none() | st.integers(-5, 30) | st.just(2**62)
 

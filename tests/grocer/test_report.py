@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from grocer import answers, report
-from grocer.config import GatePolicy
 from grocer.evaluate import evaluate
 from grocer.recipes import tiny
+from grocer.settings import GatePolicy
 from tests.answering import KnowsNouns, write_splits
 from tests.artifacts import write_model
 

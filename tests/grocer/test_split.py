@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from grocer import split
 from grocer.catalogue import normalise
-from grocer.config import SplitConfig
 from grocer.errors import CatalogueError
+from grocer.settings import SplitConfig
 
 NAMES = st.text(min_size=1, max_size=20).map(normalise).filter(bool)
 SHARES = st.floats(0.01, 0.4)

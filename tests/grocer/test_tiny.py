@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grocer import models
-from grocer.config import PromptConfig
 from grocer.prompts import template
+from grocer.settings import PromptConfig
 from grocer.tiny import make_tokenizer, tiny_base
 from tests.tinies import LABELS, NAMES, SHAPE
 

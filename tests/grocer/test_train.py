@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from grocer import train
-from grocer.config import PromptConfig
 from grocer.errors import ConfigError, ModelError, TrainingError
 from grocer.models import copy_base
 from grocer.prompts import template
 from grocer.scoring import Scorer
+from grocer.settings import PromptConfig
 from grocer.step import step
 from grocer.tiny import make_tokenizer
 from tests.lessons import difference, lesson, moved, splits

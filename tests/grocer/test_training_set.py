@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from grocer import models
-from grocer.config import TrainConfig
 from grocer.encoding import Encoder
 from grocer.errors import ConfigError
 from grocer.packing import IGNORED
+from grocer.settings import TrainConfig
 from grocer.training_set import training_set
 from tests.lessons import products
 from tests.tinies import encoder

@@ -16,10 +16,11 @@ import pandas as pd
 import pytest
 
 from grocer import subjects
-from grocer.config import DataConfig, RunConfig
+from grocer.config import RunConfig
 from grocer.errors import ExpectationError
 from grocer.ingest import ingest
 from grocer.recipes import recipe
+from grocer.settings import DataConfig
 from grocer.step import step
 from grocer.validate import QUARANTINE_ROWS, Report, validate
 from tests.csvs import Table, tables, write_csvs

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from components.images import Images
-from grocer.config import ClusterConfig
 from grocer.recipes import RECIPES, recipe
+from grocer.settings import ClusterConfig
 from pipelines.dag import compiled
 
 GOLDEN = Path(__file__).parent / "golden" / "llama2-7b-t4.yaml"
