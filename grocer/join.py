@@ -60,12 +60,17 @@ class Join:
         lines = ("order_id", "product_id", *ITEM_COLUMNS, "add_to_cart_order", "reordered")
         return (*lines, *ORDER_COLUMNS) if self.has_orders else lines
 
-    def tally(self) -> None:
+    def tally(self, written: int, dropped: bool) -> None:
         """Make the table `tally`: lines (`n`) by product and by which columns are null.
 
         A mask has one bit a column; it is null itself where no product or order is joined. Most
         lines have an order without nulls, so only the others are joined to orders to be counted,
-        which is a third faster; the rest is what remains of all.
+        which is a third faster; the rest is what remains of all. Lines without an order are
+        looked for only where the numbers say that there are some.
+
+        Args:
+            written: lines that `write` wrote.
+            dropped: whether it left out those with a null.
         """
         counted = f"product_id, {_mask(LINE_COLUMNS, 'l.')} AS line_nulls"
         self.database.run(
@@ -77,11 +82,15 @@ class Join:
             flawed = f"SELECT order_id, {_mask(ORDER_COLUMNS)} AS order_nulls FROM placed"
             apart = (
                 f"SELECT {counted}, order_nulls, count(*) AS n FROM lines l "
-                f"JOIN ({flawed} WHERE order_nulls > 0) USING (order_id) GROUP BY ALL UNION ALL "
-                f"SELECT {counted}, NULL, count(*) FROM lines l ANTI JOIN placed USING (order_id) "
-                "GROUP BY ALL"
+                f"JOIN ({flawed} WHERE order_nulls > 0) USING (order_id) GROUP BY ALL"
             )
         self.database.run(f"CREATE TABLE apart AS {apart}", "counting order lines")
+        if self.has_orders and not self._all_joined(written, dropped):
+            self.database.run(
+                f"INSERT INTO apart SELECT {counted}, NULL, count(*) FROM lines l "
+                "ANTI JOIN placed USING (order_id) GROUP BY ALL",
+                "counting order lines",
+            )
         self.database.run(
             "CREATE TABLE tally AS SELECT t.*, i.nulls AS item_nulls FROM ("
             "SELECT product_id, line_nulls, order_nulls, n FROM apart UNION ALL "
@@ -93,6 +102,12 @@ class Join:
             "CREATE VIEW joined AS FROM tally "
             "WHERE item_nulls IS NOT NULL AND order_nulls IS NOT NULL"
         )
+
+    def _all_joined(self, written: int, dropped: bool) -> bool:
+        """Whether each line was written, or left out for a null of an order that there is."""
+        total = "SELECT coalesce(sum(n), 0) FROM {}"
+        left_out = self.database.number(total.format("apart")) if dropped else 0
+        return written + left_out == self.database.number(total.format("every"))
 
     def nulls(self) -> dict[str, int]:
         """Joined lines with a null, by column."""
@@ -109,8 +124,8 @@ class Join:
         )
         return dict(zip(self.columns, row[0], strict=True))
 
-    def write(self, path: Path, drop_rows_with_null: bool) -> None:
-        """Write the joined lines, with or without those that have a null.
+    def write(self, path: Path, drop_rows_with_null: bool) -> int:
+        """Write the joined lines, with or without those that have a null; how many it wrote.
 
         All threads write, so row groups may stand in another order the next time.
         """
@@ -121,7 +136,7 @@ class Join:
         ]
         whole = " AND ".join(f"{column} IS NOT NULL" for column in self.columns)
         where = f"WHERE {whole}" if drop_rows_with_null else ""
-        self.database.write(
+        return self.database.write(
             f"SELECT {', '.join(columns)} FROM lines JOIN item USING (product_id) {orders} {where}",
             path,
             "joining order lines",
