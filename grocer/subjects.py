@@ -59,7 +59,8 @@ def _order_lines(path: Path) -> Subject:
     """The joined lines: only the columns that are checked, a million rows at a time."""
     # Without orders.csv there is no such column, and pyarrow wants to know each that is named.
     texts = {"eval_set"} & set(pq.read_schema(path).names)
-    file = pq.ParquetFile(path, read_dictionary=sorted(texts))
+    # A buffer ahead of what is read would grow with the file.
+    file = pq.ParquetFile(path, read_dictionary=sorted(texts), pre_buffer=False)
     checks = expectations.order_lines(with_orders="user_id" in file.schema_arrow.names)
     columns = list(dict.fromkeys(check.column for check in checks))
 

@@ -13,34 +13,26 @@ from typing import Any
 
 from opentelemetry import propagate, trace
 
-from grocer.errors import ConfigError
-
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+# Not the process's provider: FastAPI would take that one to trace each probe and each of its steps.
+_provider: trace.TracerProvider | None = None
 
 
 def configure() -> None:
-    """Send spans to the endpoint that the environment names, if it names one.
-
-    Raises:
-        ConfigError: it does, but OpenTelemetry's SDK is not installed.
-    """
-    named = [name for name in _ENDPOINTS if os.environ.get(name)]
-    if not named:
+    """Send spans to the endpoint that the environment names, if it names one."""
+    global _provider
+    if not any(os.environ.get(name) for name in _ENDPOINTS):
         return
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError as error:
-        raise ConfigError(
-            f"{named[0]} is set, but there is no SDK to send traces with; install "
-            "opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http, or unset it"
-        ) from error
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     service = os.environ.get("OTEL_SERVICE_NAME", "grocer")
-    provider = TracerProvider(resource=Resource.create({"service.name": service}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(provider)
+    made = TracerProvider(resource=Resource.create({"service.name": service}))
+    made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    _provider = made
 
 
 @contextmanager
@@ -48,11 +40,10 @@ def span(
     name: str, attributes: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> Iterator[trace.Span]:
     """A span around the block; with `headers`, a server's, below the caller's span."""
-    provider = trace.get_tracer_provider()
-    if isinstance(provider, trace.ProxyTracerProvider):
+    if _provider is None:
         yield trace.INVALID_SPAN
         return
-    tracer = provider.get_tracer("grocer")
+    tracer = _provider.get_tracer("grocer")
     caller = None if headers is None else propagate.extract(headers)
     kind = trace.SpanKind.INTERNAL if headers is None else trace.SpanKind.SERVER
     # A refusal is an answer: only its status belongs into the span.

@@ -240,6 +240,22 @@ def test_mlflow_without_its_package_is_said(
     assert "the package mlflow is not installed" in capsys.readouterr().out
 
 
+def test_a_run_is_logged_to_mlflow_where_it_is_named(
+    source: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "departments")
+    run(source, base, tmp_path / "model", "train.max_steps=2", "train.logging_steps=1")
+    client = mlflow.MlflowClient((tmp_path / "runs").as_uri())
+    experiment = client.get_experiment_by_name("departments")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert len(client.get_metric_history(found.info.run_id, "loss")) == 2
+    assert found.data.params["learning_rate"]
+
+
 def test_a_tokenizer_of_another_model_is_refused(
     source: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,11 +8,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import pytest
@@ -72,10 +73,12 @@ def _serve(
     settings: Sequence[str],
     more: Sequence[str],
     hold: Path | None,
+    environment: Mapping[str, str],
 ) -> None:
     """In the forked process: what `python -m serving` does, with the toy scorer."""
     from tests.serving import stub
 
+    os.environ.update(environment)
     file = os.open(log, os.O_WRONLY | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -102,14 +105,18 @@ def stub_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def start_any(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Start a predictor: `start_any(bundle, "key=value", …, more=[words], hold=file)`.
 
-    It loads once `hold` exists, if that is given.
+    It loads once `hold` exists, if that is given; `environment` is added to its own.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["serving.lifecycle", "tests.serving.stub"])
     started: list[BaseProcess] = []
 
     def start(
-        bundle: Bundle, *settings: str, more: Sequence[str] = (), hold: Path | None = None
+        bundle: Bundle,
+        *settings: str,
+        more: Sequence[str] = (),
+        hold: Path | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> Running:
         port, log = free_port(), tmp_path_factory.mktemp("log") / "log"
         given = (
@@ -119,6 +126,7 @@ def start_any(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
             ("drain_seconds=0", "queue_seconds=60", *settings),
             more,
             hold,
+            dict(environment),
         )
         process = context.Process(target=_serve, args=given)
         process.start()
