@@ -12,19 +12,18 @@ def deploy(
     evaluation: dsl.Input[dsl.Artifact],
     decision: dsl.Input[dsl.Artifact],
     config: str,
-    target: str,
     bundle: dsl.Output[dsl.Model],
     answers: dsl.Output[dsl.Artifact],
 ):
-    """Write the bundle under its digest and see it answer at `target`.
+    """Write the bundle under its digest and see it answer.
 
-    `local` starts the predictor beside this step, on loopback, and asks it over HTTP.
+    Where `deploy.store` is set, KServe rolls it out from there; else the predictor is started
+    beside this step, on loopback, and asked over HTTP.
     """
     from pathlib import Path
 
     from grocer.bundle import write_bundle
     from grocer.config import RunConfig
-    from grocer.errors import DeployError
     from grocer.examples import most_purchased
     from grocer.files import write_json
     from grocer.step import step
@@ -38,8 +37,12 @@ def deploy(
         "decision": Path(decision.path),
     }
     with step("deploy", Path(answers.path), inputs) as out:
-        if target != "local":
-            raise DeployError(f"target {target!r}: there is only 'local'")
         made = write_bundle(**inputs, config=run, root=Path(bundle.path))
         names = run.serving.smoke_names or most_purchased(inputs["splits"])
-        write_json(out / "answers.json", ask(made.path, names))
+        if run.deploy.store is None:
+            answered = ask(made.path, names)
+        else:
+            from serving.deploy import deploy
+
+            answered = deploy(made, run.deploy, names)
+        write_json(out / "answers.json", answered)

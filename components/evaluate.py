@@ -18,21 +18,24 @@ def evaluate(
 ):
     """Measure the adapter; metrics and confusion matrix are those of the test products.
 
-    `champion` is the directory of the bundle now served, scored on the same products; empty:
-    there is none.
+    `champion` is the bundle now served, by its directory or its address in a store, scored on the
+    same products; empty: there is none.
     """
     import shutil
+    import tempfile
     from pathlib import Path
 
-    from grocer import evaluate
+    from grocer import evaluate, store
     from grocer.config import RunConfig
     from grocer.step import step
 
     adapter, source, target = Path(model.path), Path(splits.path), Path(evaluation.path)
-    with step("evaluate", target, {"model": adapter, "splits": source}) as out:
-        measured = evaluate.evaluate(
-            adapter, source, RunConfig.from_json(config), out, Path(champion) if champion else None
-        )
+    inputs = {"model": adapter, "splits": source}
+    with step("evaluate", target, inputs) as out, tempfile.TemporaryDirectory() as fetched:
+        served = Path(champion) if champion else None
+        if "://" in champion:
+            served = store.fetch(champion, Path(fetched)).path
+        measured = evaluate.evaluate(adapter, source, RunConfig.from_json(config), out, served)
     shutil.copyfile(target / "report.html", page.path)
     for name, value in measured["metrics"]["test"].items():
         metrics.log_metric(name, float(value))

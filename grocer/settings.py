@@ -317,6 +317,9 @@ class DeployConfig(Section):
     """The ServingRuntime that it is to use."""
     canary: Annotated[int, Field(ge=0, lt=100)] = 0
     """Percent of requests that a new bundle gets beside the former one; 0: it takes its place."""
+    address: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """Where the new predictor is asked, for whoever is not in the cluster, as by `kubectl
+    port-forward`; None: at its Service."""
     timeout_seconds: Annotated[float, Field(gt=0.0)] = 900.0
     """How long a rollout may take, from the first pod to the last, before it is undone."""
 

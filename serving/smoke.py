@@ -18,9 +18,10 @@ from typing import IO, Any
 from grocer.errors import DeployError
 
 _MODEL = "grocer"
+Answer = dict[str, Any]
 
 
-def ask(bundle: Path, names: Sequence[str], *, seconds: float = 180.0) -> list[dict[str, Any]]:
+def ask(bundle: Path, names: Sequence[str], *, seconds: float = 180.0) -> list[Answer]:
     """V1's predictions for `names`, each with its `product_name`, from a predictor of its own.
 
     Args:
@@ -32,14 +33,33 @@ def ask(bundle: Path, names: Sequence[str], *, seconds: float = 180.0) -> list[d
         DeployError: it ended early, did not become ready, serves another bundle, or refused.
     """
     with running(bundle, seconds=seconds) as url:
-        body = json.dumps({"instances": list(names)}).encode()
+        return ask_at(url, names, bundle.resolve().name, seconds=0)
+
+
+def ask_at(url: str, names: Sequence[str], digest: str, *, seconds: float) -> list[Answer]:
+    """The same of a predictor at `url`, which must serve the bundle of that digest.
+
+    For up to `seconds` it may still be a former predictor that answers, or none.
+
+    Raises:
+        DeployError: it serves another bundle, refused, or can't be reached.
+    """
+    until = time.monotonic() + seconds
+    body = json.dumps({"instances": list(names)}).encode()
+    while True:
         try:
             answer, headers = _request(f"{url}/v1/models/{_MODEL}:predict", body)
+            served = headers.get("x-model-digest")
+            if served == digest:
+                break
+            wrong = f"the predictor at {url} serves {served}, not {digest}"
         except urllib.error.HTTPError as error:
-            raise DeployError(f"the predictor refused: {error.read(500).decode()}") from error
-    served = headers.get("x-model-digest")
-    if served != bundle.resolve().name:
-        raise DeployError(f"the predictor serves {served}, not {bundle.resolve().name}")
+            wrong = f"the predictor at {url} refused: {error.read(500).decode(errors='replace')}"
+        except OSError as error:
+            wrong = f"no predictor answers at {url}: {error}"
+        if time.monotonic() >= until:
+            raise DeployError(wrong)
+        time.sleep(0.5)
     predictions: list[dict[str, Any]] = answer["predictions"]
     return [{"product_name": n, **p} for n, p in zip(names, predictions, strict=True)]
 

@@ -1,0 +1,142 @@
+"""Waits for a predictor's Deployment to serve a bundle, and says why it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from grocer.console import say
+from grocer.errors import DeployError
+from serving.cluster import Cluster
+from serving.inference_service import DIGEST, Served
+
+CONTAINER = "kserve-container"
+_INITIALIZER = "storage-initializer"
+_LABEL = "serving.kserve.io/inferenceservice"
+# A container that can't begin: none of these mends itself while the manifests stay as they are.
+_NEVER_BEGINS = {
+    "ImagePullBackOff": "its image can't be pulled",
+    "InvalidImageName": "its image has no valid name",
+    "ErrImageNeverPull": "its image is not on the node",
+    "CreateContainerConfigError": "its container can't be configured",
+    "CreateContainerError": "its container can't be made",
+    "RunContainerError": "its container can't be run",
+}
+_RESTARTS = 2  # of one container, after which another try is not waited for
+_Object = Mapping[str, Any]
+
+
+def wait(cluster: Cluster, service: str, bundle: Served, seconds: float) -> None:
+    """Return once every pod of the predictor serves `bundle`, and no former one is left.
+
+    Raises:
+        DeployError: it can't come up, or does not within `seconds`; the message has the pod's
+            reason and the container's last words.
+    """
+    name = bundle.deployment(service)
+    told = ""
+    for _ in cluster.changes(f"{_LABEL}={service}", seconds):
+        deployment = cluster.deployment(name)
+        if deployment is not None and serves(deployment, bundle.digest):
+            return
+        pods = [
+            pod for pod in cluster.pods(f"{_LABEL}={service}") if _digest_of(pod) == bundle.digest
+        ]
+        if reason := fault(cluster, pods) or _refused(deployment, bundle.digest):
+            raise DeployError(f"{name}: {reason}")
+        if (now := progress(deployment, pods, bundle.digest)) != told:
+            say("deploy", f"{name}: {now}")
+            told = now
+    raise DeployError(f"{name}: not rolled out after {seconds:g} s: {told}")
+
+
+def serves(deployment: _Object, digest: str) -> bool:
+    """Whether all of a Deployment's pods are available, of its present template, and of `digest`.
+
+    KServe's own condition Ready stays true through a rollout, so it says nothing here.
+    """
+    spec, status = deployment["spec"], deployment.get("status") or {}
+    wanted = spec.get("replicas", 1)
+    return (
+        _digest_of(spec["template"]) == digest
+        and status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
+        and wanted > 0
+        and status.get("updatedReplicas", 0) == wanted
+        and status.get("availableReplicas", 0) >= wanted
+        and status.get("replicas", 0) == wanted
+    )
+
+
+def fault(cluster: Cluster, pods: Sequence[_Object]) -> str:
+    """Why one of the pods will not come up, with its last words; empty where none is lost yet."""
+    for pod in pods:
+        status = pod.get("status") or {}
+        for kind in ("initContainerStatuses", "containerStatuses"):
+            for container in status.get(kind) or []:
+                if reason := _container_fault(container):
+                    name, pod_name = container["name"], pod["metadata"]["name"]
+                    words = cluster.last_words(pod_name, name)
+                    return f"pod {pod_name}: {reason}" + (f": {words}" if words else "")
+        if status.get("reason") == "Evicted":
+            return f"pod {pod['metadata']['name']} was evicted: {status.get('message', '')}"
+    return ""
+
+
+def _container_fault(container: _Object) -> str:
+    """What keeps a container from running, or empty."""
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    if waiting.get("reason") in _NEVER_BEGINS:
+        return f"{_NEVER_BEGINS[waiting['reason']]} ({waiting.get('message', waiting['reason'])})"
+    ended = (container.get("lastState") or {}).get("terminated") or (
+        container.get("state") or {}
+    ).get("terminated")
+    if not ended or not ended.get("exitCode"):
+        return ""
+    if ended.get("reason") == "OOMKilled":
+        return f"{container['name']} was killed for want of memory (OOMKilled); raise its limit"
+    if container["name"] == CONTAINER and ended["exitCode"] == 2:
+        return "the predictor refused its bundle or its settings"
+    if container.get("restartCount", 0) < _RESTARTS:
+        return ""
+    if container["name"] == _INITIALIZER:
+        return "the bundle can't be fetched from the store"
+    return f"{container['name']} ends again and again, with exit code {ended['exitCode']}"
+
+
+def _refused(deployment: _Object | None, digest: str) -> str:
+    """Why no pods can be made (a quota, an admission policy), if that is so."""
+    if deployment is None or _digest_of(deployment["spec"]["template"]) != digest:
+        return ""
+    for condition in (deployment.get("status") or {}).get("conditions") or []:
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            return f"pods are refused: {condition.get('message', '')}"
+    return ""
+
+
+def progress(deployment: _Object | None, pods: Sequence[_Object], digest: str) -> str:
+    """What is still missing, in words."""
+    if deployment is None or _digest_of(deployment["spec"]["template"]) != digest:
+        return "waiting for KServe's controller to take up the bundle"
+    for pod in pods:
+        status = pod.get("status") or {}
+        for condition in status.get("conditions") or []:
+            if condition["type"] == "PodScheduled" and condition["status"] == "False":
+                return f"no node takes the pod: {condition.get('message', '')}"
+        if any(
+            c.get("state", {}).get("running") for c in status.get("initContainerStatuses") or []
+        ):
+            return "fetching the bundle"
+    status = deployment.get("status") or {}
+    wanted = deployment["spec"].get("replicas", 1)
+    ready = status.get("availableReplicas", 0) if status.get("updatedReplicas") else 0
+    former = max(0, status.get("replicas", 0) - status.get("updatedReplicas", 0))
+    return f"{min(ready, wanted)} of {wanted} pods ready" + (f", {former} former" * bool(former))
+
+
+def _digest_of(pod: _Object) -> str:
+    """The digest that a pod, or a template of one, is to serve."""
+    for container in pod["spec"]["containers"]:
+        for entry in container.get("env") or []:
+            if entry["name"] == DIGEST:
+                return str(entry.get("value", ""))
+    return ""
