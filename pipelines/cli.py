@@ -159,7 +159,6 @@ Namespace = Annotated[
 Token = Annotated[
     str, typer.Option(metavar="NAME", help="Environment variable of a bearer token, if needed")
 ]
-Target = Annotated[str, typer.Option(metavar="NAME", help="Where deploy serves")]
 Account = Annotated[
     str | None, typer.Option(metavar="NAME", help="Kubernetes service account of the steps")
 ]
@@ -173,7 +172,6 @@ def submit(
     host: Host = None,
     namespace: Namespace = None,
     token_env: Token = "KF_PIPELINES_TOKEN",
-    target: Target = "local",
     service_account: Account = None,
     follow: Annotated[bool, typer.Option(help="Show its steps until it ends")] = True,
 ) -> None:
@@ -185,7 +183,7 @@ def submit(
     from pipelines.submit import submit as submit_job
 
     config = recipe(from_recipe).with_settings(settings or [])
-    job = Job(data=data, config=config, target=target, service_account=service_account)
+    job = Job(data=data, config=config, service_account=service_account)
     server = Server(host=host, namespace=namespace, token_env=token_env)
     submitted = submit_job(server, job)
     typer.echo(submitted.page)
@@ -213,7 +211,6 @@ def schedule(
     host: Host = None,
     namespace: Namespace = None,
     token_env: Token = "KF_PIPELINES_TOKEN",
-    target: Target = "local",
     service_account: Account = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Take the place of the schedule of that name")
@@ -224,7 +221,7 @@ def schedule(
     from pipelines.submit import schedule as schedule_job
 
     config = recipe(from_recipe).with_settings(settings or [])
-    job = Job(data=data, config=config, target=target, service_account=service_account)
+    job = Job(data=data, config=config, service_account=service_account)
     server = Server(host=host, namespace=namespace, token_env=token_env)
     typer.echo(f"{name}: {schedule_job(server, job, name, cron, replace=replace)}")
 

@@ -61,7 +61,6 @@ def run(
         arguments = {
             "data": source,
             "config": config.to_json(),
-            "target": "local",
             "champion": str(champion or ""),
         }
         code, outcome = _execute(root, arguments, log, _environment(config))

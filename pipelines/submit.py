@@ -65,7 +65,6 @@ class Job:
 
     data: str
     config: RunConfig
-    target: str = "local"
     images: Images = IMAGES
     experiment: str = "grocer"
     service_account: str | None = None
@@ -80,7 +79,7 @@ class Job:
     @property
     def parameters(self) -> dict[str, str]:
         """The pipeline's parameters."""
-        return {"data": self.data, "config": self.config.to_json(), "target": self.target}
+        return {"data": self.data, "config": self.config.to_json()}
 
 
 @dataclass(frozen=True)

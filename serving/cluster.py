@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import urllib3
-from kubernetes import client, config, watch
+from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException
+from kubernetes.watch.watch import iter_resp_lines
 
 from grocer.errors import DeployError
 
@@ -29,7 +30,6 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self._api, self.namespace = api, namespace
-        self._core = client.CoreV1Api(api)
 
     @classmethod
     def connect(cls, namespace: str) -> Cluster:
@@ -94,7 +94,7 @@ class Cluster:
         while (left := until - time.monotonic()) > 0:
             try:
                 yield from self._watched(labels, min(left, _PATIENCE_SECONDS))
-            except (urllib3.exceptions.HTTPError, ApiException) as error:
+            except (urllib3.exceptions.HTTPError, ApiException, ValueError) as error:
                 if isinstance(error, ApiException) and error.status in (401, 403):
                     raise _refusal(error) from error
                 time.sleep(min(1.0, left))
@@ -102,15 +102,17 @@ class Cluster:
 
     def _watched(self, labels: str, seconds: float) -> Iterator[None]:
         whole = max(1, round(seconds))
-        stream = watch.Watch().stream(
-            self._core.list_namespaced_pod,
-            self.namespace,
-            label_selector=labels,
-            timeout_seconds=whole,
-            _request_timeout=whole + 5,
-        )
-        for _ in stream:
-            yield
+        query = [("labelSelector", labels), ("watch", "true"), ("timeoutSeconds", str(whole))]
+        path = f"/api/v1/namespaces/{self.namespace}/pods"
+        stream = self._call("GET", path, query, seconds=whole + 5, _preload_content=False)
+        try:
+            for line in iter_resp_lines(stream):
+                if json.loads(line)["type"] == "ERROR":  # the server has forgotten so far back
+                    return
+                yield
+        finally:
+            stream.close()
+            stream.release_conn()
 
     def last_words(self, pod: str, container: str) -> str:
         """The last line that a container of a pod said, in its former life if it began anew."""
@@ -134,27 +136,39 @@ class Cluster:
         method: str,
         path: str,
         body: Mapping[str, Any] | None = None,
-        query: list[tuple[str, str]] | None = None,
+        query: Sequence[tuple[str, str]] = (),
         kind: str = "object",
+    ) -> Any:
+        with self._explained():
+            return self._call(method, path, query, body=body, response_type=kind)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: Sequence[tuple[str, str]],
+        *,
+        body: Mapping[str, Any] | None = None,
+        seconds: float = 60.0,
+        **more: Any,
     ) -> Any:
         headers = {"Accept": "application/json, */*"}
         if body is not None:
             headers["Content-Type"] = "application/apply-patch+yaml"
-        with self._explained(path):
-            return self._api.call_api(
-                path,
-                method,
-                query_params=query or [],
-                header_params=headers,
-                body=body,
-                response_type=kind,
-                auth_settings=["BearerToken"],
-                _return_http_data_only=True,
-                _request_timeout=60,
-            )
+        return self._api.call_api(
+            path,
+            method,
+            query_params=list(query),
+            header_params=headers,
+            body=body,
+            auth_settings=["BearerToken"],
+            _return_http_data_only=True,
+            _request_timeout=seconds,
+            **more,
+        )
 
     @contextmanager
-    def _explained(self, path: str) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         try:
             yield
         except ApiException as error:
