@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
 from grocer import console, remote
-from grocer.errors import OutputError
 from grocer.files import json_digest, tree_digests
 
 _WHOLE = "whole.json"
@@ -42,7 +41,6 @@ class Checkpoints:
         self.run = json_digest(identity)[:16]
         self.address = f"{root.rstrip('/')}/{self.run}"
         protocol, _, path = root.rpartition("://")
-        self._faults = remote.faults() if protocol else (OSError,)
         if protocol:
             self._files = remote.file_system(protocol)
         else:
@@ -123,16 +121,8 @@ class Checkpoints:
     def _put_text(self, name: str, text: str) -> None:
         self._files.pipe_file(f"{self._path}/{name}", text.encode())
 
-    @contextmanager
-    def _reaching(self, action: str) -> Iterator[None]:
-        try:
-            yield
-        except self._faults as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise OutputError(
-                f"train.checkpoints: cannot {action} {self.address}: {reason}; see that it "
-                f"exists and that the credentials in the environment may {action} there"
-            ) from error
+    def _reaching(self, action: str) -> AbstractContextManager[None]:
+        return remote.reaching(self.address, action, "train.checkpoints")
 
 
 def _step(name: str) -> int:

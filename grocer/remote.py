@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from grocer import console
 from grocer.archive import TABLE_SUFFIXES
-from grocer.errors import SourceError
+from grocer.errors import OutputError, SourceError
 from grocer.schema import TABLES
 
 PROTOCOLS = ("s3", "gs", "https", "http")
@@ -139,6 +140,29 @@ class _Store:
                 console.say("ingest", f"{address}: {text}; trying again in {wait:g} s")
                 time.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
+
+
+@contextmanager
+def reaching(address: str, action: str, setting: str) -> Iterator[None]:
+    """Say in one line what keeps a place from being read or written.
+
+    Args:
+        address: the place; a path where it is on this machine.
+        action: `read` or `write`.
+        setting: the key of the configuration that names the place.
+
+    Raises:
+        OutputError: the block ended with a fault of the network, the store or the disk.
+    """
+    expected = faults() if is_remote(address) else (OSError,)
+    try:
+        yield
+    except expected as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise OutputError(
+            f"{setting}: cannot {action} {address}: {reason}; see that it exists and that the "
+            f"credentials in the environment may {action} there"
+        ) from error
 
 
 def faults() -> tuple[type[BaseException], ...]:

@@ -8,9 +8,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from grocer import console, remote
@@ -19,6 +17,7 @@ from grocer.errors import BundleError, OutputError
 from grocer.files import file_digest, whole_directory
 
 _BLOCK = 8 * 1024**2
+_SETTING = "deploy.store"
 
 
 def publish(bundle: Bundle, store: str) -> str:
@@ -36,9 +35,11 @@ def publish(bundle: Bundle, store: str) -> str:
     """
     address = f"{store.rstrip('/')}/{bundle.digest}"
     digests = {**bundle.manifest.files, MANIFEST: file_digest(bundle.path / MANIFEST)}
-    with _reaching(address, "write"):
+    with remote.reaching(address, "write", _SETTING):
         files, root = _open(address)
         there = _below(files, root)
+        if extra := sorted(there - set(digests)):
+            raise OutputError(f"{address}/{extra[0]} is no part of the bundle; remove it")
         for name, digest in digests.items():
             target = f"{root}/{name}"
             if name not in there:
@@ -46,12 +47,10 @@ def publish(bundle: Bundle, store: str) -> str:
             if _digest(files, target) != digest:
                 raise OutputError(
                     f"{address}/{name} holds other bytes than the bundle of that digest: somebody "
-                    "wrote there; remove it, or name another deploy.store"
+                    f"wrote there; remove it, or name another {_SETTING}"
                 )
-        extra = sorted(_below(files, root) - set(digests))
-    if extra:
-        raise OutputError(f"{address}/{extra[0]} is no part of the bundle; remove it")
-    console.say("deploy", f"published at {address}")
+    news = "stands already" if set(digests) <= there else "published"
+    console.say("deploy", f"{news} at {address}, every byte read back")
     return address
 
 
@@ -63,11 +62,13 @@ def fetch(address: str, into: Path) -> Bundle:
         OutputError: the store can't be read.
     """
     digest = address.rstrip("/").rpartition("/")[2]
-    with _reaching(address, "read"):
+    with remote.reaching(address, "read", _SETTING):
         files, root = _open(address)
         names = _below(files, root)
         if MANIFEST not in names:
             raise BundleError(f"{address}: no bundle is there, or only a part of one")
+        if astray := [name for name in sorted(names) if ".." in PurePosixPath(name).parts]:
+            raise BundleError(f"{address}: {astray[0]} is no part of a bundle; remove it")
         with whole_directory(into / digest) as part:
             for name in names:
                 (part / name).parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,7 @@ def _open(address: str) -> tuple[Any, str]:
 
 def _below(files: Any, root: str) -> set[str]:
     """Names of what is below `root`, relative to it."""
-    return {str(path).partition(f"{root}/")[2] for path in files.find(root)}
+    return {str(path).removeprefix(f"{root}/") for path in files.find(root)}
 
 
 def _digest(files: Any, path: str) -> str:
@@ -93,15 +94,3 @@ def _digest(files: Any, path: str) -> str:
         while block := file.read(_BLOCK):
             found.update(block)
     return found.hexdigest()
-
-
-@contextmanager
-def _reaching(address: str, action: str) -> Iterator[None]:
-    try:
-        yield
-    except remote.faults() as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise OutputError(
-            f"deploy.store: cannot {action} {address}: {reason}; see that the bucket exists and "
-            f"that the credentials in the environment may {action} there"
-        ) from error
