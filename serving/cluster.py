@@ -15,13 +15,13 @@ from kubernetes.config import ConfigException
 from kubernetes.watch.watch import iter_resp_lines
 
 from grocer.errors import DeployError
+from serving.inference_service import MANAGER
 
-MANAGER = "grocer-deploy"
-"""Owner of the fields that deploy applies."""
-_SERVICES = "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices/{}"
-_DEPLOYMENTS = "/apis/apps/v1/namespaces/{}/deployments/{}"
-_LOG_LINES = 20
-_PATIENCE_SECONDS = 10.0
+_INFERENCE_SERVICE = "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices/{}"
+_DEPLOYMENTS = "/apis/apps/v1/namespaces/{}/deployments"
+_CORE = "/api/v1/namespaces/{}"
+_LOG_LINES, _WORDS = 20, 500
+_LOOK_SECONDS = 5
 _Object = dict[str, Any]
 
 
@@ -57,7 +57,7 @@ class Cluster:
         Raises:
             DeployError: there is none, KServe is not installed, or access is denied.
         """
-        return self._ask("GET", _SERVICES.format(self.namespace, name))
+        return self._ask("GET", _INFERENCE_SERVICE.format(self.namespace, name))
 
     def apply(self, name: str, fields: Mapping[str, Any]) -> _Object:
         """Server-side-apply what deploy owns of an InferenceService; the rest stays as it is.
@@ -66,81 +66,96 @@ class Cluster:
             DeployError: another manager owns one of the fields, an admission webhook refuses
                 them, or access is denied.
         """
-        return self._ask(
-            "PATCH", _SERVICES.format(self.namespace, name), fields, [("fieldManager", MANAGER)]
-        )
+        path = _INFERENCE_SERVICE.format(self.namespace, name)
+        return self._ask("PATCH", path, [("fieldManager", MANAGER)], body=fields)
 
     def deployment(self, name: str) -> _Object | None:
         """The Deployment, if there is one by now."""
         try:
-            return self._ask("GET", _DEPLOYMENTS.format(self.namespace, name))
-        except _NotFoundError:
+            return self._ask("GET", f"{_DEPLOYMENTS.format(self.namespace)}/{name}")
+        except _NotFound:
             return None
+
+    def address(self, name: str) -> str:
+        """Where a Service answers from within the cluster; past it, if it has no address."""
+        spec = self._ask("GET", f"{_CORE.format(self.namespace)}/services/{name}")["spec"]
+        port = spec["ports"][0]
+        number = port["targetPort"] if spec.get("clusterIP") == "None" else port["port"]
+        return f"http://{name}.{self.namespace}.svc:{number}"
 
     def pods(self, labels: str) -> list[_Object]:
         """The pods with these labels, the newest first."""
-        query = [("labelSelector", labels)]
-        found = self._ask("GET", f"/api/v1/namespaces/{self.namespace}/pods", query=query)["items"]
+        path = f"{_CORE.format(self.namespace)}/pods"
+        found = self._ask("GET", path, [("labelSelector", labels)])["items"]
         return sorted(found, key=lambda pod: pod["metadata"]["creationTimestamp"], reverse=True)
 
-    def changes(self, labels: str, seconds: float) -> Iterator[None]:
-        """Yield at once, then whenever one of the pods changes, until `seconds` have passed.
+    def last_warning(self, pod: str) -> str:
+        """What Kubernetes complained of last about a pod, or empty."""
+        path = f"{_CORE.format(self.namespace)}/events"
+        only = f"involvedObject.kind=Pod,involvedObject.name={pod},type=Warning"
+        found = self._ask("GET", path, [("fieldSelector", only)])["items"]
+        when = [(e.get("lastTimestamp") or e.get("eventTime") or "", e["message"]) for e in found]
+        return _short(max(when)[1]) if when else ""
 
-        Yields at least every ten seconds, as not everything that matters is a change of a pod;
-        a watch that the server ends, or that breaks, is begun anew.
+    def last_words(self, pod: str, container: str) -> str:
+        """The last line that a container of a pod said, in its former life if it began anew."""
+        path = f"{_CORE.format(self.namespace)}/pods/{pod}/log"
+        for previous in ("true", "false"):
+            query = [("container", container), ("previous", previous)]
+            try:
+                text = self._text(path, [*query, ("tailLines", str(_LOG_LINES))])
+            except DeployError:  # it has no former life, or no log yet
+                continue
+            if lines := [line for line in text.splitlines() if line.strip()]:
+                return _short(lines[-1])
+        return ""
+
+    def looks(self, labels: str, seconds: float) -> Iterator[None]:
+        """Yield at once and whenever a Deployment with these labels changes, for `seconds`.
+
+        Yields every five seconds at least, as not all that matters shows in a Deployment. Each
+        watch begins with what is there now, so none can begin too far back (410) or miss a
+        change; one that the server ends, or that breaks, is begun anew.
         """
         until = time.monotonic() + seconds
         yield
         while (left := until - time.monotonic()) > 0:
             try:
-                yield from self._watched(labels, min(left, _PATIENCE_SECONDS))
+                yield from self._watch(labels, max(1, round(min(left, _LOOK_SECONDS))))
             except (urllib3.exceptions.HTTPError, ApiException, ValueError) as error:
                 if isinstance(error, ApiException) and error.status in (401, 403):
                     raise _refusal(error) from error
-                time.sleep(min(1.0, left))
+                time.sleep(min(1.0, left))  # before the API is asked again
             yield
 
-    def _watched(self, labels: str, seconds: float) -> Iterator[None]:
-        whole = max(1, round(seconds))
-        query = [("labelSelector", labels), ("watch", "true"), ("timeoutSeconds", str(whole))]
-        path = f"/api/v1/namespaces/{self.namespace}/pods"
-        stream = self._call("GET", path, query, seconds=whole + 5, _preload_content=False)
+    def _watch(self, labels: str, seconds: int) -> Iterator[None]:
+        query = [("labelSelector", labels), ("watch", "true"), ("timeoutSeconds", str(seconds))]
+        path = _DEPLOYMENTS.format(self.namespace)
+        stream = self._call("GET", path, query, seconds=seconds + 5, _preload_content=False)
         try:
             for line in iter_resp_lines(stream):
-                if json.loads(line)["type"] == "ERROR":  # the server has forgotten so far back
+                if json.loads(line)["type"] == "ERROR":
                     return
                 yield
         finally:
             stream.close()
             stream.release_conn()
 
-    def last_words(self, pod: str, container: str) -> str:
-        """The last line that a container of a pod said, in its former life if it began anew."""
-        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
-        for previous in ("true", "false"):
-            query = [
-                ("container", container),
-                ("previous", previous),
-                ("tailLines", str(_LOG_LINES)),
-            ]
-            try:
-                text = str(self._ask("GET", path, query=query, kind="str"))
-            except DeployError:  # it has no former life, or no log yet
-                continue
-            if lines := [line.strip() for line in text.splitlines() if line.strip()]:
-                return lines[-1]
-        return ""
-
     def _ask(
         self,
         method: str,
         path: str,
-        body: Mapping[str, Any] | None = None,
         query: Sequence[tuple[str, str]] = (),
-        kind: str = "object",
+        body: Mapping[str, Any] | None = None,
     ) -> Any:
         with self._explained():
-            return self._call(method, path, query, body=body, response_type=kind)
+            return self._call(method, path, query, body=body, response_type="object")
+
+    def _text(self, path: str, query: Sequence[tuple[str, str]]) -> str:
+        """An answer as it is, where it only may look like JSON."""
+        with self._explained():
+            answer = self._call("GET", path, query, _preload_content=False)
+            return str(answer.data.decode(errors="replace"))
 
     def _call(
         self,
@@ -149,7 +164,7 @@ class Cluster:
         query: Sequence[tuple[str, str]],
         *,
         body: Mapping[str, Any] | None = None,
-        seconds: float = 60.0,
+        seconds: int = 60,
         **more: Any,
     ) -> Any:
         headers = {"Accept": "application/json, */*"}
@@ -178,7 +193,7 @@ class Cluster:
             raise DeployError(f"no Kubernetes API answers at {host}: {error}") from error
 
 
-class _NotFoundError(DeployError):
+class _NotFound(DeployError):  # noqa: N818
     """What was asked for is not there."""
 
 
@@ -188,10 +203,11 @@ def _refusal(error: ApiException) -> DeployError:
     said = " ".join(str(status.get("message") or error.body or error.reason).split())
     if error.status == 404:
         if not status.get("details", {}).get("name"):
-            return _NotFoundError("the cluster knows no InferenceService: KServe is not installed")
-        return _NotFoundError(
-            f"{said}; apply an overlay of manifests/ first, or see deploy.namespace"
-        )
+            return _NotFound(
+                "the cluster knows no InferenceService at all: KServe is not installed; "
+                "see docs/cluster.md"
+            )
+        return _NotFound(f"{said}; apply an overlay of manifests/ first, or see deploy.namespace")
     hint = {
         401: "log in again, or see the kubeconfig's credentials",
         403: "give that account the Role grocer-deploy of manifests/base",
@@ -207,3 +223,9 @@ def _status(error: ApiException) -> _Object:
     except ValueError:
         return {}
     return status if isinstance(status, dict) else {}
+
+
+def _short(text: str) -> str:
+    """The text in one line of bearable length."""
+    line = " ".join(text.split())
+    return line if len(line) <= _WORDS else f"{line[:_WORDS]} …"

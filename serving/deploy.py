@@ -14,7 +14,17 @@ from grocer.errors import DeployError
 from grocer.settings import DeployConfig
 from grocer.store import publish
 from serving.cluster import Cluster
-from serving.inference_service import Canary, Served, canary, fields, served
+from serving.inference_service import (
+    MANAGER,
+    STOP,
+    Canary,
+    Served,
+    canary,
+    fields,
+    names,
+    served,
+    stopped_by,
+)
 from serving.rollout import wait
 from serving.smoke import Answer, ask_at
 
@@ -23,12 +33,12 @@ _SETTLE_SECONDS = 30.0
 
 
 def deploy(
-    bundle: Bundle, config: DeployConfig, names: Sequence[str], cluster: Cluster | None = None
+    bundle: Bundle, config: DeployConfig, products: Sequence[str], cluster: Cluster | None = None
 ) -> list[Answer]:
-    """Publish a bundle, roll it out and ask it for `names`.
+    """Publish a bundle, roll it out and ask it for `products`.
 
     With `config.canary` it gets that share of the requests beside the bundle that serves; the
-    first one of all serves alone.
+    first one of all serves alone. A bundle that serves already is only asked.
 
     Returns:
         V1's predictions, each with its `product_name`.
@@ -40,74 +50,42 @@ def deploy(
     assert config.store is not None
     cluster = cluster or Cluster.connect(config.namespace)
     service = cluster.inference_service(config.name)
+    _require_running(config, stopped_by(service))
     former, under_way = served(service), canary(service)
     uri = publish(bundle, config.store)
-    if former is None or not config.canary:
-        new = Served(uri, bundle.digest, former.part if former else "")
-        applied = fields(config, new)
-    else:
+    new, beside = Served(uri, bundle.digest, former.part if former else ""), None
+    if former and former.digest == bundle.digest:
+        new, beside = former, under_way
+    elif former and config.canary:
         new = Served(uri, bundle.digest, f"c{bundle.digest[:8]}")
-        if new.part == former.part:
-            raise DeployError(f"{config.name} serves {bundle.digest[:12]} already: no canary of it")
-        applied = fields(config, former, Canary(new, config.canary))
+        beside = Canary(new, config.canary)
     say("deploy", f"{config.namespace}/{config.name}: {_told(former)} → {bundle.digest[:12]}")
-    cluster.apply(config.name, applied)
+    cluster.apply(config.name, fields(config, former if former and beside else new, beside))
     try:
         wait(cluster, config.name, new, config.timeout_seconds)
-        return ask_at(_address(config, new), names, bundle.digest, seconds=_SETTLE_SECONDS)
+        url = config.address or cluster.address(new.deployment(config.name))
+        return ask_at(url.rstrip("/"), products, bundle.digest, seconds=_SETTLE_SECONDS)
     except DeployError as error:
         raise DeployError(f"{error}; {_undo(cluster, config, new, former, under_way)}") from error
 
 
-def promote(config: DeployConfig, cluster: Cluster | None = None) -> str:
-    """Let the canary serve alone; its pods are those that ran already.
-
-    Returns:
-        What was done, for a person.
-
-    Raises:
-        DeployError: there is no canary, or it is not ready.
-    """
-    cluster = cluster or Cluster.connect(config.namespace)
-    found = _canary(cluster, config)
-    cluster.apply(config.name, fields(config, found.served))
-    wait(cluster, config.name, found.served, config.timeout_seconds)
-    return f"{config.namespace}/{config.name} serves {found.served.digest} alone"
-
-
-def rollback(config: DeployConfig, cluster: Cluster | None = None) -> str:
-    """Take the canary away; what served beside it serves alone.
-
-    Returns:
-        What was done, for a person.
-
-    Raises:
-        DeployError: there is no canary.
-    """
-    cluster = cluster or Cluster.connect(config.namespace)
-    found = _canary(cluster, config)
-    stable = served(cluster.inference_service(config.name))
-    assert stable is not None
-    cluster.apply(config.name, fields(config, stable))
-    wait(cluster, config.name, stable, config.timeout_seconds)
-    gone = found.served.digest[:12]
-    return f"{config.namespace}/{config.name} serves {stable.digest} alone; {gone} is gone"
-
-
 def champion(config: DeployConfig, cluster: Cluster | None = None) -> str:
-    """The address of the bundle that serves now; empty before the first deploy."""
+    """The address of the bundle that serves now; empty before the first deploy.
+
+    Raises:
+        DeployError: there is no InferenceService, or it can't be read.
+    """
     cluster = cluster or Cluster.connect(config.namespace)
     found = served(cluster.inference_service(config.name))
     return found.uri if found else ""
 
 
-def _canary(cluster: Cluster, config: DeployConfig) -> Canary:
-    found = canary(cluster.inference_service(config.name))
-    if found is None:
+def _require_running(config: DeployConfig, stopper: str | None) -> None:
+    if stopper not in (None, MANAGER):
         raise DeployError(
-            f"{config.namespace}/{config.name} has no canary; deploy one with --canary PERCENT"
+            f"{config.namespace}/{config.name} was stopped by {stopper}; start it first: kubectl "
+            f"annotate inferenceservice {config.name} -n {config.namespace} {STOP}-"
         )
-    return found
 
 
 def _undo(
@@ -118,7 +96,11 @@ def _undo(
     under_way: Canary | None,
 ) -> str:
     """Let the InferenceService serve what it served before; what was done, in words."""
+    if new == former:
+        return "it was the one to serve before, too, so there is nothing to go back to"
     try:
+        if not names(cluster.inference_service(config.name), new):
+            return "another deploy has taken its place and is left alone"
         if former is None:
             cluster.apply(config.name, fields(config, new, stopped=True))
             return "nothing served before, so its pods were stopped"
@@ -127,11 +109,6 @@ def _undo(
     except DeployError as error:
         return f"and what served before ({_told(former)}) did not come back: {error}"
     return f"{former.digest[:12]} serves again"
-
-
-def _address(config: DeployConfig, bundle: Served) -> str:
-    host = f"{bundle.deployment(config.name)}.{config.namespace}.svc"
-    return (config.address or f"http://{host}").rstrip("/")
 
 
 def _told(former: Served | None) -> str:

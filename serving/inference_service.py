@@ -13,10 +13,13 @@ from typing import Any
 
 from grocer.settings import DeployConfig
 
+MANAGER = "grocer-deploy"
+"""Owner of the fields that deploy applies."""
 DIGEST = "GROCER_BUNDLE_DIGEST"
 """Environment variable of the predictor: the digest that its bundle must have."""
 FORMAT = "grocer"
-_STOP = "serving.kserve.io/stop"
+STOP = "serving.kserve.io/stop"
+"""Annotation by which KServe takes all pods away."""
 _Object = Mapping[str, Any]
 
 
@@ -39,14 +42,20 @@ class Served:
 
 @dataclass(frozen=True)
 class Canary:
-    """A bundle that gets a share of the requests beside the one that serves."""
+    """A bundle that gets a share of the requests beside the one that serves.
+
+    `replicas` is how many pods it is to have; None: as many of the stable pods as its share is.
+    """
 
     served: Served
     percent: int
+    replicas: int | None = None
 
 
 def served(service: _Object) -> Served | None:
-    """What an InferenceService serves; None before the first deploy."""
+    """What an InferenceService serves; None before the first deploy, and where that failed."""
+    if stopped_by(service) == MANAGER:
+        return None
     return _served(service["spec"]["predictor"])
 
 
@@ -54,13 +63,36 @@ def canary(service: _Object) -> Canary | None:
     """Its canary, if it has one."""
     for entry in service["spec"].get("canary") or []:
         if found := _served(entry["predictor"]):
-            return Canary(found, entry["trafficPercent"])
+            return Canary(found, entry["trafficPercent"], entry["predictor"].get("minReplicas"))
     return None
+
+
+def names(service: _Object, bundle: Served) -> bool:
+    """Whether it tells a predictor to serve that bundle, alone or as a canary."""
+    beside = canary(service)
+    return bundle in (_served(service["spec"]["predictor"]), beside and beside.served)
+
+
+def replicas(service: _Object) -> int:
+    """The fewest pods that it runs with."""
+    return int(service["spec"]["predictor"].get("minReplicas", 1))
+
+
+def stopped_by(service: _Object) -> str | None:
+    """Name of the field manager that stopped it; None: it is not stopped."""
+    metadata = service["metadata"]
+    if (metadata.get("annotations") or {}).get(STOP) != "true":
+        return None
+    for entry in metadata.get("managedFields") or []:
+        owned = (entry.get("fieldsV1") or {}).get("f:metadata", {}).get("f:annotations", {})
+        if f"f:{STOP}" in owned:
+            return str(entry["manager"])
+    return "somebody"
 
 
 def _served(predictor: _Object) -> Served | None:
     model = predictor.get("model") or {}
-    digests = [e["value"] for e in model.get("env") or [] if e["name"] == DIGEST]
+    digests = [e.get("value") for e in model.get("env") or [] if e["name"] == DIGEST]
     if not model.get("storageUri") or not digests:
         return None
     return Served(model["storageUri"], digests[0], predictor.get("name") or "")
@@ -72,11 +104,13 @@ def fields(
     """All that deploy owns: what serves, what is tried beside it, whether pods run at all."""
     metadata: dict[str, Any] = {"name": deploy.name, "namespace": deploy.namespace}
     if stopped:
-        metadata["annotations"] = {_STOP: "true"}
+        metadata["annotations"] = {STOP: "true"}
     spec: dict[str, Any] = {"predictor": _predictor(deploy, bundle)}
     if beside is not None:
         predictor = _predictor(deploy, beside.served)
         predictor["model"]["name"] = ""  # the CRD asks for it here, and only here
+        if beside.replicas is not None:
+            predictor["minReplicas"] = beside.replicas
         spec["canary"] = [{"trafficPercent": beside.percent, "predictor": predictor}]
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
@@ -94,3 +128,19 @@ def _predictor(deploy: DeployConfig, bundle: Served) -> dict[str, Any]:
         "env": [{"name": DIGEST, "value": bundle.digest}],
     }
     return {**({"name": bundle.part} if bundle.part else {}), "model": model}
+
+
+def unrecognised(service: _Object) -> str:
+    """What KServe's controller finds wrong with its specification, or empty."""
+    status = (service.get("status") or {}).get("modelStatus") or {}
+    if status.get("transitionStatus") != "InvalidSpec":
+        return ""
+    return str((status.get("lastFailureInfo") or {}).get("message", "InvalidSpec"))
+
+
+def share(service: _Object, part: str) -> int | None:
+    """Percent of the requests that KServe has given to a canary; None: it has not looked yet."""
+    for status in (service.get("status") or {}).get("canaryStatuses") or []:
+        if status.get("name") == part:
+            return int(status.get("trafficPercent", 0))
+    return None

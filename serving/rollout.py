@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grocer.console import say
 from grocer.errors import DeployError
 from serving.cluster import Cluster
-from serving.inference_service import DIGEST, Served
+from serving.inference_service import DIGEST, Served, names, unrecognised
 
+LABEL = "serving.kserve.io/inferenceservice"
+"""Carried, with the InferenceService's name, by all that KServe makes for it."""
 CONTAINER = "kserve-container"
+TAKE_UP_SECONDS = 120.0
+"""How long KServe's controller may take to make of a bundle a Deployment."""
 _INITIALIZER = "storage-initializer"
-_LABEL = "serving.kserve.io/inferenceservice"
 # A container that can't begin: none of these mends itself while the manifests stay as they are.
 _NEVER_BEGINS = {
     "ImagePullBackOff": "its image can't be pulled",
@@ -26,31 +30,47 @@ _RESTARTS = 2  # of one container, after which another try is not waited for
 _Object = Mapping[str, Any]
 
 
-def wait(cluster: Cluster, service: str, bundle: Served, seconds: float) -> None:
+def wait(
+    cluster: Cluster, service: str, bundle: Served, seconds: float, *, replicas: int = 1
+) -> None:
     """Return once every pod of the predictor serves `bundle`, and no former one is left.
+
+    Args:
+        replicas: how many pods there are to be at least.
 
     Raises:
         DeployError: it can't come up, or does not within `seconds`; the message has the pod's
             reason and the container's last words.
     """
-    name = bundle.deployment(service)
-    told = ""
-    for _ in cluster.changes(f"{_LABEL}={service}", seconds):
+    name, labels = bundle.deployment(service), f"{LABEL}={service}"
+    begun, told, taken_up = time.monotonic(), "", False
+    pods: list[dict[str, Any]] = []
+    for _ in cluster.looks(labels, seconds):
         deployment = cluster.deployment(name)
-        if deployment is not None and serves(deployment, bundle.digest):
+        if deployment is not None and serves(deployment, bundle.digest, replicas):
             return
-        pods = [
-            pod for pod in cluster.pods(f"{_LABEL}={service}") if _digest_of(pod) == bundle.digest
-        ]
+        pods = [pod for pod in cluster.pods(labels) if _digest_of(pod) == bundle.digest]
         if reason := fault(cluster, pods) or _refused(deployment, bundle.digest):
             raise DeployError(f"{name}: {reason}")
         if (now := progress(deployment, pods, bundle.digest)) != told:
             say("deploy", f"{name}: {now}")
             told = now
-    raise DeployError(f"{name}: not rolled out after {seconds:g} s: {told}")
+        if _taken_up(deployment, bundle.digest):
+            taken_up = True
+        elif taken_up or time.monotonic() - begun > TAKE_UP_SECONDS:
+            break
+    if not _taken_up(cluster.deployment(name), bundle.digest):
+        made = cluster.inference_service(service)
+        if not names(made, bundle):
+            raise DeployError(f"{name}: another deploy has taken its place")
+        why = unrecognised(made) or "see that its pod runs"
+        raise DeployError(f"{name}: KServe's controller does not take up the bundle: {why}")
+    warning = cluster.last_warning(pods[0]["metadata"]["name"]) if pods else ""
+    last = f" (last warning: {warning})" if warning else ""
+    raise DeployError(f"{name}: not rolled out after {seconds:g} s: {told}{last}")
 
 
-def serves(deployment: _Object, digest: str) -> bool:
+def serves(deployment: _Object, digest: str, replicas: int = 1) -> bool:
     """Whether all of a Deployment's pods are available, of its present template, and of `digest`.
 
     KServe's own condition Ready stays true through a rollout, so it says nothing here.
@@ -60,7 +80,7 @@ def serves(deployment: _Object, digest: str) -> bool:
     return (
         _digest_of(spec["template"]) == digest
         and status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
-        and wanted > 0
+        and wanted >= replicas
         and status.get("updatedReplicas", 0) == wanted
         and status.get("availableReplicas", 0) >= wanted
         and status.get("replicas", 0) == wanted
@@ -70,20 +90,21 @@ def serves(deployment: _Object, digest: str) -> bool:
 def fault(cluster: Cluster, pods: Sequence[_Object]) -> str:
     """Why one of the pods will not come up, with its last words; empty where none is lost yet."""
     for pod in pods:
-        status = pod.get("status") or {}
+        name, status = pod["metadata"]["name"], pod.get("status") or {}
+        if "deletionTimestamp" in pod["metadata"] or status.get("phase") == "Failed":
+            continue  # gone, and replaced
         for kind in ("initContainerStatuses", "containerStatuses"):
             for container in status.get(kind) or []:
                 if reason := _container_fault(container):
-                    name, pod_name = container["name"], pod["metadata"]["name"]
-                    words = cluster.last_words(pod_name, name)
-                    return f"pod {pod_name}: {reason}" + (f": {words}" if words else "")
-        if status.get("reason") == "Evicted":
-            return f"pod {pod['metadata']['name']} was evicted: {status.get('message', '')}"
+                    words = cluster.last_words(name, container["name"])
+                    return f"pod {name}: {reason}" + (f": {words}" if words else "")
     return ""
 
 
 def _container_fault(container: _Object) -> str:
     """What keeps a container from running, or empty."""
+    if container.get("ready"):  # whatever befell it once
+        return ""
     waiting = (container.get("state") or {}).get("waiting") or {}
     if waiting.get("reason") in _NEVER_BEGINS:
         return f"{_NEVER_BEGINS[waiting['reason']]} ({waiting.get('message', waiting['reason'])})"
@@ -105,7 +126,7 @@ def _container_fault(container: _Object) -> str:
 
 def _refused(deployment: _Object | None, digest: str) -> str:
     """Why no pods can be made (a quota, an admission policy), if that is so."""
-    if deployment is None or _digest_of(deployment["spec"]["template"]) != digest:
+    if deployment is None or not _taken_up(deployment, digest):
         return ""
     for condition in (deployment.get("status") or {}).get("conditions") or []:
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
@@ -115,13 +136,15 @@ def _refused(deployment: _Object | None, digest: str) -> str:
 
 def progress(deployment: _Object | None, pods: Sequence[_Object], digest: str) -> str:
     """What is still missing, in words."""
-    if deployment is None or _digest_of(deployment["spec"]["template"]) != digest:
+    if deployment is None or not _taken_up(deployment, digest):
         return "waiting for KServe's controller to take up the bundle"
     for pod in pods:
         status = pod.get("status") or {}
         for condition in status.get("conditions") or []:
             if condition["type"] == "PodScheduled" and condition["status"] == "False":
                 return f"no node takes the pod: {condition.get('message', '')}"
+        if status.get("reason") == "Evicted":
+            return f"a pod was evicted: {status.get('message', '')}"
         if any(
             c.get("state", {}).get("running") for c in status.get("initContainerStatuses") or []
         ):
@@ -131,6 +154,11 @@ def progress(deployment: _Object | None, pods: Sequence[_Object], digest: str) -
     ready = status.get("availableReplicas", 0) if status.get("updatedReplicas") else 0
     former = max(0, status.get("replicas", 0) - status.get("updatedReplicas", 0))
     return f"{min(ready, wanted)} of {wanted} pods ready" + (f", {former} former" * bool(former))
+
+
+def _taken_up(deployment: _Object | None, digest: str) -> bool:
+    """Whether it is the bundle that a Deployment's pods are, or will be, made for."""
+    return deployment is not None and _digest_of(deployment["spec"]["template"]) == digest
 
 
 def _digest_of(pod: _Object) -> str:

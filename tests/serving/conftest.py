@@ -19,7 +19,11 @@ import httpx
 import pytest
 
 from grocer.bundle import Bundle
+from grocer.recipes import tiny
+from serving import canary
+from serving import deploy as deploying
 from tests.artifacts import make_bundle
+from tests.serving.kubernetes_api import OLD, Api
 
 READY = "/v2/models/grocer/ready"
 
@@ -102,6 +106,13 @@ def stub_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Of another configuration, so of another digest."""
+    config = tiny().with_settings(["serving.top_k=2"])
+    return make_bundle(tmp_path_factory.mktemp("bundles"), config)
+
+
+@pytest.fixture(scope="session")
 def start_any(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Start a predictor: `start_any(bundle, "key=value", …, more=[words], hold=file)`.
 
@@ -144,3 +155,25 @@ def start_any(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 def server(start_any: Start, stub_bundle: Bundle) -> Running:
     """A predictor that many tests ask; none may harm it."""
     return start_any(stub_bundle, "max_body_bytes=200000", "body_seconds=1").until_ready()
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store has tests of its own; routes need no time to follow, and controllers little."""
+    monkeypatch.setattr(deploying, "publish", lambda bundle, store: f"{store}/{bundle.digest}")
+    monkeypatch.setattr(deploying, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(canary, "SHIFT_SECONDS", 1.0)
+
+
+@pytest.fixture
+def api(at_once: None) -> Iterator[Api]:
+    """A cluster that serves a former bundle, and on which a new one comes up."""
+    with Api({}, first=OLD) as made:
+        yield made
+
+
+@pytest.fixture
+def new_api(at_once: None) -> Iterator[Api]:
+    """A cluster on which nothing was deployed yet."""
+    with Api({}) as made:
+        yield made
