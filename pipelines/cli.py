@@ -19,6 +19,7 @@ import typer
 from grocer import __version__
 from grocer.errors import GrocerError
 from grocer.recipes import RECIPES, recipe
+from pipelines.canary_commands import promote, rollback
 
 # Typer's base of whatever is wrong with a command line; it has no public name for it.
 _UsageError = typer.BadParameter.__base__
@@ -224,6 +225,10 @@ def schedule(
     job = Job(data=data, config=config, service_account=service_account)
     server = Server(host=host, namespace=namespace, token_env=token_env)
     typer.echo(f"{name}: {schedule_job(server, job, name, cron, replace=replace)}")
+
+
+app.command()(promote)
+app.command()(rollback)
 
 
 def _quiet() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,10 +44,12 @@ class Cluster:
             config.load_incluster_config(client_configuration=given)
         except ConfigException:
             try:
-                config.load_kube_config(client_configuration=given)
+                # The client's own default is what the variable was when it was imported.
+                config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=given)
             except (ConfigException, OSError) as error:
                 raise DeployError(
-                    "no cluster: this is no pod, and no kubeconfig is found; set KUBECONFIG"
+                    f"no cluster: this is no pod, and no kubeconfig serves ({error}); "
+                    "set KUBECONFIG"
                 ) from error
         given.retries = 2
         return cls(client.ApiClient(given), namespace)
@@ -93,7 +96,10 @@ class Cluster:
         """What Kubernetes complained of last about a pod, or empty."""
         path = f"{_CORE.format(self.namespace)}/events"
         only = f"involvedObject.kind=Pod,involvedObject.name={pod},type=Warning"
-        found = self._ask("GET", path, [("fieldSelector", only)])["items"]
+        try:
+            found = self._ask("GET", path, [("fieldSelector", only)])["items"]
+        except DeployError as error:  # which must not hide why somebody asked
+            return f"not known, as {error}"
         when = [(e.get("lastTimestamp") or e.get("eventTime") or "", e["message"]) for e in found]
         return _short(max(when)[1]) if when else ""
 
