@@ -41,7 +41,7 @@ def test_a_run_is_started_and_followed_to_its_verdict(capsys, end, code, said):
     assert run["service_account"] == "me"
     given = run["runtime_config"]["parameters"]
     config = recipe("llama2-7b-t4").with_settings(["gate.min_accuracy=0.5"])
-    assert given == {"data": DATA[1], "config": config.to_json(), "target": "local"}
+    assert given == {"data": DATA[1], "config": config.to_json()}
 
 
 def test_the_same_pipeline_is_uploaded_once():
