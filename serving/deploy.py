@@ -7,6 +7,7 @@ Where it does not come up, the InferenceService gets back what it served before.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from grocer.bundle import Bundle
 from grocer.console import say
@@ -53,14 +54,16 @@ def deploy(
     _require_running(config, stopped_by(service))
     former, under_way = served(service), canary(service)
     uri = publish(bundle, config.store)
-    new, beside = Served(uri, bundle.digest, former.part if former else ""), None
+    new = Served(uri, bundle.digest, config.runtime, former.part if former else "")
+    beside = None
     if former and former.digest == bundle.digest:
-        new, beside = former, under_way
+        beside = under_way
     elif former and config.canary:
-        new = Served(uri, bundle.digest, f"c{bundle.digest[:8]}")
+        new = replace(new, part=f"c{bundle.digest[:8]}")
         beside = Canary(new, config.canary)
     say("deploy", f"{config.namespace}/{config.name}: {_told(former)} → {bundle.digest[:12]}")
-    cluster.apply(config.name, fields(config, former if former and beside else new, beside))
+    stable = former if former and beside and beside.served == new else new
+    cluster.apply(config.name, fields(config, stable, beside))
     try:
         wait(cluster, config.name, new, config.timeout_seconds)
         url = config.address or cluster.address(new.deployment(config.name))

@@ -25,7 +25,7 @@ _Object = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Served:
-    """A bundle that predictors are told to serve.
+    """A bundle that predictors are told to serve, by a ServingRuntime.
 
     `part` tells several predictors of one InferenceService apart: KServe names a canary's
     objects by it, and it stays with a canary that was promoted.
@@ -33,6 +33,7 @@ class Served:
 
     uri: str
     digest: str
+    runtime: str
     part: str = ""
 
     def deployment(self, service: str) -> str:
@@ -95,7 +96,8 @@ def _served(predictor: _Object) -> Served | None:
     digests = [e.get("value") for e in model.get("env") or [] if e["name"] == DIGEST]
     if not model.get("storageUri") or not digests:
         return None
-    return Served(model["storageUri"], digests[0], predictor.get("name") or "")
+    name = predictor.get("name") or ""
+    return Served(model["storageUri"], digests[0], model.get("runtime") or "", name)
 
 
 def fields(
@@ -105,9 +107,9 @@ def fields(
     metadata: dict[str, Any] = {"name": deploy.name, "namespace": deploy.namespace}
     if stopped:
         metadata["annotations"] = {STOP: "true"}
-    spec: dict[str, Any] = {"predictor": _predictor(deploy, bundle)}
+    spec: dict[str, Any] = {"predictor": _predictor(bundle)}
     if beside is not None:
-        predictor = _predictor(deploy, beside.served)
+        predictor = _predictor(beside.served)
         predictor["model"]["name"] = ""  # the CRD asks for it here, and only here
         if beside.replicas is not None:
             predictor["minReplicas"] = beside.replicas
@@ -120,10 +122,10 @@ def fields(
     }
 
 
-def _predictor(deploy: DeployConfig, bundle: Served) -> dict[str, Any]:
+def _predictor(bundle: Served) -> dict[str, Any]:
     model = {
         "modelFormat": {"name": FORMAT},
-        "runtime": deploy.runtime,
+        "runtime": bundle.runtime,
         "storageUri": bundle.uri,
         "env": [{"name": DIGEST, "value": bundle.digest}],
     }

@@ -20,8 +20,8 @@ NEW = "1" * 64
 def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
     """A cluster with a canary, which the kubeconfig names."""
     with Api({}, first=OLD) as made:
-        stable = Served(f"s3://b/{OLD}", OLD)
-        beside = Canary(Served(f"s3://b/{NEW}", NEW, "c1"), 20)
+        stable = Served(f"s3://b/{OLD}", OLD, "grocer")
+        beside = Canary(Served(f"s3://b/{NEW}", NEW, "grocer", "c1"), 20)
         made.apply(fields(DeployConfig(), stable, beside))
         kubeconfig = {
             "clusters": [{"name": "c", "cluster": {"server": made.url}}],

@@ -68,7 +68,7 @@ class Api(ThreadingHTTPServer):
             "spec": {"predictor": {"minReplicas": 1, "model": {"modelFormat": {"name": "grocer"}}}},
         }
         if first:
-            self.apply(fields(self.config(), Served(f"s3://b/{first}", first)))
+            self.apply(fields(self.config(), Served(f"s3://b/{first}", first, "grocer")))
             self.applied.clear()
         self.taken_up = deepcopy(self.service)
 
@@ -278,7 +278,9 @@ class _Answer(BaseHTTPRequestHandler):
             self.server.fates.clear()
         if self.server.overtaken_by:
             other, self.server.overtaken_by = self.server.overtaken_by, ""
-            self.server.apply(fields(self.server.config(), Served(f"s3://b/{other}", other)))
+            self.server.apply(
+                fields(self.server.config(), Served(f"s3://b/{other}", other, "grocer"))
+            )
         for name in self.server.deployments():
             self._event("ADDED", self.server.deployment(name))
         with self.server.changed:
