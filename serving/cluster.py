@@ -112,6 +112,8 @@ class Cluster:
                 text = self._text(path, [*query, ("tailLines", str(_LOG_LINES))])
             except DeployError:  # it has no former life, or no log yet
                 continue
+            if text.startswith("unable to retrieve container logs"):  # the kubelet's, with a 200
+                continue
             if lines := [line for line in text.splitlines() if line.strip()]:
                 return _short(lines[-1])
         return ""

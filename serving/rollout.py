@@ -66,7 +66,7 @@ def wait(
         why = unrecognised(made) or "see that its pod runs"
         raise DeployError(f"{name}: KServe's controller does not take up the bundle: {why}")
     warning = cluster.last_warning(pods[0]["metadata"]["name"]) if pods else ""
-    last = f" (last warning: {warning})" if warning else ""
+    last = f" (last warning: {warning})" if warning and warning not in told else ""
     raise DeployError(f"{name}: not rolled out after {seconds:g} s: {told}{last}")
 
 
@@ -96,7 +96,7 @@ def fault(cluster: Cluster, pods: Sequence[_Object]) -> str:
         for kind in ("initContainerStatuses", "containerStatuses"):
             for container in status.get(kind) or []:
                 if reason := _container_fault(container):
-                    words = cluster.last_words(name, container["name"])
+                    words = _last_words(cluster, name, container)
                     return f"pod {name}: {reason}" + (f": {words}" if words else "")
     return ""
 
@@ -108,10 +108,8 @@ def _container_fault(container: _Object) -> str:
     waiting = (container.get("state") or {}).get("waiting") or {}
     if waiting.get("reason") in _NEVER_BEGINS:
         return f"{_NEVER_BEGINS[waiting['reason']]} ({waiting.get('message', waiting['reason'])})"
-    ended = (container.get("lastState") or {}).get("terminated") or (
-        container.get("state") or {}
-    ).get("terminated")
-    if not ended or not ended.get("exitCode"):
+    ended = _end(container)
+    if not ended.get("exitCode"):
         return ""
     if ended.get("reason") == "OOMKilled":
         return f"{container['name']} was killed for want of memory (OOMKilled); raise its limit"
@@ -122,6 +120,25 @@ def _container_fault(container: _Object) -> str:
     if container["name"] == _INITIALIZER:
         return "the bundle can't be fetched from the store"
     return f"{container['name']} ends again and again, with exit code {ended['exitCode']}"
+
+
+def _end(container: _Object) -> _Object:
+    """How a container last ended; empty: it never did."""
+    states = (container.get("state") or {}, container.get("lastState") or {})
+    return next((state["terminated"] for state in states if state.get("terminated")), {})
+
+
+def _last_words(cluster: Cluster, pod: str, container: _Object) -> str:
+    """The last line that a container said before it ended.
+
+    Its status has it where `terminationMessagePolicy` says so, as manifests/ do; a log may be
+    gone by the time that it is asked for.
+    """
+    ended = _end(container)
+    if not ended:
+        return ""
+    said = [line for line in (ended.get("message") or "").splitlines() if line.strip()]
+    return said[-1].strip() if said else cluster.last_words(pod, container["name"])
 
 
 def _refused(deployment: _Object | None, digest: str) -> str:
@@ -151,9 +168,14 @@ def progress(deployment: _Object | None, pods: Sequence[_Object], digest: str) -
             return "fetching the bundle"
     status = deployment.get("status") or {}
     wanted = deployment["spec"].get("replicas", 1)
-    ready = status.get("availableReplicas", 0) if status.get("updatedReplicas") else 0
+    ready = sum(_ready(pod) for pod in pods)
     former = max(0, status.get("replicas", 0) - status.get("updatedReplicas", 0))
-    return f"{min(ready, wanted)} of {wanted} pods ready" + (f", {former} former" * bool(former))
+    return f"{ready} of {wanted} pods ready" + (f", {former} former" * bool(former))
+
+
+def _ready(pod: _Object) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
 def _taken_up(deployment: _Object | None, digest: str) -> bool:

@@ -41,6 +41,7 @@ def container(name: str = "kserve-container", **state: Any) -> dict[str, Any]:
         made["state"] = {"waiting": {"reason": reason, "message": state.get("message", reason)}}
     if "ended" in state:
         how = {"exitCode": state["ended"], "reason": state.get("reason", "Error")}
+        how["message"] = state.get("said", "")
         made["lastState"] = {"terminated": how}
     return made
 

@@ -80,6 +80,8 @@ def test_a_service_answers_at_its_own_port_or_at_its_pods(api: Api) -> None:
 def test_last_words_are_the_log_as_it_is(api: Api) -> None:
     api.log = '{"level": "error"}\n\n'
     assert api.cluster.last_words("pod", "kserve-container") == '{"level": "error"}'
+    api.log = "unable to retrieve container logs for containerd://29"
+    assert api.cluster.last_words("pod", "kserve-container") == ""
     api.log = "x" * 1000
     assert len(api.cluster.last_words("pod", "kserve-container")) < 510
 

@@ -36,6 +36,10 @@ FAULTS = {
         {"containerStatuses": [container(ended=1, restarts=2)]},
         r"ends again and again, with exit code 1: grocer: it said why",
     ),
+    "log in the status": (
+        {"containerStatuses": [container(ended=2, said="INFO\ngrocer: not its base\n")]},
+        r"the predictor refused its bundle or its settings: grocer: not its base;",
+    ),
     "store": (
         {"initContainerStatuses": [container("storage-initializer", ended=1, restarts=2)]},
         r"the bundle can't be fetched from the store: grocer: it said why",
