@@ -1,4 +1,4 @@
-"""Protects what `kubectl apply -k` makes of manifests/: all of it is used, and overlays only patch."""
+"""Protects what `kubectl apply -k` makes of manifests/: all is used, overlays only patch."""
 
 from __future__ import annotations
 

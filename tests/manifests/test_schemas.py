@@ -1,4 +1,4 @@
-"""Protects the fields of every manifest: a mistyped one would be dropped, or refused on a cluster."""
+"""Protects the fields of manifests: a mistyped one is dropped, or refused on a cluster."""
 
 from __future__ import annotations
 
