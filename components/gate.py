@@ -27,6 +27,8 @@ def gate(
         verdict = decide(read_json(source / "evaluation.json"), RunConfig.from_json(config).gate)
         write_json(out / "decision.json", verdict.to_json(digest_of(source)))
         (out / "decision.md").write_text(verdict.to_markdown())
+        # Into the log, from which `grocer submit` takes the reasons.
+        print(verdict.to_markdown(), flush=True)
         say("gate", "passed" if verdict.passed else "not passed")
     shutil.copyfile(target / "decision.md", reasons.path)
     return verdict.passed

@@ -76,8 +76,16 @@ class CatalogueConfig(Section):
 
     label: Literal["department", "aisle"] = "department"
     """The column that is predicted."""
+    levels: Literal[1, 2] = 1
+    """2: the aisle within the department is predicted too; `label` stays the department then."""
     unlabelled: tuple[str, ...] = ("missing",)
     """Names that mean `not yet categorised`: no class, but a list of products to recover."""
+
+    @model_validator(mode="after")
+    def _department_comes_first(self) -> Self:
+        if self.levels == 2 and self.label != "department":
+            raise ValueError("catalogue.levels=2 has the department first; leave catalogue.label")
+        return self
 
 
 class SplitConfig(Section):
@@ -343,6 +351,15 @@ class ClusterConfig(Section):
     """CPU limit of the other steps."""
     retries: Annotated[int, Field(ge=0)] = 2
     """Retries of a step after its first failure, each after a longer wait."""
+    model_timeout_seconds: Positive = 86_400
+    """How long an attempt of train or evaluate may run, once it has a node."""
+    data_timeout_seconds: Positive = 7_200
+    """How long an attempt of another step may run; deploy has `deploy.timeout_seconds` besides,
+    for the rollout and again for what it takes to undo one."""
+    run_timeout_seconds: Positive = 259_200
+    """How long a run may take in all, waits for a node included."""
+    fail_on_no: bool = False
+    """Whether a run ends as failed where the gate says no, for schedulers that want to see red."""
     hub_token_secret: Name = "grocer-hub-token"
     """Secret whose key `token` becomes the Hub token's environment variable, if it exists."""
     store_secret: Name = "grocer-s3"
@@ -350,7 +367,8 @@ class ClusterConfig(Section):
     store_config: Name = "grocer-s3"
     """ConfigMap with the object store's AWS_ENDPOINT_URL and AWS_REGION, if it exists."""
     checkpoints_claim: Name | None = None
-    """PersistentVolumeClaim that train keeps its checkpoints on; None: `train.checkpoints` says."""
+    """PersistentVolumeClaim that train keeps its checkpoints on, which user 1000 may write; None:
+    `train.checkpoints` says."""
     base_claim: Name | None = None
     """PersistentVolumeClaim with the base's weights, at /mnt/base of train and evaluate; name it
     in `base.source=/mnt/base` too."""

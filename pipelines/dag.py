@@ -13,25 +13,34 @@ from components.gate import gate
 from components.images import IMAGES, Images
 from components.ingest import ingest
 from components.prompts import prompts
+from components.refuse import refuse
 from components.train import train
 from components.validate import validate
 from grocer.config import RunConfig
 from grocer.errors import ConfigError
+from grocer.settings import ClusterConfig
+from pipelines.pods import BASE, CHECKPOINTS, harden, limit, place_on_gpu, reach_store, retry
 
-CHECKPOINTS, BASE = "/mnt/checkpoints", "/mnt/base"
+NAME = "grocer"
 
 
-def build(run: RunConfig, images: Images = IMAGES, *, retry: bool = True) -> Any:
+def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Any:
     """The pipeline for `run`, whose JSON is the default of its parameter `config`.
 
-    What a node must offer and how often a step is retried is fixed here, from `run.cluster`;
+    Its shape and what its pods ask for are fixed here, from `run.cluster` and `run.deploy.store`;
     everything else follows the parameter. Where `run.deploy.store` is set, the bundle that serves
-    is the champion, unless one is given. `retry=False` ends the run at a step's first failure.
+    is the champion, unless one is given. Off a cluster the run ends at a step's first failure,
+    and a no of the gate is no failure.
     """
     run = placed(run)
-    rolled_out = run.deploy.store is not None
+    cluster, rolls_out = run.cluster, run.deploy.store is not None
+    lasts = dsl.PipelineConfig(active_deadline_seconds=cluster.run_timeout_seconds)
 
-    @dsl.pipeline(name="grocer", description="A product's department, by a gated LoRA adapter")
+    @dsl.pipeline(
+        name=NAME,
+        description="A product's department, by a gated LoRA adapter",
+        pipeline_config=lasts,
+    )
     def grocer(data: str, config: str = run.to_json(), champion: str = "") -> bool:
         read = ingest(data=data, config=config)
         checked = validate(tables=read.outputs["tables"], config=config)
@@ -39,7 +48,7 @@ def build(run: RunConfig, images: Images = IMAGES, *, retry: bool = True) -> Any
         splits = split.outputs["splits"]
         trained = train(splits=splits, config=config)
         model = trained.outputs["model"]
-        rival = find_champion(config=config, given=champion).after(checked) if rolled_out else None
+        rival = find_champion(config=config, given=champion).after(trained) if rolls_out else None
         measured = evaluate(
             model=model,
             splits=splits,
@@ -48,41 +57,45 @@ def build(run: RunConfig, images: Images = IMAGES, *, retry: bool = True) -> Any
         )
         evaluation = measured.outputs["evaluation"]
         decided = gate(evaluation=evaluation, config=config)
+        decision = decided.outputs["decision"]
         with dsl.If(decided.outputs["Output"] == True, name="gate-passed"):  # noqa: E712
             served = deploy(
                 model=model,
                 splits=splits,
                 evaluation=evaluation,
-                decision=decided.outputs["decision"],
+                decision=decision,
                 config=config,
             )
-        on_cpu = dict.fromkeys((read, checked, split, decided), images.data)
-        on_cpu |= {task: images.serve for task in (rival, served) if task}
-        for task, image in on_cpu.items():
-            limit(task, image, run.cluster.data_cpu, run.cluster.data_memory)
-        for task in (trained, measured):
-            limit(task, images.train, run.cluster.model_cpu, run.cluster.model_memory)
-            _place_on_gpu(task, run)
-            if run.cluster.base_claim:
-                kubernetes.mount_pvc(task, run.cluster.base_claim, BASE)
-        if run.cluster.checkpoints_claim:
-            kubernetes.mount_pvc(trained, run.cluster.checkpoints_claim, CHECKPOINTS)
-        for task in (trained, measured, served):
-            kubernetes.use_secret_as_env(
-                task, run.cluster.hub_token_secret, {"token": run.base.token_env}, optional=True
-            )
-        for task in (read, trained, measured, served):
-            reach_store(task, run)
-        tasks = (*on_cpu, trained, measured)
+        refused = None
+        if on_cluster and cluster.fail_on_no:
+            with dsl.Else(name="gate-not-passed"):
+                refused = refuse(decision=decision)
+
+        for task in _present(read, checked, split, decided, refused):
+            _on_cpu(task, images.data, cluster)
+        for task in _present(rival, served if rolls_out else None):
+            _on_cpu(task, images.serve, cluster)
+        if rolls_out:  # that takes its time, and so does undoing it
+            seconds = cluster.data_timeout_seconds + 2 * run.deploy.timeout_seconds
+            kubernetes.set_timeout(served, round(seconds))
+        _with_model(trained, images.train, run)
+        _with_model(measured, images.train, run)
+        if not rolls_out:  # then the predictor runs in deploy itself
+            _with_model(served, images.serve, run)
+        if cluster.checkpoints_claim:
+            kubernetes.mount_pvc(trained, cluster.checkpoints_claim, CHECKPOINTS)
+        for task in _present(read, trained, rival, measured, served):
+            reach_store(task, cluster)
+        tasks = _present(read, checked, split, trained, rival, measured, decided, served, refused)
         for task in tasks:
             harden(task)
-        if retry and run.cluster.retries:
+        if on_cluster:
             for task in tasks:
-                task.set_retry(run.cluster.retries, "30s", 2.0, "10m")
-        # What a URI holds, and what serves, can change under an unchanged name.
-        for task in (read, rival, served):
-            if task:
-                task.set_caching_options(False)
+                retry(task, 0 if task is refused else cluster.retries)
+        # What a URI holds, and what serves, can change under an unchanged name; and the gate's
+        # reasons are read from its log, which a cached one does not have.
+        for task in _present(read, rival, decided, served, refused):
+            task.set_caching_options(False)
         return decided.outputs["Output"]
 
     return grocer
@@ -104,47 +117,32 @@ def placed(run: RunConfig) -> RunConfig:
     return run.with_settings([f"train.checkpoints={CHECKPOINTS}"])
 
 
-def limit(task: dsl.PipelineTask, image: str, cpu: str, memory: str) -> None:
-    """Run a task on an image, with these limits as its requests too: it needs what it may use."""
-    task.set_container_image(image)
-    task.set_cpu_limit(cpu).set_memory_limit(memory)
-    task.set_cpu_request(cpu).set_memory_request(memory)
-
-
-def reach_store(task: dsl.PipelineTask, run: RunConfig) -> None:
-    """Let a task find the object store and its credentials, where there are such."""
-    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    places = ("AWS_ENDPOINT_URL", "AWS_REGION")
-    kubernetes.use_secret_as_env(
-        task, run.cluster.store_secret, {key: key for key in keys}, optional=True
-    )
-    kubernetes.use_config_map_as_env(
-        task, run.cluster.store_config, {key: key for key in places}, optional=True
-    )
-
-
-def harden(task: dsl.PipelineTask) -> None:
-    """Give a task's container no more rights than it needs; its caches go where it may write."""
-    kubernetes.set_security_context(task, run_as_user=1000, run_as_group=1000, run_as_non_root=True)
-    kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")
-
-
-def _place_on_gpu(task: dsl.PipelineTask, run: RunConfig) -> None:
-    """Ask for one GPU on the nodes that the configuration names, if it asks for any."""
-    cluster = run.cluster
-    if cluster.accelerator is None:
-        return
-    task.set_accelerator_type(cluster.accelerator).set_accelerator_limit(1)
-    for label, value in sorted(cluster.node_selector.items()):
-        kubernetes.add_node_selector(task, label, value)
-    kubernetes.add_toleration(
-        task, key=cluster.toleration_key, operator="Exists", effect="NoSchedule"
-    )
-
-
-def compiled(run: RunConfig, images: Images = IMAGES, *, retry: bool = True) -> str:
+def compiled(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> str:
     """The pipeline as YAML: the same text for the same configuration, images and kfp."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "grocer.yaml")
-        compiler.Compiler().compile(build(run, images, retry=retry), str(path))
+        compiler.Compiler().compile(build(run, images, on_cluster=on_cluster), str(path))
         return path.read_text()
+
+
+def _on_cpu(task: dsl.PipelineTask, image: str, cluster: ClusterConfig) -> None:
+    limit(task, image, cluster.data_cpu, cluster.data_memory)
+    kubernetes.set_timeout(task, cluster.data_timeout_seconds)
+
+
+def _with_model(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
+    """Give a task what the base model needs: a GPU, its weights, the right to fetch them."""
+    cluster = run.cluster
+    limit(task, image, cluster.model_cpu, cluster.model_memory)
+    kubernetes.set_timeout(task, cluster.model_timeout_seconds)
+    place_on_gpu(task, cluster)
+    if cluster.base_claim:
+        kubernetes.mount_pvc(task, cluster.base_claim, BASE)
+    kubernetes.use_secret_as_env(
+        task, cluster.hub_token_secret, {"token": run.base.token_env}, optional=True
+    )
+
+
+def _present(*tasks: dsl.PipelineTask | None) -> list[dsl.PipelineTask]:
+    """Those of the tasks that this pipeline has."""
+    return [task for task in tasks if task is not None]

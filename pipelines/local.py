@@ -23,7 +23,7 @@ def main(root: Path, arguments: Path) -> None:
     from pipelines.dag import compiled
 
     given = json.loads(arguments.read_text())
-    pipeline = compiled(RunConfig.from_json(given["config"]), retry=False)
+    pipeline = compiled(RunConfig.from_json(given["config"]), on_cluster=False)
     _resolve_python_by_path()
     local.init(
         local.SubprocessRunner(use_venv=False), pipeline_root=str(root), enable_caching=False
