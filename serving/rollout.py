@@ -16,6 +16,8 @@ LABEL = "serving.kserve.io/inferenceservice"
 CONTAINER = "kserve-container"
 TAKE_UP_SECONDS = 120.0
 """How long KServe's controller may take to make of a bundle a Deployment."""
+REFUSED_SECONDS = 15.0
+"""How long pods may be refused: a Deployment tells a while of refusals that have passed."""
 _INITIALIZER = "storage-initializer"
 # A container that can't begin: none of these mends itself while the manifests stay as they are.
 _NEVER_BEGINS = {
@@ -44,14 +46,19 @@ def wait(
     """
     name, labels = bundle.deployment(service), f"{LABEL}={service}"
     begun, told, taken_up = time.monotonic(), "", False
+    since: float | None = None
     pods: list[dict[str, Any]] = []
     for _ in cluster.looks(labels, seconds):
         deployment = cluster.deployment(name)
         if deployment is not None and serves(deployment, bundle.digest, replicas):
             return
         pods = [pod for pod in cluster.pods(labels) if _digest_of(pod) == bundle.digest]
-        if reason := fault(cluster, pods) or _refused(deployment, bundle.digest):
+        if reason := fault(cluster, pods):
             raise DeployError(f"{name}: {reason}")
+        refusal = refused(deployment, bundle.digest)
+        since = (since or time.monotonic()) if refusal else None
+        if since and time.monotonic() - since > REFUSED_SECONDS:
+            raise DeployError(f"{name}: {refusal}")
         if (now := progress(deployment, pods, bundle.digest)) != told:
             say("deploy", f"{name}: {now}")
             told = now
@@ -141,7 +148,7 @@ def _last_words(cluster: Cluster, pod: str, container: _Object) -> str:
     return said[-1].strip() if said else cluster.last_words(pod, container["name"])
 
 
-def _refused(deployment: _Object | None, digest: str) -> str:
+def refused(deployment: _Object | None, digest: str) -> str:
     """Why no pods can be made (a quota, an admission policy), if that is so."""
     if deployment is None or not _taken_up(deployment, digest):
         return ""
@@ -155,6 +162,8 @@ def progress(deployment: _Object | None, pods: Sequence[_Object], digest: str) -
     """What is still missing, in words."""
     if deployment is None or not _taken_up(deployment, digest):
         return "waiting for KServe's controller to take up the bundle"
+    if refusal := refused(deployment, digest):
+        return refusal
     for pod in pods:
         status = pod.get("status") or {}
         for condition in status.get("conditions") or []:
@@ -170,7 +179,7 @@ def progress(deployment: _Object | None, pods: Sequence[_Object], digest: str) -
     wanted = deployment["spec"].get("replicas", 1)
     ready = sum(_ready(pod) for pod in pods)
     former = max(0, status.get("replicas", 0) - status.get("updatedReplicas", 0))
-    return f"{ready} of {wanted} pods ready" + (f", {former} former" * bool(former))
+    return f"{min(ready, wanted)} of {wanted} pods ready" + (f", {former} former" * bool(former))
 
 
 def _ready(pod: _Object) -> bool:

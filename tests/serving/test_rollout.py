@@ -76,10 +76,25 @@ def test_what_may_still_come_up_is_waited_for(
         api.deploy(stub_bundle)
 
 
-def test_pods_that_a_quota_refuses_are_named(api: Api, stub_bundle: Bundle) -> None:
-    api.fates[stub_bundle.digest] = {"refused": "exceeded quota: small"}
-    with pytest.raises(DeployError, match="pods are refused: exceeded quota: small"):
-        api.deploy(stub_bundle)
+QUOTA = (
+    'pods "grocer-predictor-8d4f45b85-rkl8s" is forbidden: exceeded quota: small, requested: '
+    "pods=1, used: pods=1, limited: pods=1"
+)
+
+
+def test_pods_that_are_still_refused_after_a_while_are_given_up(
+    api: Api, stub_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout, "REFUSED_SECONDS", 0.0)
+    api.fates[stub_bundle.digest] = {"refused": QUOTA}
+    with pytest.raises(DeployError, match=r"predictor: pods are refused: .*exceeded quota: small"):
+        api.deploy(stub_bundle, timeout_seconds=60.0)
+
+
+def test_pods_that_were_refused_may_still_come_up(api: Api, stub_bundle: Bundle) -> None:
+    api.fates[stub_bundle.digest] = {"refused": QUOTA}
+    api.watches = ["ready"]
+    assert api.deploy(stub_bundle, timeout_seconds=60.0)
 
 
 def test_a_node_may_still_come_until_the_time_is_up(api: Api, stub_bundle: Bundle) -> None:
