@@ -1,10 +1,8 @@
 """The pipeline: seven steps, a gate before the last; from a `RunConfig` to compiled YAML."""
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
-from kfp import compiler, dsl, kubernetes
+from kfp import dsl, kubernetes
 
 from components.champion import champion as find_champion
 from components.deploy import deploy
@@ -19,9 +17,8 @@ from components.validate import validate
 from grocer.config import RunConfig
 from grocer.errors import ConfigError
 from grocer.settings import ClusterConfig
+from pipelines.package import Package
 from pipelines.pods import BASE, CHECKPOINTS, harden, limit, place_on_gpu, reach_store, retry
-
-NAME = "grocer"
 
 
 def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Any:
@@ -37,7 +34,7 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
     lasts = dsl.PipelineConfig(active_deadline_seconds=cluster.run_timeout_seconds)
 
     @dsl.pipeline(
-        name=NAME,
+        name="grocer",
         description="A product's department, by a gated LoRA adapter",
         pipeline_config=lasts,
     )
@@ -117,12 +114,9 @@ def placed(run: RunConfig) -> RunConfig:
     return run.with_settings([f"train.checkpoints={CHECKPOINTS}"])
 
 
-def compiled(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> str:
-    """The pipeline as YAML: the same text for the same configuration, images and kfp."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "grocer.yaml")
-        compiler.Compiler().compile(build(run, images, on_cluster=on_cluster), str(path))
-        return path.read_text()
+def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Package:
+    """The pipeline for `run`, to be compiled."""
+    return Package(build(run, images, on_cluster=on_cluster), run.recipe)
 
 
 def _on_cpu(task: dsl.PipelineTask, image: str, cluster: ClusterConfig) -> None:

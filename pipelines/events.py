@@ -11,19 +11,26 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # As kfp 2.17's task dispatcher logs them.
 _STARTED = re.compile(r" - INFO - Executing task '([^']+)'$")
 _ENDED = re.compile(r" - (?:INFO|ERROR) - Task '([^']+)' finished with status (SUCCESS|FAILURE)$")
-_FRAMEWORK = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - |\[KFP Executor |-*$")
+# kfp's lines here, and those of its launcher on a cluster.
+_FRAMEWORK = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - |\[KFP Executor |[IWEF]\d{4} |-*$")
 _END_OF_INPUT = "    }"  # of the JSON that each step of kfp prints before it begins
 # As grocer.console prints them; a progress bar's unfinished line may stand before one.
 _SPOKEN = re.compile(r"grocer ([|!]) ([a-z]+) \| (.*)$")
+_COUNTING = re.compile(r"[\d,]+/[\d,]+ ")  # as grocer.console.Ticker begins its lines
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened in `step`; `text` is what it said, if it spoke."""
+    """Something that happened in `step`; `text` is what it said, or how long it took if known."""
 
     kind: Literal["started", "said", "failed", "succeeded", "broke"]
     step: str
     text: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it says how far the step is, which the next one says anew."""
+        return bool(_COUNTING.match(self.text))
 
 
 def plain(line: str) -> str:

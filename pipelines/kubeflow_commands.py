@@ -3,99 +3,170 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from grocer.config import RunConfig
 from grocer.recipes import recipe
-from pipelines.options import Recipe, Settings
+from pipelines.options import (
+    Account,
+    Cron,
+    Follow,
+    Host,
+    ImagesFile,
+    KubeflowNamespace,
+    KubernetesFormat,
+    Namespace,
+    Recipe,
+    Replace,
+    Settings,
+    Token,
+    images_of,
+)
+
+if TYPE_CHECKING:
+    from pipelines.package import Package
+    from pipelines.server import Server
+    from pipelines.submit import Job
+    from pipelines.verdict import Verdict
+
+Data = Annotated[str, typer.Option(metavar="URI", help="s3://, gs:// or https://")]
+Champion = Annotated[
+    str | None,
+    typer.Option(metavar="URI", help="The bundle to beat; else the one that serves"),
+]
+Canary = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=99, metavar="PERCENT", help="Requests for what passes, until promote or rollback"
+    ),
+]
+NoDeploy = Annotated[
+    bool, typer.Option("--no-deploy", help="Train and judge only; nothing is rolled out")
+]
 
 
 def compile_pipeline(
     out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="Where the pipeline is written")],
     from_recipe: Recipe = "llama2-7b-t4",
     settings: Settings = None,
+    images: ImagesFile = None,
+    kubernetes: KubernetesFormat = False,
+    namespace: KubeflowNamespace = "kubeflow",
 ) -> None:
     """Compile the pipeline to YAML for Kubeflow Pipelines."""
-    from grocer.files import whole_file
-    from pipelines.dag import compiled
+    from pipelines.dag import package
 
-    text = compiled(recipe(from_recipe).with_settings(settings or []))
-    with whole_file(out) as part:
-        part.write_text(text)
-
-
-Data = Annotated[str, typer.Option(metavar="URI", help="s3://, gs:// or https://")]
-Host = Annotated[
-    str | None, typer.Option(metavar="URL", help="Kubeflow Pipelines; else KF_PIPELINES_ENDPOINT")
-]
-Namespace = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Yours, where Kubeflow is shared by several")
-]
-Token = Annotated[
-    str, typer.Option(metavar="NAME", help="Environment variable of a bearer token, if needed")
-]
-Account = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Kubernetes service account of the steps")
-]
+    made = package(recipe(from_recipe).with_settings(settings or []), images_of(images))
+    write(made, out, namespace if kubernetes else None)
 
 
 def submit(
     data: Data,
     from_recipe: Recipe = "llama2-7b-t4",
     settings: Settings = None,
+    images: ImagesFile = None,
+    champion: Champion = None,
+    canary: Canary = None,
+    no_deploy: NoDeploy = False,
     host: Host = None,
     namespace: Namespace = None,
     token_env: Token = "KF_PIPELINES_TOKEN",
-    service_account: Account = None,
-    follow: Annotated[bool, typer.Option(help="Show its steps until it ends")] = True,
+    service_account: Account = "grocer-pipeline",
+    follow: Follow = True,
 ) -> None:
     """Start the pipeline on Kubeflow and follow it; exit codes are those of `run`."""
+    from pipelines.server import Server
+    from pipelines.submit import training
+    from pipelines.summary import show_verdict
+
+    config = _config(from_recipe, settings, canary)
+    job = training(
+        data,
+        config,
+        images_of(images),
+        champion=champion,
+        rolled_out=not no_deploy,
+        service_account=service_account,
+    )
+    verdict = start(Server(host=host, namespace=namespace, token_env=token_env), job, follow)
+    if verdict is None:
+        return
+    yes = "yes: deployed"
+    if no_deploy:
+        yes = "yes: it may serve; nothing was rolled out"
+    elif config.deploy.canary:
+        yes = f"yes: a canary, with {config.deploy.canary} % of the requests beside what serves"
+    show_verdict(verdict, yes, "no: nothing new is served")
+    if not verdict.reasons:
+        typer.echo("Kubeflow keeps no log of the step gate; its artifacts have the reasons")
+    raise typer.Exit(0 if verdict.passed else 3)
+
+
+def schedule(
+    data: Data,
+    cron: Cron,
+    name: Annotated[str, typer.Option(metavar="NAME", help="Of the schedule")] = "grocer",
+    from_recipe: Recipe = "llama2-7b-t4",
+    settings: Settings = None,
+    images: ImagesFile = None,
+    champion: Champion = None,
+    canary: Canary = None,
+    no_deploy: NoDeploy = False,
+    host: Host = None,
+    namespace: Namespace = None,
+    token_env: Token = "KF_PIPELINES_TOKEN",
+    service_account: Account = "grocer-pipeline",
+    replace: Replace = False,
+) -> None:
+    """Have Kubeflow run the pipeline at fixed times, one run at a time."""
+    from pipelines.server import Server
+    from pipelines.submit import schedule as schedule_job
+    from pipelines.submit import training
+
+    job = training(
+        data,
+        _config(from_recipe, settings, canary),
+        images_of(images),
+        champion=champion,
+        rolled_out=not no_deploy,
+        service_account=service_account,
+    )
+    server = Server(host=host, namespace=namespace, token_env=token_env)
+    typer.echo(f"{name}: {schedule_job(server, job, name, cron, replace=replace)}")
+
+
+def write(package: Package, out: Path, namespace: str | None) -> None:
+    """Write a package as YAML, or as Kubernetes objects for a namespace."""
+    from grocer.files import whole_file
+
+    with whole_file(out) as part:
+        part.write_text(package.objects(namespace) if namespace else package.text)
+
+
+def start(server: Server, job: Job, follow: bool) -> Verdict | None:
+    """Start a job and follow it to its verdict; None where nobody wants to wait."""
+    from pipelines.follow import follow as follow_run
     from pipelines.progress import Progress
     from pipelines.run import RunError
-    from pipelines.submit import Job, Server
-    from pipelines.submit import follow as follow_run
     from pipelines.submit import submit as submit_job
 
-    config = recipe(from_recipe).with_settings(settings or [])
-    job = Job(data=data, config=config, service_account=service_account)
-    server = Server(host=host, namespace=namespace, token_env=token_env)
     submitted = submit_job(server, job)
     typer.echo(submitted.page)
     if not follow:
-        return
+        return None
     try:
         with Progress() as progress:
-            deployed = follow_run(server, submitted, progress)
+            return follow_run(server, submitted, progress)
     except RunError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         typer.echo("grocer: no longer followed; the run goes on", err=True)
         raise typer.Exit(130) from error
-    typer.echo("yes: deployed" if deployed else "no: nothing is served; see the step gate")
-    raise typer.Exit(0 if deployed else 3)
 
 
-def schedule(
-    data: Data,
-    cron: Annotated[str, typer.Option(metavar="EXPRESSION", help="As in crontab: '0 3 * * 1'")],
-    name: Annotated[str, typer.Option(metavar="NAME", help="Of the schedule")] = "grocer",
-    from_recipe: Recipe = "llama2-7b-t4",
-    settings: Settings = None,
-    host: Host = None,
-    namespace: Namespace = None,
-    token_env: Token = "KF_PIPELINES_TOKEN",
-    service_account: Account = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Take the place of the schedule of that name")
-    ] = False,
-) -> None:
-    """Have Kubeflow run the pipeline at fixed times, one run at a time."""
-    from pipelines.submit import Job, Server
-    from pipelines.submit import schedule as schedule_job
-
-    config = recipe(from_recipe).with_settings(settings or [])
-    job = Job(data=data, config=config, service_account=service_account)
-    server = Server(host=host, namespace=namespace, token_env=token_env)
-    typer.echo(f"{name}: {schedule_job(server, job, name, cron, replace=replace)}")
+def _config(name: str, settings: list[str] | None, canary: int | None) -> RunConfig:
+    share = [] if canary is None else [f"deploy.canary={canary}"]
+    return recipe(name).with_settings([*(settings or []), *share])

@@ -20,10 +20,10 @@ def main(root: Path, arguments: Path) -> None:
     from kfp import components, local
 
     from grocer.config import RunConfig
-    from pipelines.dag import compiled
+    from pipelines.dag import package
 
     given = json.loads(arguments.read_text())
-    pipeline = compiled(RunConfig.from_json(given["config"]), on_cluster=False)
+    pipeline = package(RunConfig.from_json(given["config"]), on_cluster=False).text
     _resolve_python_by_path()
     local.init(
         local.SubprocessRunner(use_venv=False), pipeline_root=str(root), enable_caching=False

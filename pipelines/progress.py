@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from types import TracebackType
 from typing import Self
@@ -14,7 +13,6 @@ from rich.text import Text
 
 from pipelines.events import Event
 
-_COUNTING = re.compile(r"[\d,]+/[\d,]+ ")  # as grocer.console.Ticker begins its lines
 _PATIENCE = 15.0  # seconds between two such lines where no live line can show them
 
 
@@ -55,9 +53,9 @@ class Progress:
         elif event.kind == "said":
             self._say(event)
         elif event.kind == "succeeded":
-            self._end("✓", "green", event.step)
+            self._end("✓", "green", event)
         elif event.kind == "broke":
-            self._end("✗", "red", event.step)
+            self._end("✗", "red", event)
 
     def skip(self, step: str, why: str) -> None:
         """Say that a step did not run."""
@@ -66,14 +64,14 @@ class Progress:
     def _say(self, event: Event) -> None:
         now = time.monotonic()
         self.note = event.text
-        counting = bool(_COUNTING.match(event.text))
-        if counting and (self.console.is_terminal or now - self.said < _PATIENCE):
+        if event.counts and (self.console.is_terminal or now - self.said < _PATIENCE):
             return
         self.said = now
         self._print(" ", "dim", event.step, event.text)
 
-    def _end(self, mark: str, style: str, step: str) -> None:
-        self._print(mark, style, step, f"{time.monotonic() - self.since:.1f} s")
+    def _end(self, mark: str, style: str, event: Event) -> None:
+        took = event.text or f"{time.monotonic() - self.since:.1f} s"
+        self._print(mark, style, event.step, took)
         self.step = ""
 
     def _print(self, mark: str, style: str, step: str, text: str) -> None:

@@ -1,18 +1,14 @@
-"""Hands the pipeline to Kubeflow Pipelines: a version, a run that is followed, a schedule."""
+"""Hands a pipeline to Kubeflow Pipelines: a version, a run, a schedule."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
-import logging
-import os
 import re
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,74 +16,87 @@ from typing import Any
 from components.images import IMAGES, Images
 from grocer.config import RunConfig
 from grocer.errors import ConfigError
-from pipelines.events import Event
-from pipelines.progress import Progress
-from pipelines.run import RunError
+from grocer.remote import PROTOCOLS
+from pipelines.package import Package
+from pipelines.server import Server
 
-PIPELINE = "grocer"
-STEPS = ("ingest", "validate", "prompts", "train", "evaluate", "gate", "deploy")
-ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
-PATIENCE = 12  # polls in a row that may fail before following gives up
-
-
-@dataclass(frozen=True, kw_only=True)
-class Server:
-    """Where Kubeflow Pipelines is, as kfp's own client takes it.
-
-    Without a host, kfp's client asks the environment (`KF_PIPELINES_ENDPOINT`), the pod's
-    service account, then the kubeconfig.
-    """
-
-    host: str | None = None
-    namespace: str | None = None
-    """The user's namespace where Kubeflow is shared by several."""
-    token_env: str = "KF_PIPELINES_TOKEN"
-    """Environment variable that holds a bearer token, if one is needed."""
-
-    def connect(self) -> Any:
-        """A `kfp.Client`; that the server answers is seen at the first request."""
-        import kfp
-
-        # kfp logs each failed attempt with its traceback to whoever listens.
-        logging.getLogger().addHandler(logging.NullHandler())
-        with warnings.catch_warnings(), _explained(self):
-            warnings.simplefilter("ignore")
-            return kfp.Client(
-                host=self.host,
-                namespace=self.namespace or "kubeflow",
-                existing_token=os.environ.get(self.token_env),
-            )
+EXPERIMENT = "grocer"
+ACCOUNT = "grocer-pipeline"  # of manifests/, which may roll out a bundle
+_BUNDLE = re.compile(r"(s3|gs)://[^/]+/(.+/)?[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """What is to run, and as whom."""
 
-    data: str
-    config: RunConfig
-    images: Images = IMAGES
-    experiment: str = "grocer"
-    service_account: str | None = None
+    package: Package
+    parameters: Mapping[str, Any]
+    service_account: str = ACCOUNT
 
-    def __post_init__(self) -> None:
-        if not re.match(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]*://", self.data):
-            raise ConfigError(
-                f"--data {self.data}: a pod can't read a path of this machine; "
-                "give s3://, gs:// or https://"
-            )
 
-    @property
-    def parameters(self) -> dict[str, str]:
-        """The pipeline's parameters."""
-        return {"data": self.data, "config": self.config.to_json()}
+def training(
+    data: str,
+    config: RunConfig,
+    images: Images = IMAGES,
+    *,
+    champion: str | None = None,
+    rolled_out: bool = True,
+    service_account: str = ACCOUNT,
+) -> Job:
+    """The pipeline from tables to a served model, checked before it costs anything.
+
+    Args:
+        data: address of the tables, as the pods reach it.
+        champion: address of the bundle to beat, where it is not the one that serves.
+        rolled_out: whether what passes is to be served; False: the pipeline ends with its verdict.
+
+    Raises:
+        ConfigError: an address that no pod can read, or nowhere to roll out from.
+    """
+    from pipelines.dag import package
+
+    check_address("--data", data, PROTOCOLS)
+    if champion is not None and not _BUNDLE.fullmatch(champion):
+        raise ConfigError(
+            f"--champion {champion}: no bundle's address; expected s3:// or gs://, and the digest "
+            "as the last part"
+        )
+    if not rolled_out:
+        config = config.with_settings(["deploy.store=null", "deploy.canary=0"])
+    elif config.deploy.store is None:
+        raise ConfigError(
+            "deploy.store is not set, so a model that passes would not be served; give "
+            "--set deploy.store=s3://bucket/prefix, or --no-deploy to train and judge only"
+        )
+    given = {"champion": champion} if champion else {}
+    return Job(
+        package=package(config, images),
+        parameters={"data": data, **given},
+        service_account=service_account,
+    )
+
+
+def check_address(option: str, address: str, protocols: tuple[str, ...]) -> None:
+    """Refuse what a pod can't reach.
+
+    Raises:
+        ConfigError: a path of this machine, or another protocol.
+    """
+    known = ", ".join(f"{protocol}://" for protocol in protocols)
+    protocol, separator, place = address.partition("://")
+    if not separator or protocol == "file":
+        raise ConfigError(f"{option} {address}: a pod can't reach a path of this machine: {known}")
+    if protocol not in protocols or not place.strip("/"):
+        raise ConfigError(f"{option} {address}: no address that a pod can reach: {known}")
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A run on the server and the page that shows it."""
+    """A run on the server, the page that shows it, and the names of its steps."""
 
     run_id: str
     page: str
+    steps: frozenset[str]
 
 
 def submit(server: Server, job: Job) -> Submitted:
@@ -97,18 +106,19 @@ def submit(server: Server, job: Job) -> Submitted:
         ConfigError: the server can't be reached, or refuses.
     """
     client = server.connect()
-    with _explained(server):
-        version = _upload(client, job)
-        experiment = client.create_experiment(job.experiment, namespace=server.namespace)
+    with server.explained():
+        version = _upload(client, job.package)
+        experiment = client.create_experiment(EXPERIMENT, namespace=server.namespace)
         run = client.run_pipeline(
             experiment.experiment_id,
-            f"grocer {time.strftime('%Y-%m-%d %H:%M:%S')}",
-            params=job.parameters,
+            f"{job.package.name} {time.strftime('%Y-%m-%d %H:%M:%S')}",
+            params=dict(job.parameters),
             pipeline_id=version.pipeline_id,
             version_id=version.pipeline_version_id,
             service_account=job.service_account,
         )
-    return Submitted(run.run_id, f"{client._get_url_prefix()}/#/runs/details/{run.run_id}")
+    page = f"{client._get_url_prefix()}/#/runs/details/{run.run_id}"
+    return Submitted(run.run_id, page, job.package.steps)
 
 
 def schedule(server: Server, job: Job, name: str, cron: str, *, replace: bool = False) -> str:
@@ -121,22 +131,22 @@ def schedule(server: Server, job: Job, name: str, cron: str, *, replace: bool = 
         ConfigError: no cron expression, a schedule of that name exists, or the server refuses.
     """
     when, client = _six_fields(cron), server.connect()
-    with _explained(server):
-        experiment = client.create_experiment(job.experiment, namespace=server.namespace)
+    with server.explained():
+        experiment = client.create_experiment(EXPERIMENT, namespace=server.namespace)
         listed = client.list_recurring_runs(
             experiment_id=experiment.experiment_id, filter=_named(name)
         )
         former = [each.recurring_run_id for each in listed.recurring_runs or []]
         if former and not replace:
             raise ConfigError(f"--name {name}: there is such a schedule; give --replace")
-        version = _upload(client, job)
+        version = _upload(client, job.package)
         made = client.create_recurring_run(
             experiment.experiment_id,
             name,
             cron_expression=when,
             max_concurrency=1,
             no_catchup=True,
-            params=job.parameters,
+            params=dict(job.parameters),
             pipeline_id=version.pipeline_id,
             version_id=version.pipeline_version_id,
             service_account=job.service_account,
@@ -146,85 +156,18 @@ def schedule(server: Server, job: Job, name: str, cron: str, *, replace: bool = 
     return str(made.recurring_run_id)
 
 
-def follow(server: Server, submitted: Submitted, progress: Progress, every: float = 5.0) -> bool:
-    """Show a run's steps until it ends; whether the gate passed and the adapter was deployed.
-
-    Raises:
-        RunError: the run failed or was canceled; the message names the steps.
-    """
-    client = server.connect()
-    states: dict[str, str] = {}
-    for run in _polls(server, client, submitted.run_id, every):
-        for step, state in _steps(run).items():
-            for event in _events(step, states.get(step), state):
-                progress.follow(event)
-            states[step] = state
-        if str(run.state) in ENDED:
-            break
-    if run.state != "SUCCEEDED":
-        failed = [step for step, state in states.items() if state == "FAILED"]
-        why = f": {', '.join(failed)} failed" if failed else ""
-        raise RunError(f"grocer: the run ended {run.state}{why}; its page: {submitted.page}")
-    deployed = states.get("deploy") == "SUCCEEDED"
-    if not deployed:
-        progress.skip("deploy", "skipped: the gate said no")
-    return deployed
-
-
-def _polls(server: Server, client: Any, run_id: str, every: float) -> Iterator[Any]:
-    """The run, again and again; a server that is away for a while does not end it."""
-    import kfp_server_api
-    import urllib3
-
-    missed = 0
-    while True:
-        try:
-            run = client.get_run(run_id)
-        except (urllib3.exceptions.HTTPError, kfp_server_api.ApiException):
-            missed += 1
-            if missed >= PATIENCE:
-                with _explained(server):
-                    raise
-        else:
-            missed = 0
-            yield run
-        time.sleep(every)
-
-
-def _steps(run: Any) -> dict[str, str]:
-    """The state of each step that the server knows of; of a retried one, the latest."""
-    details = (run.run_details and run.run_details.task_details) or []
-    known = [each for each in details if each.display_name in STEPS and each.state]
-    known.sort(key=lambda each: str(each.create_time))
-    return {each.display_name: str(each.state) for each in known}
-
-
-def _events(step: str, before: str | None, now: str) -> Iterator[Event]:
-    """What a change of state means to someone who watches."""
-    if before == now or now not in {"RUNNING", "SUCCEEDED", "FAILED"}:
-        return
-    if before != "RUNNING":
-        yield Event("started", step)
-    if now != "RUNNING":
-        yield Event("succeeded" if now == "SUCCEEDED" else "broke", step)
-
-
-def _upload(client: Any, job: Job) -> Any:
-    """The pipeline version that is this job's YAML; uploaded once, found ever after."""
-    from pipelines.dag import compiled
-
-    text = compiled(job.config, job.images)
-    name = f"{job.config.recipe}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    pipeline = client.get_pipeline_id(PIPELINE)
+def _upload(client: Any, package: Package) -> Any:
+    """The pipeline version that is this package's text; uploaded once, found ever after."""
+    pipeline = client.get_pipeline_id(package.name)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        package = Path(folder, "grocer.yaml")
-        package.write_text(text)
+        path = Path(folder, "pipeline.yaml")
+        path.write_text(package.text)
         if pipeline is None:
-            pipeline = client.upload_pipeline(str(package), PIPELINE).pipeline_id
-        listed = client.list_pipeline_versions(pipeline, filter=_named(name))
+            pipeline = client.upload_pipeline(str(path), package.name).pipeline_id
+        listed = client.list_pipeline_versions(pipeline, filter=_named(package.version))
         if listed.pipeline_versions:
             return listed.pipeline_versions[0]
-        return client.upload_pipeline_version(str(package), name, pipeline_id=pipeline)
+        return client.upload_pipeline_version(str(path), package.version, pipeline_id=pipeline)
 
 
 def _named(name: str) -> str:
@@ -239,21 +182,3 @@ def _six_fields(cron: str) -> str:
     if len(fields) not in (5, 6):
         raise ConfigError(f"--cron {cron!r}: expected 5 fields, or 6 with seconds first")
     return " ".join(["0", *fields] if len(fields) == 5 else fields)
-
-
-@contextlib.contextmanager
-def _explained(server: Server) -> Iterator[None]:
-    """Turn what a server, or none, answers into one clear line."""
-    import kfp_server_api
-    import urllib3
-
-    where = server.host or "the host that kfp's client found"
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    except (urllib3.exceptions.HTTPError, TimeoutError) as error:
-        raise ConfigError(f"--host: no Kubeflow Pipelines answers at {where}: {error}") from error
-    except kfp_server_api.ApiException as error:
-        hint = f"; a token is taken from {server.token_env}" if error.status in (401, 403) else ""
-        said = " ".join(str(error.body or error.reason).split())[:300]
-        raise ConfigError(f"{where} refused ({error.status}): {said}{hint}") from error

@@ -7,13 +7,13 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from pipelines.collect import Finished
+from pipelines.verdict import Verdict, told
 
 CONTENDERS = {
     "linear": "linear model on words",
@@ -26,22 +26,34 @@ _MARGIN = 11  # columns of the headings
 def show(finished: Finished, console: Console | None = None) -> None:
     """Print the summary of a run."""
     console = console or Console(highlight=False)
-    for heading, lines in _blocks(finished, console.width - _MARGIN):
+    for heading, block in _blocks(finished, console.width - _MARGIN):
         console.print()
-        for line in lines:
-            # Soft: a path must stay on one line to be copied.
-            console.print(Text(f"{heading:<{_MARGIN}}", "bold") + line, soft_wrap=True)
-            heading = ""
+        _print(console, heading, block)
     console.print()
     for heading, text in _next(finished):
         console.print(Text(f"{heading:<{_MARGIN}}", "bold") + text, soft_wrap=True)
+
+
+def show_verdict(verdict: Verdict, yes: str, no: str, console: Console | None = None) -> None:
+    """Print a verdict alone, as `show` does among the rest."""
+    console = console or Console(highlight=False)
+    console.print()
+    _print(console, "Verdict", told(verdict, yes, no, console.width - _MARGIN))
+
+
+def _print(console: Console, heading: str, block: Iterator[Text]) -> None:
+    for line in block:
+        # Soft: a path must stay on one line to be copied.
+        console.print(Text(f"{heading:<{_MARGIN}}", "bold") + line, soft_wrap=True)
+        heading = ""
 
 
 def _blocks(finished: Finished, width: int) -> Iterator[tuple[str, Iterator[Text]]]:
     summary = finished.summary
     yield "Data", _data(summary)
     yield "Accuracy", _accuracy(summary)
-    yield "Verdict", _verdict(summary["gate"], width)
+    gate = Verdict(summary["gate"]["passed"], summary["gate"]["reasons"])
+    yield "Verdict", told(gate, "yes: deployed", "no: nothing is served", width)
     if finished.answers is not None:
         yield "Answers", _answers(finished.answers)
 
@@ -74,19 +86,6 @@ def _accuracy(summary: Mapping[str, Any]) -> Iterator[Text]:
                 "dim",
             ),
         )
-
-
-def _verdict(gate: Mapping[str, Any], width: int) -> Iterator[Text]:
-    """Yes or no, and every rule's sentence: those that failed first."""
-    if gate["passed"]:
-        yield Text("yes: deployed", "bold green")
-    else:
-        yield Text("no: nothing is served", "bold red")
-    for reason in sorted(gate["reasons"], key=lambda reason: bool(reason["passed"])):
-        mark = Text("✓ ", "green") if reason["passed"] else Text("✗ ", "red")
-        for part in wrap(reason["sentence"], max(width - 2, 40)):
-            yield mark + part
-            mark = Text("  ")
 
 
 def _answers(answers: Any) -> Iterator[Text]:

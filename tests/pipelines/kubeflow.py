@@ -1,23 +1,35 @@
-"""A stand-in of Kubeflow Pipelines' REST API (v2beta1): as much of it as `grocer submit` uses."""
+"""A stand-in of Kubeflow Pipelines' REST API (v2beta1): as much of it as `grocer submit` uses.
 
+Steps come as the server of 2.17 gives them: by Argo's node, with the id of the node below and
+neither a message nor a pod. Logs are kept by that id, for steps that have ended.
+"""
+
+import base64
 import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlparse
 
+import yaml
+
 API = "/apis/v2beta1"
 
 
 class Kubeflow(ThreadingHTTPServer):
-    """Keeps what it is given; `script` has the states of a run's steps, poll by poll."""
+    """Keeps what it is given.
 
-    def __init__(self, script=(), token=None):
+    `script` has a run's state and its steps', poll by poll: pairs of a name and a state, or a
+    mapping. `logs` has what steps printed, by their name; a second one of a name is `name 2`.
+    """
+
+    def __init__(self, script=(), token=None, logs=None):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.script, self.token = list(script), token
         self.pipelines, self.versions, self.experiments = {}, {}, {}
-        self.runs, self.schedules = {}, {}
+        self.runs, self.schedules, self.texts = {}, {}, {}
+        self.logs = logs or {}
         self.failing = 0
 
     def __enter__(self):
@@ -80,8 +92,15 @@ def kept(store, identity, value):
     return (value,)
 
 
-def upload(server, query, body):
+def pipeline_in(body):
+    """The YAML documents of an uploaded file."""
     assert b"sdkVersion: kfp-2.17" in body
+    _, _, rest = body.partition(b"\r\n\r\n")
+    return list(yaml.safe_load_all(rest.rpartition(b"\r\n--")[0]))
+
+
+def upload(server, query, body):
+    pipeline_in(body)
     (pipeline,) = kept(server.pipelines, "pipeline_id", {"display_name": query["name"]})
     # As the real one: a new pipeline begins with a version of its own name.
     version = {"display_name": query["name"], "pipeline_id": pipeline["pipeline_id"]}
@@ -90,7 +109,7 @@ def upload(server, query, body):
 
 
 def upload_version(server, query, body):
-    assert b"sdkVersion: kfp-2.17" in body
+    server.texts[query["name"]] = pipeline_in(body)
     version = {"display_name": query["name"], "pipeline_id": query["pipelineid"]}
     return kept(server.versions, "pipeline_version_id", version)
 
@@ -100,11 +119,22 @@ def get_run(server, query, body, run_id):
         server.failing -= 1
         return {"message": "away for a while"}, 503
     state, steps = server.script.pop(0) if len(server.script) > 1 else server.script[0]
-    details = [
-        {"display_name": step, "state": each, "create_time": f"2026-01-01T00:00:{n:02}Z"}
-        for n, (step, each) in enumerate(steps.items())
-    ]
+    pairs = list(steps.items() if isinstance(steps, dict) else steps)
+    details = []
+    for n, (step, each) in enumerate(pairs):
+        times = sum(name == step for name, _ in pairs[: n + 1])
+        node = step if times == 1 else f"{step} {times}"
+        detail = {"display_name": step, "state": each, "create_time": f"2026-01-01T00:00:{n:02}Z"}
+        detail["start_time"], detail["end_time"] = "2026-01-01T00:00:00Z", "2026-01-01T00:01:15Z"
+        details.append(detail | {"child_tasks": [{"pod_name": node.replace(" ", "-")}]})
     return ({"run_id": run_id, "state": state, "run_details": {"task_details": details}},)
+
+
+def read_log(server, query, body, run_id, node):
+    for name, text in server.logs.items():
+        if name.replace(" ", "-") == node:
+            return ({"data": base64.b64encode(text.encode()).decode()},)
+    return {"error_message": "artifact not found"}, 404
 
 
 def delete_schedule(server, query, body, identity):
@@ -130,6 +160,7 @@ ROUTES = [
     ),
     ("POST", "/runs", lambda s, q, b: kept(s.runs, "run_id", json.loads(b))),
     ("GET", "/runs/([^/]+)", get_run),
+    ("GET", "/runs/([^/]+)/nodes/([^/]+)/artifacts/main-logs:read", read_log),
     ("GET", "/recurringruns", lambda s, q, b: listed(s.schedules, q, "recurringRuns")),
     (
         "POST",

@@ -16,12 +16,16 @@ from components.images import IMAGES, Images
 from grocer.config import RunConfig
 from grocer.errors import ConfigError
 from grocer.recipes import RECIPES, recipe
-from pipelines.dag import compiled
+from pipelines.dag import package
 
 GOLDEN = Path(__file__).parent / "golden" / "llama2-7b-t4.yaml"
 MODEL_STEPS = {"train", "evaluate"}
 STEPS = {"ingest", "validate", "prompts", "champion", "gate", "deploy"} | MODEL_STEPS
 STORE = ["deploy.store=s3://bucket/grocer"]
+
+
+def compiled(run, images=IMAGES, **options):
+    return package(run, images, **options).text
 
 
 def normalised(text: str) -> str:
