@@ -103,7 +103,7 @@ def _undo(
         return "it was the one to serve before, too, so there is nothing to go back to"
     try:
         if not names(cluster.inference_service(config.name), new):
-            return "another deploy has taken its place and is left alone"
+            return "what serves now is another deploy's and is left alone"
         if former is None:
             cluster.apply(config.name, fields(config, new, stopped=True))
             return "nothing served before, so its pods were stopped"

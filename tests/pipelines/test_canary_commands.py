@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,14 +22,7 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
         stable = Served(f"s3://b/{OLD}", OLD, "grocer")
         beside = Canary(Served(f"s3://b/{NEW}", NEW, "grocer", "c1"), 20)
         made.apply(fields(DeployConfig(), stable, beside))
-        kubeconfig = {
-            "clusters": [{"name": "c", "cluster": {"server": made.url}}],
-            "users": [{"name": "u", "user": {}}],
-            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-            "current-context": "x",
-        }
-        (tmp_path / "config").write_text(json.dumps(kubeconfig))
-        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+        monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig(tmp_path / "config")))
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         yield made
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from copy import deepcopy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from socket import SHUT_RDWR
 from threading import Condition, Thread
 from typing import Any
@@ -97,6 +98,17 @@ class Api(ThreadingHTTPServer):
 
     def deploy(self, bundle: Bundle, **more: Any) -> list[dict[str, Any]]:
         return deploy(bundle, self.config(**more), NAMES, self.cluster)
+
+    def kubeconfig(self, path: Path) -> Path:
+        """Write a kubeconfig that names this cluster."""
+        written = {
+            "clusters": [{"name": "c", "cluster": {"server": self.url}}],
+            "users": [{"name": "u", "user": {}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        path.write_text(json.dumps(written))
+        return path
 
     def apply(self, given: dict[str, Any]) -> None:
         """Merge what deploy owns; what it owned before and no longer names goes."""

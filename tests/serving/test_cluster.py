@@ -11,20 +11,27 @@ from grocer.errors import DeployError
 from serving.cluster import Cluster
 from tests.serving.kubernetes_api import Api, refusal
 
+# As Kubernetes 1.36 said them.
 CONFLICT = (
-    'Apply failed with 1 conflict: conflict with "kubectl" using serving.kserve.io/v1beta1: '
-    ".spec.predictor.model.storageUri"
+    'Apply failed with 2 conflicts: conflicts with "kubectl-edit" using serving.kserve.io/v1beta1:'
+    '\n- .spec.predictor.model.storageUri\n- .spec.predictor.model.env[name="GROCER_BUNDLE_DIGEST"]'
+    ".value"
 )
 FORBIDDEN = (
     'inferenceservices.serving.kserve.io "grocer" is forbidden: User "system:serviceaccount:'
-    'kubeflow:grocer-pipeline" cannot patch resource "inferenceservices" in the namespace "grocer"'
+    'kubeflow:grocer-pipeline" cannot patch resource "inferenceservices" in API group '
+    '"serving.kserve.io" in the namespace "grocer"'
 )
 
 
 @pytest.mark.parametrize(
     ("code", "message", "said"),
     [
-        (409, CONFLICT, r'conflict with "kubectl".*storageUri; let that manager give up'),
+        (
+            409,
+            CONFLICT,
+            r'conflicts with "kubectl-edit".*storageUri - .*; let that manager give up',
+        ),
         (403, FORBIDDEN, r"grocer-pipeline\" cannot patch.*; give that account the Role"),
         (400, "admission webhook denied the request: no", r"refused \(400\): admission webhook"),
         (401, "Unauthorized", r"refused \(401\): Unauthorized; log in again"),

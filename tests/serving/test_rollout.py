@@ -11,10 +11,21 @@ from grocer.errors import DeployError
 from serving import rollout
 from tests.serving.kubernetes_api import OLD, Api, container
 
+# As the kubelet of Kubernetes 1.36 said it.
+NO_IMAGE = (
+    'Back-off pulling image "nosuch.invalid/grocer-serve:9": ErrImagePull: failed to pull and '
+    'unpack image "nosuch.invalid/grocer-serve:9": failed to resolve reference '
+    '"nosuch.invalid/grocer-serve:9": failed to do request: dial tcp: no such host'
+)
+NO_STORE = (
+    "2026-11-25 17:42:41.645 1 storage.initializer ERROR [initializer-entrypoint:<module>():31] "
+    "Unexpected error during storage initialization: Could not connect to the endpoint URL: "
+    '"http://10.99.0.1:5999/models"\n'
+)
 FAULTS = {
     "image": (
-        {"containerStatuses": [container(waiting="ImagePullBackOff", message="no such image")]},
-        r"its image can't be pulled \(no such image\)",
+        {"containerStatuses": [container(waiting="ImagePullBackOff", message=NO_IMAGE)]},
+        r"its image can't be pulled \(Back-off .*: no such host\)",
     ),
     "configuration": (
         {
@@ -41,8 +52,12 @@ FAULTS = {
         r"the predictor refused its bundle or its settings: grocer: not its base;",
     ),
     "store": (
-        {"initContainerStatuses": [container("storage-initializer", ended=1, restarts=2)]},
-        r"the bundle can't be fetched from the store: grocer: it said why",
+        {
+            "initContainerStatuses": [
+                container("storage-initializer", ended=1, restarts=2, said=NO_STORE)
+            ]
+        },
+        r"the bundle can't be fetched from the store: .*Could not connect to the endpoint URL",
     ),
 }
 
@@ -98,7 +113,7 @@ def test_pods_that_were_refused_may_still_come_up(api: Api, stub_bundle: Bundle)
 
 
 def test_a_node_may_still_come_until_the_time_is_up(api: Api, stub_bundle: Bundle) -> None:
-    message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate"
     condition = {"type": "PodScheduled", "status": "False", "message": message}
     api.fates[stub_bundle.digest] = {"status": {"conditions": [condition]}}
     with pytest.raises(
