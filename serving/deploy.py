@@ -7,7 +7,6 @@ Where it does not come up, the InferenceService gets back what it served before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from grocer.bundle import Bundle
 from grocer.console import say
@@ -54,15 +53,13 @@ def deploy(
     _require_running(config, stopped_by(service))
     former, under_way = served(service), canary(service)
     uri = publish(bundle, config.store)
-    new = Served(uri, bundle.digest, config.runtime, former.part if former else "")
-    beside = None
-    if former and former.digest == bundle.digest:
-        beside = under_way
-    elif former and config.canary:
-        new = replace(new, part=f"c{bundle.digest[:8]}")
-        beside = Canary(new, config.canary)
+    if former and config.canary and former.digest != bundle.digest:
+        new = Served(uri, bundle.digest, config.runtime, f"c{bundle.digest[:8]}")
+        stable, beside = former, Canary(new, config.canary)
+    else:
+        new = stable = Served(uri, bundle.digest, config.runtime, former.part if former else "")
+        beside = under_way if former and former.digest == bundle.digest else None
     say("deploy", f"{config.namespace}/{config.name}: {_told(former)} → {bundle.digest[:12]}")
-    stable = former if former and beside and beside.served == new else new
     cluster.apply(config.name, fields(config, stable, beside))
     try:
         wait(cluster, config.name, new, config.timeout_seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import subprocess
@@ -55,7 +56,7 @@ def ask_at(url: str, names: Sequence[str], digest: str, *, seconds: float) -> li
             wrong = f"the predictor at {url} serves {served}, not {digest}"
         except urllib.error.HTTPError as error:
             wrong = f"the predictor at {url} refused: {error.read(500).decode(errors='replace')}"
-        except OSError as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             wrong = f"no predictor answers at {url}: {error}"
         if time.monotonic() >= until:
             raise DeployError(wrong)
