@@ -19,6 +19,7 @@ import typer
 from grocer import __version__
 from grocer.errors import GrocerError
 from grocer.recipes import recipe
+from pipelines.bulk_commands import bulk
 from pipelines.canary_commands import promote, rollback
 from pipelines.kubeflow_commands import compile_pipeline, schedule, submit
 from pipelines.options import Recipe, Settings
@@ -130,6 +131,7 @@ def classify(
 app.command(name="compile")(compile_pipeline)
 app.command()(submit)
 app.command()(schedule)
+app.add_typer(bulk)
 app.command()(promote)
 app.command()(rollback)
 

@@ -16,9 +16,8 @@ from components.train import train
 from components.validate import validate
 from grocer.config import RunConfig
 from grocer.errors import ConfigError
-from grocer.settings import ClusterConfig
 from pipelines.package import Package
-from pipelines.pods import BASE, CHECKPOINTS, harden, limit, place_on_gpu, reach_store, retry
+from pipelines.pods import CHECKPOINTS, harden, on_cpu, reach_store, retry, with_model
 
 
 def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Any:
@@ -69,16 +68,16 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
                 refused = refuse(decision=decision)
 
         for task in _present(read, checked, split, decided, refused):
-            _on_cpu(task, images.data, cluster)
+            on_cpu(task, images.data, cluster)
         for task in _present(rival, served if rolls_out else None):
-            _on_cpu(task, images.serve, cluster)
+            on_cpu(task, images.serve, cluster)
         if rolls_out:  # that takes its time, and so does undoing it
             seconds = cluster.data_timeout_seconds + 2 * run.deploy.timeout_seconds
             kubernetes.set_timeout(served, round(seconds))
-        _with_model(trained, images.train, run)
-        _with_model(measured, images.train, run)
+        with_model(trained, images.train, run)
+        with_model(measured, images.train, run)
         if not rolls_out:  # then the predictor runs in deploy itself
-            _with_model(served, images.serve, run)
+            with_model(served, images.serve, run)
         if cluster.checkpoints_claim:
             kubernetes.mount_pvc(trained, cluster.checkpoints_claim, CHECKPOINTS)
         for task in _present(read, trained, rival, measured, served):
@@ -117,24 +116,6 @@ def placed(run: RunConfig) -> RunConfig:
 def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Package:
     """The pipeline for `run`, to be compiled."""
     return Package(build(run, images, on_cluster=on_cluster), run.recipe)
-
-
-def _on_cpu(task: dsl.PipelineTask, image: str, cluster: ClusterConfig) -> None:
-    limit(task, image, cluster.data_cpu, cluster.data_memory)
-    kubernetes.set_timeout(task, cluster.data_timeout_seconds)
-
-
-def _with_model(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
-    """Give a task what the base model needs: a GPU, its weights, the right to fetch them."""
-    cluster = run.cluster
-    limit(task, image, cluster.model_cpu, cluster.model_memory)
-    kubernetes.set_timeout(task, cluster.model_timeout_seconds)
-    place_on_gpu(task, cluster)
-    if cluster.base_claim:
-        kubernetes.mount_pvc(task, cluster.base_claim, BASE)
-    kubernetes.use_secret_as_env(
-        task, cluster.hub_token_secret, {"token": run.base.token_env}, optional=True
-    )
 
 
 def _present(*tasks: dsl.PipelineTask | None) -> list[dsl.PipelineTask]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kfp import dsl, kubernetes
 
+from grocer.config import RunConfig
 from grocer.settings import ClusterConfig
 
 USER = 1000  # of the images
@@ -16,29 +17,27 @@ _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _PLACE = ("AWS_ENDPOINT_URL", "AWS_REGION")
 
 
-def limit(task: dsl.PipelineTask, image: str, cpu: str, memory: str) -> None:
-    """Run a task on an image, within limits that are its requests too; it gets what it needs."""
-    task.set_container_image(image)
-    task.set_cpu_limit(cpu).set_memory_limit(memory)
-    task.set_cpu_request(cpu).set_memory_request(memory)
+def on_cpu(task: dsl.PipelineTask, image: str, cluster: ClusterConfig) -> None:
+    """Give a task what the steps without the model need."""
+    _limit(task, image, cluster.data_cpu, cluster.data_memory, cluster.data_timeout_seconds)
+
+
+def with_model(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
+    """Give a task what the base model needs: a GPU, its weights, the right to fetch them."""
+    cluster = run.cluster
+    _limit(task, image, cluster.model_cpu, cluster.model_memory, cluster.model_timeout_seconds)
+    _place_on_gpu(task, cluster)
+    if cluster.base_claim:
+        kubernetes.mount_pvc(task, cluster.base_claim, BASE)
+    kubernetes.use_secret_as_env(
+        task, cluster.hub_token_secret, {"token": run.base.token_env}, optional=True
+    )
 
 
 def harden(task: dsl.PipelineTask) -> None:
     """Run a task's container as nobody's root; its caches go where the images say, below /tmp."""
     kubernetes.set_security_context(task, USER, USER, run_as_non_root=True)
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")
-
-
-def place_on_gpu(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
-    """Ask for one GPU on the nodes that the configuration names, if it asks for any."""
-    if cluster.accelerator is None:
-        return
-    task.set_accelerator_type(cluster.accelerator).set_accelerator_limit(1)
-    for label, value in sorted(cluster.node_selector.items()):
-        kubernetes.add_node_selector(task, label, value)
-    kubernetes.add_toleration(
-        task, key=cluster.toleration_key, operator="Exists", effect="NoSchedule"
-    )
 
 
 def reach_store(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
@@ -54,3 +53,23 @@ def retry(task: dsl.PipelineTask, times: int) -> None:
     """Try a failed task again, after 30 seconds, a minute, and so on up to ten minutes."""
     if times:
         task.set_retry(times, "30s", 2.0, "10m")
+
+
+def _limit(task: dsl.PipelineTask, image: str, cpu: str, memory: str, seconds: int) -> None:
+    """Run a task on an image, within limits that are its requests too: it gets what it needs."""
+    task.set_container_image(image)
+    task.set_cpu_limit(cpu).set_memory_limit(memory)
+    task.set_cpu_request(cpu).set_memory_request(memory)
+    kubernetes.set_timeout(task, seconds)
+
+
+def _place_on_gpu(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
+    """Ask for one GPU on the nodes that the configuration names, if it asks for any."""
+    if cluster.accelerator is None:
+        return
+    task.set_accelerator_type(cluster.accelerator).set_accelerator_limit(1)
+    for label, value in sorted(cluster.node_selector.items()):
+        kubernetes.add_node_selector(task, label, value)
+    kubernetes.add_toleration(
+        task, key=cluster.toleration_key, operator="Exists", effect="NoSchedule"
+    )

@@ -17,9 +17,11 @@ from components.images import IMAGES, Images
 from grocer.config import RunConfig
 from grocer.errors import ConfigError
 from grocer.remote import PROTOCOLS
+from grocer.streams import check_format
 from pipelines.package import Package
 from pipelines.server import Server
 
+STORES = ("s3", "gs")  # where pods write
 EXPERIMENT = "grocer"
 ACCOUNT = "grocer-pipeline"  # of manifests/, which may roll out a bundle
 _BUNDLE = re.compile(r"(s3|gs)://[^/]+/(.+/)?[0-9a-f]{64}")
@@ -56,11 +58,8 @@ def training(
     from pipelines.dag import package
 
     check_address("--data", data, PROTOCOLS)
-    if champion is not None and not _BUNDLE.fullmatch(champion):
-        raise ConfigError(
-            f"--champion {champion}: no bundle's address; expected s3:// or gs://, and the digest "
-            "as the last part"
-        )
+    if champion is not None:
+        _check_bundle("--champion", champion)
     if not rolled_out:
         config = config.with_settings(["deploy.store=null", "deploy.canary=0"])
     elif config.deploy.store is None:
@@ -76,6 +75,38 @@ def training(
     )
 
 
+def bulk(
+    data: str,
+    out: str,
+    config: RunConfig,
+    images: Images = IMAGES,
+    *,
+    bundle: str | None = None,
+    service_account: str = ACCOUNT,
+    **options: Any,
+) -> Job:
+    """The pipeline that classifies a whole file, checked before it costs anything.
+
+    Args:
+        data, out: addresses of CSV or Parquet, as the pods reach them.
+        bundle: address of the bundle that answers, where it is not the one that serves.
+        options: the pipeline's other parameters.
+
+    Raises:
+        ConfigError: an address that no pod can reach, or another format.
+    """
+    from pipelines.bulk import package
+
+    check_address("--data", data, PROTOCOLS)
+    check_address("--out", out, STORES)
+    for address in (data, out):
+        check_format(Path(address))
+    if bundle is not None:
+        _check_bundle("--bundle", bundle)
+    given = {"data": data, "out": out, **options} | ({"bundle": bundle} if bundle else {})
+    return Job(package=package(config, images), parameters=given, service_account=service_account)
+
+
 def check_address(option: str, address: str, protocols: tuple[str, ...]) -> None:
     """Refuse what a pod can't reach.
 
@@ -88,6 +119,14 @@ def check_address(option: str, address: str, protocols: tuple[str, ...]) -> None
         raise ConfigError(f"{option} {address}: a pod can't reach a path of this machine: {known}")
     if protocol not in protocols or not place.strip("/"):
         raise ConfigError(f"{option} {address}: no address that a pod can reach: {known}")
+
+
+def _check_bundle(option: str, address: str) -> None:
+    if not _BUNDLE.fullmatch(address):
+        raise ConfigError(
+            f"{option} {address}: no bundle's address; expected s3:// or gs://, and the digest "
+            "as the last part"
+        )
 
 
 @dataclass(frozen=True)
