@@ -1,0 +1,26 @@
+"""In a pod: deploy the bundle at an address, without the checks that would keep a bad one away.
+
+step.py ADDRESS DEPLOY_CONFIG_AS_JSON
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from grocer import remote
+from grocer.bundle import MANIFEST, Bundle, Manifest
+from grocer.errors import GrocerError
+from grocer.settings import DeployConfig
+from serving.deploy import deploy
+
+address, config = sys.argv[1], DeployConfig.model_validate_json(sys.argv[2])
+digest = address.rpartition("/")[2]
+path = Path("/tmp", digest)
+remote.file_system("s3").get(f"{address.removeprefix('s3://')}/", f"{path}/", recursive=True)
+bundle = Bundle(path, digest, Manifest.model_validate_json((path / MANIFEST).read_bytes()))
+try:
+    print(json.dumps(deploy(bundle, config, ["Organic Milk", "Banana Bread"])))
+except GrocerError as error:
+    sys.exit(f"grocer: {error}")
