@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from grocer import calibration, metrics
 from grocer.config import RunConfig
 from grocer.console import Ticker, say
 from grocer.errors import CatalogueError, ModelError
+from grocer.levels import Leaf, likeliest_aisles, of_likeliest
 
 if TYPE_CHECKING:
     from grocer.scoring import Scorer
@@ -28,6 +29,10 @@ class Scored:
     table: pd.DataFrame
     labels: tuple[str, ...]
     probabilities: metrics.Floats
+    leaves: tuple[Leaf, ...] = ()
+    """The aisles of all departments; none: there is one level."""
+    aisle_probabilities: metrics.Floats | None = None
+    """[products, leaves]: of the aisles of the likeliest department, 0 of others."""
 
     @property
     def truth(self) -> metrics.Ints:
@@ -57,13 +62,30 @@ class Scored:
         result: metrics.Bools = self.predicted == self.truth
         return result
 
+    @property
+    def suggested_aisle(self) -> list[str]:
+        """Name of the likeliest aisle of the likeliest department; empty where that has none."""
+        assert self.aisle_probabilities is not None
+        return likeliest_aisles(self.aisle_probabilities, self.leaves)
+
+    @property
+    def aisle_confidence(self) -> metrics.Floats:
+        """Probability of that aisle, 0 where there is none."""
+        assert self.aisle_probabilities is not None
+        result: metrics.Floats = self.aisle_probabilities.max(axis=1)
+        return result
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
     """All that is asked of the model under evaluation."""
 
     labels: tuple[str, ...]
+    leaves: tuple[Leaf, ...]
+    """The aisles of all departments; none: there is one level."""
     temperature: float
+    aisle_temperature: float | None
+    """Of the choice among a department's aisles; None: there is one level."""
     sides: Mapping[str, Scored]
     """Train (a sample), validation and test, calibrated."""
     unlabelled: Scored
@@ -127,17 +149,52 @@ def collect(model: Path, tables: Mapping[str, pd.DataFrame], config: RunConfig) 
         )
         for name, log_probabilities in logs.items()
     }
+    aisle_temperature = None
+    if scorer.leaves:
+        scored, aisle_temperature = _with_aisles(scored, scorer)
     some, rows = _take(tables["test"], settings.base_model_sample, settings.seed)
     with scorer.untuned():
         base = np.exp(ask(scorer, some["product_name"], "test, untuned base"))
     return Answers(
         labels=labels,
+        leaves=tuple(scorer.leaves),
         temperature=temperature,
+        aisle_temperature=aisle_temperature,
         sides={side: scored[side] for side in SIDES},
         unlabelled=scored["unlabelled"],
         untuned=Scored(table=some, labels=labels, probabilities=base),
         untuned_rows=rows,
     )
+
+
+def _with_aisles(scored: Mapping[str, Scored], scorer: Scorer) -> tuple[dict[str, Scored], float]:
+    """The same with the aisles of each likeliest department, and their temperature.
+
+    It is fitted on the validation products whose department is found and whose aisle is known:
+    of the others no aisle that is asked for is the true one.
+    """
+    leaves = scorer.leaves
+    within = {
+        name: scorer.aisle_log_probabilities(side.table["product_name"].tolist(), side.predicted)
+        for name, side in scored.items()
+    }
+    side = scored["validation"]
+    true = list(zip(side.table["department"], side.table["aisle"], strict=True))
+    known = {leaf: place for place, leaf in enumerate(leaves)}
+    rows = [i for i, leaf in enumerate(true) if side.right[i] and leaf in known]
+    temperature = 1.0
+    if rows:
+        places = np.array([known[true[i]] for i in rows])
+        temperature = calibration.fit_temperature(within["validation"][rows], places)
+    say("evaluate", f"temperature of aisles {temperature:.3f}, fitted on {len(rows):,} of them")
+    return {
+        name: replace(
+            side,
+            leaves=leaves,
+            aisle_probabilities=of_likeliest(side.probabilities, within[name], temperature),
+        )
+        for name, side in scored.items()
+    }, temperature
 
 
 def load(model: Path, config: RunConfig) -> Scorer:

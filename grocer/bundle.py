@@ -1,7 +1,8 @@
 """The bundle: everything that serving needs and may be held to, under the digest that names it.
 
     root/<digest>/  adapter_model.safetensors  adapter_config.json  tokenizer files
-                    base.json  [base/]  labels.json  template.json  bundle.json  MODEL_CARD.md
+                    base.json  [base/]  labels.json  [aisles.json]  template.json
+                  bundle.json  MODEL_CARD.md
 
 `bundle.json` says where the adapter comes from and why it may serve, and holds a SHA-256 for
 each other file. The digest is over all files, `bundle.json` among them, and is the directory's
@@ -31,6 +32,8 @@ from grocer.files import (
     whole_directory,
 )
 from grocer.gate import check_digests
+from grocer.levels import FILE as AISLES
+from grocer.levels import Leaf, leaves, read_aisles
 from grocer.step import record_of
 
 MANIFEST, CARD = "bundle.json", "MODEL_CARD.md"
@@ -44,6 +47,8 @@ _TOKENIZER = (
     "tokenizer_config.json",
 )
 _BESIDE = ("base.json", "labels.json", "template.json")
+# There where labels have aisles.
+_MAY_BESIDE = (AISLES,)
 # Names of products have no place in what is handed around.
 _LEFT_OUT = ("confident_errors",)
 
@@ -56,6 +61,8 @@ class Manifest(BaseModel):
     schema_version: Literal[1] = Field(default=1, alias="schema")
     base: dict[str, Any]
     labels: tuple[str, ...] = Field(min_length=2)
+    aisles: dict[str, tuple[str, ...]] = {}
+    """The aisles of each label; empty: labels have one level."""
     template: dict[str, Any]
     calibration: dict[str, float]
     config: RunConfig
@@ -80,6 +87,11 @@ class Bundle:
     def labels(self) -> tuple[str, ...]:
         """The label set, in the order of a scorer's columns."""
         return self.manifest.labels
+
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """The aisles of all labels, in the order of a scorer's columns; none: one level."""
+        return leaves(self.labels, self.manifest.aisles)
 
     @property
     def config(self) -> RunConfig:
@@ -113,8 +125,9 @@ def write_bundle(
     manifest = Manifest(
         base=read_json(model / "base.json"),
         labels=read_json(model / "labels.json"),
+        aisles={label: tuple(aisles) for label, aisles in read_aisles(model).items()},
         template={**template, "digest": json_digest(template)},
-        calibration={"temperature": measured["calibration"]["temperature"]},
+        calibration=_calibration(measured),
         config=config,
         data={"splits": digests["splits"], "inputs": records["splits"]["inputs"]},
         evaluation=measured,
@@ -166,7 +179,7 @@ def load_bundle(path: Path, digest: str | None = None) -> Bundle:
     told = {name: tree_digest(files) for name, files in manifest.artifacts.items()}
     check_digests(manifest.decision, {name: told.get(name, "") for name in ("model", "evaluation")})
     trained = manifest.artifacts["model"]
-    for name in (*_ADAPTER, *_BESIDE):
+    for name in (*_ADAPTER, *_BESIDE, *_MAY_BESIDE):
         if manifest.files.get(name) not in {trained.get(name), trained.get(f"adapter/{name}")}:
             raise BundleError(f"{path}: {name} is not the one that was evaluated and decided on")
     return Bundle(path, expected, manifest)
@@ -184,7 +197,7 @@ def _sources(model: Path) -> dict[str, Path]:
     """Where each file of the bundle comes from, by its name in it."""
     adapter = model / "adapter"
     sources = {name: adapter / name for name in (*_ADAPTER, *_TOKENIZER)}
-    sources |= {name: model / name for name in _BESIDE}
+    sources |= {name: model / name for name in (*_BESIDE, *_MAY_BESIDE)}
     base = model / "base"
     sources |= {f"base/{path.name}": path for path in base.glob("*")} if base.is_dir() else {}
     for name in (*_ADAPTER, *_BESIDE):
@@ -196,6 +209,14 @@ def _sources(model: Path) -> dict[str, Path]:
 def _evaluation(artifact: Path) -> dict[str, Any]:
     measured: dict[str, Any] = read_json(artifact / "evaluation.json")
     return {name: value for name, value in measured.items() if name not in _LEFT_OUT}
+
+
+def _calibration(measured: Mapping[str, Any]) -> dict[str, float]:
+    """Temperatures, as a scorer takes them."""
+    found = {"temperature": measured["calibration"]["temperature"]}
+    if aisles := measured.get("aisles"):
+        found["aisle_temperature"] = aisles["temperature"]
+    return found
 
 
 def _require_measured(told: Mapping[str, Any], digests: Mapping[str, str]) -> None:

@@ -53,8 +53,9 @@ class Catalogue:
 
     `examples` has a row for each normalised name, sorted by it: product_id (the most purchased
     of its twins with that label), product_name, normalised_name, department (the label, also
-    where that is the aisle) and purchases (of those twins together). `unlabelled` has a row for
-    each product without a label: the same columns without the department.
+    where that is the aisle) and purchases (of those twins together). Where the label has two
+    levels there is aisle too, empty where none is known. `unlabelled` has a row for each product
+    without a label: the same columns without the department.
     """
 
     examples: pd.DataFrame
@@ -75,15 +76,19 @@ def read_catalogue(
     as two whose names differ only past the cut, are twins too.
 
     Raises:
-        CatalogueError: no aisles where they are the label, or too few products or labels.
+        CatalogueError: no aisles where they are wanted, or too few products or labels.
     """
-    noun = config.catalogue.label
+    noun, absent = config.catalogue.label, config.catalogue.unlabelled
+    require_aisles(products, config)
     products = products.assign(
         normalised_name=[normalise(spell(name)) for name in products["product_name"]],
-        department=_labels(products, noun, config.catalogue.unlabelled),
+        department=_labels(products[noun], absent),
+        aisle=_labels(products["aisle"], absent),
     )
     known = products["department"] != ""
     examples, twins, conflicts = _one_a_name(products[known])
+    if config.catalogue.levels == 2:
+        examples["aisle"] = _aisles(products[known], examples)
     labels = tuple(sorted(examples["department"].unique()))
     fewest = config.validation.min_products
     if len(examples) < fewest:
@@ -102,14 +107,24 @@ def read_catalogue(
     return Catalogue(examples, unlabelled, labels, twins, conflicts)
 
 
-def _labels(products: pd.DataFrame, noun: str, unlabelled: Collection[str]) -> pd.Series[str]:
-    """Each product's label with single spaces; empty where it is null or means unlabelled."""
-    given = products[noun].astype(object)
-    if noun == "aisle" and not given.notna().any():
+def require_aisles(products: pd.DataFrame, config: RunConfig) -> None:
+    """Do nothing where the configuration needs no aisles, or some product has one.
+
+    Raises:
+        CatalogueError: says which setting needs them.
+    """
+    own, levels = config.catalogue.label == "aisle", config.catalogue.levels
+    if (own or levels == 2) and not products["aisle"].notna().any():
+        wanted, instead = ("label=aisle", "label=department") if own else ("levels=2", "levels=1")
         raise CatalogueError(
-            "catalogue.label is aisle, but no product has one: give the source aisles "
-            "(aisles.csv, or data.columns.aisle), or set catalogue.label=department"
+            f"catalogue.{wanted}, but no product has an aisle: give the source aisles "
+            f"(aisles.csv, or data.columns.aisle), or set catalogue.{instead}"
         )
+
+
+def _labels(column: pd.Series[str], unlabelled: Collection[str]) -> pd.Series[str]:
+    """Each product's label with single spaces; empty where it is null or means unlabelled."""
+    given = column.astype(object)
     labels = given.map(lambda label: " ".join(str(label).split()), na_action="ignore").fillna("")
     absent = {normalise(name) for name in unlabelled}
     return labels.mask(labels.map(normalise).isin(absent), "")
@@ -120,14 +135,7 @@ def _one_a_name(products: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
 
     The label with the most purchases stands; then that of most products; then the first by name.
     """
-    votes = (
-        products.groupby(["normalised_name", "department"], as_index=False)
-        .agg(purchases=("purchases", "sum"), products=("purchases", "size"))
-        .sort_values(
-            ["normalised_name", "purchases", "products", "department"],
-            ascending=[True, False, False, True],
-        )
-    )
+    votes = _votes(products, ["normalised_name"], "department")
     chosen = votes.drop_duplicates("normalised_name")[
         ["normalised_name", "department", "purchases"]
     ]
@@ -142,3 +150,22 @@ def _one_a_name(products: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
     twins = int((products["normalised_name"].value_counts() > 1).sum())
     conflicts = int((votes["normalised_name"].value_counts() > 1).sum())
     return named[columns].reset_index(drop=True), twins, conflicts
+
+
+def _aisles(products: pd.DataFrame, examples: pd.DataFrame) -> pd.Series[str]:
+    """The aisle of each of `examples`, chosen as departments are among its twins that have one."""
+    key = ["normalised_name", "department"]
+    votes = _votes(products[products["aisle"] != ""], key, "aisle").drop_duplicates(key)
+    return examples.merge(votes[[*key, "aisle"]], how="left", on=key)["aisle"].fillna("")
+
+
+def _votes(products: pd.DataFrame, key: list[str], label: str) -> pd.DataFrame:
+    """The values of `label` for each `key`, the one that stands first."""
+    return (
+        products.groupby([*key, label], as_index=False)
+        .agg(purchases=("purchases", "sum"), products=("purchases", "size"))
+        .sort_values(
+            [*key, "purchases", "products", label],
+            ascending=[*[True] * len(key), False, False, True],
+        )
+    )

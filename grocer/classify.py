@@ -23,11 +23,15 @@ from grocer.console import Ticker, say
 from grocer.cores import cores
 from grocer.errors import OutputError, TableError
 from grocer.files import file_digest, read_json, whole_file, write_json, writing
+from grocer.levels import Leaf, likeliest_aisles
 from grocer.prompts import clean
 from grocer.streams import Source, check_format, join_parts, open_source, write_part
 
 DEPARTMENT, PROBABILITY = "predicted_department", "predicted_probability"
 _ADDED = ((DEPARTMENT, pa.string()), (PROBABILITY, pa.float64()))
+# Where the bundle's labels have aisles.
+_AISLES = (("predicted_aisle", pa.string()), ("predicted_aisle_probability", pa.float64()))
+Added = tuple[tuple[str, pa.DataType], ...]
 
 
 class Scorer(Protocol):
@@ -35,6 +39,8 @@ class Scorer(Protocol):
 
     @property
     def labels(self) -> Sequence[str]: ...
+
+    # Columns for the labels; where they have aisles, columns for those behind them.
     def probabilities(self, names: Sequence[str]) -> NDArray[np.float64]: ...
 
 
@@ -50,8 +56,11 @@ def classify(
 ) -> dict[str, int]:
     """Write `source` to `out` with the columns `predicted_department` and `predicted_probability`.
 
-    Every row is kept, in its place. Both are null (empty in CSV) where the name is null or blank;
-    the department alone where its probability is below `min_probability`.
+    Where the bundle's labels have aisles, also `predicted_aisle` and
+    `predicted_aisle_probability`: of the aisle within that department.
+
+    Every row is kept, in its place. All are null (empty in CSV) where the name is null or blank;
+    a department or an aisle alone where its probability is below `min_probability`.
 
     Args:
         source, out: CSV or Parquet, by their names' extension.
@@ -72,8 +81,9 @@ def classify(
     if out.exists():
         raise OutputError(f"{out} exists already; choose another name or remove it first")
     table = open_source(source)
-    _require_columns(table, source, column)
     checked = load_bundle(bundle)
+    added = _ADDED + _AISLES if checked.leaves else _ADDED
+    _require_columns(table, source, column, added)
     rows = table.count()
     plan = {
         "source": file_digest(source),
@@ -90,14 +100,14 @@ def classify(
         for path, chunk in zip(_paths(parts), table.chunks(chunk_rows), strict=False):
             if not path.exists():
                 with whole_file(path) as part:
-                    answered = _answered(chunk, column, min_probability, scorer)
+                    answered = _answered(chunk, column, min_probability, scorer, checked.leaves)
                     write_part(part, answered, out.suffix)
                     write_json(path.with_suffix(".json"), _counts(answered))
             done += chunk.num_rows
             ticker.at(done)
         written = sorted(parts.glob("*.chunk"))
         with whole_file(out) as part:
-            join_parts(written, _schema(table), part, out.suffix)
+            join_parts(written, _schema(table, added), part, out.suffix)
         return _sum([read_json(path.with_suffix(".json")) for path in written])
 
 
@@ -115,35 +125,41 @@ def _scorer(bundle: Bundle) -> Scorer:
     )
 
 
-def _require_columns(table: Source, source: Path, column: str) -> None:
+def _require_columns(table: Source, source: Path, column: str, added: Added) -> None:
     names = table.schema.names
     if column not in names:
         raise TableError(f"{source}: no column {column!r}; it has {', '.join(names)}")
     kind = table.schema.field(column).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise TableError(f"{source}: column {column!r} holds {kind}, not text")
-    taken = [name for name, _ in _ADDED if name in names]
+    taken = [name for name, _ in added if name in names]
     if taken:
         raise TableError(f"{source}: has a column {taken[0]!r} already; rename it")
 
 
-def _schema(table: Source) -> pa.Schema:
-    return pa.schema([*table.schema, *(pa.field(name, kind) for name, kind in _ADDED)])
+def _schema(table: Source, added: Added) -> pa.Schema:
+    return pa.schema([*table.schema, *(pa.field(name, kind) for name, kind in added)])
 
 
-def _answered(chunk: pa.Table, column: str, floor: float, scorer: Scorer) -> pa.Table:
+def _answered(
+    chunk: pa.Table, column: str, floor: float, scorer: Scorer, leaves: Sequence[Leaf]
+) -> pa.Table:
     """A chunk with its answers; each distinct name is scored once."""
     names = chunk.column(column).to_pylist()
     wanted = {name: i for i, name in enumerate(dict.fromkeys(filter(_is_name, names)))}
-    found = scorer.probabilities(list(wanted)) if wanted else np.empty((0, 1))
-    best, confidence = found.argmax(axis=1).tolist(), found.max(axis=1).round(6).tolist()
+    labels = len(scorer.labels)
+    found = scorer.probabilities(list(wanted)) if wanted else np.empty((0, labels + len(leaves)))
+    departments, aisles = found[:, :labels], found[:, labels:]
+    levels = [([scorer.labels[i] for i in departments.argmax(axis=1)], departments, _ADDED)]
+    if leaves:
+        levels.append((likeliest_aisles(aisles, leaves), aisles, _AISLES))
     at = [wanted.get(name) for name in names]
-    probabilities = [None if i is None else confidence[i] for i in at]
-    departments = [
-        None if i is None or confidence[i] < floor else scorer.labels[best[i]] for i in at
-    ]
-    for (name, kind), values in zip(_ADDED, (departments, probabilities), strict=True):
-        chunk = chunk.append_column(name, pa.array(values, kind))
+    for best, probabilities, (label, probability) in levels:
+        sure = probabilities.max(axis=1).round(6).tolist()
+        told = [None if i is None or sure[i] < floor else best[i] or None for i in at]
+        chunk = chunk.append_column(label[0], pa.array(told, label[1]))
+        shares = [None if i is None else sure[i] for i in at]
+        chunk = chunk.append_column(probability[0], pa.array(shares, probability[1]))
     return chunk
 
 

@@ -6,24 +6,31 @@ and the shared prefix is the longest common prefix of their token ids.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
 from grocer.errors import ModelError
 from grocer.labels import LabelTrie, label_trie
+from grocer.levels import ONE_LEVEL, Aisles, Shelf, leaves, shelf, spelled
 from grocer.prompts import Template
 
 # Names that begin and end in as many ways as a tokenizer can tell: letters of both cases, a
 # digit, punctuation, accents, another script, and bytes that no vocabulary holds whole.
 _PROBES = ("a", "Z", "7", "-", "'s", "(x)", "é", "Ж", "米", "🫐", "the best", "]", "e]")
+_AT_ONCE = 1024
 
 
 class Encoder:
     """Encodes products and answers for one tokenizer, template and label set."""
 
-    def __init__(self, tokenizer: Any, template: Template, labels: Sequence[str]) -> None:
+    def __init__(
+        self, tokenizer: Any, template: Template, labels: Sequence[str], aisles: Aisles = ONE_LEVEL
+    ) -> None:
         """Find the shared prefix and the answers' tokens.
+
+        `answers` has, for each label, what is spelled before its aisle is chosen: all of it
+        where labels have no `aisles`. `shelves` has what follows.
 
         Raises:
             ModelError: no EOS token, or answers whose tokens depend on the product.
@@ -40,13 +47,14 @@ class Encoder:
         self.prefix: tuple[int, ...] = tuple(_beginning_of([opening, *probes]))
         reverse = [ids[len(self.prefix) :][::-1] for ids in probes]
         self._close = _beginning_of(reverse)[::-1]
-        self.answers = tuple(self._answer(label) for label in self.labels)
+        self.aisles, self.leaves = aisles, leaves(self.labels, aisles)
+        self.shelves = tuple(self._shelf(label, aisles.get(label, ())) for label in self.labels)
+        self.answers = tuple(each.stem for each in self.shelves)
         self.trie: LabelTrie = label_trie(self.labels, self.answers)
 
     def tails(self, names: Sequence[str]) -> list[list[int]]:
         """Token ids of each name's prompt after the shared prefix."""
-        prompts = [self.template.render(name, self.labels) for name in names]
-        return [self._tail(ids) for ids in self._tokenise(prompts)]
+        return [self._tail(ids) for ids in self._prompts(names)]
 
     def spelled(self, names: Sequence[str], answers: Sequence[str]) -> list[list[int]]:
         """Token ids after the shared prefix of each name's prompt with any answer, EOS included."""
@@ -59,8 +67,13 @@ class Encoder:
 
     def cut(self, names: Sequence[str]) -> int:
         """How many names are longer, in tokens, than their slot."""
-        prompts = [self.template.render(name, self.labels) for name in names]
-        return sum(self._room(ids) < len(ids) for ids in self._tokenise(prompts))
+        return sum(self._room(ids) < len(ids) for ids in self._prompts(names))
+
+    def _prompts(self, names: Sequence[str]) -> Iterator[list[int]]:
+        """Ids of whole prompts: never of all at once, as each repeats the instruction."""
+        for start in range(0, len(names), _AT_ONCE):
+            some = names[start : start + _AT_ONCE]
+            yield from self._tokenise([self.template.render(name, self.labels) for name in some])
 
     def _tail(self, ids: list[int]) -> list[int]:
         start = len(self.prefix)
@@ -73,6 +86,10 @@ class Encoder:
     def _room(self, ids: list[int]) -> int:
         """Tokens that a prompt may have."""
         return len(self.prefix) + self.template.max_name_tokens + len(self._close)
+
+    def _shelf(self, label: str, aisles: Sequence[str]) -> Shelf:
+        answers = spelled([label], {label: aisles})
+        return shelf(aisles, [self._answer(answer) for answer in answers])
 
     def _answer(self, label: str) -> tuple[int, ...]:
         found = set()
@@ -92,7 +109,11 @@ class Encoder:
     def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of whole prompts; a special token spelled out in a text stays text."""
         encoded = self.tokenizer(
-            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            verbose=False,
         )
         return [self._bos + ids for ids in encoded["input_ids"]]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grocer import answers, baselines, metrics, report, slices
+from grocer import aisles, answers, baselines, metrics, report, slices
 from grocer.answers import SIDES, Answers, Scored
 from grocer.config import RunConfig
 from grocer.console import say
@@ -46,6 +46,9 @@ def evaluate(
         "digests": {"model": digest_of(model), "splits": digest_of(splits)},
         **_measured(given, config.evaluation),
         **_compared(given, tables, config.evaluation),
+        "aisles": aisles.measure(given, tables["train"], config.evaluation)
+        if given.leaves
+        else None,
         "champion": None if champion is None else _champion(champion, given, config),
         "slices": slices.accuracies(
             given.sides["test"].table.assign(right=given.sides["test"].right),
@@ -55,6 +58,8 @@ def evaluate(
     metrics.require_finite(evaluation)
     _write(evaluation, given, config, out)
     _say_result(evaluation["metrics"]["test"], evaluation["baselines"])
+    if evaluation["aisles"]:
+        _say_aisles(evaluation["aisles"])
     return evaluation
 
 
@@ -159,7 +164,7 @@ def _predictions(side: str, scored: Scored) -> pd.DataFrame:
     """One row a product: the truth, the answer, and the likeliest departments in order."""
     ranked = np.argsort(-scored.probabilities, axis=1, kind="stable")[:, :RANKED]
     rows = np.arange(len(ranked))
-    return pd.DataFrame(
+    told = pd.DataFrame(
         {
             "split": side,
             **{
@@ -173,6 +178,13 @@ def _predictions(side: str, scored: Scored) -> pd.DataFrame:
             "ranked_probabilities": list(np.take_along_axis(scored.probabilities, ranked, axis=1)),
         }
     )
+    if not scored.leaves:
+        return told
+    return told.assign(
+        aisle=scored.table["aisle"],
+        predicted_aisle=scored.suggested_aisle,
+        aisle_probability=scored.aisle_confidence,
+    )
 
 
 def _recovered(unlabelled: Scored) -> pd.DataFrame:
@@ -181,6 +193,11 @@ def _recovered(unlabelled: Scored) -> pd.DataFrame:
     found = unlabelled.table[columns].assign(
         suggested_department=unlabelled.suggested, probability=unlabelled.confidence
     )
+    if unlabelled.leaves:
+        found = found.assign(
+            suggested_aisle=unlabelled.suggested_aisle,
+            aisle_probability=unlabelled.aisle_confidence,
+        )
     return found.sort_values(["purchases", "probability"], ascending=False, ignore_index=True)
 
 
@@ -191,4 +208,18 @@ def _say_result(test: Mapping[str, float], compared: Mapping[str, Any]) -> None:
         "evaluate",
         f"{100 * test['accuracy']:.1f} % of {test['products']:,} unseen products right "
         f"({100 * test['accuracy_low']:.1f} to {100 * test['accuracy_high']:.1f}) · {others}",
+    )
+
+
+def _say_aisles(measured: Mapping[str, Any]) -> None:
+    """The second level in one line."""
+    test, linear = measured["metrics"]["test"], measured["linear"]
+    if test is None:
+        say("evaluate", "aisles: the aisle of no test product is known")
+        return
+    told = f" · linear {100 * linear['accuracy']:.1f}" if linear else ""
+    say(
+        "evaluate",
+        f"{100 * test['accuracy']:.1f} % of {test['products']:,} have the right aisle too "
+        f"({100 * test['accuracy_low']:.1f} to {100 * test['accuracy_high']:.1f}){told}",
     )

@@ -11,7 +11,11 @@ from grocer import console, split
 from grocer.catalogue import read_catalogue
 from grocer.config import RunConfig
 from grocer.files import write_json
+from grocer.levels import FILE as AISLES
+from grocer.levels import ONE_LEVEL, Aisles, leaves, spell
 from grocer.prompts import Template, template
+
+_LISTED = 5
 
 
 def build(tables: Path, config: RunConfig, out: Path) -> dict[str, Any]:
@@ -20,23 +24,29 @@ def build(tables: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     Reads `products.parquet` of ingest's artifact `tables`. `train.parquet`, `validation.parquet`
     and `test.parquet` have a row for each normalised name (see `Catalogue.examples`) with its
     `prompt` and `completion`; `unlabelled.parquet` has the products to recover; `labels.json`
-    the sorted labels, `template.json` the template. The same products give the same tables in
+    the sorted labels, `aisles.json` those aisles of each that training has products of, if the
+    label has two levels, `template.json` the template. The same products give the same tables in
     whatever order they come.
 
     Raises:
         CatalogueError: too few products or labels, no aisles, or a label that can't be learnt.
     """
-    form = template(config.prompt, config.catalogue.label)
+    two_levels = config.catalogue.levels == 2
+    form = template(config.prompt, config.catalogue.label, aisles=two_levels)
     columns = ["product_id", "product_name", "aisle", "department", "purchases"]
     products = pd.read_parquet(tables / "products.parquet", columns=columns)
     catalogue = read_catalogue(products, config, form.slot)
-    for side, part in split.divide(catalogue.examples, config.split).items():
+    parts = split.divide(catalogue.examples, config.split)
+    for side, part in parts.items():
         _prompted(part, form, catalogue.labels).to_parquet(
             out / f"{side}.parquet", index=False, compression="zstd"
         )
     catalogue.unlabelled.to_parquet(out / "unlabelled.parquet", index=False, compression="zstd")
     write_json(out / "labels.json", list(catalogue.labels))
     write_json(out / "template.json", form.model_dump(mode="json"))
+    taught = _taught(parts["train"]) if two_levels else ONE_LEVEL
+    if two_levels:
+        write_json(out / AISLES, dict(taught))
 
     # The proof is about what later steps read, so it reads that, not what this step meant.
     written = {side: pd.read_parquet(out / f"{side}.parquet") for side in split.SIDES}
@@ -46,6 +56,8 @@ def build(tables: Path, config: RunConfig, out: Path) -> dict[str, Any]:
         "unlabelled": len(catalogue.unlabelled),
         "cut_names": int(products["product_name"].map(form.is_cut).sum()),
     }
+    if two_levels:
+        report |= _aisles(catalogue.examples, taught)
     write_json(out / "split.json", report)
     _say(report, len(catalogue.labels), config.catalogue.label)
     return report
@@ -59,10 +71,36 @@ def most_purchased(splits: Path, count: int = 3) -> list[str]:
 
 def _prompted(part: pd.DataFrame, form: Template, labels: tuple[str, ...]) -> pd.DataFrame:
     """The rows with what the model is asked and what it should answer."""
+    answers = part["department"].tolist()
+    if "aisle" in part:
+        pairs = zip(answers, part["aisle"], strict=True)
+        # Where no aisle is known, training ends with what tells the department.
+        answers = [spell(department, aisle).rstrip() for department, aisle in pairs]
     return part.assign(
         prompt=[form.render(name, labels) for name in part["product_name"]],
-        completion=[form.answer(label) for label in part["department"]],
+        completion=[form.answer(answer) for answer in answers],
     )
+
+
+def _taught(train: pd.DataFrame) -> Aisles:
+    """The aisles of each department that there is a training product of, sorted."""
+    known = train[train["aisle"] != ""].groupby("department")["aisle"].unique()
+    return {str(department): sorted(aisles) for department, aisles in known.items()}
+
+
+def _aisles(examples: pd.DataFrame, taught: Aisles) -> dict[str, Any]:
+    """What there is of aisles, and those that a model can't answer for want of training products.
+
+    Raises:
+        ConfigError: too many aisles for a label set.
+    """
+    pairs = set(zip(examples["department"], examples["aisle"], strict=True))
+    known = {pair for pair in pairs if pair[1]}
+    return {
+        "aisles": len(leaves(taught, taught)),
+        "aisles_untaught": sorted(spell(*pair) for pair in known - set(leaves(taught, taught))),
+        "without_aisle": int((examples["aisle"] == "").sum()),
+    }
 
 
 def _say(report: dict[str, Any], labels: int, noun: str) -> None:
@@ -74,6 +112,19 @@ def _say(report: dict[str, Any], labels: int, noun: str) -> None:
         f"{report['twins']:,} names of several products, {report['conflicts']:,} with several "
         f"{noun}s; {report['unlabelled']:,} unlabelled; {report['cut_names']:,} names cut",
     )
+    if "aisles" in report:
+        console.say(
+            "prompts",
+            f"{report['aisles']:,} aisles within the {noun}s; {report['without_aisle']:,} products "
+            f"teach their {noun} alone, as they have no aisle",
+        )
+        if untaught := report["aisles_untaught"]:
+            more = f" and {len(untaught) - _LISTED} more" if len(untaught) > _LISTED else ""
+            console.say(
+                "prompts",
+                f"no training product in {'; '.join(untaught[:_LISTED])}{more}: the model can't "
+                "answer these aisles",
+            )
     if report["without_test"]:
         named = ", ".join(report["without_test"])
         console.say(

@@ -106,12 +106,13 @@ def order_lines(with_orders: bool) -> list[Expectation]:
 def totals(config: RunConfig, with_lines: bool) -> list[Expectation]:
     """Of `totals`, one row of figures about the whole."""
     limits, label = config.validation, config.catalogue.label
+    one = f"an {label}" if label == "aisle" else f"a {label}"
     nulls, orphans = percent(limits.max_null_fraction), percent(limits.max_orphan_fraction)
     checks = [
         gxe.ExpectColumnMaxToBeBetween(
             column="labelled_products",
             min_value=limits.min_products,
-            notes=f"at least {limits.min_products:,} products have a {label} to learn from",
+            notes=f"at least {limits.min_products:,} products have {one} to learn from",
         ),
         gxe.ExpectColumnMaxToBeBetween(
             column="labels",

@@ -55,9 +55,9 @@ class LabelTrie:
         Returns:
             [items, labels]; `exp` of a row sums to 1.
         """
-        total = np.empty((len(logits), len(self.nodes)))
-        for node in range(len(self.nodes)):
-            total[:, node] = np.logaddexp.reduce(logits[:, self.edge_node == node], axis=1)
+        # The edges of a node stand together.
+        first = np.searchsorted(self.edge_node, np.arange(len(self.nodes)))
+        total = np.logaddexp.reduceat(logits, first, axis=1)
         chosen: NDArray[np.float64] = (logits - total[:, self.edge_node]) @ self.paths
         return chosen
 
@@ -129,5 +129,5 @@ def _refuse(labels: Sequence[str], sequences: Sequence[Sequence[int]]) -> None:
             if (shorter := known.get(tuple(sequence[:depth]))) is not None:
                 raise ConfigError(
                     f"label {shorter!r} is the beginning of {label!r} and nothing closes it; "
-                    "the tokenizer needs an EOS token"
+                    "rename one of them"
                 )

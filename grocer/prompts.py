@@ -97,8 +97,11 @@ def fill(text: str, values: Mapping[str, str]) -> str:
     return text.format(**values)
 
 
-def template(config: PromptConfig, noun: str = "department") -> Template:
-    """The template that the configuration names; `noun` is what a label is called."""
+def template(config: PromptConfig, noun: str = "department", *, aisles: bool = False) -> Template:
+    """The template that the configuration names; `noun` is what a label is called.
+
+    With `aisles` the answer goes on to the aisle; the instruction still lists the labels alone.
+    """
     if config.template == "short":
         return Template(
             id="short-v1",
@@ -108,12 +111,14 @@ def template(config: PromptConfig, noun: str = "department") -> Template:
             max_name_characters=config.max_name_characters,
             max_name_tokens=config.max_name_tokens,
         )
+    wanted = f"the one {noun} that the product belongs to"
+    wanted += ", a colon, its aisle there," if aisles else ""
     return Template(
-        id="llama2-chat-v1",
+        id="llama2-chat-aisles-v1" if aisles else "llama2-chat-v1",
         form="llama2-chat",
         system=(
-            f"You sort the products of an online grocery. Answer with the one {noun} that the "
-            f"product belongs to and nothing else. The {noun}s are: {{labels}}."
+            f"You sort the products of an online grocery. Answer with {wanted} and nothing else. "
+            f"The {noun}s are: {{labels}}."
         ),
         user="Product: {product_name}",
         max_name_characters=config.max_name_characters,

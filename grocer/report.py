@@ -47,6 +47,7 @@ def page(evaluation: Mapping[str, Any], recovered: pd.DataFrame, policy: GatePol
         smallest_slice=SMALLEST_SLICE,
         recovered=recovered.head(ROWS).to_dict(orient="records"),
         recovered_count=len(recovered),
+        aisles=_aisles(evaluation),
     )
 
 
@@ -106,6 +107,12 @@ def _departments(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: -row["recall"] if row["recall"] is not None else 1.0)
+
+
+def _aisles(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The numbers of each aisle, the worst recall first; none where there is one level."""
+    measured = evaluation["aisles"]
+    return sorted(measured["aisles"], key=lambda row: row["recall"]) if measured else []
 
 
 def _mix_ups(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 The instruction's keys and values are computed once. Products are packed behind them, each with
 the few trie tokens that lead to a branching node, so a product costs the tokens of its name and
-little more. Evaluation and serving both call this.
+little more. Where labels have aisles, a second pass chooses among those of the likeliest label:
+each product then has a trie of its own. Evaluation and serving both call this.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +23,22 @@ from grocer.calibration import apply_temperature
 from grocer.encoding import Encoder
 from grocer.errors import ModelError
 from grocer.files import read_json
+from grocer.labels import LabelTrie
+from grocer.levels import Leaf, of_likeliest, read_aisles
 from grocer.packing import Pack, additive, batches, pack, visible
 from grocer.prompts import Template
 from grocer.settings import BaseConfig
 
 Progress = Callable[[int, int], None]
+
+
+class Choice(NamedTuple):
+    """A choice among a trie's labels, put to the model behind the instruction and `tail`."""
+
+    item: int
+    name: str
+    tail: Sequence[int]
+    trie: LabelTrie
 
 
 class Scorer:
@@ -42,15 +54,18 @@ class Scorer:
         encoder: Encoder,
         *,
         temperature: float = 1.0,
+        aisle_temperature: float = 1.0,
         token_budget: int = 1024,
     ) -> None:
         self.model, self.encoder = model.eval(), encoder
-        self.temperature, self.token_budget = temperature, token_budget
+        self.temperature, self.aisle_temperature = temperature, aisle_temperature
+        self.token_budget = token_budget
         self.trie = encoder.trie
         self._tuned = True
         self._instruction: Any = None
         self._dtype = model.get_input_embeddings().weight.dtype
-        self._extra_visible = torch.from_numpy(self.trie.ancestors())
+        tries = [self.trie, *(shelf.trie for shelf in encoder.shelves if shelf.trie)]
+        self._visible = {id(trie): torch.from_numpy(trie.ancestors()) for trie in tries}
 
     @classmethod
     def load(
@@ -66,7 +81,8 @@ class Scorer:
 
         Args:
             model: directory with the adapter (flat, or in `adapter/`), `base.json`,
-                `labels.json` and `template.json`; a bundle has `bundle.json` too.
+                `labels.json`, `template.json` and, where labels have aisles, `aisles.json`; a
+                bundle has `bundle.json` too.
             token_budget: tokens of one forward pass.
             device: `auto`, `cpu` or `cuda`.
             compute_dtype: as `BaseConfig.compute_dtype`.
@@ -97,15 +113,21 @@ class Scorer:
             models.load_tokenizer(adapter),
             Template(**read_json(model / "template.json")),
             read_json(model / "labels.json"),
+            read_aisles(model),
         )
         record = model / "bundle.json"
-        temperature = read_json(record)["calibration"]["temperature"] if record.is_file() else 1.0
-        return cls(loaded, encoder, temperature=temperature, token_budget=token_budget)
+        calibration = read_json(record)["calibration"] if record.is_file() else {}
+        return cls(loaded, encoder, **calibration, token_budget=token_budget)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The label set, in the order of every result's columns."""
         return self.encoder.labels
+
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """The aisles of all labels, in the order of their columns; none: there is one level."""
+        return self.encoder.leaves
 
     def tokens(self, name: str) -> int:
         """Tokens that a product adds to a forward pass."""
@@ -124,8 +146,18 @@ class Scorer:
     def probabilities(
         self, names: Sequence[str], progress: Progress | None = None
     ) -> NDArray[np.float64]:
-        """[names, labels]: calibrated probabilities; rows sum to 1."""
-        return apply_temperature(self.log_probabilities(names, progress), self.temperature)
+        """[names, labels]: calibrated probabilities; rows sum to 1.
+
+        Where labels have aisles, [names, labels + leaves]: behind them the probability of each
+        aisle of the likeliest label, which together have that label's. Those of other labels are
+        not asked for, and 0. It takes a second forward pass a batch.
+        """
+        tails = self.encoder.tails(names)
+        found = apply_temperature(self._log_labels(names, tails, progress), self.temperature)
+        if not self.leaves:
+            return found
+        within = self._log_aisles(names, tails, found.argmax(axis=1))
+        return np.hstack([found, of_likeliest(found, within, self.aisle_temperature)])
 
     def log_probabilities(
         self, names: Sequence[str], progress: Progress | None = None
@@ -139,43 +171,102 @@ class Scorer:
         Raises:
             ModelError: a logit is not finite; the message names the product.
         """
-        extra = len(self.trie.tokens)
-        tails = self.encoder.tails(names)
+        return self._log_labels(names, self.encoder.tails(names), progress)
+
+    def aisle_log_probabilities(
+        self,
+        names: Sequence[str],
+        labels: Sequence[int] | NDArray[np.int64],
+        progress: Progress | None = None,
+    ) -> NDArray[np.float64]:
+        """[names, leaves]: log-probabilities within the label given for each name, -inf outside.
+
+        Before calibration. `labels` are places in the label set.
+
+        Raises:
+            ModelError: as above.
+        """
+        return self._log_aisles(names, self.encoder.tails(names), labels, progress)
+
+    def _log_labels(
+        self, names: Sequence[str], tails: Sequence[Sequence[int]], progress: Progress | None
+    ) -> NDArray[np.float64]:
         result = np.empty((len(names), len(self.labels)))
-        for batch in batches([len(tail) + extra for tail in tails], self.token_budget):
-            logits = self._edge_logits([tails[i] for i in batch])
-            if not np.isfinite(logits).all():
-                raise self._not_finite(batch, tails, names)
-            result[batch.start : batch.stop] = self.trie.log_probabilities(logits)
+        pairs = enumerate(zip(names, tails, strict=True))
+        choices = [Choice(i, name, tail, self.trie) for i, (name, tail) in pairs]
+        for batch, logits in self._passes(choices):
+            result[batch.start : batch.stop] = self.trie.log_probabilities(np.stack(logits))
             if progress is not None:
                 progress(batch.stop, len(names))
         return result
 
-    def _edge_logits(self, tails: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        """[products, edges]: the logits that the trie asks for, in one forward pass."""
-        trie, extra = self.trie, len(self.trie.tokens)
-        packed = pack((), [[*tail, *trie.tokens] for tail in tails])
-        allowed = visible(packed.segments)
-        ends = [int(row) + 1 for row in packed.rows]
-        for end in ends:
-            allowed[end - extra : end, end - extra : end] = self._extra_visible
-        at_root = torch.tensor([end - extra - 1 for end in ends])
-        nodes = torch.tensor(trie.nodes)
-        # Row of each product's each branching node: the root is the last token of its tail.
-        rows = at_root[:, None] + 1 + nodes[None, :]
-        logits = self._forward(packed, self._positions(packed, tails), allowed, rows.flatten())
-        at_nodes = logits.view(len(tails), len(trie.nodes), -1)
-        edges = at_nodes[:, torch.from_numpy(trie.edge_node), torch.from_numpy(trie.edge_token)]
-        numbers: NDArray[np.float64] = edges.double().cpu().numpy()
-        return numbers
+    def _log_aisles(
+        self,
+        names: Sequence[str],
+        tails: Sequence[Sequence[int]],
+        labels: Sequence[int] | NDArray[np.int64],
+        progress: Progress | None = None,
+    ) -> NDArray[np.float64]:
+        result = np.full((len(names), len(self.leaves)), -np.inf)
+        ends = np.cumsum([len(shelf.aisles) for shelf in self.encoder.shelves])
+        choices = []
+        for row, label in enumerate(labels):
+            shelf = self.encoder.shelves[label]
+            if shelf.trie is None:  # one aisle or none
+                result[row, ends[label] - len(shelf.aisles) : ends[label]] = 0.0
+                continue
+            choices.append(Choice(row, names[row], [*tails[row], *shelf.stem], shelf.trie))
+        for batch, logits in self._passes(choices):
+            for i, asked in zip(batch, logits, strict=True):
+                row, trie = choices[i].item, choices[i].trie
+                inside = slice(ends[labels[row]] - len(trie.labels), ends[labels[row]])
+                result[row, inside] = trie.log_probabilities(asked[None])[0]
+            if progress is not None:
+                progress(batch.stop, len(choices))
+        return result
 
-    def _positions(self, packed: Pack, tails: Sequence[Sequence[int]]) -> Tensor:
+    def _passes(
+        self, choices: Sequence[Choice]
+    ) -> Iterator[tuple[range, list[NDArray[np.float64]]]]:
+        """Forward passes over consecutive choices, and the logits of each one's edges."""
+        sizes = [len(choice.tail) + len(choice.trie.tokens) for choice in choices]
+        for batch in batches(sizes, self.token_budget):
+            logits = self._edge_logits([choices[i] for i in batch])
+            if not all(np.isfinite(found).all() for found in logits):
+                raise self._not_finite(batch, choices)
+            yield batch, logits
+
+    def _edge_logits(self, choices: Sequence[Choice]) -> list[NDArray[np.float64]]:
+        """The logits that each choice's trie asks for, [edges] each, in one forward pass."""
+        packed = pack((), [[*choice.tail, *choice.trie.tokens] for choice in choices])
+        allowed = visible(packed.segments)
+        nodes, edge_rows, edge_tokens, taken = [], [], [], 0
+        for choice, row in zip(choices, packed.rows.tolist(), strict=True):
+            trie, end = choice.trie, row + 1
+            begin = end - len(trie.tokens)
+            allowed[begin:end, begin:end] = self._visible[id(trie)]
+            # The root is the last token of the tail.
+            nodes.append(np.array(trie.nodes) + begin)
+            edge_rows.append(trie.edge_node + taken)
+            edge_tokens.append(trie.edge_token)
+            taken += len(trie.nodes)
+        rows = torch.from_numpy(np.concatenate(nodes))
+        logits = self._forward(packed, self._positions(choices), allowed, rows)
+        edges = logits[
+            torch.from_numpy(np.concatenate(edge_rows)),
+            torch.from_numpy(np.concatenate(edge_tokens)),
+        ]
+        numbers: NDArray[np.float64] = edges.double().cpu().numpy()
+        return np.split(numbers, np.cumsum([len(tokens) for tokens in edge_tokens])[:-1])
+
+    def _positions(self, choices: Sequence[Choice]) -> Tensor:
         """[1, T]: after the instruction, and by depth in the trie after the tail."""
-        depths = torch.tensor(self.trie.depths, dtype=torch.long)
         parts = []
-        for tail in tails:
-            parts += [torch.arange(len(tail)), len(tail) - 1 + depths]
-        return torch.cat(parts)[None] + len(self.encoder.prefix)
+        for choice in choices:
+            size = len(choice.tail)
+            depths = np.array(choice.trie.depths, dtype=np.int64)
+            parts += [np.arange(size), size - 1 + depths]
+        return torch.from_numpy(np.concatenate(parts))[None] + len(self.encoder.prefix)
 
     def _forward(self, packed: Pack, positions: Tensor, allowed: Tensor, rows: Tensor) -> Tensor:
         """[rows, vocabulary] logits of a pack behind the cached instruction."""
@@ -213,13 +304,11 @@ class Scorer:
             self._instruction = cache
         return self._instruction
 
-    def _not_finite(
-        self, batch: range, tails: Sequence[Sequence[int]], names: Sequence[str]
-    ) -> ModelError:
+    def _not_finite(self, batch: range, choices: Sequence[Choice]) -> ModelError:
         """Names the item: in a pack one NaN spoils all, since even a weight of 0 passes it on."""
-        alone = (i for i in batch if not np.isfinite(self._edge_logits([tails[i]])).all())
-        item = next(alone, batch.start)
+        alone = (i for i in batch if not np.isfinite(self._edge_logits([choices[i]])[0]).all())
+        choice = choices[next(alone, batch.start)]
         return ModelError(
-            f"item {item} ({names[item]!r}): the model's logits are not finite; "
+            f"item {choice.item} ({choice.name!r}): the model's logits are not finite; "
             "try base.compute_dtype=float32, or train with a lower learning rate"
         )

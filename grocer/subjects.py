@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from grocer import expectations
+from grocer.catalogue import require_aisles
 from grocer.config import RunConfig
 from grocer.expectations import Expectation
 
@@ -29,10 +30,15 @@ class Subject:
 
 
 def subjects(tables: Path, counts: dict[str, Any], config: RunConfig) -> list[Subject]:
-    """The totals, the dimensions and the order lines that `ingest` wrote to `tables`."""
+    """The totals, the dimensions and the order lines that `ingest` wrote to `tables`.
+
+    Raises:
+        CatalogueError: the configuration wants aisles, and no product has one.
+    """
     departments = pd.read_parquet(tables / "departments.parquet")
     aisles = pd.read_parquet(tables / "aisles.parquet")
     products = pd.read_parquet(tables / "products.parquet")
+    require_aisles(products, config)
     has_lines = counts["order_lines"]["read"] > 0
     limits = config.validation
     found = [

@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from grocer.console import Ticker, say
 from grocer.encoding import Encoder
 from grocer.files import json_digest, whole_directory
+from grocer.levels import ONE_LEVEL, Aisles, spelled
 from grocer.models import cache_directory
 from grocer.packing import IGNORED, additive, pack, visible
 from grocer.prompts import Template
@@ -45,21 +46,27 @@ _CHAT_TEMPLATE = (
 
 
 def tiny_base(
-    names: Sequence[str], template: Template, labels: Sequence[str], config: TinyConfig
+    names: Sequence[str],
+    template: Template,
+    labels: Sequence[str],
+    config: TinyConfig,
+    aisles: Aisles = ONE_LEVEL,
 ) -> Path:
     """A directory with the base for these names, from the cache or made now.
 
     The same arguments make the same base on one machine; its digest in `base.json` says which.
     """
+    more = [dict(aisles)] if aisles else []
     key = json_digest(
-        [_VERSION, torch.__version__, config.model_dump(), template.digest, *labels, *names]
+        [_VERSION, torch.__version__, config.model_dump(), template.digest, *labels, *names, *more]
     )
     target = cache_directory() / "tiny" / key[:24]
     if target.is_dir():
         say("train", f"tiny base from the cache: {target}")
         return target
-    tokenizer = make_tokenizer(names, template, labels, config.vocabulary)
-    model = _pretrain(tokenizer, names, template, labels, config)
+    tokenizer = make_tokenizer(names, template, labels, config.vocabulary, aisles)
+    encoder = Encoder(tokenizer, template, labels, aisles)
+    model = _pretrain(encoder, names, config)
     with whole_directory(target) as part:
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
@@ -67,7 +74,11 @@ def tiny_base(
 
 
 def make_tokenizer(
-    names: Sequence[str], template: Template, labels: Sequence[str], vocabulary: int
+    names: Sequence[str],
+    template: Template,
+    labels: Sequence[str],
+    vocabulary: int,
+    aisles: Aisles = ONE_LEVEL,
 ) -> Any:
     """A BPE tokenizer like Llama's: metaspace, byte fallback, BOS in front, no normalisation."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -80,7 +91,8 @@ def make_tokenizer(
     learner = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     learner.pre_tokenizer = metaspace
     prompt = template.render("", labels)
-    corpus = [*names, *[prompt] * 50, *[template.answer(label) for label in labels] * 50]
+    answers = [template.answer(answer) for answer in spelled(labels, aisles)]
+    corpus = [*names, *[prompt] * 50, *answers * 50]
     learner.train_from_iterator(
         corpus,
         BpeTrainer(
@@ -124,17 +136,11 @@ def make_tokenizer(
     )
 
 
-def _pretrain(
-    tokenizer: Any,
-    names: Sequence[str],
-    template: Template,
-    labels: Sequence[str],
-    config: TinyConfig,
-) -> Any:
+def _pretrain(encoder: Encoder, names: Sequence[str], config: TinyConfig) -> Any:
     """Train a fresh Llama to predict names, and random answers after prompts."""
     from transformers import LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with_warmup
 
-    encoder = Encoder(tokenizer, template, labels)
+    tokenizer = encoder.tokenizer
     # Forking keeps the caller's random state as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -178,7 +184,8 @@ def _step_loss(
     model: Any, encoder: Encoder, names: Sequence[str], chance: random.Random
 ) -> torch.Tensor:
     """Mean loss over every token of the names and of their answers."""
-    asked, answers = zip(*(_question(name, encoder.labels, chance) for name in names), strict=True)
+    known = spelled(encoder.labels, encoder.aisles)
+    asked, answers = zip(*(_question(name, known, chance) for name in names), strict=True)
     packed = pack(encoder.prefix, encoder.spelled(asked, answers))
     targets = packed.input_ids[0, 1:].clone()
     targets[: len(encoder.prefix) - 1] = IGNORED

@@ -24,6 +24,8 @@ from grocer.estimate import estimate, require_room, shape_of
 from grocer.files import file_digest, read_json, write_json
 from grocer.guards import explaining_memory
 from grocer.hardware import hardware
+from grocer.levels import FILE as AISLES
+from grocer.levels import Aisles, read_aisles
 from grocer.loss_page import loss_page
 from grocer.prompts import Template
 from grocer.tiny import TINY, tiny_base
@@ -31,6 +33,8 @@ from grocer.trainer import GuardedTrainer, arguments, build
 from grocer.training_set import training_set
 
 _LOGGED = ("step", "loss", "grad_norm", "learning_rate")
+# What the prompts step wrote beside the products, as serving needs it too.
+_TOLD = ("labels.json", AISLES, "template.json")
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 
@@ -43,8 +47,9 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
         splits: what the prompts step wrote; `train.parquet` is learnt from, the loss of
             `validation.parquet` is watched.
         out: an empty directory; gets `adapter/`, `base.json` (and `base/` where the run made
-            its base), `labels.json`, `template.json`, `training.json`, `loss.html`, and
-            `tensorboard/` unless the configuration puts that elsewhere.
+            its base), `labels.json`, `aisles.json` if there is one, `template.json`,
+            `training.json`, `loss.html`, and `tensorboard/` unless the configuration puts that
+            elsewhere.
 
     Returns:
         What `training.json` holds.
@@ -61,17 +66,18 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     say("train", f"on {machine.device} · 4-bit weights computed in {machine.dtype_reason}")
     say("train", f"mixed precision {machine.precision_reason}")
     settings = arguments(config, machine, out / "checkpoints")
+    labels, aisles = read_json(splits / "labels.json"), read_aisles(splits)
+    columns = ["product_name", "department", *(["aisle"] if aisles else [])]
     products, validation = (
-        pd.read_parquet(splits / f"{side}.parquet", columns=["product_name", "department"])
+        pd.read_parquet(splits / f"{side}.parquet", columns=columns)
         for side in ("train", "validation")
     )
-    labels = read_json(splits / "labels.json")
     template = Template(**read_json(splits / "template.json"))
     # One process of a machine fetches or makes the base, the others then find it.
     with settings.main_process_first(local=True):
-        directory, reference = _base(products, template, labels, config)
+        directory, reference = _base(products, template, labels, aisles, config)
     tokenizer = models.load_tokenizer(directory)
-    encoder = Encoder(tokenizer, template, labels)
+    encoder = Encoder(tokenizer, template, labels, aisles)
     examples = training_set(products, encoder, config.train)
     watched = training_set(validation, encoder, config.train)
     say("train", f"{len(products):,} products · {len(examples.prefix)} shared tokens")
@@ -99,8 +105,9 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     if config.base.source == TINY:
         models.copy_base(directory, out / "base")
     write_json(out / "base.json", reference.to_json())
-    for name in ("labels.json", "template.json"):
-        shutil.copyfile(splits / name, out / name)
+    for name in _TOLD:
+        if (splits / name).is_file():
+            shutil.copyfile(splits / name, out / name)
     report = {
         "base": reference.source,
         "device": machine.device,
@@ -120,13 +127,17 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
 
 
 def _base(
-    products: pd.DataFrame, template: Template, labels: list[str], config: RunConfig
+    products: pd.DataFrame,
+    template: Template,
+    labels: list[str],
+    aisles: Aisles,
+    config: RunConfig,
 ) -> tuple[Path, models.BaseReference]:
     """The base's directory and what identifies it."""
     if config.base.source != TINY:
         return models.find_base(config.base)
     names = products["product_name"].tolist()
-    directory = tiny_base(names, template, labels, config.tiny)
+    directory = tiny_base(names, template, labels, config.tiny, aisles)
     return directory, models.BaseReference(TINY, None, models.base_digest(directory))
 
 
@@ -140,7 +151,8 @@ def _checkpoints(
     identity = {
         "data": {
             name: file_digest(splits / name)
-            for name in ("train.parquet", "labels.json", "template.json")
+            for name in ("train.parquet", *_TOLD)
+            if (splits / name).is_file()
         },
         "base": base.to_json(),
         "compute_dtype": config.base.compute_dtype,

@@ -40,7 +40,9 @@ class TrainingSet:
 
 
 def training_set(products: pd.DataFrame, encoder: Encoder, config: TrainConfig) -> TrainingSet:
-    """Encode the columns `product_name` and `department` of `products`.
+    """Encode the columns `product_name`, `department` and, if there is one, `aisle` of `products`.
+
+    A product whose aisle is none that the encoder knows teaches its department alone.
 
     Raises:
         ConfigError: a prompt and answer longer than `train.max_length`; nothing is cut for it.
@@ -48,9 +50,13 @@ def training_set(products: pd.DataFrame, encoder: Encoder, config: TrainConfig) 
     from datasets import Dataset
 
     names = products["product_name"].tolist()
-    by_label = dict(zip(encoder.labels, encoder.answers, strict=True))
+    shelves = dict(zip(encoder.labels, encoder.shelves, strict=True))
+    aisles = products["aisle"] if "aisle" in products else [""] * len(products)
     tails = encoder.tails(names)
-    answers = [list(by_label[department]) for department in products["department"]]
+    answers = [
+        list(shelves[department].answer(aisle))
+        for department, aisle in zip(products["department"], aisles, strict=True)
+    ]
     pairs = list(zip(tails, answers, strict=True))
     if config.packing:
         columns = {"tail": tails, "answer": answers}

@@ -50,6 +50,9 @@ def validate(tables: Path, config: RunConfig, out: Path) -> Report:
     `validation.json` holds Great Expectations' results, `validation.html` the same for people,
     `quarantine/TABLE.csv` up to `QUARANTINE_ROWS` offending rows of a table. At most a million
     order lines are held in memory at a time.
+
+    Raises:
+        CatalogueError: the configuration wants aisles, and no product has one.
     """
     from grocer.checker import Checker
     from grocer.subjects import TOTALS, subjects

@@ -10,7 +10,8 @@ from kserve import InferOutput, InferResponse
 from kserve.protocol.infer_type import RequestedOutput
 from numpy.typing import NDArray
 
-from serving.protocol import OUTPUTS, Ask
+from grocer.levels import Leaf, likeliest_aisles
+from serving.protocol import Ask
 
 
 def ranked(
@@ -21,13 +22,20 @@ def ranked(
     return order, np.take_along_axis(probabilities, order, axis=1)
 
 
-def v1(ask: Ask, probabilities: NDArray[np.float64], labels: Sequence[str]) -> dict[str, Any]:
+def v1(
+    ask: Ask, found: NDArray[np.float64], labels: Sequence[str], leaves: Sequence[Leaf] = ()
+) -> dict[str, Any]:
     """`{"predictions": [{"department", "probability", "alternatives": […]}]}`.
 
     `alternatives` are the `top_k` best departments, the answer first. `department` is null
-    where the best probability is below `min_probability`.
+    where the best probability is below `min_probability`. Where departments have aisles, there
+    are `aisle` and `aisle_probability` too: the likeliest aisle of the likeliest department,
+    null where its probability is below `min_probability`, or there is none and that is 0.
+
+    Args:
+        found: [n, labels + leaves], as a scorer gives it.
     """
-    order, values = ranked(probabilities, ask.top_k)
+    order, values = ranked(found[:, : len(labels)], ask.top_k)
     answers = []
     for indices, row in zip(order.tolist(), values.round(6).tolist(), strict=True):
         alternatives = [
@@ -42,18 +50,38 @@ def v1(ask: Ask, probabilities: NDArray[np.float64], labels: Sequence[str]) -> d
                 "alternatives": alternatives,
             }
         )
+    if leaves:
+        aisles, shares = _aisles(ask, found[:, len(labels) :], leaves)
+        for answer, aisle, share in zip(answers, aisles, shares.round(6).tolist(), strict=True):
+            answer |= {"aisle": aisle or None, "aisle_probability": share}
     return {"predictions": answers}
 
 
+def _aisles(
+    ask: Ask, probabilities: NDArray[np.float64], leaves: Sequence[Leaf]
+) -> tuple[list[str], NDArray[np.float64]]:
+    """The likeliest aisle of each item, empty where it is not sure enough, and its probability."""
+    shares = probabilities.max(axis=1)
+    sure = shares.round(6) >= ask.min_probability
+    named = likeliest_aisles(probabilities, leaves)
+    return [aisle if there else "" for aisle, there in zip(named, sure, strict=True)], shares
+
+
 def v2(
-    ask: Ask, probabilities: NDArray[np.float64], labels: Sequence[str], model: str, version: str
+    ask: Ask,
+    found: NDArray[np.float64],
+    labels: Sequence[str],
+    model: str,
+    version: str,
+    leaves: Sequence[Leaf] = (),
 ) -> InferResponse:
     """The outputs asked for: BYTES [n], FP32 [n], BYTES [n, k], FP32 [n, k].
 
-    `department` is empty where the best probability is below `min_probability`.
+    `department` is empty where the best probability is below `min_probability`. Where departments
+    have aisles, `aisle` BYTES [n] and `aisle_probability` FP32 [n] are there too, as in V1.
     """
     assert ask.outputs is not None
-    order, values = ranked(probabilities, ask.top_k)
+    order, values = ranked(found[:, : len(labels)], ask.top_k)
     names = np.array(labels, dtype=object)[order]
     sure = values[:, 0].round(6) >= ask.min_probability
     tensors = {
@@ -62,6 +90,10 @@ def v2(
         "ranked_departments": names,
         "ranked_probabilities": values.astype(np.float32),
     }
+    if leaves:
+        aisles, shares = _aisles(ask, found[:, len(labels) :], leaves)
+        tensors["aisle"] = np.array(aisles, dtype=object)
+        tensors["aisle_probability"] = shares.astype(np.float32)
     outputs, requested = [], []
     for name, binary in ask.outputs:
         tensor = tensors[name]
@@ -85,8 +117,8 @@ def input_types() -> list[dict[str, Any]]:
     return [{"name": "product_name", "datatype": "BYTES", "shape": [-1]}]
 
 
-def output_types() -> list[dict[str, Any]]:
+def output_types(outputs: Sequence[str]) -> list[dict[str, Any]]:
     """The V2 metadata's outputs."""
-    types = {name: "FP32" if "probabilit" in name else "BYTES" for name in OUTPUTS}
-    shapes = {name: [-1, -1] if name.startswith("ranked") else [-1] for name in OUTPUTS}
-    return [{"name": n, "datatype": types[n], "shape": shapes[n]} for n in OUTPUTS]
+    types = {name: "FP32" if "probabilit" in name else "BYTES" for name in outputs}
+    shapes = {name: [-1, -1] if name.startswith("ranked") else [-1] for name in outputs}
+    return [{"name": n, "datatype": types[n], "shape": shapes[n]} for n in outputs]

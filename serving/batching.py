@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from grocer.levels import Leaf
 from serving.jobs import Job, Pace, Part, share_out
 from serving.refusal import Refusal
 
@@ -29,6 +30,8 @@ class Scorer(Protocol):
 
     @property
     def labels(self) -> Sequence[str]: ...
+    @property
+    def leaves(self) -> Sequence[Leaf]: ...
     def tokens(self, name: str) -> int: ...
     def probabilities(self, names: Sequence[str]) -> NDArray[np.float64]: ...
 
@@ -87,7 +90,7 @@ class Batcher:
         self._thread.start()
 
     async def probabilities(self, names: Sequence[str], seconds: float) -> NDArray[np.float64]:
-        """[names, labels], from whatever forward passes these names got into.
+        """[names, labels + leaves], from whatever forward passes these names got into.
 
         Raises:
             Refusal: 429 the queue is full; 504 not done within `seconds`; 503 the device failed

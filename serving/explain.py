@@ -24,7 +24,7 @@ async def explain(
 
     A word's effect is the answer's probability with it minus the probability without it, so
     above 0 it spoke for the answer. Words act together: effects need not add up to anything.
-    All variants share forward passes.
+    All variants share forward passes. Where departments have aisles, it is about the department.
 
     Raises:
         Refusal: 400 too many names, or words in one; 429, 503, 504 as for an answer.
@@ -38,7 +38,8 @@ async def explain(
     asked = [
         text for name, (_, left) in zip(ask.names, split, strict=True) for text in (name, *left)
     ]
-    found = await batcher.probabilities(asked, config.deadline_seconds)
+    scored = await batcher.probabilities(asked, config.deadline_seconds)
+    found = scored[:, : len(labels)]
     explanations, at = [], 0
     for words, _ in split:
         best = int(found[at].argmax())

@@ -185,4 +185,4 @@ def _answer_calmly(bundle: Bundle, config: ServingConfig) -> None:
     app.add_exception_handler(ServerNotReady, not_ready)
     app.add_exception_handler(ServerNotLive, not_live)
     app.add_exception_handler(HTTPException, http)
-    app.openapi = lambda: document(NAME, bundle.labels, config)
+    app.openapi = lambda: document(NAME, bundle.labels, config, bundle.leaves)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from grocer.levels import Leaf
 from grocer.settings import ServingConfig
-from serving.protocol import INPUT, OUTPUTS
+from serving.protocol import AISLE_OUTPUTS, INPUT, OUTPUTS
 
 Schema = dict[str, Any]
 
 
-def document(model: str, labels: Sequence[str], config: ServingConfig) -> Schema:
-    """OpenAPI 3.1 for the routes that are open."""
+def document(
+    model: str, labels: Sequence[str], config: ServingConfig, leaves: Sequence[Leaf] = ()
+) -> Schema:
+    """OpenAPI 3.1 for the routes that are open; `leaves` are the aisles, where labels have any."""
     v1, v2 = f"/v1/models/{model}", f"/v2/models/{model}"
     predictions = _list_of("predictions", _ref("Prediction"))
     explanations = _list_of("explanations", _ref("Explanation"))
@@ -21,7 +24,8 @@ def document(model: str, labels: Sequence[str], config: ServingConfig) -> Schema
         "info": {
             "title": "Grocer",
             "version": "1",
-            "description": "Puts a product, known by its name, into exactly one department.",
+            "description": "Puts a product, known by its name, into exactly one department"
+            + (" and one aisle of it." if leaves else "."),
         },
         "paths": {
             "/": {"get": _get("Whether the server lives", _object(status=_text()))},
@@ -39,11 +43,13 @@ def document(model: str, labels: Sequence[str], config: ServingConfig) -> Schema
             },
             f"{v2}/infer": {"post": _post("Departments for names", "V2Request", _ref("V2Answer"))},
         },
-        "components": {"schemas": _schemas(labels, config)},
+        "components": {"schemas": _schemas(labels, config, leaves)},
     }
 
 
-def _schemas(labels: Sequence[str], config: ServingConfig) -> dict[str, Schema]:
+def _schemas(
+    labels: Sequence[str], config: ServingConfig, leaves: Sequence[Leaf]
+) -> dict[str, Schema]:
     name = {
         "type": "string",
         "minLength": 1,
@@ -55,6 +61,7 @@ def _schemas(labels: Sequence[str], config: ServingConfig) -> dict[str, Schema]:
     }
     share = {"type": "number", "minimum": 0, "maximum": 1}
     department = {"type": "string", "enum": list(labels)}
+    outputs = list(OUTPUTS + AISLE_OUTPUTS if leaves else OUTPUTS)
     parameters = {
         "top_k": {"type": "integer", "minimum": 1, "maximum": len(labels)},
         "min_probability": share,
@@ -70,7 +77,7 @@ def _schemas(labels: Sequence[str], config: ServingConfig) -> dict[str, Schema]:
         "data": {"type": "array", "items": _ref("Name"), "minItems": 1, "maxItems": 1},
     }
     output = _object(
-        name={"enum": list(OUTPUTS)},
+        name={"enum": outputs},
         datatype={"enum": ["BYTES", "FP32"]},
         shape={"type": "array", "items": {"type": "integer"}},
         data={"type": "array"},
@@ -86,6 +93,7 @@ def _schemas(labels: Sequence[str], config: ServingConfig) -> dict[str, Schema]:
             department={"anyOf": [department, {"type": "null"}]},
             probability=share,
             alternatives={"type": "array", "items": ranked, "minItems": 1},
+            **(_aisle(leaves) if leaves else {}),
         ),
         "Explanation": _object(
             department=department,
@@ -98,7 +106,7 @@ def _schemas(labels: Sequence[str], config: ServingConfig) -> dict[str, Schema]:
             inputs={"type": "array", "items": _object(**tensor), "minItems": 1, "maxItems": 1},
             outputs={
                 "type": "array",
-                "items": _object(name={"enum": list(OUTPUTS)}),
+                "items": _object(name={"enum": outputs}),
                 "minItems": 1,
                 "maxItems": 1,
             },
@@ -115,6 +123,25 @@ def _schemas(labels: Sequence[str], config: ServingConfig) -> dict[str, Schema]:
             },
         },
         "Error": _object(error=_text()),
+    }
+
+
+def _aisle(leaves: Sequence[Leaf]) -> dict[str, Schema]:
+    """What a prediction says of the aisle."""
+    names = list(dict.fromkeys(aisle for _, aisle in leaves))
+    return {
+        "aisle": {
+            "anyOf": [{"type": "string", "enum": names}, {"type": "null"}],
+            "description": "The likeliest aisle of the likeliest department; null where "
+            "`aisle_probability` is below `min_probability`, or the department has no aisles.",
+        },
+        "aisle_probability": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "description": "Of department and aisle together: over a department's aisles these "
+            "sum to its probability. 0 where the department has no aisles.",
+        },
     }
 
 

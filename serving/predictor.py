@@ -13,6 +13,7 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from grocer.bundle import Bundle
 from grocer.errors import ModelError
+from grocer.levels import FILE as AISLES
 from grocer.settings import ServingConfig
 from serving import answers, protocol, tracing
 from serving.batching import Batcher, Scorer
@@ -38,8 +39,13 @@ class Predictor(Model):
         super().__init__(NAME)
         self.bundle, self.config, self.metrics = bundle, config, metrics
         self.failed = False
+        self.leaves = bundle.leaves
         self.limits = protocol.Limits(
-            config.max_items, config.max_name_characters, len(bundle.labels), config.top_k
+            config.max_items,
+            config.max_name_characters,
+            len(bundle.labels),
+            config.top_k,
+            protocol.OUTPUTS + protocol.AISLE_OUTPUTS if self.leaves else protocol.OUTPUTS,
         )
         self._on_failure = on_failure
         self.batcher = Batcher(
@@ -77,7 +83,7 @@ class Predictor(Model):
         return answers.input_types()
 
     def get_output_types(self) -> list[dict[str, Any]]:
-        return answers.output_types()
+        return answers.output_types(self.limits.outputs)
 
     def validate(self, payload: Any) -> Any:
         """Nothing: what comes here was read by `serving.protocol`."""
@@ -95,10 +101,11 @@ class Predictor(Model):
     ) -> dict[str, Any] | InferResponse:
         with tracing.span("score", {"grocer.items": len(payload.names)}):
             found = await self.batcher.probabilities(payload.names, self.config.deadline_seconds)
-        self.metrics.answered(found)
+        labels = self.bundle.labels
+        self.metrics.answered(found[:, : len(labels)])
         if payload.outputs is None:
-            return answers.v1(payload, found, self.bundle.labels)
-        return answers.v2(payload, found, self.bundle.labels, NAME, self.bundle.digest)
+            return answers.v1(payload, found, labels, self.leaves)
+        return answers.v2(payload, found, labels, NAME, self.bundle.digest, self.leaves)
 
     async def explain(
         self, payload: protocol.Ask, headers: Mapping[str, str] | None = None
@@ -181,6 +188,8 @@ class StrictDataPlane(DataPlane):
 
 
 def _fitting(scorer: Scorer, bundle: Bundle) -> Scorer:
-    if tuple(scorer.labels) != bundle.labels:
-        raise ModelError(f"{bundle.path}: labels.json and bundle.json name different labels")
+    if (tuple(scorer.labels), tuple(scorer.leaves)) != (bundle.labels, bundle.leaves):
+        raise ModelError(
+            f"{bundle.path}: labels.json or {AISLES} names others than bundle.json does"
+        )
     return scorer

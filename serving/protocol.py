@@ -20,6 +20,8 @@ from serving.refusal import Refusal
 
 INPUT = "product_name"
 OUTPUTS = ("department", "probability", "ranked_departments", "ranked_probabilities")
+AISLE_OUTPUTS = ("aisle", "aisle_probability")
+"""V2 outputs more, where the bundle's labels have aisles."""
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -33,6 +35,8 @@ class Limits:
     labels: int
     top_k: int
     """Alternatives where the request does not say."""
+    outputs: tuple[str, ...] = OUTPUTS
+    """V2 outputs that there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ def parse_v2(body: bytes, json_length: str | None, limits: Limits) -> Ask:
     _require_names(names, limits, INPUT)
     parameters = tree.get("parameters")
     top_k, min_probability = _parameters(parameters, limits, more={"binary_data_output"})
-    outputs = _outputs(tree.get("outputs"), parameters or {})
+    outputs = _outputs(tree.get("outputs"), parameters or {}, limits)
     return Ask(names, top_k, min_probability, identity, outputs)
 
 
@@ -116,7 +120,8 @@ def from_tensors(
     names = [_decoded(part, i) for i, part in enumerate(parts)]
     _require_names(names, limits, INPUT)
     top_k, min_probability = _parameters(dict(parameters), limits)
-    wanted = _outputs([{"name": name} for name in outputs] or None, {"binary_data_output": binary})
+    listed = [{"name": name} for name in outputs] or None
+    wanted = _outputs(listed, {"binary_data_output": binary}, limits)
     return Ask(names, top_k, min_probability, identity, wanted)
 
 
@@ -276,20 +281,22 @@ def _decoded(part: bytes, item: int) -> str:
         raise Refusal(400, f"{INPUT}[{item}]: not UTF-8") from None
 
 
-def _outputs(value: Any, parameters: Mapping[str, Any]) -> tuple[tuple[str, bool], ...]:
+def _outputs(
+    value: Any, parameters: Mapping[str, Any], limits: Limits
+) -> tuple[tuple[str, bool], ...]:
     everywhere = parameters.get("binary_data_output", False)
     if type(everywhere) is not bool:
         raise Refusal(400, "parameters.binary_data_output: true or false")
     if value is None:
-        return tuple((name, everywhere) for name in OUTPUTS)
+        return tuple((name, everywhere) for name in limits.outputs)
     if not isinstance(value, list) or not value:
         raise Refusal(400, "outputs: expected a list of outputs")
     wanted: dict[str, bool] = {}
     for i, item in enumerate(value):
         tree = _object(item, f"outputs[{i}]", {"name", "parameters"})
         name = tree.get("name")
-        if not isinstance(name, str) or name not in OUTPUTS or name in wanted:
-            raise Refusal(400, f"outputs[{i}].name: one of {', '.join(OUTPUTS)}, each once")
+        if not isinstance(name, str) or name not in limits.outputs or name in wanted:
+            raise Refusal(400, f"outputs[{i}].name: one of {', '.join(limits.outputs)}, each once")
         more = _object(tree.get("parameters") or {}, f"outputs[{i}].parameters", {"binary_data"})
         binary = more.get("binary_data", everywhere)
         if type(binary) is not bool:

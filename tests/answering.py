@@ -18,6 +18,7 @@ NOUNS = {
     "produce": ["Apple", "Banana", "Carrot", "Spinach", "Melon"],
 }
 LABELS = tuple(NOUNS)
+LEAVES = tuple((label, aisle) for label in LABELS for aisle in ("end", "front"))
 STYLES = ["Organic", "Fresh", "Golden", "Farm", "Little", "Family Size", "Sweet", "Wild"]
 
 
@@ -26,8 +27,14 @@ class KnowsNouns:
 
     temperature = 1.0
 
-    def __init__(self, labels: Sequence[str] = LABELS, sureness: float = 2.0) -> None:
+    def __init__(
+        self,
+        labels: Sequence[str] = LABELS,
+        sureness: float = 2.0,
+        leaves: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self.labels, self.sureness, self.tuned = tuple(labels), sureness, True
+        self.leaves = tuple(leaves)
 
     @contextmanager
     def untuned(self) -> Iterator[None]:
@@ -46,6 +53,22 @@ class KnowsNouns:
         if progress is not None:
             progress(len(names), len(names))
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+    def aisle_log_probabilities(self, names: Sequence[str], labels: Sequence[int]) -> np.ndarray:
+        """By where the noun stands among its department's: the first three are in front."""
+        found = np.full((len(names), len(self.leaves)), -np.inf)
+        for row, (name, place) in enumerate(zip(names, labels, strict=True)):
+            front = aisle_of(name) == "front"
+            for column, (label, aisle) in enumerate(self.leaves):
+                if label == self.labels[place]:
+                    found[row, column] = np.log(0.9 if (aisle == "front") == front else 0.1)
+        return found
+
+
+def aisle_of(name: str) -> str:
+    """Where the noun of a name stands: the first three of a department are in front."""
+    fronts = [noun for nouns in NOUNS.values() for noun in nouns[:3]]
+    return "front" if any(noun in name for noun in fronts) else "end"
 
 
 def products() -> pd.DataFrame:

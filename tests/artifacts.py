@@ -14,6 +14,8 @@ from grocer.recipes import tiny
 from grocer.step import digest_of, step
 
 LABELS = ["bakery", "dairy eggs", "produce"]
+# Of a bundle with two levels; bakery has none.
+AISLES = {"dairy eggs": ["milk", "yogurt"], "produce": ["fresh fruits", "fresh herbs"]}
 
 
 def measures(accuracy: float = 0.9) -> dict[str, Any]:
@@ -26,12 +28,25 @@ def measures(accuracy: float = 0.9) -> dict[str, Any]:
     }
 
 
+def aisles_measured() -> dict[str, Any]:
+    """What an evaluation tells of the second level, as far as a bundle reads it."""
+    test = measures(0.7) | {"accuracy_within": 0.8}
+    return {
+        "temperature": 1.5,
+        "labels": {label: AISLES.get(label, []) for label in LABELS},
+        "metrics": {"test": test},
+        "linear": measures(0.75),
+    }
+
+
 def write_model(
     out: Path, config: RunConfig, weights: bytes = b"weights", base: Path | None = None
 ) -> Path:
     """A train artifact; a real one, with a random adapter, where a `base` is given."""
     with step("train", out) as part:
         write_json(part / "labels.json", LABELS)
+        if config.catalogue.levels == 2:
+            write_json(part / "aisles.json", AISLES)
         write_json(part / "template.json", template(config.prompt).model_dump(mode="json"))
         if base is not None:
             _write_real(part, base)
@@ -58,7 +73,9 @@ def _write_real(part: Path, base: Path) -> None:
     write_json(part / "base.json", reference)
 
 
-def write_evaluation(out: Path, model: Path, splits: Path) -> Path:
+def write_evaluation(
+    out: Path, model: Path, splits: Path, aisles: Mapping[str, Any] | None = None
+) -> Path:
     share = 1 / len(LABELS)
     with step("evaluate", out) as part:
         write_json(
@@ -77,6 +94,7 @@ def write_evaluation(out: Path, model: Path, splits: Path) -> Path:
                 },
                 "calibration": {"temperature": 1.25, "reliability": []},
                 "baselines": {"majority": measures(0.3), "linear": measures(0.85)},
+                "aisles": aisles,
                 "confident_errors": [{"product_name": "Secret Sauce"}],
                 "reference": {
                     "departments": dict.fromkeys(LABELS, share),
@@ -111,7 +129,8 @@ def write_artifacts(
         write_json(part / "split.json", {"products": {"train": 1}})
     splits = root / "splits"
     model = write_model(root / "model", config, base=base)
-    evaluation = write_evaluation(root / "evaluation", model, splits)
+    aisles = aisles_measured() if config.catalogue.levels == 2 else None
+    evaluation = write_evaluation(root / "evaluation", model, splits, aisles)
     found = {"model": model, "splits": splits, "evaluation": evaluation}
     digests = {name: digest_of(path) for name, path in found.items()}
     return {**found, "decision": write_decision(root / "decision", digests, passed=passed)}

@@ -9,6 +9,7 @@ import torch
 
 from grocer import models
 from grocer.encoding import Encoder
+from grocer.levels import ONE_LEVEL
 from grocer.prompts import Template, template
 from grocer.scoring import Scorer
 from grocer.settings import PromptConfig, TinyConfig
@@ -19,13 +20,21 @@ NAMES = [
     for noun in ("Milk", "Bread", "Apple", "Banana Bread", "Oat Milk", "Cheddar Cheese", "Crème")
 ]
 LABELS = ("bakery", "dairy eggs", "dry goods pasta", "produce")
+# One department has none, one a single aisle, the others some that begin alike.
+AISLES = {
+    "dairy eggs": ("milk",),
+    "dry goods pasta": ("dry pasta", "fresh pasta", "pasta sauce"),
+    "produce": ("fresh fruits", "fresh vegetables", "packaged produce"),
+}
 SHAPE = TinyConfig(vocabulary=400, hidden=64, layers=2, heads=2, steps=10)
 
 
-def encoder(tokenizer: Any, form: str = "llama2-chat", labels: Any = LABELS) -> Encoder:
+def encoder(
+    tokenizer: Any, form: str = "llama2-chat", labels: Any = LABELS, aisles: Any = ONE_LEVEL
+) -> Encoder:
     """An encoder with the real template of that form."""
-    made: Template = template(PromptConfig.model_validate({"template": form}))
-    return Encoder(tokenizer, made, labels)
+    made: Template = template(PromptConfig.model_validate({"template": form}), aisles=bool(aisles))
+    return Encoder(tokenizer, made, labels, aisles)
 
 
 def random_adapter(base: Path, seed: int = 0, layers: Any = "all-linear") -> Any:
@@ -41,7 +50,7 @@ def random_adapter(base: Path, seed: int = 0, layers: Any = "all-linear") -> Any
     return tuned.eval()
 
 
-def scorer(base: Path, labels: Any = LABELS, **options: Any) -> Scorer:
+def scorer(base: Path, labels: Any = LABELS, aisles: Any = ONE_LEVEL, **options: Any) -> Scorer:
     """A scorer of a random adapter on the base."""
-    tokenizer = models.load_tokenizer(base)
-    return Scorer(random_adapter(base), encoder(tokenizer, labels=labels), **options)
+    coder = encoder(models.load_tokenizer(base), labels=labels, aisles=aisles)
+    return Scorer(random_adapter(base), coder, **options)

@@ -26,6 +26,10 @@ async function ask(name) {
     if (!answer.ok) throw new Error(read.error);
     const [prediction] = read.predictions;
     said.textContent = prediction.department;
+    if (prediction.aisle) {
+      const share = (100 * prediction.aisle_probability).toFixed(1);
+      said.textContent += ` › ${prediction.aisle} (${share} %)`;
+    }
     list.replaceChildren(...prediction.alternatives.map(row));
   } catch (error) {
     said.textContent = error.message;

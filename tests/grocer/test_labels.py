@@ -31,11 +31,11 @@ def logit(path: tuple[int, ...], token: int, seed: int) -> float:
     return float(np.random.default_rng(abs(hash((seed, path, token)))).normal(scale=3))
 
 
-def edge_logits(trie: LabelTrie, seed: int) -> np.ndarray:
-    """[1, edges]: what a model would say at the trie's branching nodes."""
+def edge_logits(trie: LabelTrie, seed: int, stem: tuple[int, ...] = ()) -> np.ndarray:
+    """[1, edges]: what a model would say at the trie's branching nodes, behind `stem`."""
 
     def path(index: int) -> tuple[int, ...]:
-        return () if index < 0 else (*path(trie.parents[index]), trie.tokens[index])
+        return stem if index < 0 else (*path(trie.parents[index]), trie.tokens[index])
 
     pairs = zip(trie.edge_node, trie.edge_token, strict=True)
     return np.array([[logit(path(trie.nodes[node]), int(token), seed) for node, token in pairs]])

@@ -17,14 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grocer.bundle import Bundle
+from grocer.levels import Leaf
 from serving import __main__ as command
 
 
 class StubScorer:
     """Probabilities from a name's hash: deterministic, and each name has its own."""
 
-    def __init__(self, labels: Sequence[str], seconds: float = 0.0) -> None:
-        self.labels = tuple(labels)
+    def __init__(
+        self, labels: Sequence[str], seconds: float = 0.0, leaves: Sequence[Leaf] = ()
+    ) -> None:
+        self.labels, self.leaves = tuple(labels), tuple(leaves)
         self.seconds, self.broken = seconds, False
         self.passes: list[list[str]] = []
 
@@ -48,7 +51,13 @@ class StubScorer:
     def _row(self, name: str) -> NDArray[np.float64]:
         digest = sha256(name.encode()).digest()
         weights = np.frombuffer(digest[: len(self.labels)], np.uint8) + 1.0
-        return np.asarray(weights**3 / (weights**3).sum())
+        row = np.asarray(weights**3 / (weights**3).sum())
+        if not self.leaves:
+            return row
+        best = self.labels[int(row.argmax())]
+        given = np.frombuffer(sha256(digest).digest()[: len(self.leaves)], np.uint8) + 1.0
+        given = given * [department == best for department, _ in self.leaves]
+        return np.append(row, row.max() * given / max(given.sum(), 1.0))
 
 
 def main(hold: Path | None = None) -> int:
@@ -58,7 +67,7 @@ def main(hold: Path | None = None) -> int:
     def load(bundle: Bundle) -> StubScorer:
         while hold is not None and not hold.exists():
             time.sleep(0.02)
-        return StubScorer(bundle.labels)
+        return StubScorer(bundle.labels, leaves=bundle.leaves)
 
     server.scorer_loader = lambda config, base=None: load
     return command.main()
