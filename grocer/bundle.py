@@ -180,7 +180,8 @@ def load_bundle(path: Path, digest: str | None = None) -> Bundle:
     check_digests(manifest.decision, {name: told.get(name, "") for name in ("model", "evaluation")})
     trained = manifest.artifacts["model"]
     for name in (*_ADAPTER, *_BESIDE, *_MAY_BESIDE):
-        if manifest.files.get(name) not in {trained.get(name), trained.get(f"adapter/{name}")}:
+        # Adapter files lie flat in a bundle.
+        if manifest.files.get(name) != trained.get(name, trained.get(f"adapter/{name}")):
             raise BundleError(f"{path}: {name} is not the one that was evaluated and decided on")
     return Bundle(path, expected, manifest)
 

@@ -110,9 +110,12 @@ def _departments(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _aisles(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The numbers of each aisle, the worst recall first; none where there is one level."""
-    measured = evaluation["aisles"]
-    return sorted(measured["aisles"], key=lambda row: row["recall"]) if measured else []
+    """The numbers of each aisle, the worst recall first, those of few products behind.
+
+    None where there is one level.
+    """
+    rows = evaluation["aisles"]["aisles"] if evaluation["aisles"] else []
+    return sorted(rows, key=lambda row: (row["support"] < SMALLEST_SLICE, row["recall"]))
 
 
 def _mix_ups(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from grocer.errors import BundleError
 from grocer.files import file_digest, read_json, tree_digest, tree_digests
 from grocer.recipes import tiny
 from grocer.step import digest_of
-from tests.artifacts import make_bundle, write_artifacts, write_decision, write_model
+from tests.artifacts import AISLES, make_bundle, write_artifacts, write_decision, write_model
 
 
 def rename_to_digest(path: Path) -> Path:
@@ -43,6 +43,42 @@ def test_a_bundle_is_whole_and_named_by_its_digest(tmp_path: Path) -> None:
     assert manifest["calibration"] == {"temperature": 1.25}
     assert manifest["config"]["recipe"] == "tiny"
     assert all(file_digest(bundle.path / n) == d for n, d in manifest["files"].items())
+
+
+def test_a_bundle_of_two_levels_holds_its_aisles_and_both_temperatures(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path, tiny().with_settings(["catalogue.levels=2"]))
+    assert read_json(bundle.path / "aisles.json") == AISLES
+    assert bundle.leaves == (
+        ("dairy eggs", "milk"),
+        ("dairy eggs", "yogurt"),
+        ("produce", "fresh fruits"),
+        ("produce", "fresh herbs"),
+    )
+    calibration = read_json(bundle.path / "bundle.json")["calibration"]
+    assert calibration == {"temperature": 1.25, "aisle_temperature": 1.5}
+    card = (bundle.path / "MODEL_CARD.md").read_text()
+    assert "an aisle within the department too, 4 of them" in card
+    assert "70.0 % (67.0 % to 73.0 %) get the right one" in card
+
+
+@pytest.mark.parametrize("text", [None, '{"produce": ["fresh herbs", "fresh fruits"]}'])
+def test_aisles_exchanged_with_every_digest_made_anew_are_refused(
+    tmp_path: Path, text: str | None
+) -> None:
+    """Their order says what a column means."""
+    path = make_bundle(tmp_path, tiny().with_settings(["catalogue.levels=2"])).path
+    (path / "aisles.json").unlink()
+    if text is not None:
+        (path / "aisles.json").write_text(text)
+    with pytest.raises(BundleError, match=r"aisles\.json is not the one that was evaluated"):
+        load_bundle(rename_to_digest(path))
+
+
+def test_aisles_put_into_a_bundle_of_one_level_are_refused(tmp_path: Path) -> None:
+    path = make_bundle(tmp_path).path
+    (path / "aisles.json").write_text('{"produce": ["fruit"]}')
+    with pytest.raises(BundleError, match=r"aisles\.json is not the one that was evaluated"):
+        load_bundle(rename_to_digest(path))
 
 
 def test_no_product_name_is_in_a_bundle(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from grocer.bundle import Bundle
 from grocer.classify import classify
 from grocer.errors import BundleError, ConfigError, GrocerError, OutputError, TableError
+from grocer.recipes import tiny
 from tests.artifacts import LABELS, make_bundle
 from tests.serving.stub import StubScorer
 
@@ -89,6 +90,55 @@ def test_below_min_probability_the_department_is_left_open(tmp_path: Path, bundl
     (row,) = read_csv(out)
     assert row["predicted_department"] == ""
     assert float(row["predicted_probability"]) > 0
+
+
+@pytest.fixture(scope="module")
+def levelled(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle whose labels have aisles, but for bakery."""
+    config = tiny().with_settings(["catalogue.levels=2"])
+    return make_bundle(tmp_path_factory.mktemp("levelled"), config)
+
+
+def load_levelled(bundle: Bundle) -> StubScorer:
+    return StubScorer(bundle.labels, leaves=bundle.leaves)
+
+
+def test_a_bundle_of_two_levels_adds_the_aisle(tmp_path: Path, levelled: Bundle) -> None:
+    names = [f"name {i}" for i in range(20)]
+    source = write_csv(tmp_path / "in.csv", [*names, ""])
+    classify(source, tmp_path / "out.csv", levelled.path, load=load_levelled)
+    rows = read_csv(tmp_path / "out.csv")
+    found = load_levelled(levelled).probabilities(names)
+    for row, scores in zip(rows[:-1], found, strict=True):
+        department = LABELS[int(scores[:3].argmax())]
+        best = int(scores[3:].argmax())
+        aisle = "" if department == "bakery" else levelled.leaves[best][1]
+        assert (row["predicted_department"], row["predicted_aisle"]) == (department, aisle)
+        share = float(row["predicted_aisle_probability"])
+        assert share == pytest.approx(scores[3:].max(), abs=1e-6)
+        assert share <= float(row["predicted_probability"])
+    assert {row["predicted_department"] for row in rows[:-1]} == set(LABELS)
+    assert rows[-1]["predicted_aisle"] == rows[-1]["predicted_aisle_probability"] == ""
+
+
+def test_an_aisle_may_be_left_open_where_the_department_is_sure(
+    tmp_path: Path, levelled: Bundle
+) -> None:
+    names = [f"name {i}" for i in range(20)]
+    source = write_csv(tmp_path / "in.csv", names)
+    out = tmp_path / "out.csv"
+    counts = classify(source, out, levelled.path, min_probability=0.6, load=load_levelled)
+    rows = read_csv(out)
+    assert counts["named"] == sum(row["predicted_department"] != "" for row in rows) > 0
+    assert any(row["predicted_department"] and not row["predicted_aisle"] for row in rows)
+    assert not any(row["predicted_aisle"] and not row["predicted_department"] for row in rows)
+
+
+def test_a_column_that_an_aisle_would_take_is_told(tmp_path: Path, levelled: Bundle) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("product_name,predicted_aisle\nMilk,dairy\n")
+    with pytest.raises(TableError, match="'predicted_aisle' already; rename it"):
+        classify(source, tmp_path / "out.csv", levelled.path, load=load_levelled)
 
 
 def test_a_name_is_scored_once_a_chunk(tmp_path: Path, bundle: Bundle) -> None:

@@ -111,6 +111,77 @@ def test_a_model_without_an_error_has_a_page_too(measured):
     assert "Sure, and yet wrong" not in told
 
 
+def test_a_catalogue_without_purchases_is_not_told_of_them(measured):
+    evaluation = copy.deepcopy(measured)
+    assert "As the study measured" in page(evaluation)
+    evaluation["as_the_study_measured"]["share_of_test_products_seen_in_training"] = 0.0
+    told = page(evaluation)
+    assert "As the study measured" not in told
+    assert "weighed by purchases</" not in told.split("<h2>")[0]
+
+
+def test_three_guesses_of_three_labels_are_no_figure(measured):
+    assert "within three guesses" not in page(measured)
+    assert "within three guesses" in page(
+        {**measured, "labels": [*measured["labels"], "pets"]} | _fourth(measured)
+    )
+
+
+def test_aisles_have_a_part_of_their_own(measured):
+    assert "The aisle within the" not in page(measured)
+    rows = [
+        {
+            "department": "produce",
+            "aisle": f"<b>{i}",
+            "support": 20 + i,
+            "recall": 0.5,
+            "precision": None,
+        }
+        for i in range(14)
+    ]
+    mix_up = {
+        "department": "produce",
+        "aisle": "<b>0",
+        "said_department": "bakery",
+        "said_aisle": "",
+        "products": 3,
+    }
+    test = measured["metrics"]["test"] | {"accuracy_within": 0.9, "accuracy": 0.654}
+    aisles = {
+        "metrics": {"test": test},
+        "linear": {"accuracy": 0.7},
+        "aisles": rows,
+        "mix_ups": [mix_up],
+    }
+    recovered = pd.DataFrame(
+        [
+            {
+                "product_name": "Late Kefir",
+                "suggested_department": "dairy eggs",
+                "probability": 0.9,
+                "purchases": 3,
+                "suggested_aisle": "sour & cold",
+            }
+        ]
+    )
+    told = page({**measured, "aisles": aisles}, recovered)
+    assert "The aisle within the department" in told
+    assert "65.4" in told
+    assert "&lt;b&gt;0" in told
+    assert "2 more" in told
+    assert "sour &amp; cold" in told
+
+
+def _fourth(evaluation: dict) -> dict:
+    """What the evaluation holds of a fourth label, to which nothing belongs."""
+    row = {"support": 0, "precision": None, "recall": None, "f1": None}
+    table = [[*counts, 0] for counts in evaluation["confusion"]]
+    return {
+        "departments": {**evaluation["departments"], "pets": row},
+        "confusion": [*table, [0] * 4],
+    }
+
+
 def _renamed(evaluation: dict, names: dict[str, str]) -> dict:
     """The evaluation with other names of departments."""
     changed = copy.deepcopy(evaluation)
