@@ -17,6 +17,7 @@ from grocer.settings import (
     BaseConfig,
     CatalogueConfig,
     ClusterConfig,
+    ColumnMapping,
     DataConfig,
     DeployConfig,
     EvaluationConfig,
@@ -101,11 +102,11 @@ class RunConfig(Section):
         for depth, name in enumerate(sections):
             inner = branch.get(name)
             if name in branch and inner is None and name == "columns":
-                branch[name] = inner = {}
+                branch[name] = inner = ColumnMapping().model_dump()
             if not isinstance(inner, dict):
                 raise cls._unknown(key, ".".join(sections[:depth]), branch)
             branch = inner
-        if leaf not in branch and sections[-1:] != ["columns"]:
+        if leaf not in branch:
             raise cls._unknown(key, ".".join(sections), branch)
         branch[leaf] = _value(text)
 

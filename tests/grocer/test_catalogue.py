@@ -11,10 +11,10 @@ from grocer.errors import CatalogueError
 from grocer.settings import CatalogueConfig, ValidationConfig
 
 
-def config(label="department", unlabelled=("missing",), min_products=1):
+def config(label="department", unlabelled=("missing",), min_products=1, levels=1):
     return RunConfig(
         recipe="test",
-        catalogue=CatalogueConfig(label=label, unlabelled=unlabelled),
+        catalogue=CatalogueConfig(label=label, unlabelled=unlabelled, levels=levels),
         validation=ValidationConfig(min_products=min_products),
     )
 
@@ -181,6 +181,35 @@ def test_labels_lose_stray_spaces_and_the_aisle_can_be_the_label():
     assert read_catalogue(rows, config("aisle")).labels == ("pet food", "teas")
 
 
+def test_the_aisle_is_chosen_among_twins_of_the_chosen_department():
+    rows = products(
+        ("Tofu", "deli", 9, "meals"),
+        ("tofu", "deli", 2, "tofu"),
+        ("TOFU", "deli", 3, "tofu "),
+        ("Tofu!", "deli", 5, "missing"),
+        ("tofu?", "produce", 18, "greens"),
+        ("Kibble", "pets", 1, None),
+        ("Tape", "missing", 1, "missing"),
+    )
+    found = read_catalogue(rows, config(levels=2))
+    table = found.examples.set_index("normalised_name")
+    assert table["aisle"].to_dict() == {"tofu": "meals", "kibble": ""}
+    assert list(found.unlabelled) == [
+        "product_id", "product_name", "normalised_name", "purchases",
+    ]  # fmt: skip
+
+
+def test_a_second_level_changes_nothing_at_the_first():
+    rows = products(
+        ("Tofu", "deli", 3, "meals"), ("tofu", "produce", 3, "greens"), ("x", "missing", 2, "y"),
+        ("Kibble", "pets", 1, "dogs"),
+    )  # fmt: skip
+    one, two = read_catalogue(rows, config()), read_catalogue(rows, config(levels=2))
+    pd.testing.assert_frame_equal(two.examples.drop(columns="aisle"), one.examples)
+    assert "aisle" not in one.examples
+    assert (one.labels, one.twins, one.conflicts) == (two.labels, two.twins, two.conflicts)
+
+
 def test_names_that_a_prompt_cannot_tell_apart_are_twins():
     found = read_catalogue(
         products(("long name one", "dairy", 1), ("long name two", "dairy", 1), OTHER),
@@ -198,6 +227,7 @@ def test_names_that_a_prompt_cannot_tell_apart_are_twins():
         ([], {"min_products": 1}, ["0 distinct names", "at least 1"]),
         ([("a", "x", 1), ("b", "x", 1)], {}, ["same department, 'x'", "at least 2"]),
         ([("a", "x", 1), ("b", "y", 1)], {"label": "aisle"}, ["aisles.csv", "data.columns.aisle"]),
+        ([("a", "x", 1), ("b", "y", 1)], {"levels": 2}, ["catalogue.levels=2", "aisles.csv"]),
     ],
 )
 def test_a_catalogue_too_small_to_learn_from_is_refused_in_one_line(rows, settings, told):

@@ -56,7 +56,12 @@ def test_a_column_mapping_begins_with_any_of_its_keys() -> None:
         (["gate.min_test_products=1.5"], "Input should be a valid integer"),
         (["gate.min_test_products=many"], "given: 'many'"),
         (["train.optim=sgd"], "Input should be 'paged_adamw_32bit'"),
-        (["data.columns.colour=x"], "data.columns.colour: Extra inputs"),
+        (["data.columns.colour=x"], "no such key; data.columns has aisle, department, product_id"),
+        (["catalogue.levels=3"], "catalogue.levels: Input should be 1 or 2"),
+        (
+            ["catalogue.levels=2", "catalogue.label=aisle"],
+            "catalogue.levels=2 has the department first; leave catalogue.label",
+        ),
         (["split.test=0.45", "split.validation=0.45"], "leave under 20 % for training"),
     ],
 )

@@ -15,7 +15,7 @@ from grocer.files import tree_digest, tree_digests
 from grocer.gate import decide
 from grocer.recipes import tiny
 from grocer.settings import EvaluationConfig
-from tests.answering import LABELS, KnowsNouns, products, write_splits
+from tests.answering import LABELS, LEAVES, KnowsNouns, aisle_of, products, write_splits
 from tests.artifacts import write_model
 
 CONFIG: RunConfig = tiny().model_copy(
@@ -99,6 +99,72 @@ def test_tables_hold_every_scored_product_and_the_recovered_ones(step):
     recovered = pd.read_csv(step.out / "recovered.csv")
     assert recovered["product_name"].tolist() == ["Late <b>Kefir</b>", "Late Bagel"]
     assert recovered["suggested_department"].tolist() == ["dairy eggs", "bakery"]
+
+
+@pytest.fixture
+def levelled(step, scorers):
+    """The same step on products with aisles; a model that knows those too."""
+    scorers[step.model] = KnowsNouns(leaves=LEAVES)
+    for side in ("train", "validation", "test"):
+        path = step.splits / f"{side}.parquet"
+        table = pd.read_parquet(path)
+        table.assign(aisle=table["product_name"].map(aisle_of)).to_parquet(path, index=False)
+    return step
+
+
+def test_one_level_has_no_aisles(step):
+    assert step.run()["aisles"] is None
+
+
+def test_aisles_leave_every_figure_of_the_department_as_it_was(levelled, scorers):
+    after = levelled.run()
+    scorers[levelled.model] = KnowsNouns()
+    before = levelled.run()
+    same = [key for key in before if key != "aisles"]
+    assert {key: after[key] for key in same} == {key: before[key] for key in same}
+    assert decide(after, CONFIG.gate).reasons == decide(before, CONFIG.gate).reasons
+
+
+def test_an_aisle_is_right_only_where_the_department_is(levelled):
+    found = levelled.run()["aisles"]
+    test = found["metrics"]["test"]
+    # The model knows each noun's aisle; every department that is wrong makes the aisle wrong.
+    assert test["products"] == 40
+    assert test["accuracy"] == test["department_accuracy"] == pytest.approx(30 / 40)
+    assert test["accuracy_within"] == 1.0
+    assert found["temperature"] < 0.5  # never wrong on validation, so ever surer
+    assert found["labels"] == {label: ["end", "front"] for label in LABELS}
+    assert sum(row["support"] for row in found["aisles"]) == 40
+    assert sum(row["products"] for row in found["mix_ups"]) == 10
+    assert 0 < found["linear"]["accuracy"] <= 1
+    told = pd.read_parquet(levelled.out / "predictions.parquet")
+    assert (told["predicted_aisle"] == told["product_name"].map(aisle_of)).all()
+    assert (told["aisle_probability"] <= told["probability"] + 1e-12).all()
+    recovered = pd.read_csv(levelled.out / "recovered.csv")
+    assert recovered["suggested_aisle"].tolist() == ["end", "front"]
+
+
+def test_products_whose_aisle_is_unknown_count_for_the_department_alone(levelled):
+    path = levelled.splits / "test.parquet"
+    table = pd.read_parquet(path)
+    table.loc[:9, "aisle"] = ""
+    table.loc[10, "aisle"] = "never taught"
+    table.to_parquet(path, index=False)
+    found = levelled.run()
+    assert found["metrics"]["test"]["products"] == 40
+    assert found["aisles"]["metrics"]["test"]["products"] == 30
+    (untaught,) = [row for row in found["aisles"]["aisles"] if row["aisle"] == "never taught"]
+    assert (untaught["support"], untaught["recall"], untaught["precision"]) == (1, 0.0, None)
+
+
+def test_where_no_aisle_is_known_none_is_measured(levelled):
+    for side in ("train", "validation", "test"):
+        path = levelled.splits / f"{side}.parquet"
+        pd.read_parquet(path).assign(aisle="").to_parquet(path, index=False)
+    found = levelled.run()["aisles"]
+    assert found["metrics"] == {"train": None, "validation": None, "test": None}
+    assert (found["temperature"], found["linear"], found["aisles"]) == (1.0, None, [])
+    assert "The aisle within" not in (levelled.out / "report.html").read_text()
 
 
 def test_the_same_inputs_give_the_same_evaluation(step, tmp_path):

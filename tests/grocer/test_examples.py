@@ -84,6 +84,47 @@ def test_the_chat_prompt_lists_the_labels_by_what_they_are_called(tmp_path):
     assert report["unlabelled"] == 2 + 100
 
 
+def test_two_levels_write_the_aisles_that_training_has(tmp_path, capsys):
+    config = RunConfig(recipe="test", catalogue=CatalogueConfig(levels=2))
+    report, out = build(tmp_path, config)
+    sides = {side: pd.read_parquet(out / f"{side}.parquet") for side in report["products"]}
+    assert all(list(side) == [*COLUMNS[:5], "aisle", *COLUMNS[5:]] for side in sides.values())
+    assert json.loads((out / "aisles.json").read_text()) == {
+        "dairy": ["milk"],
+        "produce": ["fruit"],
+    }
+    assert json.loads((out / "labels.json").read_text()) == ["dairy", "pets", "produce"]
+    rows = sides["train"].drop_duplicates("department").set_index("department")
+    assert rows["completion"].to_dict() == {
+        "dairy": " dairy: milk ",
+        "pets": " pets: ",
+        "produce": " produce: fruit ",
+    }
+    assert "a colon, its aisle there" in rows["prompt"].iloc[0]
+    assert "The departments are: dairy, pets, produce." in rows["prompt"].iloc[0]
+    assert report["aisles"] == 2
+    assert (report["without_aisle"], report["aisles_untaught"]) == (100, [])
+    assert "100 products teach their department alone" in capsys.readouterr().out
+
+
+def test_an_aisle_without_training_products_is_said_and_no_answer(tmp_path, capsys):
+    config = RunConfig(recipe="test", catalogue=CatalogueConfig(levels=2))
+    _, out = build(tmp_path, config, "before")
+    test = pd.read_parquet(out / "test.parquet")
+    lonely = int(test[test["department"] == "dairy"]["product_id"].iloc[0])
+    source = tmp_path / "before-tables" / "products.parquet"
+    frame = pd.read_parquet(source)
+    frame.loc[frame["product_id"] == lonely, "aisle"] = "caviar"
+    frame.to_parquet(source, index=False)
+    again = tmp_path / "again"
+    again.mkdir()
+    report = examples.build(tmp_path / "before-tables", config, again)
+    assert report["aisles_untaught"] == ["dairy: caviar"]
+    assert json.loads((again / "aisles.json").read_text())["dairy"] == ["milk"]
+    assert "caviar" in pd.read_parquet(again / "test.parquet")["aisle"].tolist()
+    assert "no training product in dairy: caviar: the model can't answer" in capsys.readouterr().out
+
+
 def test_names_alike_up_to_the_cut_are_one_example_and_counted(tmp_path):
     short = RunConfig(recipe="test", prompt=PromptConfig(max_name_characters=8))
     report, out = build(tmp_path, short, names=3000)

@@ -13,7 +13,7 @@ from grocer.packing import IGNORED
 from grocer.settings import TrainConfig
 from grocer.training_set import training_set
 from tests.lessons import products
-from tests.tinies import encoder
+from tests.tinies import AISLES, encoder
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,24 @@ def test_packed_and_plain_hold_the_same_tokens(coder: Encoder) -> None:
         assert [t for t in whole["labels"] if t != IGNORED] == row["answer"]
         assert whole["labels"][-len(row["answer"]) :] == row["answer"]
     assert packed.longest == max(map(len, plain.dataset["input_ids"]))
+
+
+def test_an_aisle_is_learnt_where_it_is_known(base: Path) -> None:
+    coder = encoder(models.load_tokenizer(base), aisles=AISLES)
+    rows = products(8).assign(aisle=["", "milk", "fresh pasta", "fresh fruits"] * 2)
+    rows.loc[6, "aisle"] = "never seen"
+    made = training_set(rows, coder, TrainConfig())
+    eos = coder.tokenizer.eos_token_id
+    spelled = [coder.tokenizer.decode(row["answer"]).strip() for row in made.dataset]
+    assert spelled[:4] == [
+        "bakery </s>",
+        "dairy eggs: milk </s>",
+        "dry goods pasta: fresh pasta </s>",
+        "produce: fresh fruits </s>",
+    ]
+    # What tells the department, and nothing of an aisle that is not one.
+    assert spelled[6] == "dry goods pasta:"
+    assert made.dataset[6]["answer"][-1] != eos
 
 
 def test_long_names_are_cut_and_counted(coder: Encoder) -> None:

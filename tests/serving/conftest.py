@@ -113,6 +113,13 @@ def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def levelled_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Of labels with aisles, but for bakery."""
+    config = tiny().with_settings(["catalogue.levels=2"])
+    return make_bundle(tmp_path_factory.mktemp("bundles"), config)
+
+
+@pytest.fixture(scope="session")
 def start_any(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Start a predictor: `start_any(bundle, "key=value", …, more=[words], hold=file)`.
 
@@ -155,6 +162,12 @@ def start_any(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 def server(start_any: Start, stub_bundle: Bundle) -> Running:
     """A predictor that many tests ask; none may harm it."""
     return start_any(stub_bundle, "max_body_bytes=200000", "body_seconds=1").until_ready()
+
+
+@pytest.fixture(scope="session")
+def levelled(start_any: Start, levelled_bundle: Bundle) -> Running:
+    """A predictor of departments and their aisles that many tests ask."""
+    return start_any(levelled_bundle, "ui=true").until_ready()
 
 
 @pytest.fixture

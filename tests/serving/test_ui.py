@@ -59,6 +59,15 @@ def test_a_person_sees_department_and_probabilities(with_page: Running, tmp_path
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_person_sees_the_aisle_too(levelled: Running, tmp_path: Path) -> None:
+    (found,) = levelled.predict("product 1").json()["predictions"]
+    assert found["aisle"]
+    page = shown(f"{levelled.url}/ui?name=product+1", tmp_path)
+    share = f"{100 * found['aisle_probability']:.1f} %"
+    assert f">{found['department']} › {found['aisle']} ({share})</output>" in page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_hostile_name_and_a_refusal_are_shown_as_text(with_page: Running, tmp_path: Path) -> None:
     page = shown(f"{with_page.url}/ui?name=%3Cimg+onerror%3Dalert(1)%3E%00", tmp_path)
     assert "control characters" in page
