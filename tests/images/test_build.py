@@ -17,12 +17,18 @@ from components.images import Images
 ROOT = Path(__file__).parents[2]
 LOCK = Path("manifests/components/images/kustomization.yaml")
 DIGEST = f"sha256:{'b' * 64}"
-DOCKER = f"""#!/bin/sh
+METADATA = f"""{{
+  "buildx.build.ref": "default/default/bkfg0m3vbpm2qkjkpu8cvba8n",
+  "containerimage.config.digest": "sha256:{"c" * 64}",
+  "containerimage.digest": "{DIGEST}"
+}}"""
+DOCKER = """#!/bin/sh
 echo "$@" >>"$CALLS"
 case "$*" in
-*imagetools*) echo {DIGEST} ;;
 *"$FAILING"*) echo "no space left" >&2; exit 1 ;;
 esac
+while [ $# -gt 0 ] && [ "$1" != --metadata-file ]; do shift; done
+[ $# = 0 ] || cat "$METADATA" >"$2"
 """
 
 
@@ -34,6 +40,7 @@ class Checkout:
             "PATH": f"{root / 'bin'}:{os.environ['PATH']}",
             "CALLS": str(self.calls),
             "FAILING": "nothing",
+            "METADATA": str(root / "metadata"),
             "PIP_FIND_LINKS": "",
             "GIT_CONFIG_GLOBAL": os.devnull,
         }
@@ -41,6 +48,7 @@ class Checkout:
             (self.root / name).parent.mkdir(parents=True)
             shutil.copy(ROOT / name, self.root / name)
         (self.root / "pyproject.toml").write_text('version = "9"\n')
+        (root / "metadata").write_text(METADATA)
         (root / "bin").mkdir()
         (root / "bin" / "docker").write_text(DOCKER)
         (root / "bin" / "docker").chmod(0o755)
@@ -87,7 +95,11 @@ def test_pushed_images_are_known_by_digest(checkout: Checkout) -> None:
     assert done.returncode == 0, done.stderr
     tag = checkout.git("rev-parse", "HEAD")[:12]
     for target, call in zip(("data", "train", "serve"), checkout.builds(), strict=True):
-        assert f"--target {target} --tag registry:5000/g/grocer-{target}:{tag} --push ." in call
+        assert (
+            f"--target {target} --tag registry:5000/g/grocer-{target}:{tag} --metadata-file "
+            in call
+        )
+        assert call.endswith(" --push .")
     read = Images.read(checkout.root / LOCK)
     assert read == Images(
         data=f"registry:5000/g/grocer-data@{DIGEST}",
@@ -99,7 +111,7 @@ def test_pushed_images_are_known_by_digest(checkout: Checkout) -> None:
 def test_without_a_registry_they_stay_here_by_tag(checkout: Checkout) -> None:
     assert checkout.build().returncode == 0
     tag = checkout.git("rev-parse", "HEAD")[:12]
-    assert all(call.endswith(f":{tag} --load .") for call in checkout.builds())
+    assert all(f":{tag} " in call and call.endswith(" --load .") for call in checkout.builds())
     assert Images.read(checkout.root / LOCK).serve == f"grocer-serve:{tag}"
 
 
@@ -162,6 +174,14 @@ def test_a_missing_buildx_is_told(checkout: Checkout) -> None:
     done = checkout.build(FAILING="buildx version")
     assert done.returncode == 2
     assert done.stderr == "images: docker with its buildx plugin is needed; install both\n"
+
+
+def test_a_push_without_a_digest_is_told(checkout: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "metadata").write_text("{}")
+    done = checkout.build("registry:5000/g")
+    assert done.returncode == 2
+    assert "buildx told no digest of registry:5000/g/grocer-data:" in done.stderr
+    assert checkout.git("status", "--porcelain") == ""
 
 
 def test_a_failed_build_leaves_the_file_as_it_was(checkout: Checkout) -> None:
