@@ -16,6 +16,8 @@ from grocer.levels import ONE_LEVEL, Aisles, leaves, spell
 from grocer.prompts import Template, template
 
 _LISTED = 5
+# Labels whose list takes more of a pack than its products.
+_MANY = 60
 
 
 def build(tables: Path, config: RunConfig, out: Path) -> dict[str, Any]:
@@ -60,6 +62,12 @@ def build(tables: Path, config: RunConfig, out: Path) -> dict[str, Any]:
         report |= _aisles(catalogue.examples, taught)
     write_json(out / "split.json", report)
     _say(report, len(catalogue.labels), config.catalogue.label)
+    if form.form != "short" and len(catalogue.labels) > _MANY:
+        console.say(
+            "prompts",
+            f"the instruction lists all {len(catalogue.labels)} {config.catalogue.label}s: "
+            "prompt.template=short leaves it out, and training needs fewer tokens",
+        )
     return report
 
 

@@ -171,13 +171,14 @@ def _recall(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
         for name in named(evaluation, "departments")
         if count(evaluation, "departments", name, "support") >= fewest
     }
-    of = f"departments with {fewest:,} or more test products"
+    of = f"{_noun(evaluation)}s with {fewest:,} or more test products"
     if not recall:
         return True, f"There are no {of}, so none is judged on recall (limit {limit:.3f})."
     low = sorted((value, name) for name, value in recall.items() if value < limit)
     if low:
-        told = ", ".join(f"{_apart(value, limit)[0]} in {name}" for value, name in low)
-        return False, f"Recall of {len(low)} of {len(recall)} {of} is {told} (limit {limit:g})."
+        told = [f"{_apart(value, limit)[0]} in {name}" for value, name in low]
+        few = ", ".join(_first(told))
+        return False, f"Recall of {len(low)} of {len(recall)} {of} is {few} (limit {limit:g})."
     worst = min(recall, key=lambda name: recall[name])
     shown, edge = _apart(recall[worst], limit)
     return True, f"The lowest recall of {len(recall)} {of} is {shown}, in {worst} (limit {edge})."
@@ -213,10 +214,21 @@ def _consistent(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     return not faults, f"Contradictions in the counts: {len(faults)} (limit 0){_listed(faults)}."
 
 
-def _listed(faults: Sequence[str], most: int = 5) -> str:
-    """The first few of what is wrong, and how many more there are."""
+def _noun(evaluation: Evaluation) -> str:
+    """What a label is called; only a word, so its absence decides nothing."""
+    told = evaluation.get("label")
+    return told if isinstance(told, str) else "department"
+
+
+def _listed(faults: Sequence[str]) -> str:
+    """The first few of what is wrong, behind a colon."""
+    return f": {'; '.join(_first(faults))}" if faults else ""
+
+
+def _first(faults: Sequence[str], most: int = 5) -> list[str]:
+    """The first few, and how many more there are."""
     more = [f"and {len(faults) - most} more"] if len(faults) > most else []
-    return f": {'; '.join([*faults[:most], *more])}" if faults else ""
+    return [*faults[:most], *more]
 
 
 def _paired(evaluation: Evaluation, *keys: str) -> tuple[float, float, float, int]:

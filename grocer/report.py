@@ -15,6 +15,8 @@ from grocer.settings import GatePolicy
 MODEL, OTHER = "#2f87d6", "#d4731c"
 MOST_LABELS = 40
 """A confusion matrix of more labels can't be read on a page; its mix-ups still can."""
+FIRST_LABELS = 20
+"""Of more labels, these stand open in the table, and the rest folded."""
 SMALLEST_SLICE = 10
 ROWS = 50
 
@@ -38,6 +40,7 @@ def page(evaluation: Mapping[str, Any], recovered: pd.DataFrame, policy: GatePol
         rivals=rivals,
         rivals_plot=_rivals_plot(test, rivals),
         departments=_departments(evaluation),
+        most_rows=MOST_LABELS if len(labels) <= MOST_LABELS else FIRST_LABELS,
         heat=_heat(evaluation) if len(labels) <= MOST_LABELS else None,
         mix_ups=_mix_ups(evaluation)[:12],
         reliability_plot=_reliability_plot(evaluation),

@@ -140,6 +140,14 @@ def test_a_department_without_test_products_is_said(tmp_path, capsys):
     assert f"no test product in {', '.join(report['without_test'])}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("template", "count"), [("llama2-chat", 1), ("short", 0)])
+def test_a_long_instruction_is_said(tmp_path, capsys, template, count):
+    config = RunConfig(recipe="test", prompt=PromptConfig(template=template))
+    build(tmp_path, config, names=700, departments=[f"d{number}" for number in range(61)])
+    said = capsys.readouterr().out
+    assert said.count("lists all 61 departments: prompt.template=short leaves it out") == count
+
+
 def test_too_few_products_stop_the_step(tmp_path):
     with pytest.raises(CatalogueError, match=r"50 distinct names .*at least 100"):
         build(tmp_path, RunConfig(recipe="test"), names=50)

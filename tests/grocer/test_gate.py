@@ -329,6 +329,22 @@ def test_what_is_wanting_is_told_in_part():
     assert told.endswith("metrics.train.accuracy_high is absent; and 6 more.")
 
 
+def test_of_many_low_recalls_the_lowest_are_told_by_what_labels_are_called():
+    aisles = [f"aisle {number}" for number in range(9)]
+    row = {"support": 30, "precision": 0.5, "f1": 0.5}
+    given = evaluation() | {
+        "label": "aisle",
+        "departments": {name: {**row, "recall": i / 100} for i, name in enumerate(aisles)},
+    }
+    told = reason(
+        decide(given, LENIENT.model_copy(update={"min_department_recall": 0.3})), "recall"
+    )
+    assert told.sentence == (
+        "Recall of 9 of 9 aisles with 20 or more test products is 0.000 in aisle 0, 0.010 in "
+        "aisle 1, 0.020 in aisle 2, 0.030 in aisle 3, 0.040 in aisle 4, and 4 more (limit 0.3)."
+    )
+
+
 @pytest.mark.parametrize("wanting", [1, 5])
 def test_what_is_wanting_is_told_in_full_where_it_is_little(wanting):
     given = evaluation()

@@ -100,6 +100,7 @@ def test_many_labels_have_no_matrix_but_their_mix_ups(measured):
     assert 'class="heat"' not in told
     assert "too many for a readable matrix" in told
     assert "aisle 40" in told
+    assert "<summary>21 more</summary>" in told  # 20 of 41 stand open
 
 
 def test_a_model_without_an_error_has_a_page_too(measured):
