@@ -14,7 +14,7 @@ from grocer.files import write_json
 from grocer.prompts import template
 from grocer.recipes import recipe
 from grocer.settings import PromptConfig
-from tests.tinies import LABELS, NAMES
+from tests.tinies import AISLES, LABELS, NAMES
 
 
 def products(count: int = 40) -> pd.DataFrame:
@@ -31,6 +31,21 @@ def splits(root: Path, count: int = 40) -> Path:
     products()[-6:].to_parquet(root / "validation.parquet")
     write_json(root / "labels.json", list(LABELS))
     write_json(root / "template.json", template(PromptConfig()).model_dump())
+    return root
+
+
+def levelled(root: Path) -> Path:
+    """The same with aisles, dealt out in turn to the products of a department that has any."""
+    splits(root)
+    for side in ("train", "validation"):
+        rows = pd.read_parquet(root / f"{side}.parquet")
+        aisles = [
+            AISLES[label][i % len(AISLES[label])] if label in AISLES else ""
+            for i, label in enumerate(rows["department"])
+        ]
+        rows.assign(aisle=aisles).to_parquet(root / f"{side}.parquet")
+    write_json(root / "aisles.json", AISLES)
+    write_json(root / "template.json", template(PromptConfig(), aisles=True).model_dump())
     return root
 
 

@@ -21,8 +21,8 @@ from grocer.scoring import Scorer
 from grocer.settings import PromptConfig
 from grocer.step import step
 from grocer.tiny import make_tokenizer
-from tests.lessons import difference, lesson, moved, splits
-from tests.tinies import LABELS
+from tests.lessons import difference, lesson, levelled, moved, splits
+from tests.tinies import AISLES, LABELS
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,19 @@ def test_writes_an_adapter_that_scores(whole: Path, base: Path) -> None:
     assert "<svg" in page
     assert "default-src 'none'" in page
     assert not re.search(r"<script|\ssrc=|\shref=\"http", page)
+
+
+def test_aisles_are_learnt_and_scored(base: Path, tmp_path: Path) -> None:
+    run(levelled(tmp_path / "splits"), base, tmp_path / "model")
+    assert moved(tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "aisles.json").read_text()) == {
+        label: list(aisles) for label, aisles in AISLES.items()
+    }
+    found = Scorer.load(tmp_path / "model", base=base)
+    assert [aisle for _, aisle in found.leaves] == [a for each in AISLES.values() for a in each]
+    (row,) = found.probabilities(["Oat Milk"])
+    assert row[: len(LABELS)].sum() == pytest.approx(1.0)
+    assert len(row) == len(LABELS) + len(found.leaves)
 
 
 def test_the_same_run_gives_the_same_adapter(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from prometheus_client import CollectorRegistry
 from schemathesis import GenerationMode, openapi
 
 from grocer.bundle import Bundle
+from grocer.errors import ModelError
+from serving.metrics import Metrics
+from serving.predictor import Predictor
 from tests.artifacts import AISLES, LABELS
 from tests.serving.conftest import Running
 from tests.serving.stub import StubScorer
@@ -104,3 +110,29 @@ def test_the_openapi_document_holds_for_two_levels(levelled: Running) -> None:
             case.call_and_validate()
 
         conforms()
+
+
+def test_a_scorer_of_other_aisles_than_the_bundle_names_is_refused(
+    levelled_bundle: Bundle,
+) -> None:
+    registry = CollectorRegistry()
+    watched = Metrics(levelled_bundle, low_confidence=0.5, window=10, registry=registry)
+    exchanged = levelled_bundle.leaves[::-1]
+    failures: list[BaseException] = []
+
+    async def load() -> None:
+        failed = asyncio.Event()
+        predictor = Predictor(
+            levelled_bundle,
+            levelled_bundle.config.serving,
+            watched,
+            lambda bundle: StubScorer(bundle.labels, leaves=exchanged),
+            lambda error: (failures.append(error), failed.set()),
+        )
+        predictor.start()
+        await asyncio.wait_for(failed.wait(), 60)
+
+    asyncio.run(load())
+    (error,) = failures
+    assert isinstance(error, ModelError)
+    assert "labels.json or aisles.json names others than bundle.json does" in str(error)
