@@ -13,7 +13,7 @@ LINKS := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)")
 CPU_TORCH := $(wildcard $(PIP_FIND_LINKS)/torch-*+cpu-*.whl)
 PACKAGES := $(if $(CPU_TORCH),<(grep -vE '^(nvidia-|cuda-|triton==)' requirements.lock),requirements.lock)
 
-.PHONY: help setup demo test lint format images lock clean
+.PHONY: help setup demo test lint format images kind-up test-kind kind-down lock clean
 
 help: ## List the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -47,6 +47,15 @@ format: .venv/.installed ## Rewrite the code in the house style
 
 images: ## Build the images; REGISTRY=host/path pushes them and records their digests
 	@images/build $(REGISTRY)
+
+kind-up: .venv/.installed ## A cluster on this machine, with all that Grocer needs in one; after make images
+	@kind/up
+
+test-kind: .venv/.installed ## Run tests/cluster on it
+	@kind/test
+
+kind-down: ## Remove it
+	@kind/down
 
 lock: ## Resolve requirements.lock anew from pyproject.toml
 	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \

@@ -25,8 +25,8 @@ class Bundles:
     """As good as the first, and another one."""
     refused: str
     """Whole, but its gate said no."""
-    damaged: str
-    """Its gate said yes, but its adapter holds no weights."""
+    baseless: str
+    """Its gate said yes, but of a base that no pod has."""
 
 
 def digest_of(address: str) -> str:
@@ -41,7 +41,7 @@ def upload(store: Store, root: Path, base: Path) -> Bundles:
         "second": make_bundle(
             root / "second", tiny().with_settings(["serving.top_k=2"]), base=base
         ).path,
-        "damaged": make_bundle(root / "damaged").path,
+        "baseless": make_bundle(root / "baseless").path,
     }
     made["refused"] = _with_a_no(made["first"], root / "refused")
     files = remote.file_system("s3")
@@ -58,6 +58,8 @@ def _with_a_no(bundle: Path, root: Path) -> Path:
     shutil.copytree(bundle, root / "part")
     path = root / "part" / MANIFEST
     manifest = json.loads(path.read_text())
-    manifest["decision"]["passed"] = False
+    decision = manifest["decision"]
+    decision["passed"] = decision["reasons"][0]["passed"] = False
+    decision["reasons"][0]["sentence"] = "Test accuracy is too low."
     path.write_text(json.dumps(manifest))
     return (root / "part").rename(root / tree_digest(tree_digests(root / "part")))

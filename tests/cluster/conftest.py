@@ -24,9 +24,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
+import httpx
 import pytest
 
-from grocer import remote
 from tests.cluster import release
 from tests.cluster.api import Api, applied, kubectl, proxied, run, until
 from tests.cluster.bundles import Bundles, upload
@@ -37,7 +38,6 @@ from tests.object_store import object_store
 
 FIGURES = pytest.StashKey[list[str]]()
 Figure = Callable[[str], None]
-Install = Callable[[str], Steps]
 _CONTROLLER = "/apis/apps/v1/namespaces/kserve/deployments/kserve-controller-manager"
 
 
@@ -136,6 +136,23 @@ def image(node: str) -> str:
 
 
 @pytest.fixture(scope="session")
+def kfp() -> str:
+    """The address of Kubeflow Pipelines, which answers."""
+    host = _setting("GROCER_TEST_KFP", "Kubeflow Pipelines")
+    try:
+        httpx.get(f"{host}/apis/v2beta1/healthz", timeout=10, trust_env=False).raise_for_status()
+    except httpx.HTTPError as error:
+        pytest.skip(f"Kubeflow Pipelines does not answer at GROCER_TEST_KFP={host}: {error}")
+    return host
+
+
+@pytest.fixture(scope="session")
+def images() -> Path:
+    """The file that names the images of the pipeline's steps."""
+    return Path(_setting("GROCER_TEST_IMAGES", "the file that names the pipeline's images"))
+
+
+@pytest.fixture(scope="session")
 def store() -> Iterator[Store]:
     """An object store that pods and this process reach."""
     endpoint, host = os.environ.get("GROCER_TEST_S3_ENDPOINT"), os.environ.get("GROCER_TEST_HOST")
@@ -157,7 +174,8 @@ def store() -> Iterator[Store]:
             patch.setenv("AWS_ACCESS_KEY_ID", made.key)
             patch.setenv("AWS_SECRET_ACCESS_KEY", made.secret)
             patch.setenv("AWS_REGION", made.region)
-            remote.file_system("s3").mkdir(address.removeprefix("s3://").partition("/")[0])
+            bucket = address.removeprefix("s3://").partition("/")[0]
+            boto3.client("s3").create_bucket(Bucket=bucket)
             yield made
 
 

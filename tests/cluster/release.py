@@ -61,17 +61,27 @@ def ground(namespaces: Namespaces) -> list[Object]:
 
 
 def served(overlay: str, namespaces: Namespaces, image: str) -> list[Object]:
-    """What is KServe's in an overlay, with an image of the session's."""
+    """What is KServe's in an overlay, with an image of the session's.
+
+    It asks for little CPU and memory, as the nodes of a test are small.
+    """
     objects = namespaces.renamed(build(overlay))
     for container in containers(objects):
         if container.get("image", "").startswith("grocer-serve"):
             container["image"] = image
+            container["resources"]["requests"] |= {"cpu": "200m", "memory": "1Gi"}
     return [o for o in objects if o["apiVersion"].startswith("serving.kserve.io/")]
 
 
-def access(namespace: str, store: Store) -> list[Object]:
-    """How pods of a namespace reach the store."""
-    metadata = {"name": "grocer-s3", "namespace": namespace}
+def place(thing: Object) -> str:
+    """The namespace that an object is in, or is."""
+    metadata = thing["metadata"]
+    return str(metadata["name"] if thing["kind"] == "Namespace" else metadata.get("namespace", ""))
+
+
+def access(namespace: str, store: Store, name: str = "grocer-s3") -> list[Object]:
+    """How pods of a namespace reach the store: its place, its keys, and the way for a predictor."""
+    metadata = {"name": name, "namespace": namespace}
     place = {"AWS_ENDPOINT_URL": store.endpoint, "AWS_REGION": store.region}
     keys = {"AWS_ACCESS_KEY_ID": store.key, "AWS_SECRET_ACCESS_KEY": store.secret}
     made: list[Object] = [
