@@ -64,7 +64,7 @@ def figure(pytestconfig: pytest.Config) -> Figure:
 def _setting(name: str, what: str) -> str:
     value = os.environ.get(name)
     if not value:
-        pytest.skip(f"{name} is not set: it names {what}")
+        pytest.skip(f"{name} is not set; it is to name {what}")
     return value
 
 
@@ -159,10 +159,9 @@ def store() -> Iterator[Store]:
     address = os.environ.get("GROCER_TEST_S3_STORE", "s3://grocer-test/bundles")
     with pytest.MonkeyPatch.context() as patch:
         if endpoint:
-            keys = [
-                os.environ.get(f"AWS_{key}", "") for key in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
-            ]
-            made = Store(endpoint, address, *keys, os.environ.get("AWS_REGION", "us-east-1"))
+            key = _setting("AWS_ACCESS_KEY_ID", "who asks the store")
+            secret = _setting("AWS_SECRET_ACCESS_KEY", "the key's secret")
+            made = Store(endpoint, address, key, secret, os.environ.get("AWS_REGION", "us-east-1"))
             patch.setenv("AWS_ENDPOINT_URL", endpoint)
             yield made
             return
