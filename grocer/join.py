@@ -148,27 +148,44 @@ class Join:
         Lines that stand twice in their order are kept in the join and listed here too.
         """
         all_lines = "FROM lines LEFT JOIN item i USING (product_id)"
+        flawed = f"{all_lines} JOIN placed o USING (order_id)"
         if self.has_orders:
             all_lines += " LEFT JOIN placed o USING (order_id)"
         no_order = "o.order_id IS NULL" if self.has_orders else "false"
         fits = f"i.product_id IS NOT NULL AND NOT {no_order}"
         null = " OR ".join(f"{column} IS NULL" for column in self.columns)
+        of_order = " OR ".join(f"o.{column} IS NULL" for column in ORDER_COLUMNS)
         twice = "SELECT order_id, product_id FROM lines GROUP BY ALL HAVING count(*) > 1"
-        # Each reason is first looked for in the tally, which is small.
-        reasons = {
-            "no such product": ("item_nulls IS NULL", "i.product_id IS NULL"),
-            "no such order": ("order_nulls IS NULL", f"i.product_id IS NOT NULL AND {no_order}"),
-            "a null": (f"NOT ({WHOLE})", f"{fits} AND ({null})"),
-            "twice in its order": (
+        # Each reason is first looked for in the tally, which is small. Where only orders have nulls,
+        # those few are joined alone: no table of all orders is built.
+        others = "line_nulls + item_nulls > 0"
+        reasons = [
+            ("no such product", "item_nulls IS NULL", all_lines, "i.product_id IS NULL"),
+            (
+                "no such order",
+                "order_nulls IS NULL",
+                all_lines,
+                f"i.product_id IS NOT NULL AND {no_order}",
+            ),
+            ("a null", others, all_lines, f"{fits} AND ({null})"),
+            (
+                "a null",
+                f"order_nulls > 0 AND NOT EXISTS (FROM tally WHERE {others})",
+                flawed,
+                f"{fits} AND ({of_order})",
+            ),
+            (
+                "twice in its order",
                 f"{self.repeated['order_lines']} > 0",
+                all_lines,
                 f"(order_id, product_id) IN ({twice})",
             ),
-        }
+        ]
         columns = ", ".join(self.columns)
         queries = [
-            f"INSERT INTO rejected SELECT '{reason}', {columns} {all_lines} "
+            f"INSERT INTO rejected SELECT '{reason}', {columns} {lines} "
             f"WHERE {where} LIMIT {REJECTED_ROWS}"
-            for reason, (tallied, where) in reasons.items()
+            for reason, tallied, lines, where in reasons
             if self.database.number(f"SELECT count(*) FROM tally WHERE {tallied}")
         ]
         if self.repeated["orders"]:
