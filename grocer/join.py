@@ -156,8 +156,8 @@ class Join:
         null = " OR ".join(f"{column} IS NULL" for column in self.columns)
         of_order = " OR ".join(f"o.{column} IS NULL" for column in ORDER_COLUMNS)
         twice = "SELECT order_id, product_id FROM lines GROUP BY ALL HAVING count(*) > 1"
-        # Each reason is first looked for in the tally, which is small. Where only orders have nulls,
-        # those few are joined alone: no table of all orders is built.
+        # Each reason is first looked for in the tally, which is small. Where only orders have
+        # nulls, those few are joined alone: no table of all orders is built.
         others = "line_nulls + item_nulls > 0"
         reasons = [
             ("no such product", "item_nulls IS NULL", all_lines, "i.product_id IS NULL"),
