@@ -6,7 +6,6 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +64,6 @@ class Database:
     def number(self, query: str, label: str = "the tables") -> int:
         """The single whole number that a query returns."""
         return int(self.run(query, label)[0][0])
-
-    @contextmanager
-    def beside(self) -> Iterator[Database]:
-        """The same database on a connection of its own, for another thread."""
-        other = copy(self)
-        with self.connection.cursor() as other.connection:
-            yield other
 
     def write(self, query: str, path: Path, label: str) -> int:
         """Write a query's rows to a Parquet file; how many they are."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +95,9 @@ def _write(
     }
     database.run("CREATE VIEW lines AS " + " UNION ALL ".join(f"FROM {name}" for name in LINES))
     join = Join(database, duplicates, has_orders=ORDERS.name in there)
-    # Sorting hashes keeps one core busy, and the join can't fill two: they go side by side.
-    with database.beside() as other, ThreadPoolExecutor(1) as beside:
-        repeated = beside.submit(repeats, other, "lines", ("order_id", "product_id"))
-        written = join.write(out / "order_lines.parquet", drop_rows_with_null)
-        join.tally(written, drop_rows_with_null)
-        duplicates["order_lines"] = repeated.result()
+    written = join.write(out / "order_lines.parquet", drop_rows_with_null)
+    join.tally(written, drop_rows_with_null)
+    duplicates["order_lines"] = repeats(database, "lines", ("order_id", "product_id"))
     lines = _count_lines(database, drop_rows_with_null)
     join.write_rejected(out / "rejected.parquet")
     _write_dimensions(database, drop_rows_with_null, there, out)

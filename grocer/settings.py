@@ -46,7 +46,7 @@ class DataConfig(Section):
 
     columns: ColumnMapping | None = None
     """Set when the source is one table of a shop's own, not Instacart's files."""
-    memory_limit_mb: Positive = 600
+    memory_limit_mb: Positive = 450
     """What DuckDB may hold in memory while it joins, in MiB."""
     threads: Positive = 2
     """Threads for DuckDB."""
