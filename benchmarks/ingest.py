@@ -4,8 +4,8 @@ Makes orders and order lines of Instacart's shape (see orders.py), then runs, ea
 of its own: the plain pandas join and dropna, Grocer's ingest, Grocer's validate. Prints one JSON
 object as its last line: `ratio` and `memory_ratio` are pandas over ingest, in seconds of wall
 clock and in peak resident memory of the process tree. At full scale pandas takes about 14 GB.
-With --rounds each runs so often, by turns, and its fastest round counts: a shared machine slows
-either at any moment.
+With --rounds the two run so often, by turns, and the fastest round of each counts: a shared machine
+slows either at any moment.
 
     python benchmarks/ingest.py                     # full scale
     python benchmarks/ingest.py --rounds 3
@@ -119,7 +119,8 @@ def one_scale(
     make(catalogue, source, scale)
     found: dict[str, Any] = {"scale": scale, "rounds": rounds}
     counts = []
-    for job in [job for _ in range(rounds) for job in jobs]:
+    *compared, last = jobs
+    for job in [*compared * rounds, last]:
         if job == jobs[0]:
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
