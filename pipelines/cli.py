@@ -110,7 +110,7 @@ def serve(
 @app.command()
 def classify(
     source: Annotated[Path, typer.Argument(metavar="IN", help="CSV or Parquet")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="CSV or Parquet: IN and two columns")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="CSV or Parquet: IN and its answers")],
     bundle: Annotated[Path, typer.Option(metavar="DIR", help="A bundle that the gate has passed")],
     column: Annotated[
         str, typer.Option(metavar="NAME", help="Column of the product's name")
