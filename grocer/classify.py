@@ -85,15 +85,9 @@ def classify(
     added = _ADDED + _AISLES if checked.leaves else _ADDED
     _require_columns(table, source, column, added)
     rows = table.count()
-    plan = {
-        "source": file_digest(source),
-        "bundle": checked.digest,
-        "column": column,
-        "min_probability": min_probability,
-        "chunk_rows": chunk_rows,
-        "format": out.suffix,
-    }
-    with _workplace(out, plan) as parts:
+    settings = {"column": column, "min_probability": min_probability, "chunk_rows": chunk_rows}
+    plan = {"source": file_digest(source), "bundle": checked.digest, "format": out.suffix}
+    with _workplace(out, {**plan, **settings}) as parts:
         scorer = (load or _scorer)(checked)
         ticker = Ticker("classify", rows, "names")
         done = 0

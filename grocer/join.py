@@ -159,14 +159,10 @@ class Join:
         # Each reason is first looked for in the tally, which is small. Where only orders have
         # nulls, those few are joined alone: no table of all orders is built.
         others = "line_nulls + item_nulls > 0"
+        orphans = f"i.product_id IS NOT NULL AND {no_order}"
         reasons = [
             ("no such product", "item_nulls IS NULL", all_lines, "i.product_id IS NULL"),
-            (
-                "no such order",
-                "order_nulls IS NULL",
-                all_lines,
-                f"i.product_id IS NOT NULL AND {no_order}",
-            ),
+            ("no such order", "order_nulls IS NULL", all_lines, orphans),
             ("a null", others, all_lines, f"{fits} AND ({null})"),
             (
                 "a null",

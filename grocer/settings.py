@@ -47,9 +47,9 @@ class DataConfig(Section):
     columns: ColumnMapping | None = None
     """Set when the source is one table of a shop's own, not Instacart's files."""
     memory_limit_mb: Positive = 450
-    """What DuckDB may hold in memory while it joins, in MiB."""
+    """What DuckDB may hold in memory while it joins, in MiB; past it, it spills beside the output."""
     threads: Positive = 2
-    """Threads for DuckDB."""
+    """Threads for DuckDB; more than there are cores gain nothing."""
     drop_rows_with_null: bool = True
     """Leave out order lines with a null (a user's first order), as the study did."""
 
@@ -131,9 +131,9 @@ class TinyConfig(Section):
     vocabulary: Positive = 2048
     """Entries of its BPE tokenizer."""
     hidden: Positive = 128
-    """Width."""
+    """Width of its states; a multiple of `heads`."""
     layers: Positive = 2
-    """Depth."""
+    """Decoder layers."""
     heads: Positive = 4
     """Attention heads."""
     steps: Positive = 1800
@@ -148,13 +148,13 @@ class LoraSettings(Section):
     """The adapter."""
 
     r: Positive = 16
-    """Rank."""
+    """Rank of the adapter's matrices: what it can learn, and its memory, grow with it."""
     lora_alpha: Positive = 32
     """Scale: updates are multiplied by lora_alpha / r."""
     lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Dropout before the adapter; above 0, items of a pack share the prefix's mask."""
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """Layers that get an adapter."""
+    """Layers that get an adapter: all linear ones, or those of these names, as `["q_proj"]`."""
 
 
 class TrainConfig(Section):
@@ -185,7 +185,8 @@ class TrainConfig(Section):
     optim: Literal[
         "paged_adamw_32bit", "paged_adamw_8bit", "adamw_torch", "adamw_torch_fused", "adamw_8bit"
     ] = "paged_adamw_32bit"
-    """Optimizer."""
+    """Optimizer; paged ones move their state to the host while the GPU is full, 8-bit ones keep it
+    in a quarter of the room."""
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     """Shape of the learning rate over time."""
     warmup_steps: Annotated[float, Field(ge=0.0)] = 0.03
@@ -201,13 +202,13 @@ class TrainConfig(Section):
     logging_steps: Positive = 25
     """Optimizer steps between logged losses."""
     checkpoints: str | None = None
-    """Directory or `s3://`, `gs://` URI that outlives the pod; None: a retry begins anew."""
+    """Directory or `s3://`, `gs://` URI that outlives the pod; null: a retry begins anew."""
     tensorboard: str | None = None
-    """Where TensorBoard's event files go; None: `tensorboard/` in the step's output."""
+    """Where TensorBoard's event files go; null: `tensorboard/` in the step's output."""
     force: bool = False
     """Train even where the estimate says that memory won't suffice."""
     price_per_gpu_hour: Annotated[float, Field(ge=0.0)] = 0.35
-    """What an hour of the GPU costs, in the currency you think in."""
+    """What an hour of the GPU costs, in the currency you think in; only reported."""
     seed: int = 42
     """Seed of the adapter's weights and the data order."""
     threads: Annotated[int, Field(ge=0)] = 0
@@ -224,11 +225,11 @@ class EvaluationConfig(Section):
     """How the adapter is measured."""
 
     train_sample: Positive = 2000
-    """Training products that are scored for the train-test gap."""
+    """Training products, at most, that are scored for the train-test gap."""
     base_model_sample: Positive = 2000
-    """Test products that the untuned base is scored on."""
+    """Test products, at most, that the untuned base is scored on."""
     token_budget: Positive = 1024
-    """Tokens of names in one forward pass; bounds memory."""
+    """Tokens of names in one forward pass; bounds its memory."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     """Level of every interval."""
     bootstrap: Positive = 1000
@@ -268,17 +269,17 @@ class ServingConfig(Section):
     """Limits of the predictor."""
 
     max_items: Positive = 1024
-    """Items a request."""
+    """Items in a request; more are refused (400)."""
     max_name_characters: Positive = 1000
-    """Characters a name."""
+    """Characters in a name; longer ones are refused (400)."""
     max_body_bytes: Positive = 8 * 1024**2
-    """Bytes of a request's body."""
+    """Bytes in a request's body; a larger one is refused (413)."""
     max_requests: Positive = 2000
     """Requests in hand at once, before any is read; more are told to come back (429)."""
     body_seconds: Annotated[float, Field(gt=0.0)] = 10.0
-    """Seconds a client has to send its body."""
+    """Seconds that a client has to send its body, or 408."""
     token_budget: Positive = 512
-    """Tokens of names in one forward pass."""
+    """Tokens of names in one forward pass; bounds its memory and how long others wait for it."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads for torch; 0: one less than the cores, which leaves one for the requests."""
     batch_wait_ms: Annotated[float, Field(ge=0.0)] = 2.0
@@ -286,23 +287,25 @@ class ServingConfig(Section):
     queue_items: Positive = 4096
     """Items waiting for a forward pass; a request that exceeds it is told to come back (429)."""
     queue_seconds: Annotated[float, Field(gt=0.0)] = 0.3
-    """So is one that would wait longer than this behind others, as passes go at present."""
+    """A request that would wait longer than this behind others, in seconds as passes go at
+    present, is told to come back too (429)."""
     deadline_seconds: Annotated[float, Field(gt=0.0)] = 30.0
     """Seconds from a request's arrival to its answer, or 504."""
     stall_seconds: Annotated[float, Field(gt=0.0)] = 120.0
-    """A forward pass that takes longer than this means a failed device."""
+    """A forward pass that takes more seconds than this means a failed device: the server ends."""
     drain_seconds: Annotated[float, Field(ge=0.0)] = 3.0
-    """After SIGTERM: not ready, but still answering, for as long as routers may send requests."""
+    """Seconds after SIGTERM of not being ready but still answering, as long as routers may send
+    requests."""
     grace_seconds: Positive = 25
     """Seconds for what is in flight once the port is closed."""
     top_k: Positive = 3
-    """Alternatives in an answer, unless the request says otherwise."""
+    """Alternatives in an answer, the answer itself among them, unless the request says otherwise."""
     low_confidence: Fraction = 0.5
     """Answers below this probability are counted as of low confidence."""
     drift_window: Positive = 10_000
     """Latest answers that the drift metrics look at."""
     explain_items: Positive = 16
-    """Items a request for explanations."""
+    """Items in a request for explanations; each costs a pass for each of its words."""
     explain_words: Positive = 40
     """Words that an explained name may have."""
     ui: bool = False
@@ -315,7 +318,7 @@ class DeployConfig(Section):
     """Where a passed adapter goes."""
 
     store: Annotated[str, Field(pattern=r"^(s3|gs)://[^/]+(/.*)?$")] | None = None
-    """Where bundles are published, as `s3://bucket/prefix`, before KServe rolls one out; None:
+    """Where bundles are published, as `s3://bucket/prefix`, before KServe rolls one out; null:
     the predictor is only started beside the deploy step and asked there."""
     namespace: Name = "grocer"
     """Namespace of the InferenceService."""
@@ -327,16 +330,16 @@ class DeployConfig(Section):
     """Percent of requests that a new bundle gets beside the former one; 0: it takes its place."""
     address: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """Where the new predictor is asked, for whoever is not in the cluster, as by `kubectl
-    port-forward`; None: at its Service."""
+    port-forward`; null: at its Service."""
     timeout_seconds: Annotated[float, Field(gt=0.0)] = 900.0
-    """How long a rollout may take, from the first pod to the last, before it is undone."""
+    """Seconds that a rollout may take, from the first pod to the last, before it is undone."""
 
 
 class ClusterConfig(Section):
     """What the compiled pipeline asks of Kubernetes."""
 
     accelerator: Literal["nvidia.com/gpu"] | None = "nvidia.com/gpu"
-    """Resource that train and evaluate ask for, one each; None: they run on any node's CPU."""
+    """Resource that train and evaluate ask for, one each; null: they run on any node's CPU."""
     node_selector: Mapping[str, str] = {"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}
     """Labels of the GPU node."""
     toleration_key: str = "nvidia.com/gpu"
@@ -352,12 +355,12 @@ class ClusterConfig(Section):
     retries: Annotated[int, Field(ge=0)] = 2
     """Retries of a step after its first failure, each after a longer wait."""
     model_timeout_seconds: Positive = 86_400
-    """How long an attempt of train or evaluate may run, once it has a node."""
+    """Seconds that an attempt of train or evaluate may run, once it has a node."""
     data_timeout_seconds: Positive = 7_200
-    """How long an attempt of another step may run; deploy has `deploy.timeout_seconds` besides,
+    """Seconds that an attempt of another step may run; deploy has `deploy.timeout_seconds` besides,
     for the rollout and again for what it takes to undo one."""
     run_timeout_seconds: Positive = 259_200
-    """How long a run may take in all, waits for a node included."""
+    """Seconds that a run may take in all, waits for a node included."""
     fail_on_no: bool = False
     """Whether a run ends as failed where the gate says no, for schedulers that want to see red."""
     hub_token_secret: Name = "grocer-hub-token"
@@ -367,7 +370,7 @@ class ClusterConfig(Section):
     store_config: Name = "grocer-s3"
     """ConfigMap with the object store's AWS_ENDPOINT_URL and AWS_REGION, if it exists."""
     checkpoints_claim: Name | None = None
-    """PersistentVolumeClaim that train keeps its checkpoints on, which user 1000 may write; None:
+    """PersistentVolumeClaim that train keeps its checkpoints on, which user 1000 may write; null:
     `train.checkpoints` says."""
     base_claim: Name | None = None
     """PersistentVolumeClaim with the base's weights, at /mnt/base of train and evaluate; name it

@@ -34,6 +34,7 @@ TINY = "tiny"
 _VERSION = 1
 _PRODUCTS_PER_STEP = 16
 _LABELS_PUT_IN = 0.2
+_SPECIAL = ("<unk>", "<s>", "</s>")
 _CHAT_TEMPLATE = (
     "{% if messages[0]['role'] == 'system' %}"
     "{% set system = '<<SYS>>\\n' + messages[0]['content'] + '\\n<</SYS>>\\n\\n' %}"
@@ -81,38 +82,12 @@ def make_tokenizer(
     aisles: Aisles = ONE_LEVEL,
 ) -> Any:
     """A BPE tokenizer like Llama's: metaspace, byte fallback, BOS in front, no normalisation."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-    from tokenizers.trainers import BpeTrainer
+    from tokenizers import AddedToken, decoders, processors
     from transformers import PreTrainedTokenizerFast
 
-    special = ["<unk>", "<s>", "</s>"]
-    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
-    metaspace = pre_tokenizers.Metaspace(prepend_scheme="first")
-    learner = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
-    learner.pre_tokenizer = metaspace
     prompt = template.render("", labels)
     answers = [template.answer(answer) for answer in spelled(labels, aisles)]
-    corpus = [*names, *[prompt] * 50, *answers * 50]
-    learner.train_from_iterator(
-        corpus,
-        BpeTrainer(
-            vocab_size=vocabulary,
-            special_tokens=[*special, *byte_tokens],
-            show_progress=False,
-            limit_alphabet=256,
-        ),
-    )
-    # Learnt with the byte tokens as special ones; rebuilt so that `<0x41>` in a text is text.
-    learnt = json.loads(learner.to_str())["model"]
-    tokenizer = Tokenizer(
-        models.BPE(
-            vocab=learnt["vocab"],
-            merges=[tuple(pair) for pair in learnt["merges"]],
-            unk_token="<unk>",
-            byte_fallback=True,
-        )
-    )
-    tokenizer.pre_tokenizer = metaspace
+    tokenizer = _byte_pairs([*names, *[prompt] * 50, *answers * 50], vocabulary)
     tokenizer.decoder = decoders.Sequence(
         [
             decoders.Replace("▁", " "),
@@ -121,7 +96,7 @@ def make_tokenizer(
             decoders.Strip(" ", 1, 0),
         ]
     )
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in _SPECIAL])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
     )
@@ -134,6 +109,38 @@ def make_tokenizer(
         chat_template=_CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
+
+
+def _byte_pairs(corpus: Sequence[str], size: int) -> Any:
+    """A tokenizer of `size` entries learnt from `corpus`; it can spell any byte."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers.trainers import BpeTrainer
+
+    metaspace = pre_tokenizers.Metaspace(prepend_scheme="first")
+    learner = Tokenizer(models.BPE(unk_token=_SPECIAL[0], byte_fallback=True))
+    learner.pre_tokenizer = metaspace
+    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    learner.train_from_iterator(
+        corpus,
+        BpeTrainer(
+            vocab_size=size,
+            special_tokens=[*_SPECIAL, *byte_tokens],
+            show_progress=False,
+            limit_alphabet=256,
+        ),
+    )
+    # Learnt with the byte tokens as special ones; rebuilt so that `<0x41>` in a text is text.
+    learnt = json.loads(learner.to_str())["model"]
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab=learnt["vocab"],
+            merges=[tuple(pair) for pair in learnt["merges"]],
+            unk_token=_SPECIAL[0],
+            byte_fallback=True,
+        )
+    )
+    tokenizer.pre_tokenizer = metaspace
+    return tokenizer
 
 
 def _pretrain(encoder: Encoder, names: Sequence[str], config: TinyConfig) -> Any:

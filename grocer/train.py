@@ -23,17 +23,16 @@ from grocer.errors import ModelError, TrainingError
 from grocer.estimate import estimate, require_room, shape_of
 from grocer.files import file_digest, read_json, write_json
 from grocer.guards import explaining_memory
-from grocer.hardware import hardware
+from grocer.hardware import Hardware, hardware
 from grocer.levels import FILE as AISLES
 from grocer.levels import Aisles, read_aisles
 from grocer.loss_page import loss_page
 from grocer.prompts import Template
 from grocer.tiny import TINY, tiny_base
 from grocer.trainer import GuardedTrainer, arguments, build
-from grocer.training_set import training_set
+from grocer.training_set import TrainingSet, training_set
 
 _LOGGED = ("step", "loss", "grad_norm", "learning_rate")
-# What the prompts step wrote beside the products, as serving needs it too.
 _TOLD = ("labels.json", AISLES, "template.json")
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
@@ -62,16 +61,10 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
         OutputError: `train.checkpoints` can't be reached.
     """
     torch.set_num_threads(config.train.threads or cores())
-    machine = hardware(config)
-    say("train", f"on {machine.device} · 4-bit weights computed in {machine.dtype_reason}")
-    say("train", f"mixed precision {machine.precision_reason}")
+    machine = _machine(config)
     settings = arguments(config, machine, out / "checkpoints")
     labels, aisles = read_json(splits / "labels.json"), read_aisles(splits)
-    columns = ["product_name", "department", *(["aisle"] if aisles else [])]
-    products, validation = (
-        pd.read_parquet(splits / f"{side}.parquet", columns=columns)
-        for side in ("train", "validation")
-    )
+    products, validation = (_products(splits, side, aisles) for side in ("train", "validation"))
     template = Template(**read_json(splits / "template.json"))
     # One process of a machine fetches or makes the base, the others then find it.
     with settings.main_process_first(local=True):
@@ -80,18 +73,10 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     encoder = Encoder(tokenizer, template, labels, aisles)
     examples = training_set(products, encoder, config.train)
     watched = training_set(validation, encoder, config.train)
-    say("train", f"{len(products):,} products · {len(examples.prefix)} shared tokens")
-    if examples.names_cut:
-        limit = template.max_name_tokens
-        say("train", f"{examples.names_cut:,} names cut at {limit} tokens")
-    shape = shape_of(directory, config.lora.r, config.lora.target_modules)
-    if len(tokenizer) > shape.vocabulary:
-        raise ModelError(
-            f"the tokenizer in {directory} has {len(tokenizer):,} tokens, the base knows "
-            f"{shape.vocabulary:,}: it is another model's"
-        )
-    expected = estimate(shape, examples, config, machine.dtype)
-    require_room(expected, config, machine.device, machine.dtype)
+    cut = f"{examples.names_cut:,} names cut at {template.max_name_tokens} tokens"
+    told = [f"{len(products):,} products", f"{len(examples.prefix)} shared tokens", cut]
+    say("train", " · ".join(told if examples.names_cut else told[:2]))
+    _require_fit(directory, tokenizer, examples, config, machine)
     checkpoints = _checkpoints(splits, reference, settings, config)
 
     with explaining_memory():
@@ -101,24 +86,16 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
 
     trainer.model.save_pretrained(out / "adapter")
     tokenizer.save_pretrained(out / "adapter")
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
     if config.base.source == TINY:
         models.copy_base(directory, out / "base")
     write_json(out / "base.json", reference.to_json())
-    for name in _TOLD:
-        if (splits / name).is_file():
-            shutil.copyfile(splits / name, out / name)
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    for told in _told(splits):
+        shutil.copyfile(told, out / told.name)
     report = {
         "base": reference.source,
-        "device": machine.device,
-        "compute_dtype": machine.dtype_reason,
-        "precision": machine.precision_reason,
-        "packing": config.train.packing,
+        **_facts(machine, examples, config),
         "examples": len(products),
-        "prefix_tokens": len(examples.prefix),
-        "longest_tokens": examples.longest,
-        "names_cut": examples.names_cut,
-        "logging_steps": config.train.logging_steps,
         **took,
     }
     write_json(out / "training.json", report)
@@ -141,6 +118,53 @@ def _base(
     return directory, models.BaseReference(TINY, None, models.base_digest(directory))
 
 
+def _machine(config: RunConfig) -> Hardware:
+    """What this machine trains with, said aloud."""
+    machine = hardware(config)
+    say("train", f"on {machine.device} · 4-bit weights computed in {machine.dtype_reason}")
+    say("train", f"mixed precision {machine.precision_reason}")
+    return machine
+
+
+def _products(splits: Path, side: str, aisles: Aisles) -> pd.DataFrame:
+    """One side of the split: names and labels."""
+    columns = ["product_name", "department", *(["aisle"] if aisles else [])]
+    return pd.read_parquet(splits / f"{side}.parquet", columns=columns)
+
+
+def _facts(machine: Hardware, examples: TrainingSet, config: RunConfig) -> dict[str, Any]:
+    """How it was trained, as far as that was settled before the first step."""
+    return {
+        "device": machine.device,
+        "compute_dtype": machine.dtype_reason,
+        "precision": machine.precision_reason,
+        "packing": config.train.packing,
+        "prefix_tokens": len(examples.prefix),
+        "longest_tokens": examples.longest,
+        "names_cut": examples.names_cut,
+        "logging_steps": config.train.logging_steps,
+    }
+
+
+def _told(splits: Path) -> list[Path]:
+    """What the prompts step wrote beside the products, as serving needs it too."""
+    return [splits / name for name in _TOLD if (splits / name).is_file()]
+
+
+def _require_fit(
+    directory: Path, tokenizer: Any, examples: TrainingSet, config: RunConfig, machine: Hardware
+) -> None:
+    """The tokenizer must be the base's, and training must fit into memory."""
+    shape = shape_of(directory, config.lora.r, config.lora.target_modules)
+    if len(tokenizer) > shape.vocabulary:
+        raise ModelError(
+            f"the tokenizer in {directory} has {len(tokenizer):,} tokens, the base knows "
+            f"{shape.vocabulary:,}: it is another model's"
+        )
+    expected = estimate(shape, examples, config, machine.dtype)
+    require_room(expected, config, machine.device, machine.dtype)
+
+
 def _checkpoints(
     splits: Path, base: models.BaseReference, settings: SFTConfig, config: RunConfig
 ) -> Checkpoints | None:
@@ -150,9 +174,7 @@ def _checkpoints(
     ignored = {"checkpoints", "tensorboard", "force", "price_per_gpu_hour", "threads"}
     identity = {
         "data": {
-            name: file_digest(splits / name)
-            for name in ("train.parquet", *_TOLD)
-            if (splits / name).is_file()
+            path.name: file_digest(path) for path in (splits / "train.parquet", *_told(splits))
         },
         "base": base.to_json(),
         "compute_dtype": config.base.compute_dtype,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 
 from components.champion import champion as find_champion
 from components.deploy import deploy
@@ -17,7 +17,16 @@ from components.validate import validate
 from grocer.config import RunConfig
 from grocer.errors import ConfigError
 from pipelines.package import Package
-from pipelines.pods import CHECKPOINTS, harden, on_cpu, reach_store, retry, with_model
+from pipelines.pods import (
+    CHECKPOINTS,
+    harden,
+    keep_checkpoints,
+    on_cpu,
+    reach_store,
+    retry,
+    serve_with,
+    with_model,
+)
 
 
 def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Any:
@@ -69,25 +78,20 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
 
         for task in _present(read, checked, split, decided, refused):
             on_cpu(task, images.data, cluster)
-        for task in _present(rival, served if rolls_out else None):
-            on_cpu(task, images.serve, cluster)
-        if rolls_out:  # that takes its time, and so does undoing it
-            seconds = cluster.data_timeout_seconds + 2 * run.deploy.timeout_seconds
-            kubernetes.set_timeout(served, round(seconds))
-        with_model(trained, images.train, run)
-        with_model(measured, images.train, run)
-        if not rolls_out:  # then the predictor runs in deploy itself
-            with_model(served, images.serve, run)
-        if cluster.checkpoints_claim:
-            kubernetes.mount_pvc(trained, cluster.checkpoints_claim, CHECKPOINTS)
+        for task in (trained, measured):
+            with_model(task, images.train, run)
+        if rival:
+            on_cpu(rival, images.serve, cluster)
+        serve_with(served, images.serve, run)
+        keep_checkpoints(trained, cluster)
         for task in _present(read, trained, rival, measured, served):
             reach_store(task, cluster)
-        tasks = _present(read, checked, split, trained, rival, measured, decided, served, refused)
-        for task in tasks:
+        for task in _present(
+            read, checked, split, trained, rival, measured, decided, served, refused
+        ):
             harden(task)
-        if on_cluster:
-            for task in tasks:
-                retry(task, 0 if task is refused else cluster.retries)
+            if on_cluster and task is not refused:
+                retry(task, cluster.retries)
         # What a URI holds, and what serves, can change under an unchanged name; and the gate's
         # reasons are read from its log, which a cached one does not have.
         for task in _present(read, rival, decided, served, refused):

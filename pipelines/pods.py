@@ -34,6 +34,23 @@ def with_model(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
     )
 
 
+def serve_with(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
+    """Give deploy what it needs: the predictor runs in it, or elsewhere where it rolls out."""
+    if run.deploy.store is None:
+        with_model(task, image, run)
+        return
+    on_cpu(task, image, run.cluster)
+    # A rollout takes its time, and so does undoing it.
+    seconds = run.cluster.data_timeout_seconds + 2 * run.deploy.timeout_seconds
+    kubernetes.set_timeout(task, round(seconds))
+
+
+def keep_checkpoints(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
+    """Mount the claim that outlives a task's pod, if there is one."""
+    if cluster.checkpoints_claim:
+        kubernetes.mount_pvc(task, cluster.checkpoints_claim, CHECKPOINTS)
+
+
 def harden(task: dsl.PipelineTask) -> None:
     """Run a task's container as nobody's root; its caches go where the images say, below /tmp."""
     kubernetes.set_security_context(task, USER, USER, run_as_non_root=True)

@@ -61,7 +61,6 @@ def _schemas(
     }
     share = {"type": "number", "minimum": 0, "maximum": 1}
     department = {"type": "string", "enum": list(labels)}
-    outputs = list(OUTPUTS + AISLE_OUTPUTS if leaves else OUTPUTS)
     parameters = {
         "top_k": {"type": "integer", "minimum": 1, "maximum": len(labels)},
         "min_probability": share,
@@ -70,19 +69,6 @@ def _schemas(
     brief = {**name, "maxLength": min(2 * config.explain_words - 1, config.max_name_characters)}
     ranked = _object(department=department, probability=share)
     effect = _object(word=_text(), effect={"type": "number"})
-    tensor = {
-        "name": {"const": INPUT},
-        "datatype": {"const": "BYTES"},
-        "shape": {"type": "array", "items": {"const": 1}, "minItems": 1, "maxItems": 1},
-        "data": {"type": "array", "items": _ref("Name"), "minItems": 1, "maxItems": 1},
-    }
-    output = _object(
-        name={"enum": outputs},
-        datatype={"enum": ["BYTES", "FP32"]},
-        shape={"type": "array", "items": {"type": "integer"}},
-        data={"type": "array"},
-    )
-    output["additionalProperties"] = True
     return {
         "Name": name,
         "Parameters": _object((), **parameters),
@@ -100,13 +86,34 @@ def _schemas(
             probability=share,
             words={"type": "array", "items": effect},
         ),
+        **_tensors(OUTPUTS + AISLE_OUTPUTS if leaves else OUTPUTS),
+        "Error": _object(error=_text()),
+    }
+
+
+def _tensors(outputs: Sequence[str]) -> dict[str, Schema]:
+    """V2's requests and answers."""
+    tensor = {
+        "name": {"const": INPUT},
+        "datatype": {"const": "BYTES"},
+        "shape": {"type": "array", "items": {"const": 1}, "minItems": 1, "maxItems": 1},
+        "data": {"type": "array", "items": _ref("Name"), "minItems": 1, "maxItems": 1},
+    }
+    output = _object(
+        name={"enum": list(outputs)},
+        datatype={"enum": ["BYTES", "FP32"]},
+        shape={"type": "array", "items": {"type": "integer"}},
+        data={"type": "array"},
+    )
+    output["additionalProperties"] = True
+    return {
         "V2Request": _object(
             ("inputs",),
             id={"type": "string", "maxLength": 256},
             inputs={"type": "array", "items": _object(**tensor), "minItems": 1, "maxItems": 1},
             outputs={
                 "type": "array",
-                "items": _object(name={"enum": outputs}),
+                "items": _object(name={"enum": list(outputs)}),
                 "minItems": 1,
                 "maxItems": 1,
             },
@@ -122,7 +129,6 @@ def _schemas(
                 "outputs": {"type": "array", "items": output, "minItems": 1},
             },
         },
-        "Error": _object(error=_text()),
     }
 
 
