@@ -13,7 +13,7 @@ LINKS := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)")
 CPU_TORCH := $(wildcard $(PIP_FIND_LINKS)/torch-*+cpu-*.whl)
 PACKAGES := $(if $(CPU_TORCH),<(grep -vE '^(nvidia-|cuda-|triton==)' requirements.lock),requirements.lock)
 
-.PHONY: help setup demo test coverage mutation lint format images kind-up test-kind kind-down lock clean
+.PHONY: help setup demo test coverage mutation lint format images kind-up test-kind kind-down docs lock clean
 
 help: ## List the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -64,6 +64,9 @@ test-kind: .venv/.installed ## Run tests/cluster on it
 
 kind-down: ## Remove it
 	@kind/down
+
+docs: .venv/.installed ## Write docs/configuration.md anew from the settings
+	@.venv/bin/python -m grocer.reference docs/configuration.md
 
 lock: ## Resolve requirements.lock anew from pyproject.toml
 	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \

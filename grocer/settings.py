@@ -47,7 +47,7 @@ class DataConfig(Section):
     columns: ColumnMapping | None = None
     """Set when the source is one table of a shop's own, not Instacart's files."""
     memory_limit_mb: Positive = 450
-    """What DuckDB may hold in memory while it joins, in MiB; past it, it spills beside the output."""
+    """MiB that DuckDB may hold in memory while it joins; the rest is spilled beside the output."""
     threads: Positive = 2
     """Threads for DuckDB; more than there are cores gain nothing."""
     drop_rows_with_null: bool = True
@@ -299,13 +299,13 @@ class ServingConfig(Section):
     grace_seconds: Positive = 25
     """Seconds for what is in flight once the port is closed."""
     top_k: Positive = 3
-    """Alternatives in an answer, the answer itself among them, unless the request says otherwise."""
+    """Alternatives in an answer, itself among them, unless the request says otherwise."""
     low_confidence: Fraction = 0.5
     """Answers below this probability are counted as of low confidence."""
     drift_window: Positive = 10_000
     """Latest answers that the drift metrics look at."""
     explain_items: Positive = 16
-    """Items in a request for explanations; each costs a pass for each of its words."""
+    """Items in a request for explanations; each is scored again without each word."""
     explain_words: Positive = 40
     """Words that an explained name may have."""
     ui: bool = False
