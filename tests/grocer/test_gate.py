@@ -1,6 +1,7 @@
 """Protects: what may be served. Each rule at its limit, no yes without numbers, no yes by harm."""
 
 import copy
+import json
 import math
 from functools import reduce
 
@@ -235,6 +236,40 @@ def test_only_the_baselines_of_the_policy_are_asked_for():
 )
 def test_sentences_give_the_number_and_the_limit(rule, given, limits, sentence):
     assert reason(decide(evaluation(**given), policy(**limits)), rule).sentence == sentence
+
+
+@pytest.mark.parametrize(
+    ("low", "shown"),
+    [(0.85 - 1e-11, "0.84999999999 with 95 % confidence (limit 0.85000000000)"),
+     (0.85 - 1e-12, "0.85000000000 with 95 % confidence (limit 0.85000000000)"),
+     (0.85, "0.850 with 95 % confidence (limit 0.850)")],
+)  # fmt: skip
+def test_a_number_is_told_apart_from_its_limit_by_up_to_eleven_digits(low, shown):
+    told = reason(decide(evaluation(low=low), policy(min_accuracy=0.85)), "accuracy")
+    assert told.sentence == f"Test accuracy is at least {shown}."
+    assert told.passed is (low >= 0.85)
+
+
+def test_the_lowest_recall_is_told_wherever_its_department_stands():
+    given = evaluation([[94, 3, 3], [4, 92, 4], [6, 4, 90]])
+    assert " is 0.900, in pets (" in reason(decide(given, LENIENT), "recall").sentence
+
+
+@pytest.mark.parametrize("who", [("baselines", "linear"), ("champion",)])
+def test_a_comparison_on_no_products_is_nothing_to_judge_by(who):
+    given = changed(WHOLE, (*who, "paired", "products"), 0)
+    told = reason(decide(given, LENIENT), ":".join(who).replace("baselines", "baseline"))
+    assert not told.passed
+    assert told.sentence == (
+        f"There is nothing to judge by: {'.'.join(who)}.paired.products is 0, no count from 1."
+    )
+
+
+def test_a_comparison_on_one_product_is_judged():
+    given = evaluation()
+    given["baselines"]["linear"] = pairing(1, 1, 1, 0)
+    told = reason(decide(given, LENIENT), "baseline:linear")
+    assert "is 1.000 against 0.000 of baseline linear on the same 1 products" in told.sentence
 
 
 def test_a_champion_must_have_answered_every_test_product():
@@ -522,10 +557,20 @@ def test_a_refused_adapter_may_not_and_hears_why():
     told = decide(evaluation(ece=0.3), LENIENT).to_json("d" * 64)
     with pytest.raises(BundleError, match=r"gate said no.*: The expected calibration error is 0.3"):
         check_digests(told, artifacts())
-    with pytest.raises(BundleError, match="states no reason"):
+    with pytest.raises(BundleError, match=r"is not served: Its decision states no reason\.$"):
         check_digests({}, artifacts())
     with pytest.raises(BundleError, match="gate said no"):
         check_digests({**record(), "passed": 1}, artifacts())
+    both = decide(evaluation(ece=0.3), policy(min_test_products=301)).to_json("d" * 64)
+    with pytest.raises(BundleError, match=r"300 products were .* 301\)\. The expected calib"):
+        check_digests(both, artifacts())
+
+
+def test_a_yes_about_nothing_is_no():
+    told = record()
+    del told["digests"]
+    with pytest.raises(BundleError, match="about another model: it names none"):
+        check_digests(told, artifacts())
 
 
 def test_decision_json_says_all():
@@ -537,6 +582,7 @@ def test_decision_json_says_all():
         "sentence": "300 products were tested (limit 200).",
     }
     assert told["policy"]["min_accuracy"] == 0.8
+    assert json.loads(json.dumps(told)) == told, "and the same once it was written and read"
 
 
 def test_markdown_says_first_what_speaks_against_it():
