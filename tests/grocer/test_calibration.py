@@ -45,6 +45,17 @@ def test_extreme_log_probabilities_do_not_overflow():
     assert probabilities.tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
 
+def test_rows_that_are_low_all_over_do_not_underflow():
+    probabilities = apply_temperature(np.array([[0.0, -1e5], [-1e5, -1e5]]), 1.0)
+    assert probabilities.tolist() == [[1.0, 0.0], [0.5, 0.5]]
+
+
+def test_what_a_model_gives_in_float32_is_summed_in_float64():
+    probabilities = apply_temperature(np.zeros((1, 3), dtype=np.float32), 1.5)
+    assert probabilities.dtype == np.float64
+    assert probabilities.sum() == pytest.approx(1.0, abs=1e-15)
+
+
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_a_temperature_that_is_not_above_zero_is_refused(temperature):
     with pytest.raises(ValueError, match="temperature"):

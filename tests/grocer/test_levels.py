@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from grocer.errors import ConfigError
 from grocer.labels import label_trie
-from grocer.levels import leaves, likeliest_aisles, of_likeliest, shelf, spelled
+from grocer.levels import (
+    FILE,
+    leaves,
+    likeliest_aisles,
+    of_likeliest,
+    read_aisles,
+    shelf,
+    spelled,
+)
 from tests.grocer.test_labels import EOS, by_steps, edge_logits
 
 COLON = 1
@@ -88,8 +96,19 @@ def test_answers_are_spelled_in_the_order_of_the_labels():
 
 
 def test_501_aisles_are_too_many():
-    with pytest.raises(ConfigError, match=r"501 aisles; .* at most 500.*catalogue\.levels=1"):
-        leaves(["a", "b"], {"a": [str(i) for i in range(500)], "b": ["1"]})
+    many = {"a": [str(i) for i in range(500)]}
+    assert len(leaves(["a", "b"], many)) == 500
+    limit = (
+        "501 aisles; a label set has at most 500. Set catalogue.levels=1, or bring coarser aisles"
+    )
+    with pytest.raises(ConfigError, match=f"^{limit}$"):
+        leaves(["a", "b"], many | {"b": ["1"]})
+
+
+def test_aisles_are_read_from_beside_the_labels_if_there_are_any(tmp_path):
+    assert read_aisles(tmp_path) == {}
+    (tmp_path / FILE).write_text('{"produce": ["fruit"]}')
+    assert read_aisles(tmp_path) == {"produce": ["fruit"]}
 
 
 def test_aisles_of_the_same_tokens_are_refused():

@@ -36,6 +36,7 @@ def test_a_product_sees_the_prefix_and_itself() -> None:
 def test_the_mask_is_added_not_chosen() -> None:
     mask = additive(torch.tensor([[True, False]]), torch.float16)
     assert mask.tolist() == [[[[0.0, torch.finfo(torch.float16).min]]]]
+    assert mask.dtype is torch.float16
 
 
 @given(lengths=st.lists(st.integers(1, 50)), budget=st.integers(1, 100))
@@ -43,6 +44,8 @@ def test_batches_keep_order_and_budget(lengths: list[int], budget: int) -> None:
     found = list(batches(lengths, budget))
     assert [i for batch in found for i in batch] == list(range(len(lengths)))
     assert all(len(b) == 1 or sum(lengths[i] for i in b) <= budget for b in found)
+    assert all(found), "none is empty"
+    assert all(sum(lengths[i] for i in b) + lengths[b.stop] > budget for b in found[:-1])
 
 
 def examples(base: Path) -> tuple[tuple[int, ...], list[dict[str, list[int]]]]:

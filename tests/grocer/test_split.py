@@ -73,7 +73,7 @@ def test_rewordings_and_plurals_stand_on_one_side(family):
 
 
 def test_families_keep_short_words_and_counts_of_words():
-    assert split.family("us gas bus class") == "bus clas gas us"
+    assert split.family("us gas bus eggs class") == "bus clas egg gas us"
     assert split.family("tea tea") == "tea tea"
 
 
@@ -114,6 +114,9 @@ def test_a_label_without_training_products_is_refused_by_name():
     frame = examples(names)
     frame.loc[frame["normalised_name"].isin(on("test") + on("validation")), "department"] = "rare"
     with pytest.raises(CatalogueError, match=r"no training product for rare: .*split.seed"):
+        split.divide(frame, SplitConfig())
+    frame.loc[frame["normalised_name"].isin(on("test")), "department"] = "a rare one too"
+    with pytest.raises(CatalogueError, match="no training product for a rare one too, rare: each"):
         split.divide(frame, SplitConfig())
 
 
