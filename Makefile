@@ -12,8 +12,11 @@ LINKS := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)")
 # A CPU build of torch needs none of the 4.5 GB of CUDA packages that the lock lists for PyPI's build.
 CPU_TORCH := $(wildcard $(PIP_FIND_LINKS)/torch-*+cpu-*.whl)
 PACKAGES := $(if $(CPU_TORCH),<(grep -vE '^(nvidia-|cuda-|triton==)' requirements.lock),requirements.lock)
+# Tools that look at Grocer from outside, each in an environment of its own: the lock knows none of them.
+TOOL := .venv/bin/uv tool run --quiet
 
-.PHONY: help setup demo test coverage mutation lint format images kind-up test-kind kind-down docs lock clean
+.PHONY: help setup demo test coverage mutation lint format images kind-up test-kind kind-down docs lock audit licences \
+	sbom scan clean
 
 help: ## List the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -71,6 +74,28 @@ docs: .venv/.installed ## Write docs/configuration.md anew from the settings
 lock: ## Resolve requirements.lock anew from pyproject.toml
 	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \
 		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+audit: .venv/.installed ## Ask PyPI for known holes in the packages of the lock
+	@mkdir -p build
+	@$(TOOL) pip-audit@2.10.1 --requirement requirements.lock --no-deps --disable-pip --strict \
+		--progress-spinner off | tee build/audit.txt || { [ -s build/audit.txt ] && exit 1; \
+		echo "audit: nothing was checked: no service told of known holes, as said above" >&2; exit 2; }
+
+licences: .venv/.installed ## Write docs/licences.md anew, on Linux with PyPI's torch
+	@mkdir -p build
+	@{ printf '# Licences\n\nOf each package in the lock, on Linux, as it says of itself. `make licences` writes this page;\n'; \
+		printf '[dependencies](decisions/dependencies.md#licences) says what to make of it.\n\n'; \
+		$(TOOL) pip-licenses@5.5.5 --python .venv/bin/python --with-system --format markdown \
+		--packages $$(sed '/^#/d; s/==.*//' requirements.lock | sort -u); } >build/licences.md
+	@mv build/licences.md docs/licences.md
+
+sbom: .venv/.installed ## Write build/sbom.json: what .venv holds, with licences, as CycloneDX
+	@mkdir -p build
+	@$(TOOL) --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml --validate \
+		--output-file build/sbom.json .venv/bin/python
+
+scan: ## Known holes in the images, by trivy or grype; after make images
+	@images/scan
 
 clean: ## Remove what was built (not .venv)
 	rm -rf build mutants .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
