@@ -25,6 +25,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,7 @@ from grocer.console import say  # noqa: E402
 from serving.smoke import running  # noqa: E402
 
 CLIENTS, ITEMS = 64, 32
-WORDS = (
-    "organic whole milk sourdough bread green tea dark chocolate apple juice frozen pizza cat "
-    "food hand soap brown rice olive oil baby wipes red wine sea salt corn chips"
-)
+CATALOGUE = Path(__file__).parent.parent / "examples" / "catalogue"
 NOOP = """
 import sys
 from kserve import Model, ModelServer
@@ -324,8 +322,14 @@ def resident(url: str) -> float:
 
 
 def name() -> str:
-    """A name that was not asked for before."""
-    return f"{' '.join(random.choices(WORDS.split(), k=4))} {random.randrange(10**6)}"
+    """A product's name, as shops write them; the predictor keeps no answers."""
+    return random.choice(_names())
+
+
+@cache
+def _names() -> list[str]:
+    with (CATALOGUE / "products.csv").open(newline="") as file:
+        return [row["product_name"] for row in csv.DictReader(file)]
 
 
 def make_bundle(root: Path) -> Path:
@@ -352,11 +356,10 @@ def make_bundle(root: Path) -> Path:
             "gate.max_ece=1.0",
         ]
     )
-    catalogue = Path(__file__).parent.parent / "examples" / "catalogue"
     tables, splits, model = root / "tables", root / "splits", root / "model"
     evaluation, decision = root / "evaluation", root / "decision"
     with step("ingest", tables) as out:
-        ingest(str(catalogue), config.data, out)
+        ingest(str(CATALOGUE), config.data, out)
     with step("prompts", splits, {"tables": tables}) as out:
         examples.build(tables, config, out)
     with step("train", model, {"splits": splits}) as out:

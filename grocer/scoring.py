@@ -1,9 +1,7 @@
 """The probability of every label for every product, by constrained decoding in one pass a batch.
 
-The instruction's keys and values are computed once. Products are packed behind them, each with
-the few trie tokens that lead to a branching node, so a product costs the tokens of its name and
-little more. Where labels have aisles, a second pass chooses among those of the likeliest label:
-each product then has a trie of its own. Evaluation and serving both call this.
+Where labels have aisles, a second pass chooses among those of the likeliest label: each product
+then has a trie of its own. Evaluation and serving both call this.
 """
 
 from __future__ import annotations
@@ -14,31 +12,30 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from grocer import hardware, models
 from grocer.calibration import apply_temperature
 from grocer.encoding import Encoder
 from grocer.errors import ModelError
 from grocer.files import read_json
-from grocer.labels import LabelTrie
 from grocer.levels import Leaf, of_likeliest, read_aisles
-from grocer.packing import Pack, additive, batches, pack, visible
+from grocer.passes import Choice, Passes
 from grocer.prompts import Template
 from grocer.settings import BaseConfig
 
 Progress = Callable[[int, int], None]
 
 
-class Choice(NamedTuple):
-    """A choice among a trie's labels, put to the model behind the instruction and `tail`."""
+class Product(NamedTuple):
+    """A name ready to be scored: its prompt's ids behind the instruction.
 
-    item: int
+    `tokens` is what it adds to the first forward pass.
+    """
+
     name: str
     tail: Sequence[int]
-    trie: LabelTrie
+    tokens: int
 
 
 class Scorer:
@@ -59,13 +56,9 @@ class Scorer:
     ) -> None:
         self.model, self.encoder = model.eval(), encoder
         self.temperature, self.aisle_temperature = temperature, aisle_temperature
-        self.token_budget = token_budget
         self.trie = encoder.trie
-        self._tuned = True
-        self._instruction: Any = None
-        self._dtype = model.get_input_embeddings().weight.dtype
         tries = [self.trie, *(shelf.trie for shelf in encoder.shelves if shelf.trie)]
-        self._visible = {id(trie): torch.from_numpy(trie.ancestors()) for trie in tries}
+        self.passes = Passes(self.model, encoder.prefix, tries, token_budget)
 
     @classmethod
     def load(
@@ -129,34 +122,39 @@ class Scorer:
         """The aisles of all labels, in the order of their columns; none: there is one level."""
         return self.encoder.leaves
 
-    def tokens(self, name: str) -> int:
-        """Tokens that a product adds to a forward pass."""
-        return len(self.encoder.tails([name])[0]) + len(self.trie.tokens)
+    def products(self, names: Sequence[str]) -> list[Product]:
+        """Tokenise: what `score` takes."""
+        pairs = zip(names, self.encoder.tails(names), strict=True)
+        return [Product(name, tail, len(tail) + len(self.trie.tokens)) for name, tail in pairs]
 
     @contextmanager
     def untuned(self) -> Iterator[None]:
         """Score with the base alone."""
-        self._tuned, self._instruction = False, None
+        self.passes.forget()
         try:
             with self.model.disable_adapter():
                 yield
         finally:
-            self._tuned, self._instruction = True, None
+            self.passes.forget()
 
-    def probabilities(
-        self, names: Sequence[str], progress: Progress | None = None
-    ) -> NDArray[np.float64]:
-        """[names, labels]: calibrated probabilities; rows sum to 1.
+    def probabilities(self, names: Sequence[str]) -> NDArray[np.float64]:
+        """[names, labels (+ leaves)]: see `score`."""
+        return self.score(self.products(names))
 
-        Where labels have aisles, [names, labels + leaves]: behind them the probability of each
+    def score(self, products: Sequence[Product]) -> NDArray[np.float64]:
+        """[products, labels]: calibrated probabilities; rows sum to 1.
+
+        Where labels have aisles, [products, labels + leaves]: behind them the probability of each
         aisle of the likeliest label, which together have that label's. Those of other labels are
         not asked for, and 0. It takes a second forward pass a batch.
+
+        Raises:
+            ModelError: a logit is not finite; the message names the product.
         """
-        tails = self.encoder.tails(names)
-        found = apply_temperature(self._log_labels(names, tails, progress), self.temperature)
+        found = apply_temperature(self._log_labels(products), self.temperature)
         if not self.leaves:
             return found
-        within = self._log_aisles(names, tails, found.argmax(axis=1))
+        within = self._log_aisles(products, found.argmax(axis=1))
         return np.hstack([found, of_likeliest(found, within, self.aisle_temperature)])
 
     def log_probabilities(
@@ -171,7 +169,7 @@ class Scorer:
         Raises:
             ModelError: a logit is not finite; the message names the product.
         """
-        return self._log_labels(names, self.encoder.tails(names), progress)
+        return self._log_labels(self.products(names), progress)
 
     def aisle_log_probabilities(
         self,
@@ -186,28 +184,26 @@ class Scorer:
         Raises:
             ModelError: as above.
         """
-        return self._log_aisles(names, self.encoder.tails(names), labels, progress)
+        return self._log_aisles(self.products(names), labels, progress)
 
     def _log_labels(
-        self, names: Sequence[str], tails: Sequence[Sequence[int]], progress: Progress | None
+        self, products: Sequence[Product], progress: Progress | None = None
     ) -> NDArray[np.float64]:
-        result = np.empty((len(names), len(self.labels)))
-        pairs = enumerate(zip(names, tails, strict=True))
-        choices = [Choice(i, name, tail, self.trie) for i, (name, tail) in pairs]
-        for batch, logits in self._passes(choices):
+        result = np.empty((len(products), len(self.labels)))
+        choices = [Choice(i, name, tail, self.trie) for i, (name, tail, _) in enumerate(products)]
+        for batch, logits in self.passes.logits(choices):
             result[batch.start : batch.stop] = self.trie.log_probabilities(np.stack(logits))
             if progress is not None:
-                progress(batch.stop, len(names))
+                progress(batch.stop, len(products))
         return result
 
     def _log_aisles(
         self,
-        names: Sequence[str],
-        tails: Sequence[Sequence[int]],
+        products: Sequence[Product],
         labels: Sequence[int] | NDArray[np.int64],
         progress: Progress | None = None,
     ) -> NDArray[np.float64]:
-        result = np.full((len(names), len(self.leaves)), -np.inf)
+        result = np.full((len(products), len(self.leaves)), -np.inf)
         ends = np.cumsum([len(shelf.aisles) for shelf in self.encoder.shelves])
         choices = []
         for row, label in enumerate(labels):
@@ -215,8 +211,9 @@ class Scorer:
             if shelf.trie is None:  # one aisle or none
                 result[row, ends[label] - len(shelf.aisles) : ends[label]] = 0.0
                 continue
-            choices.append(Choice(row, names[row], [*tails[row], *shelf.stem], shelf.trie))
-        for batch, logits in self._passes(choices):
+            name, tail, _ = products[row]
+            choices.append(Choice(row, name, [*tail, *shelf.stem], shelf.trie))
+        for batch, logits in self.passes.logits(choices):
             for i, asked in zip(batch, logits, strict=True):
                 row, trie = choices[i].item, choices[i].trie
                 inside = slice(ends[labels[row]] - len(trie.labels), ends[labels[row]])
@@ -224,91 +221,3 @@ class Scorer:
             if progress is not None:
                 progress(batch.stop, len(choices))
         return result
-
-    def _passes(
-        self, choices: Sequence[Choice]
-    ) -> Iterator[tuple[range, list[NDArray[np.float64]]]]:
-        """Forward passes over consecutive choices, and the logits of each one's edges."""
-        sizes = [len(choice.tail) + len(choice.trie.tokens) for choice in choices]
-        for batch in batches(sizes, self.token_budget):
-            logits = self._edge_logits([choices[i] for i in batch])
-            if not all(np.isfinite(found).all() for found in logits):
-                raise self._not_finite(batch, choices)
-            yield batch, logits
-
-    def _edge_logits(self, choices: Sequence[Choice]) -> list[NDArray[np.float64]]:
-        """The logits that each choice's trie asks for, [edges] each, in one forward pass."""
-        packed = pack((), [[*choice.tail, *choice.trie.tokens] for choice in choices])
-        allowed = visible(packed.segments)
-        nodes, edge_rows, edge_tokens, taken = [], [], [], 0
-        for choice, row in zip(choices, packed.rows.tolist(), strict=True):
-            trie, end = choice.trie, row + 1
-            begin = end - len(trie.tokens)
-            allowed[begin:end, begin:end] = self._visible[id(trie)]
-            # The root is the last token of the tail.
-            nodes.append(np.array(trie.nodes) + begin)
-            edge_rows.append(trie.edge_node + taken)
-            edge_tokens.append(trie.edge_token)
-            taken += len(trie.nodes)
-        rows = torch.from_numpy(np.concatenate(nodes))
-        logits = self._forward(packed, self._positions(choices), allowed, rows)
-        edges = logits[
-            torch.from_numpy(np.concatenate(edge_rows)),
-            torch.from_numpy(np.concatenate(edge_tokens)),
-        ]
-        numbers: NDArray[np.float64] = edges.double().cpu().numpy()
-        return np.split(numbers, np.cumsum([len(tokens) for tokens in edge_tokens])[:-1])
-
-    def _positions(self, choices: Sequence[Choice]) -> Tensor:
-        """[1, T]: after the instruction, and by depth in the trie after the tail."""
-        parts = []
-        for choice in choices:
-            size = len(choice.tail)
-            depths = np.array(choice.trie.depths, dtype=np.int64)
-            parts += [np.arange(size), size - 1 + depths]
-        return torch.from_numpy(np.concatenate(parts))[None] + len(self.encoder.prefix)
-
-    def _forward(self, packed: Pack, positions: Tensor, allowed: Tensor, rows: Tensor) -> Tensor:
-        """[rows, vocabulary] logits of a pack behind the cached instruction."""
-        device, start = self.model.device, len(self.encoder.prefix)
-        before = torch.ones(len(allowed), start, dtype=torch.bool)
-        mask = additive(torch.cat([before, allowed], dim=1), self._dtype).to(device)
-        cache, self._instruction = self._cache(), None
-        with torch.inference_mode():
-            output = self.model(
-                input_ids=packed.input_ids.to(device),
-                position_ids=positions.to(device),
-                attention_mask=mask,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=rows.to(device),
-            )
-        cache.crop(-packed.input_ids.shape[1])
-        # Kept only now: a pass that failed half way would leave its keys behind.
-        self._instruction = cache
-        logits: Tensor = output.logits[0]
-        return logits
-
-    def _cache(self) -> Any:
-        """Keys and values of the instruction, computed on first use."""
-        if self._instruction is None:
-            from transformers import DynamicCache
-
-            cache = DynamicCache(config=self.model.config)
-            if self.encoder.prefix:
-                ids = torch.tensor([self.encoder.prefix], device=self.model.device)
-                with torch.inference_mode():
-                    self.model(
-                        input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1
-                    )
-            self._instruction = cache
-        return self._instruction
-
-    def _not_finite(self, batch: range, choices: Sequence[Choice]) -> ModelError:
-        """Names the item: in a pack one NaN spoils all, since even a weight of 0 passes it on."""
-        alone = (i for i in batch if not np.isfinite(self._edge_logits([choices[i]])[0]).all())
-        choice = choices[next(alone, batch.start)]
-        return ModelError(
-            f"item {choice.item} ({choice.name!r}): the model's logits are not finite; "
-            "try base.compute_dtype=float32, or train with a lower learning rate"
-        )

@@ -74,8 +74,8 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     examples = training_set(products, encoder, config.train)
     watched = training_set(validation, encoder, config.train)
     cut = f"{examples.names_cut:,} names cut at {template.max_name_tokens} tokens"
-    told = [f"{len(products):,} products", f"{len(examples.prefix)} shared tokens", cut]
-    say("train", " · ".join(told if examples.names_cut else told[:2]))
+    facts = [f"{len(products):,} products", f"{len(examples.prefix)} shared tokens", cut]
+    say("train", " · ".join(facts if examples.names_cut else facts[:2]))
     _require_fit(directory, tokenizer, examples, config, machine)
     checkpoints = _checkpoints(splits, reference, settings, config)
 

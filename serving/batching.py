@@ -13,7 +13,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +33,8 @@ class Scorer(Protocol):
     def labels(self) -> Sequence[str]: ...
     @property
     def leaves(self) -> Sequence[Leaf]: ...
-    def tokens(self, name: str) -> int: ...
-    def probabilities(self, names: Sequence[str]) -> NDArray[np.float64]: ...
+    def products(self, names: Sequence[str]) -> Sequence[Any]: ...
+    def score(self, products: Sequence[Any]) -> NDArray[np.float64]: ...
 
 
 class Watch(Protocol):
@@ -160,7 +161,7 @@ class Batcher:
     def _run(self) -> None:
         try:
             scorer = self._load()
-            scorer.probabilities([PROBE])
+            scorer.score(scorer.products([PROBE]))
             self._loop.call_soon_threadsafe(self._on_ready)
             while parts := self._next(scorer):
                 self._score(scorer, parts)
@@ -179,10 +180,9 @@ class Batcher:
                 if not waiting:
                     self._changed.wait()
                     continue
-            # Counting costs time, and the event loop must not wait for it.
-            for job in waiting:
-                job.tokens = job.tokens or [scorer.tokens(name) for name in job.names]
-            tokens = sum(sum(job.tokens[job.taken :]) for job in waiting)
+            # Tokenising costs time, and the event loop must not wait for it.
+            _tokenise(scorer, [job for job in waiting if not job.products])
+            tokens = sum(sum(each.tokens for each in job.products[job.taken :]) for job in waiting)
             with self._changed:
                 if self._closed:
                     return []
@@ -209,9 +209,9 @@ class Batcher:
     def _score(self, scorer: Scorer, parts: Sequence[Part]) -> None:
         started = self._busy_since = time.monotonic()
         self._watch.queued(self._items)
-        names = [name for part in parts for name in part.names]
+        products = [product for part in parts for product in part.products]
         try:
-            rows = scorer.probabilities(names)
+            rows = scorer.score(products)
         except Exception:
             self._require_alive(scorer)
             done = [(part, self._alone(scorer, part)) for part in parts]
@@ -223,27 +223,27 @@ class Batcher:
         self._passing = []
         seconds = time.monotonic() - started
         tokens = sum(part.tokens for part in parts)
-        self._pace.note(seconds, self._token_budget * len(names) / tokens)
+        self._pace.note(seconds, self._token_budget * len(products) / tokens)
         waits = [started - part.job.arrived for part in parts if part.start == 0]
-        self._watch.passed(len(names), tokens, seconds, waits)
+        self._watch.passed(len(products), tokens, seconds, waits)
         self._loop.call_soon_threadsafe(self._deliver, done)
 
     @staticmethod
     def _require_alive(scorer: Scorer) -> None:
         try:
-            scorer.probabilities([PROBE])
+            scorer.score(scorer.products([PROBE]))
         except Exception as error:
             raise DeviceError(f"a forward pass fails even for {PROBE!r}: {error}") from error
 
     def _alone(self, scorer: Scorer, part: Part) -> NDArray[np.float64] | Refusal:
         """A request's items in a pass of their own, then one by one to find the bad one."""
         try:
-            return scorer.probabilities(part.names)
+            return scorer.score(part.products)
         except Exception:
             rows = []
-            for item, name in enumerate(part.names, part.start):
+            for item, product in enumerate(part.products, part.start):
                 try:
-                    rows.append(scorer.probabilities([name]))
+                    rows.append(scorer.score([product]))
                 except Exception:
                     return Refusal(400, f"item {item}: the model cannot score it")
             return np.concatenate(rows)
@@ -269,6 +269,13 @@ class Batcher:
             self._changed.notify_all()
         for job in jobs:
             self._loop.call_soon_threadsafe(_refuse, job, refusal)
+
+
+def _tokenise(scorer: Scorer, jobs: Sequence[Job]) -> None:
+    """Of all jobs at once, which costs less than one after the other."""
+    products = iter(scorer.products([name for job in jobs for name in job.names]))
+    for job in jobs:
+        job.products = list(islice(products, len(job.names)))
 
 
 def _refuse(job: Job, refusal: Refusal) -> None:

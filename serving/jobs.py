@@ -5,9 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Product(Protocol):
+    """A name ready to be scored; see `grocer.scoring`."""
+
+    @property
+    def tokens(self) -> int: ...
 
 
 @dataclass(eq=False)
@@ -19,7 +27,8 @@ class Job:
     arrived: float
     deadline: float
     rows: list[NDArray[np.float64]] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
+    products: Sequence[Product] = ()
+    """The names tokenised, once the model's thread has come to it."""
     taken: int = 0
     """Items that have been handed to a forward pass."""
     given_up: bool = False
@@ -38,12 +47,12 @@ class Part:
     stop: int
 
     @property
-    def names(self) -> Sequence[str]:
-        return self.job.names[self.start : self.stop]
+    def products(self) -> Sequence[Product]:
+        return self.job.products[self.start : self.stop]
 
     @property
     def tokens(self) -> int:
-        return sum(self.job.tokens[self.start : self.stop])
+        return sum(product.tokens for product in self.products)
 
 
 def share_out(waiting: Sequence[Job], token_budget: int) -> list[Part]:
@@ -57,7 +66,7 @@ def share_out(waiting: Sequence[Job], token_budget: int) -> list[Part]:
         for job in waiting:
             used = 0
             while job.left and used < limit:
-                tokens = job.tokens[job.taken]
+                tokens = job.products[job.taken].tokens
                 if tokens > left and left < token_budget:
                     break
                 left, used, job.taken = left - tokens, used + tokens, job.taken + 1

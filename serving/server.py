@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -70,12 +71,16 @@ def scorer_loader(config: ServingConfig, base: Path | None = None) -> Callable[[
         from grocer.scoring import Scorer
 
         torch.set_num_threads(config.threads or max(1, cores() - 1))
-        return Scorer.load(
+        scorer = Scorer.load(
             bundle.path,
             token_budget=config.token_budget,
             device="auto",
             compute_dtype=bundle.config.base.compute_dtype,
             base=base,
         )
+        # All of this lives as long as the server. Walked by the collector now and then, it would
+        # hold up every request by some 0.3 s.
+        gc.freeze()
+        return scorer
 
     return load

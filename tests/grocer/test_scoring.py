@@ -102,9 +102,9 @@ def test_one_more_pass_serves_products_of_several_departments(
     asked = list(zip(NAMES[:4], (0, 1, 2, 3), strict=True))
     alone = [levelled.aisle_log_probabilities([name], [place])[0] for name, place in asked]
     passes = []
-    forward = levelled._forward
+    forward = levelled.passes._forward
     monkeypatch.setattr(
-        levelled,
+        levelled.passes,
         "_forward",
         lambda packed, *rest: passes.append(packed) or forward(packed, *rest),
     )
@@ -155,15 +155,15 @@ def test_company_and_budget_change_nothing(scored: Scorer) -> None:
 
 def test_no_pass_exceeds_the_budget(scored: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    forward = scored._forward
+    forward = scored.passes._forward
     monkeypatch.setattr(
-        scored,
+        scored.passes,
         "_forward",
         lambda packed, *rest: sizes.append(packed.input_ids.shape[1]) or forward(packed, *rest),
     )
     scored.log_probabilities(NAMES)
     assert len(sizes) > 1
-    assert max(sizes) <= scored.token_budget
+    assert max(sizes) <= scored.passes.token_budget
 
 
 def test_temperature_softens_without_reordering(base: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,11 @@ from numpy.typing import NDArray
 from grocer.bundle import Bundle
 from grocer.levels import Leaf
 from serving import __main__ as command
+
+
+class Product(NamedTuple):
+    name: str
+    tokens: int
 
 
 class StubScorer:
@@ -31,11 +37,15 @@ class StubScorer:
         self.seconds, self.broken = seconds, False
         self.passes: list[list[str]] = []
 
-    def tokens(self, name: str) -> int:
-        return len(name.split()) or 1
+    def products(self, names: Sequence[str]) -> list[Product]:
+        return [Product(name, len(name.split()) or 1) for name in names]
 
     def probabilities(self, names: Sequence[str]) -> NDArray[np.float64]:
-        self.passes.append(list(names))
+        return self.score(self.products(names))
+
+    def score(self, products: Sequence[Product]) -> NDArray[np.float64]:
+        names = [product.name for product in products]
+        self.passes.append(names)
         if any(name.startswith("dead") for name in names):
             raise SystemExit("the thread was ended")
         self.broken = self.broken or any(name.startswith("break") for name in names)

@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 
 from serving.batching import PROBE, Batcher, DeviceError
 from serving.refusal import Refusal
-from tests.serving.stub import StubScorer
+from tests.serving.stub import Product, StubScorer
 
 LABELS = ("a", "b", "c")
 
@@ -39,11 +39,11 @@ class Held(StubScorer):
         super().__init__(LABELS)
         self.begun, self.go = threading.Event(), threading.Event()
 
-    def probabilities(self, names: Sequence[str]) -> np.ndarray:
-        if PROBE not in names:
+    def score(self, products: Sequence[Product]) -> np.ndarray:
+        if PROBE not in [product.name for product in products]:
             self.begun.set()
             assert self.go.wait(10)
-        return super().probabilities(names)
+        return super().score(products)
 
 
 class Running(Batcher):

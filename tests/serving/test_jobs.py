@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.jobs import Job, Pace, share_out
+from tests.serving.stub import Product
 
 
 def job(tokens: list[int]) -> Job:
-    return Job(["x"] * len(tokens), None, 0.0, 0.0, tokens=tokens)
+    products = [Product("x", count) for count in tokens]
+    return Job(["x"] * len(tokens), None, 0.0, 0.0, products=products)
 
 
 @given(st.lists(st.lists(st.integers(1, 9), min_size=1), min_size=1), st.integers(1, 40))
