@@ -122,6 +122,40 @@ def test_spelled_is_tail_and_answer(coder: Encoder) -> None:
     assert coder.spelled(["Oat Milk"], [LABELS[1]]) == [[*tail, *coder.answers[1]]]
 
 
+class Joining:
+    """A tokenizer of single characters, but for some pairs, which it makes one token of."""
+
+    bos_token_id, eos_token_id = None, 0
+
+    def __init__(self, *pairs: str) -> None:
+        self.pairs = pairs
+
+    def __call__(self, texts: list[str], **_: object) -> dict[str, list[list[int]]]:
+        return {"input_ids": [self.ids(text) for text in texts]}
+
+    def ids(self, text: str) -> list[int]:
+        for place, pair in enumerate(self.pairs):
+            text = text.replace(pair, chr(0xE000 + place))
+        return [ord(character) for character in text]
+
+
+def test_a_tokenizer_that_joins_prompt_and_label_is_refused() -> None:
+    form = "short"  # which ends `... =>`, and goes on ` bakery`
+    assert encoder(Joining(), form).answers[0] == (*map(ord, " bakery"), 0)
+    with pytest.raises(ModelError, match="joins the prompt's end with label 'bakery'; choose"):
+        encoder(Joining("> "), form)
+
+
+def test_a_tokenizer_that_spells_a_label_by_the_product_is_refused() -> None:
+    class Wavering(Joining):
+        def ids(self, text: str) -> list[int]:
+            spelled = text.replace("produce", "PRODUCE") if text.startswith("7") else text
+            return super().ids(spelled)
+
+    with pytest.raises(ModelError, match="the tokens of label 'produce' depend on the product"):
+        encoder(Wavering(), "short")
+
+
 def test_a_tokenizer_without_eos_is_refused(base: Path) -> None:
     tokenizer = models.load_tokenizer(base)
     tokenizer.eos_token = None

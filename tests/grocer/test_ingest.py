@@ -357,6 +357,11 @@ FAULTS = {
         TableError,
         "products.csv, line 3: a quoted field has no end",
     ),
+    "a line without end": (
+        _replace("products", b"Whole Milk", b"Whole Milk" * 250_000),
+        TableError,
+        "products.csv.*: a line is longer than 2 MB; is a quote left open",
+    ),
     "Latin-1": (
         _replace("products", b"Whole Milk", b"Cr\xe8me"),
         TableError,

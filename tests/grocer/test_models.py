@@ -75,6 +75,7 @@ def test_a_base_on_s3_is_fetched_once_a_version(
         (errors.RepositoryNotFoundError, r"no such model on the Hub, or it is private"),
         (errors.RevisionNotFoundError, r"has no revision main"),
         (errors.LocalEntryNotFoundError, r"the Hub can't be reached"),
+        (errors.HfHubHTTPError, r"the Hub answered no; try again"),
     ],
 )
 def test_the_hubs_refusals_are_one_line(

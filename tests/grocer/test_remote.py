@@ -106,6 +106,12 @@ def test_a_web_server_that_is_not_there_or_has_nothing(
         kept("ftp://127.0.0.1/all.zip", tmp_path)
 
 
+def test_a_table_of_ones_own_on_the_web_needs_its_whole_address(tmp_path: Path) -> None:
+    """A web server lists nothing, and the name of the file is anyone's."""
+    with pytest.raises(SourceError, match="shop: give the address of the file itself"):
+        remote.fetch("https://127.0.0.1:9/shop", tmp_path / "fetched", own=True)
+
+
 def test_an_answer_cut_short_is_fetched_again(serve: Serve, csvs: Path, tmp_path: Path) -> None:
     shutil.make_archive(str(tmp_path / "web" / "all"), "zip", csvs)
     cut = {"left": 1}

@@ -89,6 +89,23 @@ def test_a_file_twice_in_a_zip(tmp_path: Path, csvs: list[Path]) -> None:
         kept(source, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("offsets", "value", "said"),
+    [((6, 8), 1, "is encrypted, password required"), ((8, 10), 99, "compression method")],
+)
+def test_a_zip_that_cant_be_opened_says_why(
+    tmp_path: Path, csvs: list[Path], offsets: tuple[int, int], value: int, said: str
+) -> None:
+    """As its headers say, once before the file and once in the list at the end."""
+    source = zip_files(tmp_path / "all.zip", csvs[:1])
+    content = bytearray(source.read_bytes())
+    for mark, offset in zip((b"PK\3\4", b"PK\1\2"), offsets, strict=True):
+        content[content.index(mark) + offset] = value
+    source.write_bytes(content)
+    with pytest.raises(SourceError, match=rf"all\.zip can't be unpacked: .*{said}"):
+        kept(source, tmp_path)
+
+
 def test_something_that_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(SourceError, match=r"expected a folder, a .zip"):

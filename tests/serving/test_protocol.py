@@ -158,6 +158,13 @@ def test_bad_binary_data_is_refused(data: bytes, shape: int, size: int | None, t
         binary(data, shape, size)
 
 
+def test_binary_data_whose_beginning_is_not_told_is_refused() -> None:
+    tensor = {"name": "product_name", "datatype": "BYTES", "shape": [1]}
+    body = orjson.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": 0}}]})
+    with pytest.raises(Refusal, match="needs the header Inference-Header-Content-Length"):
+        parse_v2(body, None, LIMITS)
+
+
 @pytest.mark.parametrize("header", ["", "-1", "1e3", "x", "９", "9" * 30, "100000"])
 def test_a_bad_length_header_is_refused(header: str) -> None:
     with pytest.raises(Refusal, match="Inference-Header-Content-Length"):
