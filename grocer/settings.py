@@ -286,9 +286,9 @@ class ServingConfig(Section):
     """How long a forward pass waits for more requests to share it, in milliseconds."""
     queue_items: Positive = 4096
     """Items waiting for a forward pass; a request that exceeds it is told to come back (429)."""
-    queue_seconds: Annotated[float, Field(gt=0.0)] = 0.3
+    queue_seconds: Annotated[float, Field(gt=0.0)] = 0.1
     """A request that would wait longer than this behind others, in seconds as passes go at
-    present, is told to come back too (429)."""
+    present, is told to come back too (429); the next pass is open to all."""
     deadline_seconds: Annotated[float, Field(gt=0.0)] = 30.0
     """Seconds from a request's arrival to its answer, or 504."""
     stall_seconds: Annotated[float, Field(gt=0.0)] = 120.0

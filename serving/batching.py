@@ -82,6 +82,8 @@ class Batcher:
         self._closed = False
         self._passing: list[Part] = []
         self._busy_since: float | None = None
+        self._ended = 0.0
+        self._lag = 0.0
         self._pace = Pace()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
@@ -151,8 +153,9 @@ class Batcher:
         if self._items + size > self._queue_items:
             return True
         # Passes take from every request in turn: of a larger one, about as many go before it.
-        before = sum(min(other.left, size) for other in tuple(self._jobs))
-        return self._pace.seconds_for(before) > self._queue_seconds
+        jobs = tuple(self._jobs)
+        before = len(jobs) if size == 1 else sum(min(other.left, size) for other in jobs)
+        return self._pace.seconds_for(before) + self._lag > self._queue_seconds
 
     def _full(self) -> Refusal:
         seconds = max(1, round(self._pace.seconds_for(self._items)))
@@ -223,10 +226,13 @@ class Batcher:
         self._passing = []
         seconds = time.monotonic() - started
         tokens = sum(part.tokens for part in parts)
-        self._pace.note(seconds, self._token_budget * len(products) / tokens)
+        # With what lay between this pass and the one before, as those who wait wait for both.
+        began = max(self._ended, min(part.job.arrived for part in parts))
+        self._ended = started + seconds
+        self._pace.note(self._ended - began, self._token_budget * len(products) / tokens)
         waits = [started - part.job.arrived for part in parts if part.start == 0]
         self._watch.passed(len(products), tokens, seconds, waits)
-        self._loop.call_soon_threadsafe(self._deliver, done)
+        self._loop.call_soon_threadsafe(self._deliver, done, time.monotonic())
 
     @staticmethod
     def _require_alive(scorer: Scorer) -> None:
@@ -248,9 +254,12 @@ class Batcher:
                     return Refusal(400, f"item {item}: the model cannot score it")
             return np.concatenate(rows)
 
-    @staticmethod
-    def _deliver(done: Sequence[tuple[Part, NDArray[np.float64] | Refusal]]) -> None:
+    def _deliver(
+        self, done: Sequence[tuple[Part, NDArray[np.float64] | Refusal]], since: float
+    ) -> None:
         """On the event loop: give finished requests their answer."""
+        # An event loop that is behind holds up who comes as much as a queue does.
+        self._lag = time.monotonic() - since
         for part, result in done:
             job = part.job
             if job.future.done():

@@ -19,6 +19,7 @@ import orjson
 
 from grocer.settings import ServingConfig
 from serving import tracing
+from serving.logs import Sparse
 from serving.metrics import Metrics
 from serving.refusal import Refusal
 
@@ -77,6 +78,7 @@ class Guard:
         self._model, self._digest = model, digest.encode()
         self._routes = routes(model, ui=config.ui)
         self._in_hand = 0
+        self._overloads = Sparse()
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: App, send: App) -> None:
@@ -197,6 +199,10 @@ class Guard:
 
     def _record(self, exchange: _Exchange, route: str, seconds: float) -> None:
         quiet = route in ("live", "ready", "metrics") and exchange.status == 200
+        # Under an overload, a line for each refusal would take time from the answers.
+        unlogged = self._overloads.due() if exchange.status == 429 else 0
+        if unlogged is None:
+            return
         log.log(
             logging.DEBUG if quiet else logging.INFO,
             "request",
@@ -207,6 +213,7 @@ class Guard:
                 "seconds": round(seconds, 6),
                 **({"abandoned": True} if exchange.abandoned else {}),
                 **({"refused": exchange.refused} if exchange.refused else {}),
+                **({"unlogged": unlogged} if unlogged else {}),
             },
         )
 

@@ -88,5 +88,5 @@ class Pace:
         self._items += 0.2 * (max(1.0, fits) - self._items)
 
     def seconds_for(self, items: int) -> float:
-        """Seconds until `items` that wait have been scored."""
-        return items / self._items * self._seconds
+        """Seconds of the passes before the one that takes the next item, where `items` wait."""
+        return items // self._items * self._seconds

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-_FIELDS = ("request_id", "route", "code", "seconds", "abandoned", "refused", "digest")
+_FIELDS = ("request_id", "route", "code", "seconds", "abandoned", "refused", "unlogged", "digest")
 
 
 class JsonLines(logging.Formatter):
@@ -35,6 +35,22 @@ class Lines(logging.Formatter):
         fields = [f"{n}={getattr(record, n)}" for n in _FIELDS if hasattr(record, n)]
         text = " ".join([time.strftime("%H:%M:%S"), record.getMessage(), *fields])
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+class Sparse:
+    """What comes by the thousand and is logged once a second."""
+
+    def __init__(self) -> None:
+        self._next, self._left_out = 0.0, 0
+
+    def due(self) -> int | None:
+        """How many were left out since the last line, if it is time for another."""
+        now = time.monotonic()
+        if now < self._next:
+            self._left_out += 1
+            return None
+        left_out, self._left_out, self._next = self._left_out, 0, now + 1.0
+        return left_out
 
 
 def configure() -> None:

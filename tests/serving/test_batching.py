@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -170,9 +171,9 @@ def test_a_full_queue_says_when_to_come_back() -> None:
 def test_a_queue_that_moves_slowly_is_full_earlier() -> None:
     async def test() -> None:
         scorer = Held()
-        async with running(scorer, queue_seconds=0.01) as batcher:
+        async with running(scorer, queue_seconds=0.005) as batcher:
             for _ in range(50):
-                batcher._pace.note(seconds=0.008, fits=2)
+                batcher._pace.note(seconds=0.008, fits=3)
             tasks = [await in_a_pass(batcher, scorer)]
             tasks.append(asyncio.create_task(batcher.probabilities(["n"] * 10, 10)))
             await until(lambda: batcher.watch.items == 10)
@@ -183,6 +184,28 @@ def test_a_queue_that_moves_slowly_is_full_earlier() -> None:
             await until(lambda: batcher.watch.items == 12)
             scorer.go.set()
             await asyncio.gather(*tasks)
+
+    run(test)
+
+
+def test_a_late_event_loop_makes_the_queue_full_until_it_is_empty() -> None:
+    async def test() -> None:
+        scorer = Held()
+        async with running(scorer, queue_seconds=0.2) as batcher:
+            first = await in_a_pass(batcher, scorer)
+            scorer.go.set()
+            time.sleep(0.5)  # the loop is held up: that is the point
+            await first
+            scorer.begun.clear()
+            scorer.go.clear()
+            tasks = [await in_a_pass(batcher, scorer)]
+            tasks.append(asyncio.create_task(batcher.probabilities(["waits"], 10)))
+            await until(lambda: batcher.watch.items == 1)
+            with pytest.raises(Refusal, match="queue is full"):
+                await batcher.probabilities(["late"], 10)
+            scorer.go.set()
+            await asyncio.gather(*tasks)
+            await batcher.probabilities(["after"], 10)
 
     run(test)
 

@@ -35,4 +35,5 @@ def test_a_long_pass_of_one_item_does_not_make_a_queue_long() -> None:
     pace = Pace()
     for _ in range(50):
         pace.note(seconds=0.1, fits=20)
-    assert 0.1 < pace.seconds_for(20 + 1) < 0.11
+    assert pace.seconds_for(20 - 1) == 0
+    assert 0.09 < pace.seconds_for(20 + 1) < 0.11
