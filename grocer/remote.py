@@ -127,7 +127,7 @@ class _Store:
                 text = " ".join(str(error).split()) or type(error).__name__
                 if isinstance(error, FileNotFoundError):
                     raise SourceError(f"--data {address}: nothing is there") from error
-                if _is_denied(error):
+                if is_denied(error):
                     raise SourceError(
                         f"--data {address}: access denied ({text}); check the credentials in "
                         "the environment"
@@ -191,7 +191,7 @@ def _is_local(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-def _is_denied(error: BaseException) -> bool:
+def is_denied(error: BaseException) -> bool:
     """Whether the server, or the lack of credentials, says no: waiting would not help."""
     from botocore.exceptions import NoCredentialsError
     from google.auth.exceptions import GoogleAuthError

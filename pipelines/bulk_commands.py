@@ -26,40 +26,52 @@ from pipelines.options import (
 )
 
 bulk = typer.Typer(
-    name="bulk", help="Classify whole files on Kubeflow, in shards, now or at fixed times."
+    name="bulk", help="Classify whole files on Kubeflow, in shards.", rich_markup_mode=None
 )
 
 Data = Annotated[
-    str, typer.Option(metavar="URI", help="CSV or Parquet on s3://, gs:// or https://")
+    str,
+    typer.Option(
+        metavar="URI", help="File to classify, at s3://, gs:// or https://; CSV or Parquet"
+    ),
 ]
 Out = Annotated[
     str,
     typer.Option(
         metavar="URI",
-        help="CSV or Parquet on s3:// or gs://; {date} and {time} become those of the run",
+        help="File to write, at s3:// or gs://; CSV or Parquet. {date} and {time} become the run's",
     ),
 ]
 Bundle = Annotated[
     str | None,
-    typer.Option(metavar="URI", help="The bundle to ask; else the one that serves"),
+    typer.Option(metavar="URI", help="Bundle to ask; else the one that serves"),
 ]
-Shards = Annotated[int, typer.Option(min=1, max=1000, help="As many pods at most, side by side")]
-Column = Annotated[str, typer.Option(metavar="NAME", help="Column of the product's name")]
+Shards = Annotated[
+    int,
+    typer.Option(metavar="N", min=1, max=1000, help="Parts of the file at most, a pod for each"),
+]
+Column = Annotated[str, typer.Option(metavar="NAME", help="Column with the products' names")]
 MinProbability = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Leave the department of less sure rows empty")
+    float,
+    typer.Option(
+        metavar="P",
+        min=0.0,
+        max=1.0,
+        help="Leave the department of rows below this probability empty",
+    ),
 ]
 
 
 @bulk.command(name="compile")
 def compile_pipeline(
-    out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="Where the pipeline is written")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="File to write")],
     from_recipe: Recipe = "llama2-7b-t4",
     settings: Settings = None,
     images: ImagesFile = None,
     kubernetes: KubernetesFormat = False,
     namespace: KubeflowNamespace = "kubeflow",
 ) -> None:
-    """Compile the pipeline to YAML for Kubeflow Pipelines."""
+    """Write its pipeline as YAML for Kubeflow Pipelines."""
     from pipelines.bulk import package
 
     made = package(recipe(from_recipe).with_settings(settings or []), images_of(images))
@@ -83,7 +95,10 @@ def submit(
     service_account: Account = "grocer-pipeline",
     follow: Follow = True,
 ) -> None:
-    """Classify a file now; every row is kept, in its place."""
+    """Classify a file now.
+
+    Every row is kept, in its place. Ctrl-C ends the following alone; the run goes on.
+    """
     from pipelines.server import Server
     from pipelines.submit import bulk as bulk_job
 
@@ -106,7 +121,7 @@ def schedule(
     data: Data,
     out: Out,
     cron: Cron,
-    name: Annotated[str, typer.Option(metavar="NAME", help="Of the schedule")] = "grocer-bulk",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the schedule")] = "grocer-bulk",
     bundle: Bundle = None,
     shards: Shards = 8,
     column: Column = "product_name",
@@ -120,7 +135,10 @@ def schedule(
     service_account: Account = "grocer-pipeline",
     replace: Replace = False,
 ) -> None:
-    """Classify a file at fixed times, with the bundle that serves then."""
+    """Classify a file at fixed times.
+
+    The bundle that serves then is asked, unless --bundle names one.
+    """
     from pipelines.server import Server
     from pipelines.submit import bulk as bulk_job
     from pipelines.submit import schedule as schedule_job

@@ -7,23 +7,32 @@ from typing import Annotated
 import typer
 
 from grocer.recipes import recipe
-from grocer.settings import DeployConfig
+from grocer.deployment import DeployConfig
+from pipelines.options import settings_like
 
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Where it is, as in deploy.namespace=shop"),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Say where the canary is, as in deploy.namespace=shop; may be given again",
+        autocompletion=settings_like,
+    ),
 ]
 
 
 def promote(settings: Settings = None) -> None:
-    """Let the canary serve alone, once it bears all requests."""
+    """Let the canary serve alone.
+
+    It is given all requests first, and what served beside it goes once it bears them.
+    """
     from serving import canary
 
     typer.echo(canary.promote(_deploy(settings)))
 
 
 def rollback(settings: Settings = None) -> None:
-    """Take the canary away; what served beside it serves alone."""
+    """Take the canary away: what served beside it serves alone."""
     from serving import canary
 
     typer.echo(canary.rollback(_deploy(settings)))

@@ -21,19 +21,27 @@ from grocer.errors import GrocerError
 from grocer.recipes import recipe
 from pipelines.bulk_commands import bulk
 from pipelines.canary_commands import promote, rollback
+from pipelines.doctor_commands import doctor
 from pipelines.kubeflow_commands import compile_pipeline, schedule, submit
-from pipelines.options import Recipe, Settings
+from pipelines.options import Recipe, Settings, limits_like
 
 # Typer's base of whatever is wrong with a command line; it has no public name for it.
 _UsageError = typer.BadParameter.__base__
 assert _UsageError is not None
 
+EXIT_CODES = (
+    "0 done and deployed; 3 done, and the gate said no; 2 a mistake in what was asked or given, in "
+    "one line; 1 a bug of ours"
+)
+
 app = typer.Typer(
     name="grocer",
     help="Puts every product of an online grocery into exactly one department.",
-    add_completion=False,
+    epilog=f"Exit codes: {EXIT_CODES}.",
+    # Plain help: the boxes of the rich one leave too little room for words, and don't pipe well.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 
@@ -46,7 +54,10 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     pass
@@ -55,10 +66,17 @@ def _options(
 @app.command()
 def run(
     data: Annotated[
-        str, typer.Option(metavar="URI", help="Directory, zip, s3://, gs://, https://")
+        str,
+        typer.Option(
+            metavar="URI",
+            help="Catalogue: directory, zip, or s3://, gs:// or https:// address; CSV or Parquet",
+        ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="What the run leaves, whole or not at all")
+        Path,
+        typer.Option(
+            metavar="DIR", help="Directory for all that the run leaves, whole or not at all"
+        ),
     ],
     from_recipe: Recipe = "tiny",
     settings: Settings = None,
@@ -67,10 +85,15 @@ def run(
     ] = False,
     champion: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The bundle now served; a tie keeps it"),
+        typer.Option(metavar="DIR", help="Bundle that serves now, which must be beaten to deploy"),
     ] = None,
 ) -> None:
-    """Run the whole pipeline on this machine: from tables to a served model, or to a no."""
+    """Run the whole pipeline on this machine.
+
+    It goes from tables to a model that was served and asked, or to the gate's no, and leaves
+    the figures, a report, the reasons and the bundle in --out. The exit code says which: see
+    grocer --help.
+    """
     from pipelines.run import RunError
     from pipelines.run import run as run_pipeline
     from pipelines.summary import show
@@ -89,18 +112,37 @@ def run(
 
 @app.command()
 def serve(
-    bundle: Annotated[Path, typer.Option(metavar="DIR", help="A bundle that the gate has passed")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8080,
-    host: Annotated[str, typer.Option(help="0.0.0.0: reachable from other machines")] = "127.0.0.1",
+    bundle: Annotated[Path, typer.Option(metavar="DIR", help="Bundle that the gate has passed")],
+    port: Annotated[
+        int,
+        typer.Option(
+            metavar="PORT", min=0, max=65535, help="Port to listen at; 0: any that is free"
+        ),
+    ] = 8080,
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Address to listen at; 0.0.0.0: reachable from other machines"
+        ),
+    ] = "127.0.0.1",
     base: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The base model, if the bundle has none")
+        Path | None, typer.Option(metavar="DIR", help="Base model, where the bundle holds none")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a limit, as in max_items=64"),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a limit of serving, as in max_items=64; may be given again",
+            autocompletion=limits_like,
+        ),
     ] = None,
 ) -> None:
-    """Serve a bundle over HTTP (V1 and V2) until it is told to stop."""
+    """Serve a bundle over HTTP until told to stop.
+
+    V1 is at /v1/models/grocer:predict and V2 at /v2/models/grocer/infer. SIGTERM and Ctrl-C let
+    what is in flight finish.
+    """
     _quiet()
     from serving.server import serve as serve_bundle
 
@@ -109,17 +151,29 @@ def serve(
 
 @app.command()
 def classify(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="CSV or Parquet")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="CSV or Parquet: IN and its answers")],
-    bundle: Annotated[Path, typer.Option(metavar="DIR", help="A bundle that the gate has passed")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="File to read: CSV or Parquet")],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="File to write, CSV or Parquet: IN and its answers"),
+    ],
+    bundle: Annotated[Path, typer.Option(metavar="DIR", help="Bundle that the gate has passed")],
     column: Annotated[
-        str, typer.Option(metavar="NAME", help="Column of the product's name")
+        str, typer.Option(metavar="NAME", help="Column of IN with the products' names")
     ] = "product_name",
     min_probability: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Leave the department of less sure rows empty")
+        float,
+        typer.Option(
+            metavar="P",
+            min=0.0,
+            max=1.0,
+            help="Leave the department of rows below this probability empty",
+        ),
     ] = 0.0,
 ) -> None:
-    """Name the department of each product in a file; taken up again if it was cut short."""
+    """Name the department of each product in a file.
+
+    Every row is kept, in its place. The same command takes up again what was cut short.
+    """
     _quiet()
     from grocer.classify import classify as classify_file
 
@@ -134,6 +188,7 @@ app.command()(schedule)
 app.add_typer(bulk)
 app.command()(promote)
 app.command()(rollback)
+app.command()(doctor)
 
 
 def _quiet() -> None:

@@ -31,31 +31,38 @@ if TYPE_CHECKING:
     from pipelines.submit import Job
     from pipelines.verdict import Verdict
 
-Data = Annotated[str, typer.Option(metavar="URI", help="s3://, gs:// or https://")]
+Data = Annotated[
+    str, typer.Option(metavar="URI", help="Catalogue at s3://, gs:// or https://; CSV or Parquet")
+]
 Champion = Annotated[
     str | None,
-    typer.Option(metavar="URI", help="The bundle to beat; else the one that serves"),
+    typer.Option(
+        metavar="URI", help="Bundle that must be beaten to deploy; else the one that serves"
+    ),
 ]
 Canary = Annotated[
     int | None,
     typer.Option(
-        min=1, max=99, metavar="PERCENT", help="Requests for what passes, until promote or rollback"
+        min=1,
+        max=99,
+        metavar="PERCENT",
+        help="Share of the requests for what passes, until grocer promote or rollback; else all",
     ),
 ]
 NoDeploy = Annotated[
-    bool, typer.Option("--no-deploy", help="Train and judge only; nothing is rolled out")
+    bool, typer.Option("--no-deploy", help="Train and judge only: nothing is rolled out")
 ]
 
 
 def compile_pipeline(
-    out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="Where the pipeline is written")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="File to write")],
     from_recipe: Recipe = "llama2-7b-t4",
     settings: Settings = None,
     images: ImagesFile = None,
     kubernetes: KubernetesFormat = False,
     namespace: KubeflowNamespace = "kubeflow",
 ) -> None:
-    """Compile the pipeline to YAML for Kubeflow Pipelines."""
+    """Write the pipeline as YAML for Kubeflow Pipelines."""
     from pipelines.dag import package
 
     made = package(recipe(from_recipe).with_settings(settings or []), images_of(images))
@@ -76,7 +83,11 @@ def submit(
     service_account: Account = "grocer-pipeline",
     follow: Follow = True,
 ) -> None:
-    """Start the pipeline on Kubeflow and follow it; exit codes are those of `run`."""
+    """Start the pipeline on Kubeflow and follow it.
+
+    It ends as grocer run does, with the verdict and its exit code. Ctrl-C ends the following
+    alone; the run goes on.
+    """
     from pipelines.server import Server
     from pipelines.submit import training
     from pipelines.summary import show_verdict
@@ -107,7 +118,7 @@ def submit(
 def schedule(
     data: Data,
     cron: Cron,
-    name: Annotated[str, typer.Option(metavar="NAME", help="Of the schedule")] = "grocer",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the schedule")] = "grocer",
     from_recipe: Recipe = "llama2-7b-t4",
     settings: Settings = None,
     images: ImagesFile = None,
@@ -120,7 +131,10 @@ def schedule(
     service_account: Account = "grocer-pipeline",
     replace: Replace = False,
 ) -> None:
-    """Have Kubeflow run the pipeline at fixed times, one run at a time."""
+    """Have Kubeflow run the pipeline at fixed times.
+
+    There is one run at a time, and none for times that were missed.
+    """
     from pipelines.server import Server
     from pipelines.submit import schedule as schedule_job
     from pipelines.submit import training

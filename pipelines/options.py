@@ -2,53 +2,109 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from grocer.recipes import RECIPES
+from grocer.recipes import RECIPES, recipe
 
 if TYPE_CHECKING:
     from components.images import Images
 
+
+def settings_like(begun: str) -> list[str]:
+    """The keys that `--set` takes, for the shell to complete what was begun."""
+
+    def below(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
+        for key, value in tree.items():
+            if isinstance(value, dict) and value and not prefix:
+                yield from below(value, f"{key}.")
+            else:
+                yield f"{prefix}{key}="
+
+    keys = below(recipe("tiny").model_dump(mode="json"), "")
+    return [key for key in keys if key.startswith(begun)]
+
+
+def limits_like(begun: str) -> list[str]:
+    """The keys of serving, which `grocer serve --set` takes by themselves."""
+    return [key.removeprefix("serving.") for key in settings_like(f"serving.{begun}")]
+
+
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a setting, as in gate.min_accuracy=0.9"
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting, as in gate.min_accuracy=0.9; may be given again",
+        autocompletion=settings_like,
     ),
 ]
 Recipe = Annotated[
-    str, typer.Option("--recipe", metavar="NAME", help=f"What to begin from: {', '.join(RECIPES)}")
+    str,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help=f"Configuration to begin from: {' or '.join(RECIPES)}",
+        autocompletion=lambda: list(RECIPES),
+    ),
 ]
 ImagesFile = Annotated[
     Path | None,
     typer.Option(
-        "--images", metavar="FILE", help="Kustomization that names the images, as `make images` has"
+        "--images",
+        metavar="FILE",
+        help="Kustomization that names the images, as make images writes it; else those that this "
+        "checkout or release goes with",
     ),
 ]
 KubernetesFormat = Annotated[
-    bool, typer.Option("--kubernetes", help="As a Pipeline and a PipelineVersion, for GitOps")
+    bool,
+    typer.Option(
+        "--kubernetes", help="Write a Pipeline and a PipelineVersion for kubectl, as for GitOps"
+    ),
 ]
 KubeflowNamespace = Annotated[
-    str, typer.Option("--namespace", metavar="NAME", help="Of those objects: Kubeflow's own")
+    str,
+    typer.Option(
+        "--namespace", metavar="NAME", help="Namespace of these two objects: Kubeflow's own"
+    ),
 ]
 Host = Annotated[
-    str | None, typer.Option(metavar="URL", help="Kubeflow Pipelines; else KF_PIPELINES_ENDPOINT")
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Address of Kubeflow Pipelines; else KF_PIPELINES_ENDPOINT, the pod's own cluster or "
+        "the kubeconfig's",
+    ),
 ]
 Namespace = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Yours, where Kubeflow is shared by several")
+    str | None,
+    typer.Option(metavar="NAME", help="Your namespace, where several share Kubeflow"),
 ]
 Token = Annotated[
-    str, typer.Option(metavar="NAME", help="Environment variable of a bearer token, if needed")
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Environment variable that holds Kubeflow's bearer token, where it wants one",
+    ),
 ]
 Account = Annotated[
-    str, typer.Option(metavar="NAME", help="Kubernetes service account of the steps")
+    str,
+    typer.Option(metavar="NAME", help="Kubernetes service account that the steps run as"),
 ]
-Follow = Annotated[bool, typer.Option(help="Show its steps until it ends")]
-Cron = Annotated[str, typer.Option(metavar="EXPRESSION", help="As in crontab: '0 3 * * 1'")]
+Follow = Annotated[bool, typer.Option(help="Show the run's steps until it ends, or only start it")]
+Cron = Annotated[
+    str,
+    typer.Option(
+        metavar="EXPRESSION",
+        help="Five fields as in crontab, or six with seconds first: '0 3 * * 1'",
+    ),
+]
 Replace = Annotated[
-    bool, typer.Option("--replace", help="Take the place of the schedule of that name")
+    bool, typer.Option("--replace", help="Take the place of a schedule of that name")
 ]
 
 

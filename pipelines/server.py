@@ -8,7 +8,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ class Server:
     """Environment variable of a bearer token; without one, a pod's own token is taken, if it has
     one for Kubeflow (`KF_PIPELINES_SA_TOKEN_PATH`)."""
 
-    def connect(self) -> Any:
-        """A `kfp.Client`; that the server answers is seen at the first request."""
+    def connect(self, client: Callable[..., Any] | None = None) -> Any:
+        """A `kfp.Client`, or another `client`; that the server answers is seen when it is asked."""
         import kfp
 
         # kfp logs each failed attempt with its traceback to whoever listens.
@@ -40,7 +40,7 @@ class Server:
         token = os.environ.get(self.token_env)
         with warnings.catch_warnings(), self.explained():
             warnings.simplefilter("ignore")
-            return kfp.Client(
+            return (client or kfp.Client)(
                 host=self.host,
                 namespace=self.namespace or "kubeflow",
                 existing_token=token,

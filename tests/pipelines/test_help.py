@@ -1,0 +1,268 @@
+"""Protects what the command line says of itself: help, README, docs and completion agree with it.
+
+A command line that a page shows is parsed by the real application. In a block of code it must be
+whole, but for a `...`; inside a sentence it only may name what there is.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from pipelines.cli import EXIT_CODES, app, execute
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+GROCER = typer.main.get_command(app)
+UsageError = typer.BadParameter.__base__
+
+FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHELL = ("", "sh", "bash", "shell", "console")
+INLINE = re.compile(r"`([^`\n]+)`")
+# Where a shell expects a command, after the variables set for it; `grocer | ` is what a step says.
+COMMAND = re.compile(r"(?:^|[|;&(])\s*\$?\s*(?:\w+=\S*\s+)*(?:\S*/)?grocer\s+(?![|!])(.*)")
+END = ("|", "||", "&", "&&", ";", ">", ">>", "<", "2>", "2>&1", ")")
+
+
+def commands(group=GROCER, path=()):
+    """Each command that does something, by the words that call it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(commands())
+NAMES = [" ".join(words) for words in COMMANDS]
+
+
+def shown(text):
+    """The words after `grocer` of each command line in a page, and whether it is to be whole."""
+    for language, body in FENCED.findall(text):
+        if language.strip() in SHELL:
+            for line in body.replace("\\\n", " ").splitlines():
+                if found := COMMAND.search(line):
+                    yield words(found[1]), True
+    for code in INLINE.findall(FENCED.sub("", text)):
+        if found := COMMAND.match(code):
+            yield words(found[1]), False
+
+
+def words(line):
+    """The words of one command; brackets around what may be left out go."""
+    split = shlex.split(line.replace("[--", "--"), comments=True)
+    ends = [i for i, word in enumerate(split) if word in END]
+    return [word.rstrip("]") for word in split[: min(ends, default=None)]]
+
+
+def mistake(line, whole):
+    """What is wrong with a command line, or None."""
+    if not whole or any(word in ("...", "…") for word in line):
+        line = [word for word in line if word not in ("...", "…")]
+        return unknown(line)
+    try:
+        context = GROCER.make_context("grocer", list(line))
+        _, command, rest = GROCER.resolve_command(context, context._protected_args + context.args)
+        while hasattr(command, "commands"):
+            context = command.make_context(command.name, rest, parent=context)
+            _, command, rest = command.resolve_command(
+                context, context._protected_args + context.args
+            )
+        command.make_context(command.name, rest, parent=context)
+    except typer.Exit:  # --help or --version
+        return None
+    except UsageError as error:
+        return error.format_message()
+    return None
+
+
+def unknown(line):
+    """The command or option of a part of a command line that there is not, or None."""
+    command, rest = GROCER, list(line)
+    while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+        name = rest.pop(0)
+        if name not in command.commands:
+            return f"No such command '{name}'"
+        command = command.commands[name]
+    options = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+    options |= {"-h", "--help"}
+    asked = [word.partition("=")[0] for word in rest if word.startswith("-")]
+    wrong = [word for word in asked if word not in options]
+    return f"No such option: {wrong[0]}" if wrong else None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_line_that_is_shown_parses(page):
+    found = [(line, mistake(line, whole)) for line, whole in shown(page.read_text())]
+    assert [f"grocer {shlex.join(line)}: {said}" for line, said in found if said] == []
+
+
+def test_there_are_command_lines_to_parse():
+    lines = [line for page in PAGES for line, _ in shown(page.read_text())]
+    assert len(lines) > 20
+    assert {line[0] for line in lines if line} >= {"run", "serve", "classify", "submit"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("```\n.venv/bin/grocer run --data x --out y\n```", None),
+        ("```\n.venv/bin/grocer rum --data x --out y\n```", "No such command 'rum'"),
+        ("```\ngrocer run --data x --ouut y\n```", "No such option: --ouut"),
+        ("```\ngrocer run --data x\n```", "Missing option '--out'"),
+        ("```\ngrocer run --data x ...\n```", None),
+        ("```\ngrocer run --dada x ...\n```", "No such option: --dada"),
+        ("```\ngrocer run --data x \\\n    --nout y\n```", "No such option: --nout"),
+        ("```\ngrocer serve --bundle b --port http &\n```", "Invalid value for '--port'"),
+        ("```\nX=1 grocer classify in.csv --bundle b > log\n```", "Missing argument 'OUT'"),
+        ("```\necho a && grocer bulk submti\n```", "No such command 'submti'"),
+        ("```\n$(grocer promote --sett a=b)\n```", "No such option: --sett"),
+        ("```console\n$ grocer --verzion\n```", "No such option: --verzion"),
+        ("```\ngrocer run --data x --out y [--recipe tiny] [--set a.b=c ...]\n```", None),
+        ("```\ngrocer run --data x --out y [--recipy tiny]\n```", "No such option: --recipy"),
+        ("It is `grocer submit` that follows.", None),
+        ("It is `grocer submit --hots URL`.", "No such option: --hots"),
+        ("It is `grocer sumbit`.", "No such command 'sumbit'"),
+    ],
+)
+def test_a_command_line_that_is_wrong_is_seen(text, said):
+    ((line, whole),) = shown(text)
+    told = mistake(line, whole)
+    assert told is None if said is None else told.startswith(said), told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```json\n{grocer rum}\n```",
+        "```\nkubectl -n grocer get inferenceservice grocer -o json\n```",
+        "```\ngrocer | train | 40/320\ngrocer: --data x: nothing is there\n```",
+        "```\ngrocer/       the domain\n```",
+        "The `grocer-pipeline` account.",
+    ],
+)
+def test_what_is_no_command_line_is_left_alone(text):
+    assert list(shown(text)) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_is_told_of(name):
+    pattern = re.compile(rf"\bgrocer {name}\b")
+    assert any(pattern.search(page.read_text()) for page in PAGES), "tell of it in README or docs"
+
+
+def told_codes(text):
+    """Exit codes and what they mean, from the sentence that lists them."""
+    (listed,) = re.findall(r"^\s*Exit codes: (.+?)\.(?:\s|$)", text, re.MULTILINE | re.DOTALL)
+    return dict(part.split(maxsplit=1) for part in " ".join(listed.split()).split("; "))
+
+
+def test_exit_codes_are_the_same_everywhere(capsys):
+    execute(["--help"])
+    codes = told_codes(capsys.readouterr().out)
+    assert set(codes) == {"0", "1", "2", "3"}
+    assert codes == told_codes((ROOT / "README.md").read_text())
+    assert codes == told_codes(f"Exit codes: {EXIT_CODES}.")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_says_what_a_command_does_and_takes(name):
+    command = COMMANDS[tuple(name.split())]
+    first = command.help.partition("\n")[0]
+    assert first[0].isupper()
+    assert first.endswith(".")
+    for each in command.params:
+        assert each.help, f"{each.name} has no help"
+        assert each.help[0].isupper()
+        assert not each.help.endswith("."), f"{each.name} ends as a sentence"
+        if each.param_type_name == "argument" or not each.is_flag:
+            assert each.metavar, f"{each.name} is named by its type"
+
+
+@pytest.mark.parametrize("group", ["", "bulk"])
+def test_the_list_of_commands_is_not_cut_short(capsys, monkeypatch, group):
+    monkeypatch.setenv("COLUMNS", "80")
+    execute([*group.split(), "--help"])
+    _, _, listed = capsys.readouterr().out.partition("Commands:\n")
+    lines = listed.partition("\n\n")[0].splitlines()
+    assert len(lines) > 2
+    assert all(line.endswith(".") and not line.endswith("...") for line in lines)
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Run a script in bash, where `grocer` is this code and the home is empty."""
+    program = tmp_path / "bin" / "grocer"
+    program.parent.mkdir()
+    # In a folder with a space, as somebody's checkout may be.
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pipelines.cli "$@"\n')
+    program.chmod(0o755)
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+
+    def run(script):
+        command = ["bash", "--norc", "-c", script + "\n:"]
+        told = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert told.stderr == ""
+        return told.stdout.splitlines()
+
+    return run
+
+
+COMPLETE = """
+complete_line() {
+    COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+    "$(complete -p grocer | sed 's/.* -F \\([^ ]*\\) .*/\\1/')" "$1"
+    echo "${COMPREPLY[*]}"
+}
+"""
+
+
+def test_bash_completes_a_line_once_the_script_is_sourced(shell):
+    assert shell(
+        'eval "$(grocer --show-completion)"\n'
+        + COMPLETE
+        + """
+        complete_line grocer bulk s
+        complete_line grocer run --set gate.min_acc
+        """
+    ) == ["submit schedule", "gate.min_accuracy="]
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("grocer se", ["serve"]),
+        ("grocer run --rec", ["--recipe"]),
+        ("grocer run --recipe ", ["tiny", "llama2-7b-t4"]),
+        ("grocer run --recipe l", ["llama2-7b-t4"]),
+        ("grocer serve --set top", ["top_k="]),
+        ("grocer promote --set deploy.na", ["deploy.namespace=", "deploy.name="]),
+        ("grocer doctor --sto", ["--store"]),
+        ("grocer serve --bundle /tm", []),  # so that the shell completes the path
+    ],
+)
+def test_what_is_completed(monkeypatch, capsys, line, completed):
+    monkeypatch.setenv("_GROCER_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
+    with pytest.raises(SystemExit):
+        execute([])
+    assert capsys.readouterr().out.split() == completed
+
+
+def test_installed_completion_is_there_in_the_next_shell(shell):
+    assert shell("grocer --install-completion")[0].startswith("bash completion installed in ")
+    assert shell(f"source ~/.bashrc\n{COMPLETE}\ncomplete_line grocer prom") == ["promote"]
