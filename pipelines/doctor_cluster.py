@@ -117,7 +117,7 @@ def _refused(what: str, path: str, error: Any) -> Finding:
 
 
 def _message(body: str | None) -> str:
-    """The message of a Kubernetes Status, if it is one."""
+    """The message in an answer's JSON, as a Kubernetes Status has one."""
     try:
         return str(json.loads(body or "{}").get("message", ""))
     except (ValueError, AttributeError):
@@ -189,10 +189,17 @@ def _kubeflow(server: Server, needed: bool) -> Finding:
                 _request_timeout=_SECONDS,
             )
     except ConfigError as error:
-        cause = error.__cause__
-        away = not hasattr(cause, "status")
-        found = f"no answer at {where}: {reason(cause)}" if away and cause else str(error)
-        return lacking("Kubeflow Pipelines", found, _FORWARD, needed)
-    version = told.get("tag_name") or "of a version that it does not tell"
+        cause: Any = error.__cause__
+        status = getattr(cause, "status", None)
+        if status is None:
+            found = f"no answer at {where}: {reason(cause)}"
+            return lacking("Kubeflow Pipelines", found, _FORWARD, needed)
+        found = f"refused ({status}) at {where}: {_message(cause.body) or cause.reason}"
+        then = f"put a token into {server.token_env}, or: {_FORWARD}"
+        return lacking(
+            "Kubeflow Pipelines", found, then if status in (401, 403) else _FORWARD, needed
+        )
+    version = told.get("tag_name", "unknown")  # which is what a build without a release says
+    version = "version not told" if version == "unknown" else version
     shared = ", shared by several: --namespace" if told.get("multi_user") else ""
-    return ok("Kubeflow Pipelines", f"{version} at {where}, API v2beta1{shared}")
+    return ok("Kubeflow Pipelines", f"{version}, API v2beta1 at {where}{shared}")

@@ -165,7 +165,7 @@ def test_kubeflow_with_its_version(monkeypatch):
     with Kubeflow() as server:
         (found,) = kubeflow(Server(host=server.url), False)
     assert found.state == "ok"
-    assert found.found == (f"2.17.0 at {server.url}, API v2beta1, shared by several: --namespace")
+    assert found.found == (f"2.17.0, API v2beta1 at {server.url}, shared by several: --namespace")
 
 
 def test_kubeflow_where_the_environment_names_it(monkeypatch):
@@ -173,6 +173,7 @@ def test_kubeflow_where_the_environment_names_it(monkeypatch):
         monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
         (found,) = kubeflow(Server(), False)
     assert (found.state, found.needed) == ("ok", False)
+    assert found.found.startswith("version not told, API v2beta1 at ")
 
 
 def test_kubeflow_behind_the_cluster(api, monkeypatch):
@@ -193,8 +194,8 @@ def test_a_kubeflow_that_wants_a_token_is_asked_once(monkeypatch):
     with Kubeflow(token="secret") as server:
         (found,) = kubeflow(Server(host=server.url), False)
         assert (found.state, found.needed) == ("lacking", True)
-        assert "refused (401)" in found.found
-        assert "a token is taken from KF_PIPELINES_TOKEN" in found.found
+        assert found.found == f"refused (401) at {server.url}: no token"
+        assert found.next.startswith("put a token into KF_PIPELINES_TOKEN, or: kubectl ")
         monkeypatch.setenv("KF_PIPELINES_TOKEN", "secret")
         (found,) = kubeflow(Server(host=server.url), False)
         assert found.state == "ok"
