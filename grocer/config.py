@@ -11,21 +11,19 @@ from typing import Any
 
 from pydantic import ValidationError, model_validator
 
+from grocer.deployment import ClusterConfig, DeployConfig, ServingConfig
 from grocer.errors import ConfigError
 from grocer.files import json_digest
+from grocer.section import Section
 from grocer.settings import (
     BaseConfig,
     CatalogueConfig,
-    ClusterConfig,
     ColumnMapping,
     DataConfig,
-    DeployConfig,
     EvaluationConfig,
     GatePolicy,
     LoraSettings,
     PromptConfig,
-    Section,
-    ServingConfig,
     SplitConfig,
     TinyConfig,
     TrainConfig,

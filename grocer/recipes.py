@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
 from grocer.config import RunConfig
+from grocer.deployment import ClusterConfig
 from grocer.errors import ConfigError
 from grocer.settings import (
     BaseConfig,
-    ClusterConfig,
     EvaluationConfig,
     GatePolicy,
     LoraSettings,

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from grocer.recipes import recipe
 from grocer.deployment import DeployConfig
+from grocer.recipes import recipe
 from pipelines.options import settings_like
 
 Settings = Annotated[

@@ -9,7 +9,7 @@ from __future__ import annotations
 from kfp import dsl, kubernetes
 
 from grocer.config import RunConfig
-from grocer.settings import ClusterConfig
+from grocer.deployment import ClusterConfig
 
 USER = 1000  # of the images
 CHECKPOINTS, BASE = "/mnt/checkpoints", "/mnt/base"

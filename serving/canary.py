@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from grocer.console import say
+from grocer.deployment import DeployConfig
 from grocer.errors import DeployError
-from grocer.settings import DeployConfig
 from serving.cluster import Cluster
 from serving.inference_service import Canary, Served, canary, fields, replicas, served, share
 from serving.rollout import LABEL, wait

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from grocer.bundle import Bundle
 from grocer.console import say
+from grocer.deployment import DeployConfig
 from grocer.errors import DeployError
-from grocer.settings import DeployConfig
 from grocer.store import publish
 from serving.cluster import Cluster
 from serving.inference_service import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from grocer.settings import ServingConfig
+from grocer.deployment import ServingConfig
 from serving.batching import Batcher
 from serving.protocol import Ask
 from serving.refusal import Refusal

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from grocer.settings import ServingConfig
+from grocer.deployment import ServingConfig
 from serving import tracing
 from serving.logs import Sparse
 from serving.metrics import Metrics

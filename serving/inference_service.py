@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from grocer.settings import DeployConfig
+from grocer.deployment import DeployConfig
 
 MANAGER = "grocer-deploy"
 """Owner of the fields that deploy applies."""

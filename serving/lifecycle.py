@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from grocer.bundle import Bundle
+from grocer.deployment import ServingConfig
 from grocer.errors import GrocerError
-from grocer.settings import ServingConfig
 from serving.guards import Guard
 from serving.metrics import Metrics
 from serving.openapi import document

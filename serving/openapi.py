@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from grocer.deployment import ServingConfig
 from grocer.levels import Leaf
-from grocer.settings import ServingConfig
 from serving.protocol import AISLE_OUTPUTS, INPUT, OUTPUTS
 
 Schema = dict[str, Any]

@@ -12,9 +12,9 @@ from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from grocer.bundle import Bundle
+from grocer.deployment import ServingConfig
 from grocer.errors import ModelError
 from grocer.levels import FILE as AISLES
-from grocer.settings import ServingConfig
 from serving import answers, protocol, tracing
 from serving.batching import Batcher, Scorer
 from serving.explain import explain

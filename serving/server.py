@@ -10,8 +10,8 @@ from typing import Any
 
 from grocer.bundle import Bundle, load_bundle
 from grocer.cores import cores
+from grocer.deployment import ServingConfig
 from grocer.errors import GrocerError
-from grocer.settings import ServingConfig
 from serving import logs
 
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from grocer.bundle import CARD, Bundle
-from grocer.settings import ServingConfig
+from grocer.deployment import ServingConfig
 
 _MOST = 10
 

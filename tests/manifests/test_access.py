@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from kubernetes.client import ApiClient
 
+from grocer.deployment import DeployConfig
 from grocer.errors import DeployError
-from grocer.settings import DeployConfig
 from serving import canary
 from serving import deploy as deploying
 from tests.artifacts import make_bundle

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from grocer.settings import DeployConfig
+from grocer.deployment import DeployConfig
 from serving.inference_service import Canary, Served, fields
 from tests.manifests.admission import refusals
 from tests.manifests.kustomize import COMPONENTS, TARGETS, Object, build, one, with_component

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from grocer.settings import DeployConfig
+from grocer.deployment import DeployConfig
 from serving.guards import routes
 from serving.metrics import Metrics
 from serving.predictor import NAME

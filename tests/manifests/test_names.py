@@ -6,8 +6,9 @@ import re
 
 import pytest
 
+from grocer.deployment import ClusterConfig, DeployConfig, ServingConfig
 from grocer.recipes import llama2_7b_t4
-from grocer.settings import BaseConfig, ClusterConfig, DeployConfig, ServingConfig
+from grocer.settings import BaseConfig
 from pipelines.pods import BASE
 from serving.__main__ import arguments
 from serving.guards import routes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from grocer.settings import DeployConfig
+from grocer.deployment import DeployConfig
 from pipelines.cli import execute
 from serving.inference_service import Canary, Served, fields
 from tests.serving.kubernetes_api import OLD, Api

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 from kubernetes import client
 
 from grocer.bundle import Bundle
-from grocer.settings import DeployConfig
+from grocer.deployment import DeployConfig
 from serving.cluster import Cluster
 from serving.deploy import deploy
 from serving.inference_service import DIGEST, Canary, Served, canary, fields, served

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from grocer import remote
 from grocer.bundle import MANIFEST, Bundle, Manifest
+from grocer.deployment import DeployConfig
 from grocer.errors import GrocerError
-from grocer.settings import DeployConfig
 from serving.deploy import deploy
 
 address, config = sys.argv[1], DeployConfig.model_validate_json(sys.argv[2])
