@@ -39,6 +39,13 @@ def test_the_mask_is_added_not_chosen() -> None:
     assert mask.dtype is torch.float16
 
 
+def test_masks_are_made_where_the_segments_are() -> None:
+    """`meta` stands for a GPU: another device than the default one, on every machine."""
+    allowed = visible(torch.tensor([-1, 0, 1], device="meta"))
+    assert allowed.device.type == "meta"
+    assert additive(allowed, torch.float32).device.type == "meta"
+
+
 @given(lengths=st.lists(st.integers(1, 50)), budget=st.integers(1, 100))
 def test_batches_keep_order_and_budget(lengths: list[int], budget: int) -> None:
     found = list(batches(lengths, budget))
