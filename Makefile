@@ -91,8 +91,8 @@ licences: .venv/.installed ## Write docs/licences.md anew, on Linux with PyPI's 
 
 sbom: .venv/.installed ## Write build/sbom.json: what .venv holds, with licences, as CycloneDX
 	@mkdir -p build
-	@$(TOOL) --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml --validate \
-		--output-file build/sbom.json .venv/bin/python
+	@$(TOOL) --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml \
+		--gather-license-texts --validate --output-file build/sbom.json .venv/bin/python
 
 scan: ## Known holes in the images, by trivy or grype; after make images
 	@images/scan
