@@ -35,8 +35,8 @@ setup: .venv/.installed ## Make .venv with the exact versions of requirements.lo
 demo: .venv/.installed ## Run the whole pipeline on the sample catalogue (build/demo); SET="gate.min_accuracy=0.995"
 	@.venv/bin/grocer run --data examples/catalogue --out build/demo --recipe tiny --replace $(SET:%=--set %)
 
-test: .venv/.installed ## Run the default test suite (one thread a process: two cores are soon oversubscribed)
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q
+test: .venv/.installed ## Run the default test suite (a process a core, and one thread each)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 coverage: .venv/.installed ## The default suite, and the lines of grocer and serving that it runs (92 % at least)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q --cov
