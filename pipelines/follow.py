@@ -15,6 +15,7 @@ from pipelines.submit import Submitted
 from pipelines.verdict import Verdict, reasons_in
 
 ENDED = {"SUCCEEDED", "FAILED", "CANCELING", "CANCELED", "SKIPPED"}
+BEGUN = {"RUNNING", "SUCCEEDED", "FAILED"}
 PATIENCE = 12  # polls in a row that may fail before following gives up
 
 
@@ -32,8 +33,9 @@ def follow(server: Server, run: Submitted, progress: Progress, every: float = 5.
     client = server.connect()
     shown: dict[str, str] = {}
     logs: dict[str, str] = {}
+    names: dict[str, str] = {}
     for found in _polls(server, client, run.run_id, every):
-        state, steps = str(found.state), _steps(found, run.steps)
+        state, steps = str(found.state), _steps(found, run.steps, names)
         for name, step in steps.items():
             changed = _changed(name, shown.get(name), step)
             if changed and changed[-1].kind != "started":
@@ -74,24 +76,32 @@ def _polls(server: Server, client: Any, run_id: str, every: float) -> Iterator[A
         time.sleep(every)
 
 
-def _steps(run: Any, known: frozenset[str]) -> dict[str, Any]:
-    """The run's steps by name, oldest first; one that runs several times has a number, too."""
+def _steps(run: Any, known: frozenset[str], names: dict[str, str]) -> dict[str, Any]:
+    """The run's steps that have begun, by name, oldest first.
+
+    One that runs several times has a number, too: `names` keeps it by the task's id, as several
+    that begin in one second have no order of their own.
+    """
     details = (run.run_details and run.run_details.task_details) or []
     steps: dict[str, Any] = {}
-    for each in sorted(details, key=lambda each: str(each.create_time)):
-        # A step is its Argo task; that of its driver says where it could not even begin.
-        name = each.display_name.removesuffix("-driver")
+    # The server says of every task that it was created when the run was.
+    for each in sorted(details, key=lambda each: str(each.start_time)):
+        # A step is its Argo task; that of its driver says where it could not even begin. A task
+        # without a name or a state is a note of the launcher's for the cache.
+        name = (each.display_name or "").removesuffix("-driver")
         began = name == each.display_name
-        if name in known and each.state and (began or each.state == "FAILED"):
-            number = sum(other.split()[0] == name for other in steps) + 1
-            steps[name if number == 1 else f"{name} {number}"] = each
+        if name in known and each.state in BEGUN and (began or each.state == "FAILED"):
+            if each.task_id not in names:
+                number = sum(other.split()[0] == name for other in names.values()) + 1
+                names[each.task_id] = name if number == 1 else f"{name} {number}"
+            steps[names[each.task_id]] = each
     return steps
 
 
 def _changed(name: str, before: str | None, step: Any) -> list[Event]:
     """What a change of state means to someone who watches."""
     now = str(step.state)
-    if before == now or now not in {"RUNNING", "SUCCEEDED", "FAILED"}:
+    if before == now:
         return []
     events = [] if before == "RUNNING" else [Event("started", name)]
     if now != "RUNNING":

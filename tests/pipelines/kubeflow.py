@@ -1,7 +1,9 @@
 """A stand-in of Kubeflow Pipelines' REST API (v2beta1): as much of it as `grocer submit` uses.
 
-Steps come as the server of 2.17 gives them: by Argo's node, with the id of the node below and
-neither a message nor a pod. Logs are kept by that id, for steps that have ended.
+Steps come as the server of 2.17 was seen to give them: one for each of Argo's nodes, retries and
+drivers too, in no order, all created when the run was; with the id of the node below and neither a
+message nor a pod; and notes of the launcher's without a name or a state. Logs are kept by the
+node's id, for steps that have ended.
 """
 
 import base64
@@ -14,6 +16,8 @@ from urllib.parse import parse_qs, urlparse
 import yaml
 
 API = "/apis/v2beta1"
+DAY = "2026-01-01T00:01:"
+TASK = {"run_id": "run", "create_time": "2026-01-01T00:00:00Z"}
 
 
 class Kubeflow(ThreadingHTTPServer):
@@ -120,13 +124,24 @@ def get_run(server, query, body, run_id):
         return {"message": "away for a while"}, 503
     state, steps = server.script.pop(0) if len(server.script) > 1 else server.script[0]
     pairs = list(steps.items() if isinstance(steps, dict) else steps)
-    details = []
+    details = [{**TASK, "task_id": "note", "start_time": f"{DAY}00Z", "end_time": f"{DAY}09Z"}]
     for n, (step, each) in enumerate(pairs):
         times = sum(name == step for name, _ in pairs[: n + 1])
-        node = step if times == 1 else f"{step} {times}"
-        detail = {"display_name": step, "state": each, "create_time": f"2026-01-01T00:00:{n:02}Z"}
-        detail["start_time"], detail["end_time"] = "2026-01-01T00:00:00Z", "2026-01-01T00:01:15Z"
-        details.append(detail | {"child_tasks": [{"pod_name": node.replace(" ", "-")}]})
+        node = (step if times == 1 else f"{step} {times}").replace(" ", "-")
+        first = [name for name, _ in pairs].index(step)  # what loops begins in one second
+        seen = {
+            **TASK,
+            "state": each,
+            "start_time": f"{DAY}{first:02}Z",
+            "end_time": "0001-01-01T00:00:00Z",
+        }
+        if each not in ("PENDING", "RUNNING"):
+            seen["end_time"] = f"2026-01-01T00:02:{15 + first:02}Z"
+        below = [{"pod_name": node}]
+        details.append({**seen, "task_id": node, "display_name": step, "child_tasks": below})
+        details.append({**seen, "task_id": f"{node}-0", "display_name": f"{step}(0)"})
+    if len(server.script) % 2:  # the server's order tells nothing
+        details.reverse()
     return ({"run_id": run_id, "state": state, "run_details": {"task_details": details}},)
 
 
