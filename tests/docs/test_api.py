@@ -1,7 +1,8 @@
 """Protects docs/api.md: its requests are sent, and the answers have the status and shape it shows.
 
-Requests go to a predictor with a real model. What only a loaded, slow or loading one answers is
-staged with the toy scorer; there, numbers of a message may differ from the page's.
+Requests go over HTTP to predictors as they are served, around the toy scorer: that a real one's
+answers go the same way is tested in tests/serving/test_real.py. What only a loaded, slow or loading
+predictor answers is staged; there, numbers of a message may differ from the page's.
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from grocer.bundle import Bundle
 from grocer.deployment import ServingConfig
-from serving import answers, protocol, smoke
+from serving import answers, protocol
 from serving.guards import routes
-from tests.artifacts import make_bundle
 from tests.docs.pages import ROOT, blocks, prose, section, table
 from tests.docs.test_troubleshooting import is_said
 from tests.serving.conftest import Running, Start
@@ -127,41 +127,30 @@ def check(told: Answer, found: httpx.Response, mask: str = "") -> None:
     assert list(differences(told.body, body)) == []
 
 
-@pytest.fixture(scope="module")
-def predictor(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    bundle = make_bundle(tmp_path_factory.mktemp("real"), base=base)
-    with (
-        smoke.running(bundle.path) as url,
-        httpx.Client(base_url=url, timeout=20, trust_env=False) as client,
-    ):
-        yield client
-
-
-def ask(client: httpx.Client, request: Request) -> httpx.Response:
-    return client.request(
+def ask(server: Running, request: Request) -> httpx.Response:
+    return server.client.request(
         request.method, request.path, headers=request.headers, content=request.body
     )
 
 
 @pytest.mark.parametrize("block", [b for b in blocks(PAGE, "console") if b not in AISLES])
-def test_an_example_gets_the_answer_that_it_shows(predictor: httpx.Client, block: str) -> None:
+def test_an_example_gets_the_answer_that_it_shows(server: Running, block: str) -> None:
     request, told = example(block)
-    check(told, ask(predictor, request))
+    check(told, ask(server, request))
 
 
 def test_aisles_are_answered_as_shown(levelled: Running) -> None:
     (block,) = AISLES
     request, told = example(block)
-    check(told, ask(levelled.client, request))
+    check(told, ask(levelled, request))
 
 
-def test_the_binary_example_runs_and_prints_what_it_shows(predictor: httpx.Client) -> None:
+def test_the_binary_example_runs_and_prints_what_it_shows(server: Running) -> None:
     text = section(PAGE, "### Binary")
     (program,), (shown,) = blocks(text, "python"), blocks(text, "json")
-    address = str(predictor.base_url).rstrip("/")
     assert f"http://{HERE}" in program
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(compile(program.replace(f"http://{HERE}", address), "docs/api.md", "exec"), {})
+        exec(compile(program.replace(f"http://{HERE}", server.url), "docs/api.md", "exec"), {})
     told = [json.loads(line) for line in shown.splitlines()]
     found = [json.loads(line) for line in printed.getvalue().splitlines()]
     assert list(differences(told, found)) == []
