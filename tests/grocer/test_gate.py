@@ -148,11 +148,11 @@ BEHIND = {"linear": (10, 25)}  # it is 0.05 better
         ("baseline:linear", False, {"linear": (6, 0)}, {"significance": mcnemar(6, 0)}),
         ("baseline:linear", False, {"linear": (0, 20)}, {}),  # significantly worse
         ("baseline:linear", False, TIED, {}),
-        ("baseline:linear", True, TIED, {"baseline_margin": 1e-6}),
+        ("baseline:linear", True, TIED, {"linear_margin": 1e-6}),
         ("baseline:linear", False, BEHIND, {}),
-        ("baseline:linear", True, BEHIND, {"baseline_margin": 0.05}),
-        ("baseline:linear", True, BEHIND, {"baseline_margin": 0.0501}),
-        ("baseline:linear", False, BEHIND, {"baseline_margin": 0.0499}),
+        ("baseline:linear", True, BEHIND, {"linear_margin": 0.05}),
+        ("baseline:linear", True, BEHIND, {"linear_margin": 0.0501}),
+        ("baseline:linear", False, BEHIND, {"linear_margin": 0.0499}),
         ("recall", True, {}, {"min_department_recall": 0.9}),
         ("recall", True, {}, {"min_department_recall": 0.89}),
         ("recall", False, {}, {"min_department_recall": 0.91}),
@@ -221,7 +221,7 @@ def test_only_the_baselines_of_the_policy_are_asked_for():
         (
             "baseline:linear",
             BEHIND,
-            {"baseline_margin": 0.04},
+            {"linear_margin": 0.04},
             "Accuracy is 0.907 against 0.957 of baseline linear on the same 300 products, "
             "p = 0.017 (limit: higher with p below 0.05, or at most 0.04 lower).",
         ),
@@ -259,7 +259,7 @@ def test_the_lowest_recall_is_told_wherever_its_department_stands():
 def test_a_comparison_on_no_products_is_nothing_to_judge_by(who):
     given = changed(WHOLE, (*who, "paired", "products"), 0)
     told = reason(decide(given, LENIENT), ":".join(who).replace("baselines", "baseline"))
-    assert not told.passed
+    assert told.passed is False
     assert told.sentence == (
         f"There is nothing to judge by: {'.'.join(who)}.paired.products is 0, no count from 1."
     )
@@ -457,7 +457,7 @@ def cases(draw):
     limits = {
         "min_accuracy": draw(st.floats(0.5, 0.85)),
         "max_train_test_gap": draw(st.floats(0.0, 0.3)),
-        "baseline_margin": draw(st.sampled_from([0.0, 0.02, 0.1])),
+        "linear_margin": draw(st.sampled_from([0.0, 0.02, 0.1])),
         "min_department_recall": draw(st.floats(0.5, 1.0)),
         "max_ece": draw(st.floats(0.0, 0.2)),
         "baselines": ("linear",),
@@ -522,6 +522,15 @@ def test_nor_does_any_single_number_that_is_worse(path, limit, value):
     worse = max(now, value) if low_is_good else min(now, value)
     limits = GatePolicy(min_accuracy=limit, max_ece=limit, min_department_recall=limit)
     assert decide(WHOLE, limits).passed or not decide(changed(WHOLE, path, worse), limits).passed
+
+
+@pytest.mark.parametrize("name", ["majority", "base_model"])
+def test_no_margin_excuses_a_baseline_that_knows_no_product(name):
+    given = evaluation()
+    given["baselines"][name] = pairing(272, 300, 5, 5)
+    found = reason(decide(given, policy(linear_margin=1.0)), f"baseline:{name}")
+    assert not found.passed
+    assert found.text.endswith("p = 1.000 (limit: higher with p below 0.05).")
 
 
 def record():
