@@ -8,11 +8,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from grocer.page import INK, new_plot, render, svg
+from grocer.page import BLUE, INK, ORANGE, new_plot, render, svg
 from grocer.settings import GatePolicy
 
-# Two hues that colour-blind eyes tell apart and that stand out on white and on black.
-MODEL, OTHER = "#2f87d6", "#d4731c"
 MOST_LABELS = 40
 """A confusion matrix of more labels can't be read on a page; its mix-ups still can."""
 FIRST_LABELS = 20
@@ -77,21 +75,21 @@ def _rivals(evaluation: Mapping[str, Any], policy: GatePolicy) -> list[dict[str,
 def _rivals_plot(test: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> Markup:
     """A dot in its interval for the model and for each rival, named above its line."""
     rows = [{**test, "name": "This model"}, *rivals]
-    figure, axes = new_plot(4.6, 0.5 + 0.52 * len(rows))
+    figure, axes = new_plot("Accuracy and its interval", 0.8 + 0.56 * len(rows))
     for place, row in enumerate(reversed(rows)):
         low, at, high = (100 * row[f"accuracy{end}"] for end in ("_low", "", "_high"))
-        colour = MODEL if row is rows[0] else OTHER
+        colour = BLUE if row is rows[0] else ORANGE
         axes.plot([0, 100], [place, place], color=INK, lw=1, alpha=0.15)
         axes.plot(
             [low, high], [place, place], color=colour, lw=8, alpha=0.45, solid_capstyle="butt"
         )
         axes.plot(at, place, "|", color=colour, ms=13, mew=2.5)
-        axes.text(0, place + 0.22, row["name"], weight="bold" if row is rows[0] else "normal")
-        axes.text(100, place + 0.22, f"{at:.1f} ({low:.1f} to {high:.1f})", ha="right")
+        axes.text(0, place + 0.26, row["name"], weight="bold" if row is rows[0] else "normal")
+        axes.text(100, place + 0.26, f"{at:.1f} ({low:.1f} to {high:.1f})", ha="right")
     axes.set(xlim=(-1, 101), ylim=(-0.4, len(rows) - 0.3), xlabel="right on unseen products, %")
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    return svg(figure, "Accuracy of the model and of what it is compared with, with intervals")
+    return svg(figure)
 
 
 def _departments(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -165,16 +163,16 @@ def _reliability_plot(evaluation: Mapping[str, Any]) -> Markup:
     """Confidence against the share that was right, each bin as large as its products are many."""
     bins = evaluation["calibration"]["reliability"]
     most = max(b["count"] for b in bins)
-    figure, axes = new_plot(4.6, 3.6)
+    figure, axes = new_plot("Confidence against the share that was right")
     axes.plot([0, 100], [0, 100], color=INK, lw=1, ls=":", label="as sure as it is right")
     said, right = [100 * b["confidence"] for b in bins], [100 * b["accuracy"] for b in bins]
-    axes.plot(said, right, color=MODEL, lw=1.5)
-    axes.scatter(said, right, s=[25 + 175 * b["count"] / most for b in bins], color=MODEL)
+    axes.plot(said, right, color=BLUE, lw=1.5)
+    axes.scatter(said, right, s=[25 + 175 * b["count"] / most for b in bins], color=BLUE)
     axes.set(xlabel="the model's confidence, %", ylabel="really right, %")
     axes.set(xlim=(0, 102), ylim=(0, 102))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, loc="upper left")
-    return svg(figure, "Reliability: the model's confidence against the share that was right")
+    return svg(figure)
 
 
 def _coverage_plot(evaluation: Mapping[str, Any]) -> Markup:
@@ -182,12 +180,12 @@ def _coverage_plot(evaluation: Mapping[str, Any]) -> Markup:
     points = sorted(evaluation["coverage"], key=lambda point: point["coverage"])
     answered = [100 * point["coverage"] for point in points]
     right = [100 * point["accuracy"] for point in points]
-    figure, axes = new_plot(4.6, 3.6)
-    axes.plot(answered, right, "o-", color=MODEL, ms=4, lw=1.8)
+    figure, axes = new_plot("Accuracy by the share that is answered")
+    axes.plot(answered, right, "o-", color=BLUE, ms=4, lw=1.8)
     axes.set(xlabel="products answered, the surest first, %", ylabel="right among them, %")
     axes.set(xlim=(0, 102), ylim=(max(0.0, min(right) - 3), 100.6))
     axes.grid(alpha=0.25)
-    return svg(figure, "Accuracy against the share of products that are answered")
+    return svg(figure)
 
 
 def _coverage_rows(evaluation: Mapping[str, Any]) -> list[Mapping[str, float]]:

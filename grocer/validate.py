@@ -175,4 +175,4 @@ def _write_report(
     words = {"sentence": sentence, "observed": observed}
     page = render("validation.html", report=report, counts=counts, tables=tables, **words)
     with whole_file(out / "validation.html") as part:
-        part.write_text(page)
+        part.write_text(page, encoding="utf-8")

@@ -6,7 +6,7 @@ function row({ department, probability }) {
   const item = document.createElement("li"), bar = document.createElement("meter");
   const name = document.createElement("span"), share = document.createElement("span");
   name.textContent = department;
-  share.textContent = (100 * probability).toFixed(1) + " %";
+  share.textContent = (100 * probability).toFixed(1) + "\u00a0%";
   bar.value = probability;
   bar.setAttribute("aria-label", department);
   item.append(name, bar, share);
@@ -28,7 +28,7 @@ async function ask(name) {
     said.textContent = prediction.department;
     if (prediction.aisle) {
       const share = (100 * prediction.aisle_probability).toFixed(1);
-      said.textContent += ` › ${prediction.aisle} (${share} %)`;
+      said.textContent += ` › ${prediction.aisle} (${share}\u00a0%)`;
     }
     list.replaceChildren(...prediction.alternatives.map(row));
   } catch (error) {

@@ -4,30 +4,14 @@ import copy
 import re
 
 import pandas as pd
-import pytest
 
-from grocer import answers, report
-from grocer.evaluate import evaluate
-from grocer.recipes import tiny
+from grocer import report
 from grocer.settings import GatePolicy
-from tests.answering import KnowsNouns, write_splits
-from tests.artifacts import write_model
 
 HOSTILE = '<script>alert(1)</script> & "Milk" \'; {{ 7*7 }} \u202e'
 NOTHING_RECOVERED = pd.DataFrame(
     columns=["product_name", "suggested_department", "probability", "purchases"]
 )
-
-
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    """An evaluation of made-up products."""
-    root = tmp_path_factory.mktemp("report")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answers, "load", lambda model, config: KnowsNouns())
-        (root / "out").mkdir()
-        model, splits = write_model(root / "model", tiny()), write_splits(root / "splits")
-        return evaluate(model, splits, tiny(), root / "out", champion=model)
 
 
 def page(evaluation, recovered=NOTHING_RECOVERED) -> str:
