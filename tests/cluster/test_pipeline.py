@@ -58,6 +58,9 @@ def submit(
         "deploy.namespace": names.serving,
         "cluster.store_secret": ACCESS,
         "cluster.store_config": ACCESS,
+        # The nodes of a test are small.
+        "cluster.data_cpu": "500m",
+        "cluster.model_cpu": "1000m",
     }
 
     def run(**settings: str) -> subprocess.CompletedProcess[str]:
@@ -81,7 +84,8 @@ def _served(api: Api, names: Namespaces) -> str:
 def test_with_a_bar_that_is_too_high_nothing_is_deployed(
     submit: Submit, api: Api, names: Namespaces
 ) -> None:
-    done = submit(gate__min_accuracy="0.995")
+    brief = {"tiny__steps": "300", "train__num_train_epochs": "1"}  # no model is that good anyway
+    done = submit(gate__min_accuracy="0.995", **brief)
     assert done.returncode == 3, done.stderr
     assert "no: nothing new is served" in done.stdout
     assert not _served(api, names)
