@@ -15,7 +15,9 @@ from pipelines.submit import Submitted
 from pipelines.verdict import Verdict, reasons_in
 
 ENDED = {"SUCCEEDED", "FAILED", "CANCELING", "CANCELED", "SKIPPED"}
+CANCELED = {"CANCELING", "CANCELED"}
 BEGUN = {"RUNNING", "SUCCEEDED", "FAILED"}
+SETTLED = 3  # polls after a run's end by which the server has told the ends of its steps, too
 PATIENCE = 12  # polls in a row that may fail before following gives up
 
 
@@ -34,6 +36,7 @@ def follow(server: Server, run: Submitted, progress: Progress, every: float = 5.
     shown: dict[str, str] = {}
     logs: dict[str, str] = {}
     names: dict[str, str] = {}
+    ends = 0
     for found in _polls(server, client, run.run_id, every):
         state, steps = str(found.state), _steps(found, run.steps, names)
         for name, step in steps.items():
@@ -44,8 +47,12 @@ def follow(server: Server, run: Submitted, progress: Progress, every: float = 5.
             for event in changed:
                 progress.follow(event)
             shown[name] = str(step.state)
-        if state in ENDED:
+        ends += state in ENDED
+        # The server tells a run's end a moment before those of its last steps.
+        if ends == SETTLED or (ends > 1 and "RUNNING" not in shown.values()):
             break
+    if any(str(each.state) in CANCELED for each in found.state_history or []):
+        raise RunError(f"grocer: the run was canceled; its page: {run.page}")
     if shown.get("refuse") != "FAILED" and state != "SUCCEEDED":
         raise _failure(state, shown, logs, run.page)
     if "gate" not in shown:
@@ -130,8 +137,6 @@ def _failure(
     state: str, shown: Mapping[str, str], logs: Mapping[str, str], page: str
 ) -> StepError | RunError:
     """What a run that did not end well is to raise."""
-    if state in ("CANCELING", "CANCELED"):
-        return RunError(f"grocer: the run was canceled; its page: {page}")
     failed = [name for name, ended in shown.items() if ended == "FAILED"]
     for name in failed:
         outcome = Outcome()

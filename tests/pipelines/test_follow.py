@@ -143,9 +143,11 @@ def test_a_run_that_fails_as_a_whole_says_so(capsys):
     assert "grocer: the run ended FAILED" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("state", ["CANCELING", "CANCELED"])
-def test_a_canceled_run_ends_the_following(capsys, state):
-    with Kubeflow([("RUNNING", {"ingest": "RUNNING"}), (state, {"ingest": "FAILED"})]) as server:
+@pytest.mark.parametrize("ended", ["FAILED", "CANCELED"])
+def test_a_canceled_run_ends_the_following(capsys, ended):
+    steps = {"ingest": "FAILED"}
+    script = [("RUNNING", {"ingest": "RUNNING"}), ("CANCELING", steps), (ended, steps)]
+    with Kubeflow(script) as server:
         assert submit(server) == 1
     assert "grocer: the run was canceled; its page" in capsys.readouterr().err
 
