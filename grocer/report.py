@@ -167,7 +167,8 @@ def _reliability_plot(evaluation: Mapping[str, Any]) -> Markup:
     axes.plot([0, 100], [0, 100], color=INK, lw=1, ls=":", label="as sure as it is right")
     said, right = [100 * b["confidence"] for b in bins], [100 * b["accuracy"] for b in bins]
     axes.plot(said, right, color=BLUE, lw=1.5)
-    axes.scatter(said, right, s=[25 + 175 * b["count"] / most for b in bins], color=BLUE)
+    sizes = [25 + 175 * b["count"] / most for b in bins]
+    axes.scatter(said, right, s=sizes, color=BLUE, clip_on=False)
     axes.set(xlabel="the model's confidence, %", ylabel="really right, %")
     axes.set(xlim=(0, 102), ylim=(0, 102))
     axes.grid(alpha=0.25)
