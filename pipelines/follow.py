@@ -55,7 +55,7 @@ def follow(server: Server, run: Submitted, progress: Progress, every: float = 5.
         raise RunError(f"grocer: the run was canceled; its page: {run.page}")
     if shown.get("refuse") != "FAILED" and state != "SUCCEEDED":
         raise _failure(state, shown, logs, run.page)
-    if "gate" not in shown:
+    if "gate" not in run.steps:
         return Verdict(True, [])
     passed = shown.get("deploy") == "SUCCEEDED"
     if not passed:
