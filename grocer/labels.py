@@ -25,7 +25,7 @@ MIN_LABELS, MAX_LABELS = 2, 500
 
 @dataclass(frozen=True)
 class LabelTrie:
-    """Labels, their token sequences, and where those part.
+    """Labels, and where their token sequences part.
 
     `tokens` are the tokens that a forward pass needs beyond the prompt: every node below the
     root that is a branching node or leads to one, parents before children. `parents[i]` is the
@@ -36,7 +36,6 @@ class LabelTrie:
     """
 
     labels: tuple[str, ...]
-    sequences: tuple[tuple[int, ...], ...]
     tokens: tuple[int, ...]
     parents: tuple[int, ...]
     depths: tuple[int, ...]
@@ -96,7 +95,6 @@ def label_trie(labels: Sequence[str], sequences: Sequence[Sequence[int]]) -> Lab
             paths[edge, label] = tuple(sequence[: len(step)]) == step
     return LabelTrie(
         labels=tuple(labels),
-        sequences=tuple(tuple(sequence) for sequence in sequences),
         tokens=tuple(path[-1] for path in needed),
         parents=tuple(place[path[:-1]] for path in needed),
         depths=tuple(len(path) for path in needed),
