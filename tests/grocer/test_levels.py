@@ -89,6 +89,11 @@ def test_an_unknown_aisle_is_answered_by_what_tells_the_department():
     assert two.answer("caviar") == two.answer("") == (7, COLON)
 
 
+def test_a_stem_is_all_that_the_answers_share_also_where_one_begins_another():
+    two = shelf(["milk", "milk drinks"], [(7, COLON, 8, EOS), (7, COLON, 8, 9, EOS)])
+    assert (two.stem, two.endings) == ((7, COLON, 8), ((EOS,), (9, EOS)))
+
+
 def test_answers_are_spelled_in_the_order_of_the_labels():
     aisles = {"produce": ("fruit", "herbs")}
     assert spelled(["bakery", "produce"], aisles) == ["bakery", "produce: fruit", "produce: herbs"]
