@@ -530,7 +530,7 @@ def test_no_margin_excuses_a_baseline_that_knows_no_product(name):
     given["baselines"][name] = pairing(272, 300, 5, 5)
     found = reason(decide(given, policy(linear_margin=1.0)), f"baseline:{name}")
     assert not found.passed
-    assert found.text.endswith("p = 1.000 (limit: higher with p below 0.05).")
+    assert found.sentence.endswith("p = 1.000 (limit: higher with p below 0.05).")
 
 
 def record():
