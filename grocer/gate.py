@@ -154,7 +154,8 @@ def _gap(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 
 def _baseline(name: str, evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     own, other, p, products = _paired(evaluation, "baselines", name)
-    margin, level = policy.baseline_margin, policy.significance
+    # Only what costs next to nothing to serve may be left ahead: the others know no product.
+    margin, level = policy.linear_margin if name == "linear" else 0.0, policy.significance
     better = own > other and p < level
     near = margin > 0 and own >= other - margin - ROUNDING
     limit = f"higher with p below {level:g}" + (f", or at most {margin:g} lower" if margin else "")

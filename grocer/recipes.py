@@ -43,7 +43,7 @@ def tiny() -> RunConfig:
             threads=1,
         ),
         evaluation=EvaluationConfig(train_sample=1000, base_model_sample=1000),
-        gate=GatePolicy(baseline_margin=0.12),
+        gate=GatePolicy(linear_margin=0.12),
         cluster=ClusterConfig(accelerator=None, model_memory="4Gi", model_cpu="2"),
     )
 

@@ -238,9 +238,9 @@ class GatePolicy(Section):
         "linear",
         "base_model",
     )
-    """Baselines that must be beaten, or come near within `baseline_margin`."""
-    baseline_margin: Fraction = 0.0
-    """How far below a baseline's accuracy the adapter may lie; 0: significantly better only."""
+    """Baselines that must be beaten: significantly, but for `linear_margin`."""
+    linear_margin: Fraction = 0.0
+    """How far below the linear model's accuracy the adapter may lie; 0: as with the others."""
     significance: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     """Level of McNemar's exact test."""
     min_department_recall: Fraction = 0.3

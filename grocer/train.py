@@ -99,7 +99,7 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
         **took,
     }
     write_json(out / "training.json", report)
-    (out / "loss.html").write_text(loss_page(report))
+    (out / "loss.html").write_text(loss_page(report), encoding="utf-8")
     return report
 
 

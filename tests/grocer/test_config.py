@@ -49,7 +49,7 @@ def test_a_column_mapping_begins_with_any_of_its_keys() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["gate.min_acuracy=0.9"], "no such key; gate has baseline_margin"),
+        (["gate.min_acuracy=0.9"], "no such key; gate has baselines"),
         (["gates.x=1"], "--set gates.x: no such key; the configuration has base"),
         (["gate=3"], "gate: Input should be an object"),
         (["gate.min_accuracy"], "expected section.key=value"),

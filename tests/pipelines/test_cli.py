@@ -46,7 +46,7 @@ def test_a_mistake_is_one_line(capsys, tmp_path, monkeypatch, arguments, line):
 @pytest.mark.parametrize(
     ("setting", "line"),
     [
-        ("gate.min_acuracy=0.9", "--set gate.min_acuracy: no such key; gate has baseline_margin"),
+        ("gate.min_acuracy=0.9", "--set gate.min_acuracy: no such key; gate has baselines"),
         ("gate.min_accuracy=high", "gate.min_accuracy: Input should be a valid number"),
         ("gate.min_accuracy=1.5", "gate.min_accuracy: Input should be less than or equal to 1"),
         ("gate.min_accuracy", "--set gate.min_accuracy: expected section.key=value"),
