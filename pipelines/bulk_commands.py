@@ -17,6 +17,7 @@ from pipelines.options import (
     ImagesFile,
     KubeflowNamespace,
     KubernetesFormat,
+    MinProbability,
     Namespace,
     Recipe,
     Replace,
@@ -51,15 +52,6 @@ Shards = Annotated[
     typer.Option(metavar="N", min=1, max=1000, help="Parts of the file at most, a pod for each"),
 ]
 Column = Annotated[str, typer.Option(metavar="NAME", help="Column with the products' names")]
-MinProbability = Annotated[
-    float,
-    typer.Option(
-        metavar="P",
-        min=0.0,
-        max=1.0,
-        help="Leave the department of rows below this probability empty",
-    ),
-]
 
 
 @bulk.command(name="compile")

@@ -23,7 +23,7 @@ from pipelines.bulk_commands import bulk
 from pipelines.canary_commands import promote, rollback
 from pipelines.doctor_commands import doctor
 from pipelines.kubeflow_commands import compile_pipeline, schedule, submit
-from pipelines.options import Recipe, Settings, limits_like
+from pipelines.options import MinProbability, Recipe, Settings, limits_like
 
 # Typer's base of whatever is wrong with a command line; it has no public name for it.
 _UsageError = typer.BadParameter.__base__
@@ -160,15 +160,7 @@ def classify(
     column: Annotated[
         str, typer.Option(metavar="NAME", help="Column of IN with the products' names")
     ] = "product_name",
-    min_probability: Annotated[
-        float,
-        typer.Option(
-            metavar="P",
-            min=0.0,
-            max=1.0,
-            help="Leave the department of rows below this probability empty",
-        ),
-    ] = 0.0,
+    min_probability: MinProbability = 0.0,
 ) -> None:
     """Name the department of each product in a file.
 

@@ -95,6 +95,15 @@ Account = Annotated[
     str,
     typer.Option(metavar="NAME", help="Kubernetes service account that the steps run as"),
 ]
+MinProbability = Annotated[
+    float,
+    typer.Option(
+        metavar="P",
+        min=0.0,
+        max=1.0,
+        help="Leave the department of rows below this probability empty",
+    ),
+]
 Follow = Annotated[bool, typer.Option(help="Show the run's steps until it ends, or only start it")]
 Cron = Annotated[
     str,
