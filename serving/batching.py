@@ -116,13 +116,18 @@ class Batcher:
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
-    def require_room(self) -> None:
+    def require_room(self, in_hand: int) -> None:
         """Refuse early what would be refused anyhow, before its body is read.
+
+        Args:
+            in_hand: requests that were read and are not answered. Those on their way into the
+                queue wait too, and those on their way out keep the event loop busy as long.
 
         Raises:
             Refusal: 429 a request of one item would be refused.
         """
-        if self._items and self._is_full(1):
+        on_the_way = in_hand - len(self._jobs) - len(self._passing)
+        if (self._items or on_the_way > 0) and self._is_full(1, max(0, on_the_way)):
             raise self._full()
 
     def close(self) -> None:
@@ -149,13 +154,13 @@ class Batcher:
             self._changed.notify()
         self._watch.queued(self._items)
 
-    def _is_full(self, size: int) -> bool:
+    def _is_full(self, size: int, on_the_way: int = 0) -> bool:
         if self._items + size > self._queue_items:
             return True
         # Passes take from every request in turn: of a larger one, about as many go before it.
         jobs = tuple(self._jobs)
         before = len(jobs) if size == 1 else sum(min(other.left, size) for other in jobs)
-        return self._pace.seconds_for(before) + self._lag > self._queue_seconds
+        return self._pace.seconds_for(before + on_the_way) + self._lag > self._queue_seconds
 
     def _full(self) -> Refusal:
         seconds = max(1, round(self._pace.seconds_for(self._items)))

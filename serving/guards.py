@@ -69,7 +69,7 @@ class Guard:
         app: App,
         config: ServingConfig,
         metrics: Metrics,
-        require_room: Callable[[], None],
+        require_room: Callable[[int], None],
         model: str,
         digest: str,
     ) -> None:
@@ -77,7 +77,7 @@ class Guard:
         self._require_room = require_room
         self._model, self._digest = model, digest.encode()
         self._routes = routes(model, ui=config.ui)
-        self._in_hand = 0
+        self._in_hand = self._read = 0
         self._overloads = Sparse()
         self.draining = False
 
@@ -130,9 +130,18 @@ class Guard:
             return
         if self._in_hand > self._config.max_requests:
             raise Refusal(429, "too many requests are in hand", retry_after=1)
-        self._require_room()
+        self._require_room(self._read)
         _require_readable(scope, binary=route == "infer")
         body = await self._body(exchange)
+        self._read += 1
+        try:
+            await self._ask(exchange, route, body)
+        finally:
+            self._read -= 1
+
+    async def _ask(self, exchange: _Exchange, route: str, body: bytes) -> None:
+        """Hand a request that was read to the application."""
+        scope = exchange.scope
         # KServe decodes by content type, and turns cloud events into something else. It gets
         # plain bytes, which `serving.predictor.StrictDataPlane` reads.
         kept = [(k, v) for k, v in scope["headers"] if k != b"content-type" and k[:3] != b"ce-"]

@@ -210,6 +210,29 @@ def test_a_late_event_loop_makes_the_queue_full_until_it_is_empty() -> None:
     run(test)
 
 
+def test_requests_on_their_way_into_the_queue_take_room() -> None:
+    async def test() -> None:
+        scorer = Held()
+        async with running(scorer, queue_seconds=0.005) as batcher:
+            for _ in range(50):
+                batcher._pace.note(seconds=0.008, fits=3)
+            batcher.require_room(2)
+            with pytest.raises(Refusal, match="queue is full") as caught:
+                batcher.require_room(3)
+            assert caught.value.status == 429
+            # One in a pass and one in the queue are counted where they are.
+            tasks = [await in_a_pass(batcher, scorer)]
+            tasks.append(asyncio.create_task(batcher.probabilities(["n"] * 2, 10)))
+            await until(lambda: batcher.watch.items == 2)
+            batcher.require_room(3)
+            with pytest.raises(Refusal, match="queue is full"):
+                batcher.require_room(4)
+            scorer.go.set()
+            await asyncio.gather(*tasks)
+
+    run(test)
+
+
 def test_a_request_past_its_deadline_is_504_and_costs_no_pass() -> None:
     async def test() -> None:
         scorer = Held()

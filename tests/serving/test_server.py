@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import struct
+from contextlib import ExitStack
 from http.client import HTTPConnection
 
 import httpx
@@ -203,6 +204,17 @@ def test_a_slow_body_is_given_up(server: Running) -> None:
         line.sendall(f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{{".encode())
         assert line.recv(65536).startswith(b"HTTP/1.1 408")
     assert server.predict("Milk").status_code == 200
+
+
+def test_bodies_that_do_not_come_take_no_room(server: Running) -> None:
+    address = ("127.0.0.1", httpx.URL(server.url).port)
+    head = f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n".encode()
+    for _ in range(5):
+        assert server.predict("slow").status_code == 200  # passes are now expected to take long
+    with ExitStack() as lines:
+        for _ in range(600):
+            lines.enter_context(socket.create_connection(address)).sendall(head)
+        assert server.predict("Milk").status_code == 200
 
 
 def test_one_poisonous_name_is_400_with_its_place(server: Running) -> None:
