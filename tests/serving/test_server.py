@@ -18,7 +18,7 @@ from kserve.protocol.infer_type import InferResponse, RequestedOutput
 
 from grocer.bundle import Bundle
 from tests.artifacts import LABELS
-from tests.serving.conftest import READY, Running
+from tests.serving.conftest import READY, Running, Start
 from tests.serving.stub import StubScorer
 
 PREDICT, INFER = "/v1/models/grocer:predict", "/v2/models/grocer/infer"
@@ -206,13 +206,14 @@ def test_a_slow_body_is_given_up(server: Running) -> None:
     assert server.predict("Milk").status_code == 200
 
 
-def test_bodies_that_do_not_come_take_no_room(server: Running) -> None:
+def test_bodies_that_do_not_come_take_no_room(start_any: Start, stub_bundle: Bundle) -> None:
+    server = start_any(stub_bundle, "queue_seconds=0.1", "token_budget=8").until_ready()
     address = ("127.0.0.1", httpx.URL(server.url).port)
     head = f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n".encode()
-    for _ in range(5):
+    for _ in range(3):
         assert server.predict("slow").status_code == 200  # passes are now expected to take long
     with ExitStack() as lines:
-        for _ in range(600):
+        for _ in range(50):
             lines.enter_context(socket.create_connection(address)).sendall(head)
         assert server.predict("Milk").status_code == 200
 
