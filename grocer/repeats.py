@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
+from numpy.typing import NDArray
 
 from grocer.database import Database
 
@@ -30,17 +32,25 @@ def repeats(database: Database, table: str, key: Sequence[str]) -> int:
         sample = f"USING SAMPLE {SAMPLE_PERCENT}% (system, 1)"
         query = f"SELECT approx_quantile({first}, {steps}) FROM {table} {sample}"
         bounds = sorted(set(database.run(query)[0][0] or []))
-    hits = 0
-    for low, high in zip([None, *bounds], [*bounds, None], strict=True):
-        above = f" AND {first} >= {low}" if low is not None else ""
-        below = f" AND {first} < {high}" if high is not None else ""
-        query = f"SELECT hash({columns}) AS hash FROM {table} WHERE {present}{above}{below}"
-        hashes = np.asarray(database.connection.execute(query).fetchnumpy()["hash"])
-        hashes.sort()
-        hits += int(np.count_nonzero(hashes[1:] == hashes[:-1]))
+    found: list[Future[int]] = []
+    with ThreadPoolExecutor(1) as sorter:  # while one slice is sorted, the next is read
+        for low, high in zip([None, *bounds], [*bounds, None], strict=True):
+            above = f" AND {first} >= {low}" if low is not None else ""
+            below = f" AND {first} < {high}" if high is not None else ""
+            query = f"SELECT hash({columns}) AS hash FROM {table} WHERE {present}{above}{below}"
+            hashes = np.asarray(database.connection.execute(query).fetchnumpy()["hash"])
+            wait(found[-1:])  # two slices in memory at most
+            found.append(sorter.submit(_twice, hashes))
+    hits = sum(each.result() for each in found)
     if not hits:
         return 0
     return database.number(
         f"SELECT coalesce(sum(n - 1), 0)::BIGINT FROM "
         f"(SELECT count(*) AS n FROM {table} WHERE {present} GROUP BY {columns})"
     )
+
+
+def _twice(hashes: NDArray[np.uint64]) -> int:
+    """How many equal the one before, once sorted; sorts in place."""
+    hashes.sort()
+    return int(np.count_nonzero(hashes[1:] == hashes[:-1]))
