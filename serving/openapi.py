@@ -7,7 +7,8 @@ from typing import Any
 
 from grocer.deployment import ServingConfig
 from grocer.levels import Leaf
-from serving.protocol import AISLE_OUTPUTS, INPUT, OUTPUTS
+from serving.protocol import AISLE_OUTPUTS, OUTPUTS
+from serving.tensor import INPUT
 
 Schema = dict[str, Any]
 
