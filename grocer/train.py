@@ -84,12 +84,8 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
         trainer = build(model, tokenizer, examples, settings, config, watched)
         took = _run(trainer, checkpoints, config, out)
 
-    trainer.model.save_pretrained(out / "adapter")
-    tokenizer.save_pretrained(out / "adapter")
-    if config.base.source == TINY:
-        models.copy_base(directory, out / "base")
+    _keep(trainer, tokenizer, directory, config, out)
     write_json(out / "base.json", reference.to_json())
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
     for told in _told(splits):
         shutil.copyfile(told, out / told.name)
     report = {
@@ -101,6 +97,17 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     write_json(out / "training.json", report)
     (out / "loss.html").write_text(loss_page(report), encoding="utf-8")
     return report
+
+
+def _keep(
+    trainer: GuardedTrainer, tokenizer: Any, directory: Path, config: RunConfig, out: Path
+) -> None:
+    """Save the adapter, and a base that can't be had elsewhere, in place of the checkpoints."""
+    trainer.model.save_pretrained(out / "adapter")
+    tokenizer.save_pretrained(out / "adapter")
+    if config.base.source == TINY:
+        models.copy_base(directory, out / "base")
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
 
 def _base(

@@ -1,6 +1,6 @@
 """The pipeline: seven steps, a gate before the last; from a `RunConfig` to compiled YAML."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from kfp import dsl
 
@@ -76,29 +76,55 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
             with dsl.Else(name="gate-not-passed"):
                 refused = refuse(decision=decision)
 
-        for task in _present(read, checked, split, decided, refused):
-            on_cpu(task, images.data, cluster)
-        for task in (trained, measured):
-            with_model(task, images.train, run)
-        if rival:
-            on_cpu(rival, images.serve, cluster)
-        serve_with(served, images.serve, run)
-        keep_checkpoints(trained, cluster)
-        for task in _present(read, trained, rival, measured, served):
-            reach_store(task, cluster)
-        for task in _present(
-            read, checked, split, trained, rival, measured, decided, served, refused
-        ):
-            harden(task)
-            if on_cluster and task is not refused:
-                retry(task, cluster.retries)
-        # What a URI holds, and what serves, can change under an unchanged name; and the gate's
-        # reasons are read from its log, which a cached one does not have.
-        for task in _present(read, rival, decided, served, refused):
-            task.set_caching_options(False)
+        tasks = _Tasks(read, checked, split, trained, measured, decided, served, rival, refused)
+        _place(tasks, images, run)
+        _repeat(tasks, cluster.retries if on_cluster else None)
         return decided.outputs["Output"]
 
     return grocer
+
+
+class _Tasks(NamedTuple):
+    """The tasks of a pipeline, and those that not every one has."""
+
+    read: dsl.PipelineTask
+    checked: dsl.PipelineTask
+    split: dsl.PipelineTask
+    trained: dsl.PipelineTask
+    measured: dsl.PipelineTask
+    decided: dsl.PipelineTask
+    served: dsl.PipelineTask
+    rival: dsl.PipelineTask | None
+    refused: dsl.PipelineTask | None
+
+
+def _place(tasks: _Tasks, images: Images, run: RunConfig) -> None:
+    """Say what each task's pod is made of, and what it may reach."""
+    read, checked, split, trained, measured, decided, served, rival, refused = tasks
+    cluster = run.cluster
+    for task in _present(read, checked, split, decided, refused):
+        on_cpu(task, images.data, cluster)
+    for task in (trained, measured):
+        with_model(task, images.train, run)
+    if rival:
+        on_cpu(rival, images.serve, cluster)
+    serve_with(served, images.serve, run)
+    keep_checkpoints(trained, cluster)
+    for task in _present(read, trained, rival, measured, served):
+        reach_store(task, cluster)
+    for task in _present(*tasks):
+        harden(task)
+
+
+def _repeat(tasks: _Tasks, retries: int | None) -> None:
+    """Say which tasks are tried again, and which are never taken from a former run."""
+    if retries is not None:
+        for task in _present(*tasks[:-1]):  # a refusal is final
+            retry(task, retries)
+    # What a URI holds, and what serves, can change under an unchanged name; and the gate's
+    # reasons are read from its log, which a cached one does not have.
+    for task in _present(tasks.read, tasks.rival, tasks.decided, tasks.served, tasks.refused):
+        task.set_caching_options(False)
 
 
 def placed(run: RunConfig) -> RunConfig:
