@@ -7,14 +7,21 @@ one names the Kubernetes Secret that holds it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from grocer.section import Fraction, Positive, Section
 
-Memory = Annotated[str, Field(pattern=r"^[0-9]+([KMGTPE]i?)?$")]
-Cpu = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?|[0-9]+m)$")]
+
+def _text(value: Any) -> Any:
+    """A quantity may be a bare number, as in Kubernetes."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if number else value
+
+
+Memory = Annotated[str, BeforeValidator(_text), Field(pattern=r"^[0-9]+([KMGTPE]i?)?$")]
+Cpu = Annotated[str, BeforeValidator(_text), Field(pattern=r"^([0-9]+(\.[0-9]+)?|[0-9]+m)$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]  # in Kubernetes
 
 

@@ -77,6 +77,8 @@ def _accuracy(summary: Mapping[str, Any]) -> Iterator[Text]:
     test = summary["metrics"]["test"]
     rows = {"this model": test}
     rows |= {name: summary["baselines"][key] for key, name in CONTENDERS.items()}
+    if summary["aisles"]:
+        rows["and its aisle"] = summary["aisles"]
     for name, measured in rows.items():
         yield Text.assemble(
             (f"{name:<23}{measured['accuracy']:7.1%}", "bold" if measured is test else ""),

@@ -30,6 +30,9 @@ def test_nothing_changes_in_place() -> None:
         ("gate.min_accuracy=1", "gate", "min_accuracy", 1.0),
         ('gate.baselines=["linear"]', "gate", "baselines", ("linear",)),
         ("base.source=/models/llama", "base", "source", "/models/llama"),
+        ("cluster.model_cpu=1", "cluster", "model_cpu", "1"),
+        ("cluster.data_cpu=0.5", "cluster", "data_cpu", "0.5"),
+        ("cluster.data_memory=1000000000", "cluster", "data_memory", "1000000000"),
         ("train.activation_checkpointing=true", "train", "activation_checkpointing", True),
     ],
 )
@@ -55,6 +58,7 @@ def test_a_column_mapping_begins_with_any_of_its_keys() -> None:
         (["gate.min_accuracy"], "expected section.key=value"),
         (["gate.min_test_products=1.5"], "Input should be a valid integer"),
         (["gate.min_test_products=many"], "given: 'many'"),
+        (["cluster.model_cpu=true"], "cluster.model_cpu: Input should be a valid string"),
         (["train.optim=sgd"], "Input should be 'paged_adamw_32bit'"),
         (["data.columns.colour=x"], "no such key; data.columns has aisle, department, product_id"),
         (["catalogue.levels=3"], "catalogue.levels: Input should be 1 or 2"),

@@ -35,6 +35,7 @@ def finished(tmp_path, *, passed=True, read=10_000):
             "base_model": measured(0.1),
             "majority": measured(0.2),
         },
+        "aisles": None,
         "gate": {"passed": passed, "reasons": reasons},
         "bundle": {"path": str(tmp_path / "bundle" / digest), "digest": digest} if passed else None,
     }
@@ -58,6 +59,13 @@ def test_a_yes_shows_figures_rivals_answers_and_what_to_type(tmp_path, monkeypat
     assert "Whole Milk   dairy eggs  99%" in text
     assert text.splitlines()[-1].endswith(f"serve --bundle bundle/{'d' * 64}")
     assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_the_aisles_stand_below_where_there_are_some(tmp_path):
+    run = finished(tmp_path)
+    assert "its aisle" not in shown(run)
+    run.summary["aisles"] = measured(0.81)
+    assert "and its aisle            81.0%" in shown(run)
 
 
 def test_a_no_shows_first_what_failed(tmp_path):
