@@ -39,7 +39,7 @@ test: .venv/.installed ## Run the default test suite (a process a core, and one 
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 coverage: .venv/.installed ## The default suite, and the lines of grocer and serving that it runs (92 % at least)
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q --cov
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --cov
 
 mutation: .venv/.installed ## Break gate, labels, split and packing on purpose: 85 % must fail a test
 	@rm -rf mutants
