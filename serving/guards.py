@@ -77,6 +77,7 @@ class Guard:
         self._require_room = require_room
         self._model, self._digest = model, digest.encode()
         self._routes = routes(model, ui=config.ui)
+        # Not answered yet: of all requests, and of those whose body was read.
         self._in_hand = self._read = 0
         self._overloads = Sparse()
         self.draining = False
