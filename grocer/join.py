@@ -127,17 +127,24 @@ class Join:
     def write(self, path: Path, drop_rows_with_null: bool) -> int:
         """Write the joined lines, with or without those that have a null; how many it wrote.
 
-        All threads write, so row groups may stand in another order the next time.
+        All threads write, so row groups may stand in another order the next time. Keys are
+        joined in narrow types: the table of orders is most of the memory, and spills later.
         """
-        orders = "JOIN placed USING (order_id)" if self.has_orders else ""
         narrow = narrow_types(self.database, "lines", PRIOR.columns)
-        columns = [
-            f"{name}::{narrow[name]} AS {name}" if name in narrow else name for name in self.columns
-        ]
+        lines = ", ".join(f"{name}::{kind} AS {name}" for name, kind in narrow.items())
+
+        def keyed(table: str, key: str) -> str:
+            """The table by a key as narrow as the lines': one that doesn't fit has no line."""
+            fitting = f"TRY_CAST({key} AS {narrow[key]})"
+            return f"(SELECT * REPLACE ({fitting} AS {key}) FROM {table}) USING ({key})"
+
+        orders = f"JOIN {keyed('placed', 'order_id')}" if self.has_orders else ""
+        columns = ", ".join(self.columns)
         whole = " AND ".join(f"{column} IS NOT NULL" for column in self.columns)
         where = f"WHERE {whole}" if drop_rows_with_null else ""
         return self.database.write(
-            f"SELECT {', '.join(columns)} FROM lines JOIN item USING (product_id) {orders} {where}",
+            f"SELECT {columns} FROM (SELECT {lines} FROM lines) "
+            f"JOIN {keyed('item', 'product_id')} {orders} {where}",
             path,
             "joining order lines",
         )

@@ -32,7 +32,7 @@ class DataConfig(Section):
 
     columns: ColumnMapping | None = None
     """Set when the source is one table of a shop's own, not Instacart's files."""
-    memory_limit_mb: Positive = 450
+    memory_limit_mb: Positive = 425
     """MiB that DuckDB may hold in memory while it joins; the rest is spilled beside the output."""
     threads: Positive = 2
     """Threads for DuckDB; more than there are cores gain nothing."""
