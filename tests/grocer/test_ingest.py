@@ -128,6 +128,18 @@ def test_one_column_cannot_be_two_things(tmp_path: Path) -> None:
         run(tmp_path / "in", tmp_path / "out", DataConfig(columns=columns))
 
 
+def test_keys_beyond_the_lines_own_join_nothing(tmp_path: Path) -> None:
+    content = tables()
+    content["orders"].append([2**40 + 11, 1, "test", 4, 1, "09", "3.0"])
+    content["products"].append([2**33 + 1, "Far Pear", 1, 4])
+    counts = run(write_csvs(tmp_path / "in", content), tmp_path / "out")
+
+    assert counts["order_lines"]["joined"] == counts["order_lines"]["read"] == 7
+    assert read(tmp_path / "out", "order_lines")["order_id"].dtype == "int8"
+    products = read(tmp_path / "out", "products").set_index("product_name")["purchases"]
+    assert products["Far Pear"] == 0
+
+
 def test_numbers_take_the_narrowest_type_that_holds_them(tmp_path: Path) -> None:
     content = tables()
     content["orders"][2][6] = "7.5"
