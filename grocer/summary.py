@@ -19,8 +19,8 @@ def artifacts_below(root: Path) -> dict[str, Path]:
 def summarise(artifacts: Mapping[str, Path], bundle: Path | None) -> dict[str, Any]:
     """The summary of a run whose gate has decided; `bundle` is its directory, if it passed.
 
-    `departments` counts those that may be answered. `aisles` is the second level on the test side,
-    null where there is none or no test product's aisle is known.
+    `departments` counts the source's, unlabelled ones too. `aisles` is the second level on the test
+    side, null where there is none or no test product's aisle is known.
     Seconds are wall clock, memory is the peak resident set in MiB, both as each step measured
     itself.
     """
@@ -32,7 +32,7 @@ def summarise(artifacts: Mapping[str, Path], bundle: Path | None) -> dict[str, A
     return {
         "order_lines": {key: counts["order_lines"][key] for key in ("read", "with_nulls", "kept")},
         "products": counts["products"],
-        "departments": len(evaluation["departments"]),
+        "departments": counts["departments"],
         "split": split["products"],
         "metrics": evaluation["metrics"],
         "baselines": evaluation["baselines"],
