@@ -20,8 +20,8 @@ def _text(value: Any) -> Any:
     return str(value) if number else value
 
 
-Memory = Annotated[str, BeforeValidator(_text), Field(pattern=r"^[0-9]+([KMGTPE]i?)?$")]
-Cpu = Annotated[str, BeforeValidator(_text), Field(pattern=r"^([0-9]+(\.[0-9]+)?|[0-9]+m)$")]
+Memory = Annotated[str, Field(pattern=r"^[0-9]+([KMGTPE]i?)?$"), BeforeValidator(_text)]
+Cpu = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?|[0-9]+m)$"), BeforeValidator(_text)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]  # in Kubernetes
 
 

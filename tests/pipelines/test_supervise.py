@@ -46,8 +46,16 @@ def test_one_that_does_not_heed_is_killed(monkeypatch):
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.fixture
+def heard():
+    """SIGHUP as it comes, should the tests run under nohup."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, former)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_every_signal_that_ends_a_run_interrupts_it(number):
+def test_every_signal_that_ends_a_run_interrupts_it(number, heard):
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)]
     with pytest.raises(KeyboardInterrupt), supervise.interruptible():
         os.kill(os.getpid(), number)

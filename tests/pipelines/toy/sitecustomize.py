@@ -88,6 +88,7 @@ def evaluate(model: Path, splits: Path, config: object, out: Path, champion: obj
     measured = {
         "labels": ["a", "b"],
         "metrics": dict.fromkeys(("train", "validation", "test"), METRICS),
+        "aisles": None,
         "baselines": dict.fromkeys(("majority", "linear", "base_model"), METRICS),
         "confusion": [[4, 1], [0, 4]],
     }
