@@ -6,15 +6,22 @@ from components.images import IMAGES
 
 
 @dsl.component(base_image=IMAGES.data, install_kfp_package=False)
-def prompts(tables: dsl.Input[dsl.Dataset], config: str, splits: dsl.Output[dsl.Dataset]):
+def prompts(
+    tables: dsl.Input[dsl.Dataset],
+    config: str,
+    splits: dsl.Output[dsl.Dataset],
+    page: dsl.Output[dsl.HTML],
+):
     """Write the train, validation and test tables, the label set and the template."""
+    import shutil
     from pathlib import Path
 
     from grocer import examples
     from grocer.config import RunConfig
     from grocer.step import step
 
-    source = Path(tables.path)
-    with step("prompts", Path(splits.path), {"tables": source}) as out:
+    source, target = Path(tables.path), Path(splits.path)
+    with step("prompts", target, {"tables": source}) as out:
         report = examples.build(source, RunConfig.from_json(config), out)
+    shutil.copyfile(target / "split.html", page.path)
     splits.metadata.update(report["products"], overlap=sum(report["overlap"].values()))

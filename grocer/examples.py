@@ -14,6 +14,7 @@ from grocer.files import write_json
 from grocer.levels import FILE as AISLES
 from grocer.levels import ONE_LEVEL, Aisles, leaves, spell
 from grocer.prompts import Template, template
+from grocer.split_page import split_page
 
 _LISTED = 5
 # Labels whose list takes more of a pack than its products.
@@ -21,7 +22,7 @@ _MANY = 60
 
 
 def build(tables: Path, config: RunConfig, out: Path) -> dict[str, Any]:
-    """Write the split into `out` and return its report, which is also `split.json`.
+    """Write the split into `out` and return its report: `split.json`, and `split.html` for people.
 
     Reads `products.parquet` of ingest's artifact `tables`. `train.parquet`, `validation.parquet`
     and `test.parquet` have a row for each normalised name (see `Catalogue.examples`) with its
@@ -61,6 +62,8 @@ def build(tables: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     if two_levels:
         report |= _aisles(catalogue.examples, taught)
     write_json(out / "split.json", report)
+    page = split_page(report, config.split, config.catalogue.label)
+    (out / "split.html").write_text(page, encoding="utf-8")
     _say(report, len(catalogue.labels), config.catalogue.label)
     if form.form != "short" and len(catalogue.labels) > _MANY:
         console.say(

@@ -16,6 +16,7 @@ from grocer.summary import artifacts_below, summarise
 PAGES = {
     "report.html": "evaluate",
     "validation.html": "validate",
+    "split.html": "prompts",
     "loss.html": "train",
     "decision.md": "gate",
 }

@@ -20,6 +20,7 @@ CONTENT = frozenset(
         "config.json",
         "report.html",
         "validation.html",
+        "split.html",
         "loss.html",
         "decision.md",
         "run.log",

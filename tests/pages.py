@@ -13,7 +13,8 @@ from grocer import report
 from grocer.ingest import ingest
 from grocer.loss_page import loss_page
 from grocer.recipes import recipe
-from grocer.settings import GatePolicy
+from grocer.settings import GatePolicy, SplitConfig
+from grocer.split_page import split_page
 from grocer.validate import validate
 from tests.csvs import tables, write_csvs
 
@@ -24,6 +25,8 @@ PAGES = (
     "report, Cyrillic",
     "validation",
     "validation, refused",
+    "split",
+    "split, 134 aisles",
     "loss",
     "loss, short",
 )
@@ -60,6 +63,31 @@ TRAINED = {
     "names_cut": 0,
 }
 
+DIVIDED = {
+    "products": {"train": 80_000, "validation": 10_000, "test": 10_000},
+    "purchases": {"train": 8_000_000, "validation": 0, "test": 1_234_567},
+    "overlap": {"train_validation": 0, "train_test": 0, "validation_test": 0},
+    "departments": {
+        "dairy eggs": {"train": 79_000, "validation": 9_990, "test": 9_997},
+        "produce": {"train": 990, "validation": 10, "test": 3},
+        UNBROKEN: {"train": 10, "validation": 0, "test": 0},
+    },
+    "without_test": [UNBROKEN],
+    "stratification": {
+        "department": "dairy eggs",
+        "side": "test",
+        "products": 98_987,
+        "share": 0.101,
+        "expected": 0.1,
+        "z": 1.04,
+    },
+    "digests": dict.fromkeys(("train", "validation", "test"), "0123456789abcdef" * 4),
+    "conflicts": 12,
+    "twins": 345,
+    "unlabelled": 1_258,
+    "cut_names": 0,
+}
+
 
 def make_pages(measured: Mapping[str, Any], root: Path) -> dict[str, str]:
     """The HTML of each of `PAGES`, from an evaluation of three departments; `root` is scratch."""
@@ -72,6 +100,8 @@ def make_pages(measured: Mapping[str, Any], root: Path) -> dict[str, str]:
         "report, Cyrillic": _report(_translated(measured)),
         "validation": _validation(root / "good", tables()),
         "validation, refused": _validation(root / "refused", refused),
+        "split": split_page(DIVIDED, SplitConfig(), "department"),
+        "split, 134 aisles": split_page(_aisled(DIVIDED), SplitConfig(), "aisle"),
         "loss": loss_page(TRAINED),
         "loss, short": loss_page(TRAINED | {"losses": [], "validation_losses": []}),
     }
@@ -138,6 +168,19 @@ def _translated(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         },
         "confusion": np.tile(counts, (13, 13)).tolist(),
         "confident_errors": errors,
+    }
+
+
+def _aisled(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The split as if its labels were so many aisles, with a second level besides."""
+    sides = {"train": 80, "validation": 10, "test": 10}
+    return {
+        **report,
+        "departments": {f"frozen meat seafood {i}": sides for i in range(134)},
+        "without_test": [],
+        "aisles": 134,
+        "aisles_untaught": [f"{UNBROKEN}: herbs", "produce: herbs"],
+        "without_aisle": 3,
     }
 
 

@@ -106,7 +106,7 @@ def test_a_run_that_passes_deploys_and_answers(passed):
     answers = json.loads((out / "artifacts" / "deploy" / "answers.json").read_text())
     assert len(answers) == 3
     assert all(answer["department"] in NOUNS for answer in answers)
-    for page in ("report.html", "validation.html", "loss.html"):
+    for page in ("report.html", "validation.html", "split.html", "loss.html"):
         assert "<svg" in (out / page).read_text() or page == "validation.html"
 
 

@@ -45,7 +45,7 @@ def build(tmp_path, config, name="out", **shape):
 def test_what_is_written(tmp_path, capsys):
     report, out = build(tmp_path, RunConfig(recipe="test", prompt=PromptConfig(template="short")))
     assert sorted(path.name for path in out.iterdir()) == [
-        "labels.json", "split.json", "template.json", "test.parquet", "train.parquet",
+        "labels.json", "split.html", "split.json", "template.json", "test.parquet", "train.parquet",
         "unlabelled.parquet", "validation.parquet",
     ]  # fmt: skip
     sides = {side: pd.read_parquet(out / f"{side}.parquet") for side in report["products"]}

@@ -30,6 +30,7 @@ PLOTS = {
             "right among them, %",
         },
     },
+    "split": {"Share held out for the test": {"products, on all sides", "on the test side, %"}},
     "loss": {"Loss while training": {"optimizer step", "nats per answer token"}},
     "validation": {},
 }

@@ -13,7 +13,7 @@ from grocer.errors import ConfigError
 from pipelines import run as module
 
 PASS = ("--set", "gate.min_accuracy=0.5")
-PAGES = {"report.html", "validation.html", "loss.html", "decision.md"}
+PAGES = {"report.html", "validation.html", "split.html", "loss.html", "decision.md"}
 FILES = {"summary.json", "config.json", "run.log", "artifacts"}
 
 

@@ -74,6 +74,7 @@ def build(tables: Path, config: object, out: Path) -> dict:
     (out / "behaviour.json").write_text((tables / "behaviour.json").read_text())
     report = {"products": {"train": 20, "validation": 5, "test": 5}, "overlap": {"train_test": 0}}
     write_json(out / "split.json", report)
+    (out / "split.html").write_text("<p>split</p>")
     return report
 
 
