@@ -347,7 +347,9 @@ def test_precision_may_be_undefined_only_where_nothing_was_predicted():
     given["baselines"]["majority"] = pairing(192, 300, 100, 8)
     assert given["departments"]["bulk"]["precision"] is None
     assert decide(given, limits).passed
-    assert not decide(changed(given, ("departments", "dairy", "precision"), None), limits).passed
+    decision = decide(changed(given, ("departments", "dairy", "precision"), None), limits)
+    assert not decision.passed
+    assert "departments.dairy.precision is absent" in reason(decision, "measured").sentence
 
 
 def test_a_department_without_test_products_is_no():
@@ -417,7 +419,11 @@ def test_an_empty_evaluation_is_no_in_every_rule():
         (("metrics", "validation", "top3_accuracy"), 0.89, "validation accuracy is above top-3"),
         (("metrics", "test", "products"), 301, "have 300 products of 301 tested"),
         (("labels",), ["bulk", "dairy", "petz"], "absent"),
-        (("departments", "extra"), WHOLE["departments"]["bulk"], "are not the labels"),
+        (
+            ("departments", "extra"),
+            WHOLE["departments"]["bulk"],
+            " the departments are not the labels",
+        ),
         (("departments", "bulk", "recall"), 0.91, "recall by department does not add up"),
         (("confusion",), [[89, 6, 5], *MATRIX[1:]], "another support or recall of bulk"),
         (("confusion",), [[90, 6, 5], *MATRIX[1:]], "another support or recall of bulk"),
