@@ -1,11 +1,12 @@
 """Ingest and validate at Instacart's scale, against the study's join in pandas.
 
 Makes orders and order lines of Instacart's shape (see orders.py), then runs, each in a process
-of its own: the plain pandas join and dropna, Grocer's ingest, Grocer's validate. Prints one JSON
+of its own: Grocer's ingest, Grocer's validate, the plain pandas join and dropna. Prints one JSON
 object as its last line: `ratio` and `memory_ratio` are pandas over ingest, in seconds of wall
-clock and in peak resident memory of the process tree. At full scale pandas takes about 14 GB.
-With --rounds the two run so often, by turns, and the fastest round of each counts: a shared machine
-slows either at any moment.
+clock and in peak resident memory of the process tree. At full scale pandas takes about 14 GB, and
+comes last: a virtual machine that got them back from it is slow for a minute.
+With --rounds all run so often, by turns and with a minute's rest, and the fastest round of each
+counts: a shared machine slows either at any moment.
 
     python benchmarks/ingest.py                     # full scale
     python benchmarks/ingest.py --rounds 3
@@ -23,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,8 @@ import psutil
 from orders import make
 
 ROOT = Path(__file__).resolve().parent.parent
-SAMPLE_SECONDS = 0.05
+SAMPLE_SECONDS = 0.2
+REST_SECONDS = 60.0
 
 
 def pandas_join(source: Path, out: Path) -> None:
@@ -69,7 +72,7 @@ def validate(source: Path, out: Path) -> None:
         validate(out / "tables", recipe("tiny"), part).require()
 
 
-JOBS = {job.__name__: job for job in (pandas_join, ingest, validate)}
+JOBS = {job.__name__: job for job in (ingest, validate, pandas_join)}
 
 
 def measured(job: str, source: Path, out: Path) -> dict[str, float]:
@@ -78,19 +81,24 @@ def measured(job: str, source: Path, out: Path) -> dict[str, float]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=sys.stderr, env=environment)
-    peak = 0
-    while True:
-        peak = max(peak, _resident(process.pid))
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            break
-        time.sleep(SAMPLE_SECONDS)
+    peaks, ended = [0], threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(SAMPLE_SECONDS):
+            peaks.append(_resident(process.pid))
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - started
+    ended.set()
+    sampler.join()
     if status:
         sys.exit(f"{job} ended with status {os.waitstatus_to_exitcode(status)}")
     return {
-        "seconds": round(time.monotonic() - started, 2),
+        "seconds": round(seconds, 2),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
-        "peak_mb": round(peak / 1024**2, 1),
+        "peak_mb": round(max(peaks) / 1024**2, 1),
     }
 
 
@@ -119,11 +127,12 @@ def one_scale(
     make(catalogue, source, scale)
     found: dict[str, Any] = {"scale": scale, "rounds": rounds}
     counts = []
-    *compared, last = jobs
-    for job in [*compared * rounds, last]:
+    for place, job in enumerate(jobs * rounds):
         if job == jobs[0]:
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
+            if place:
+                time.sleep(REST_SECONDS)
         measure = measured(job, source, out)
         print(f"{job}: {measure}", file=sys.stderr)
         found[job] = min(found.get(job, measure), measure, key=lambda each: each["seconds"])

@@ -1,8 +1,6 @@
 """Protects: what may be served. Each rule at its limit, no yes without numbers, no yes by harm."""
 
-import copy
 import json
-import math
 from functools import reduce
 
 import pytest
@@ -12,87 +10,18 @@ from hypothesis import strategies as st
 from grocer.errors import BundleError
 from grocer.gate import check_digests, decide
 from grocer.settings import GatePolicy
-
-LABELS = ["bulk", "dairy", "pets"]
-MATRIX = [[90, 5, 5], [4, 92, 4], [6, 4, 90]]  # 272 of 300 right
-LENIENT = GatePolicy(min_accuracy=0.8)
-
-
-def mcnemar(won, lost):
-    tail = sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1))
-    return min(1.0, 2 * tail / 2 ** (won + lost))
-
-
-def pairing(right, products, won, lost):
-    """The model, with `right` of `products`, against one that loses `won` and wins `lost`."""
-    other = (right - won + lost) / products
-    return {
-        "products": products,
-        "accuracy": other,
-        "paired": {
-            "products": products,
-            "model_accuracy": right / products,
-            "baseline_accuracy": other,
-            "only_model_right": won,
-            "only_baseline_right": lost,
-            "p_value": mcnemar(won, lost),
-        },
-    }
-
-
-def side(right, products, low=None, ece=0.02):
-    accuracy = right / products
-    return {
-        "products": products,
-        "accuracy": accuracy,
-        "accuracy_low": accuracy - 0.03 if low is None else low,
-        "accuracy_high": min(1.0, accuracy + 0.03),
-        "macro_f1": 0.8,
-        "top3_accuracy": 1.0,
-        "weighted_accuracy": 0.9,
-        "weighted_accuracy_low": 0.88,
-        "weighted_accuracy_high": 0.92,
-        "ece": ece,
-        "log_loss": 0.3,
-    }
-
-
-def evaluation(matrix=MATRIX, *, train=950, low=None, ece=0.02, linear=(40, 10), champion=None):
-    """A sound evaluation of what `matrix` counts; `train` of 1,000 training products are right."""
-    products, right = sum(map(sum, matrix)), sum(matrix[i][i] for i in range(len(matrix)))
-    columns = [sum(row[i] for row in matrix) for i in range(len(matrix))]
-    return {
-        "schema": 1,
-        "digests": {"model": "a" * 64, "splits": "b" * 64},
-        "confidence": 0.95,
-        "labels": LABELS[: len(matrix)],
-        "metrics": {
-            "train": side(train, 1000),
-            "validation": side(270, 300),
-            "test": side(right, products, low, ece),
-        },
-        "departments": {
-            name: {
-                "support": sum(matrix[i]),
-                "precision": matrix[i][i] / columns[i] if columns[i] else None,
-                "recall": matrix[i][i] / sum(matrix[i]),
-                "f1": 2 * matrix[i][i] / (sum(matrix[i]) + columns[i]),
-            }
-            for i, name in enumerate(LABELS[: len(matrix)])
-        },
-        "confusion": matrix,
-        "calibration": {"temperature": 1.2, "reliability": []},
-        "baselines": {
-            "majority": pairing(right, products, 180, 8),
-            "linear": pairing(right, products, *linear),
-            "base_model": pairing(right * 200 // products, 200, 120, 5),
-        },
-        "champion": champion and {"digest": "c" * 64, **pairing(right, products, *champion)},
-    }
-
-
-def reason(decision, rule):
-    return next(reason for reason in decision.reasons if reason.rule == rule)
+from tests.evaluations import (
+    LABELS,
+    LENIENT,
+    SHARES,
+    WHOLE,
+    changed,
+    evaluation,
+    mcnemar,
+    pairing,
+    policy,
+    reason,
+)
 
 
 def test_a_good_adapter_passes_and_every_rule_says_why():
@@ -119,10 +48,6 @@ def test_a_good_adapter_passes_and_every_rule_says_why():
         "Values wanting: 0 of 75 (limit 0).",
         "Contradictions in the counts: 0 (limit 0).",
     ]
-
-
-def policy(**limits):
-    return GatePolicy(**{"min_accuracy": 0.8, **limits})
 
 
 RIGHT = 272 / 300
@@ -280,92 +205,6 @@ def test_a_champion_must_have_answered_every_test_product():
     assert told.sentence == "The champion answered 200 test products (limit: all 300)."
 
 
-# What no decision looks at.
-OPTIONAL = {"calibration.reliability", "champion.digest"}
-
-
-def leaves(value, path=()):
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from leaves(inner, (*path, key))
-    elif ".".join(path) not in OPTIONAL:
-        yield path
-
-
-WHOLE = evaluation(champion=(20, 10))
-OWED = list(leaves(WHOLE))
-
-
-def changed(given, path, value=...):
-    """A copy with another value at `path`, or with nothing there."""
-    copied = copy.deepcopy(given)
-    owner = reduce(lambda node, key: node[key], path[:-1], copied)
-    if value is ...:
-        del owner[path[-1]]
-    else:
-        owner[path[-1]] = value
-    return copied
-
-
-def parents(paths):
-    return sorted({path[:n] for path in paths for n in range(1, len(path))})
-
-
-@pytest.mark.parametrize("path", [*OWED, *parents(OWED)], ids=".".join)
-def test_without_any_value_the_answer_is_no(path):
-    assert decide(WHOLE, LENIENT).passed
-    decision = decide(changed(WHOLE, path), LENIENT)
-    assert not decision.passed
-    assert any(path[-1] in each.sentence for each in decision.reasons if not each.passed)
-
-
-@pytest.mark.parametrize("path", OWED, ids=".".join)
-def test_what_is_no_number_is_no(path):
-    for value in (None, math.nan, math.inf, -math.inf, -1, "1", True, [], {}):
-        assert not decide(changed(WHOLE, path, value), LENIENT).passed, value
-
-
-SHARES = [path for path in OWED if isinstance(reduce(lambda n, k: n[k], path, WHOLE), float)]
-
-
-@pytest.mark.parametrize("path", SHARES, ids=".".join)
-def test_a_share_above_one_is_no(path):
-    unbounded = path[-1] in {"log_loss", "temperature"}
-    assert decide(changed(WHOLE, path, 1.5), LENIENT).passed is unbounded
-
-
-@pytest.mark.parametrize("path", [("slices",), ("calibration", "reliability")])
-def test_nan_anywhere_is_a_no_that_says_where(path):
-    decision = decide(changed(WHOLE, path, [{"accuracy": [0.5, math.nan]}]), LENIENT)
-    assert f"{'.'.join(path)}.0.accuracy.1 is not finite" in reason(decision, "measured").sentence
-
-
-def test_precision_may_be_undefined_only_where_nothing_was_predicted():
-    never = [[0, 50, 50], [0, 96, 4], [0, 4, 96]]
-    limits = policy(min_accuracy=0.5, min_department_recall=0.0, max_train_test_gap=1.0)
-    given = evaluation(never, linear=(40, 10))
-    given["baselines"]["majority"] = pairing(192, 300, 100, 8)
-    assert given["departments"]["bulk"]["precision"] is None
-    assert decide(given, limits).passed
-    decision = decide(changed(given, ("departments", "dairy", "precision"), None), limits)
-    assert not decision.passed
-    assert "departments.dairy.precision is absent" in reason(decision, "measured").sentence
-
-
-def test_a_department_without_test_products_is_no():
-    given = changed(WHOLE, ("departments", "bulk", "support"), 0)
-    told = reason(decide(given, LENIENT), "measured")
-    assert "departments.bulk.support is 0, no count from 1" in told.sentence
-
-
-def test_what_is_wanting_is_told_in_part():
-    given = evaluation()
-    del given["metrics"]["train"]
-    told = reason(decide(given, LENIENT), "measured").sentence
-    assert told.startswith("Values wanting: 11 of 75 (limit 0): metrics.train.products is absent; ")
-    assert told.endswith("metrics.train.accuracy_high is absent; and 6 more.")
-
-
 def test_of_many_low_recalls_the_lowest_are_told_by_what_labels_are_called():
     aisles = [f"aisle {number}" for number in range(9)]
     row = {"support": 30, "precision": 0.5, "f1": 0.5}
@@ -382,17 +221,6 @@ def test_of_many_low_recalls_the_lowest_are_told_by_what_labels_are_called():
     )
 
 
-@pytest.mark.parametrize("wanting", [1, 5])
-def test_what_is_wanting_is_told_in_full_where_it_is_little(wanting):
-    given = evaluation()
-    names = list(given["metrics"]["validation"])[-wanting:]
-    for name in names:
-        del given["metrics"]["validation"][name]
-    told = reason(decide(given, LENIENT), "measured").sentence
-    assert "more" not in told
-    assert all(f"metrics.validation.{name} is absent" in told for name in names)
-
-
 def test_a_tie_is_not_better_whatever_p_says():
     given = evaluation(linear=(20, 20))
     given["baselines"]["linear"]["paired"]["p_value"] = 0.001
@@ -403,55 +231,6 @@ def test_a_tie_is_not_better_whatever_p_says():
 
 def test_two_departments_are_enough():
     assert decide(evaluation([[140, 10], [10, 140]]), LENIENT).passed
-
-
-def test_an_empty_evaluation_is_no_in_every_rule():
-    decision = decide({}, LENIENT)
-    assert not any(each.passed for each in decision.reasons)
-    assert decision.digests == {}
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "fault"),
-    [
-        (("metrics", "test", "accuracy_high"), 0.9, "test accuracy 0.9067 is outside its interval"),
-        (("metrics", "train", "accuracy_low"), 0.96, "train accuracy 0.9500 is outside"),
-        (("metrics", "validation", "top3_accuracy"), 0.89, "validation accuracy is above top-3"),
-        (("metrics", "test", "products"), 301, "have 300 products of 301 tested"),
-        (("labels",), ["bulk", "dairy", "petz"], "absent"),
-        (
-            ("departments", "extra"),
-            WHOLE["departments"]["bulk"],
-            " the departments are not the labels",
-        ),
-        (("departments", "bulk", "recall"), 0.91, "recall by department does not add up"),
-        (("confusion",), [[89, 6, 5], *MATRIX[1:]], "another support or recall of bulk"),
-        (("confusion",), [[90, 6, 5], *MATRIX[1:]], "another support or recall of bulk"),
-        (("confusion",), MATRIX[:2], "no table of 3 by 3"),
-        (("confusion",), [row[:2] for row in MATRIX], "no table of 3 by 3"),
-        (("confusion",), [[95, 5, True], *MATRIX[1:]], "no table of 3 by 3"),
-        (("baselines", "linear"), pairing(272, 301, 20, 10), "on more products than were tested"),
-        (("baselines", "linear"), pairing(271, 300, 20, 10), "another accuracy of the model"),
-        (("baselines", "linear", "paired", "only_model_right"), 41, "contradict the pairs"),
-        (("baselines", "linear", "accuracy"), 0.8, "linear: two different accuracies"),
-        (("baselines", "linear"), pairing(272, 300, 273, 0), "absent|range|from 0"),
-        (("champion", "paired", "baseline_accuracy"), 0.85, "champion: accuracies contradict"),
-        (("labels",), ["bulk", "bulk", "pets"], "no list of 2 or more"),
-        (("labels",), ["bulk"], "no list of 2 or more"),
-        (("schema",), 2, "schema is 2, not 1"),
-    ],
-)
-def test_numbers_that_contradict_each_other_are_no(path, value, fault):
-    decision = decide(changed(WHOLE, path, value), LENIENT)
-    against = " ".join(each.sentence for each in decision.reasons if not each.passed)
-    assert not decision.passed
-    assert any(part in against for part in fault.split("|"))
-
-
-def test_more_pairs_than_right_answers_are_a_contradiction():
-    given = evaluation(linear=(280, 275))
-    told = reason(decide(given, LENIENT), "consistent").sentence
-    assert "linear: more pairs than right answers" in told
 
 
 @st.composite

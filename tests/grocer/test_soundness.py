@@ -1,12 +1,25 @@
-"""Protects the readers of an evaluation: what counts as a number, and how near is equal."""
+"""Protects the readers of an evaluation: what counts as a number, how near is equal, and that what
+is absent or contradicts itself is a no."""
 
 import math
 
 import pytest
 
 from grocer import soundness
+from grocer.gate import decide
 from grocer.soundness import UnmeasuredError
-from tests.grocer.test_gate import WHOLE, changed, evaluation, pairing
+from tests.evaluations import (
+    LENIENT,
+    MATRIX,
+    OWED,
+    SHARES,
+    WHOLE,
+    changed,
+    evaluation,
+    pairing,
+    policy,
+    reason,
+)
 
 LINEAR = ("linear",)
 
@@ -166,3 +179,119 @@ def test_pairs_are_won_with_right_answers_only(pairs):
     assert soundness.contradictions(given, LINEAR) == []
     given["baselines"]["linear"]["paired"] |= pairs
     assert "linear: more pairs than right answers" in soundness.contradictions(given, LINEAR)
+
+
+def parents(paths):
+    return sorted({path[:n] for path in paths for n in range(1, len(path))})
+
+
+@pytest.mark.parametrize("path", [*OWED, *parents(OWED)], ids=".".join)
+def test_without_any_value_the_answer_is_no(path):
+    assert decide(WHOLE, LENIENT).passed
+    decision = decide(changed(WHOLE, path), LENIENT)
+    assert not decision.passed
+    assert any(path[-1] in each.sentence for each in decision.reasons if not each.passed)
+
+
+@pytest.mark.parametrize("path", OWED, ids=".".join)
+def test_what_is_no_number_is_no(path):
+    for value in (None, math.nan, math.inf, -math.inf, -1, "1", True, [], {}):
+        assert not decide(changed(WHOLE, path, value), LENIENT).passed, value
+
+
+@pytest.mark.parametrize("path", SHARES, ids=".".join)
+def test_a_share_above_one_is_no(path):
+    unbounded = path[-1] in {"log_loss", "temperature"}
+    assert decide(changed(WHOLE, path, 1.5), LENIENT).passed is unbounded
+
+
+@pytest.mark.parametrize("path", [("slices",), ("calibration", "reliability")])
+def test_nan_anywhere_is_a_no_that_says_where(path):
+    decision = decide(changed(WHOLE, path, [{"accuracy": [0.5, math.nan]}]), LENIENT)
+    assert f"{'.'.join(path)}.0.accuracy.1 is not finite" in reason(decision, "measured").sentence
+
+
+def test_precision_may_be_undefined_only_where_nothing_was_predicted():
+    never = [[0, 50, 50], [0, 96, 4], [0, 4, 96]]
+    limits = policy(min_accuracy=0.5, min_department_recall=0.0, max_train_test_gap=1.0)
+    given = evaluation(never, linear=(40, 10))
+    given["baselines"]["majority"] = pairing(192, 300, 100, 8)
+    assert given["departments"]["bulk"]["precision"] is None
+    assert decide(given, limits).passed
+    decision = decide(changed(given, ("departments", "dairy", "precision"), None), limits)
+    assert not decision.passed
+    assert "departments.dairy.precision is absent" in reason(decision, "measured").sentence
+
+
+def test_a_department_without_test_products_is_no():
+    given = changed(WHOLE, ("departments", "bulk", "support"), 0)
+    told = reason(decide(given, LENIENT), "measured")
+    assert "departments.bulk.support is 0, no count from 1" in told.sentence
+
+
+def test_what_is_wanting_is_told_in_part():
+    given = evaluation()
+    del given["metrics"]["train"]
+    told = reason(decide(given, LENIENT), "measured").sentence
+    assert told.startswith("Values wanting: 11 of 75 (limit 0): metrics.train.products is absent; ")
+    assert told.endswith("metrics.train.accuracy_high is absent; and 6 more.")
+
+
+@pytest.mark.parametrize("wanting", [1, 5])
+def test_what_is_wanting_is_told_in_full_where_it_is_little(wanting):
+    given = evaluation()
+    names = list(given["metrics"]["validation"])[-wanting:]
+    for name in names:
+        del given["metrics"]["validation"][name]
+    told = reason(decide(given, LENIENT), "measured").sentence
+    assert "more" not in told
+    assert all(f"metrics.validation.{name} is absent" in told for name in names)
+
+
+def test_an_empty_evaluation_is_no_in_every_rule():
+    decision = decide({}, LENIENT)
+    assert not any(each.passed for each in decision.reasons)
+    assert decision.digests == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "fault"),
+    [
+        (("metrics", "test", "accuracy_high"), 0.9, "test accuracy 0.9067 is outside its interval"),
+        (("metrics", "train", "accuracy_low"), 0.96, "train accuracy 0.9500 is outside"),
+        (("metrics", "validation", "top3_accuracy"), 0.89, "validation accuracy is above top-3"),
+        (("metrics", "test", "products"), 301, "have 300 products of 301 tested"),
+        (("labels",), ["bulk", "dairy", "petz"], "absent"),
+        (
+            ("departments", "extra"),
+            WHOLE["departments"]["bulk"],
+            " the departments are not the labels",
+        ),
+        (("departments", "bulk", "recall"), 0.91, "recall by department does not add up"),
+        (("confusion",), [[89, 6, 5], *MATRIX[1:]], "another support or recall of bulk"),
+        (("confusion",), [[90, 6, 5], *MATRIX[1:]], "another support or recall of bulk"),
+        (("confusion",), MATRIX[:2], "no table of 3 by 3"),
+        (("confusion",), [row[:2] for row in MATRIX], "no table of 3 by 3"),
+        (("confusion",), [[95, 5, True], *MATRIX[1:]], "no table of 3 by 3"),
+        (("baselines", "linear"), pairing(272, 301, 20, 10), "on more products than were tested"),
+        (("baselines", "linear"), pairing(271, 300, 20, 10), "another accuracy of the model"),
+        (("baselines", "linear", "paired", "only_model_right"), 41, "contradict the pairs"),
+        (("baselines", "linear", "accuracy"), 0.8, "linear: two different accuracies"),
+        (("baselines", "linear"), pairing(272, 300, 273, 0), "absent|range|from 0"),
+        (("champion", "paired", "baseline_accuracy"), 0.85, "champion: accuracies contradict"),
+        (("labels",), ["bulk", "bulk", "pets"], "no list of 2 or more"),
+        (("labels",), ["bulk"], "no list of 2 or more"),
+        (("schema",), 2, "schema is 2, not 1"),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_no(path, value, fault):
+    decision = decide(changed(WHOLE, path, value), LENIENT)
+    against = " ".join(each.sentence for each in decision.reasons if not each.passed)
+    assert not decision.passed
+    assert any(part in against for part in fault.split("|"))
+
+
+def test_more_pairs_than_right_answers_are_a_contradiction():
+    given = evaluation(linear=(280, 275))
+    told = reason(decide(given, LENIENT), "consistent").sentence
+    assert "linear: more pairs than right answers" in told
