@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from hashlib import sha256
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -32,7 +33,7 @@ def page(
     html = environment.get_template("ui.html").render(
         noun=bundle.config.catalogue.label,
         longest=config.max_name_characters,
-        card=(bundle.path / CARD).read_text().partition("---\n# ")[2],
+        card=_html((bundle.path / CARD).read_text().partition("---\n# ")[2]),
         digest=bundle.digest,
         script=Markup(script),
     )
@@ -49,3 +50,10 @@ def page(
         return HTMLResponse(html, headers=headers)
 
     return show
+
+
+def _html(card: str) -> Markup:
+    """The card's Markdown; HTML in it, as a label may hold, stays text."""
+    html = MarkdownIt("js-default").render(card)
+    scroll = '<div class="scroll" role="group" aria-label="Figures" tabindex="0"><table>'
+    return Markup(html.replace("<table>", scroll).replace("</table>", "</table></div>"))

@@ -22,7 +22,7 @@ from grocer import remote
 from grocer.errors import SourceError
 from grocer.ingest import ingest
 from tests.csvs import tables, write_csvs
-from tests.grocer.test_ingest import CONFIG
+from tests.ingesting import CONFIG
 
 Serve = Callable[[type[BaseHTTPRequestHandler] | partial], str]
 

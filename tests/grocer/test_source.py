@@ -12,7 +12,7 @@ from grocer.errors import SourceError
 from grocer.ingest import ingest
 from grocer.source import open_source
 from tests.csvs import tables, write_csvs
-from tests.grocer.test_ingest import CONFIG
+from tests.ingesting import CONFIG
 
 
 def zip_files(target: Path, files: list[Path], folder: str = "") -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from grocer.bundle import Bundle
+from serving import ui
 from tests.artifacts import LABELS
 from tests.browser import dom, laid_out, needs_chromium, shown
 from tests.serving.conftest import Running, Start
@@ -30,7 +31,8 @@ def test_the_page_is_self_contained_and_allows_no_other_script(with_page: Runnin
     assert "default-src 'none'" in policy
     assert "script-src 'sha256-" in policy
     assert "Which department?" in answer.text
-    assert "## Limits" in answer.text
+    assert "<h2>Limits</h2>" in answer.text
+    assert "<table>" in answer.text
 
 
 def test_the_page_says_what_it_is(with_page: Running) -> None:
@@ -75,6 +77,14 @@ def test_the_page_with_an_answer_fits_and_can_be_read(levelled: Running, tmp_pat
     answered, scripts = re.subn(r"<script>.*</script>", "", answered, flags=re.DOTALL)
     assert scripts == 1
     assert "<li>" in answered
+    answered = answered.replace("<details>", "<details open>")
+    assert "<details open>" in answered
     for each in laid_out({"ui": answered}, tmp_path):
         assert each["dark"] == (each["scheme"] == "dark")
         assert (each["wider"], each["faint"], each["unreachable"]) == (0, [], [])
+
+
+def test_what_a_label_holds_stays_text() -> None:
+    html = ui._html("| a |\n|---|\n| <script>x</script> [y](javascript:z) |\n")
+    assert "&lt;script&gt;x&lt;/script&gt; [y](javascript:z)" in html
+    assert "<td>" in html
