@@ -15,28 +15,24 @@ import asyncio
 import csv
 import json
 import os
-import random
-import re
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 # Python puts this folder first, where this very file would hide the package `serving`.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from benchmarks.load import CATALOGUE, closed_loop, name, open_loop  # noqa: E402
 from grocer.console import say  # noqa: E402
 from serving.smoke import running  # noqa: E402
 
 CLIENTS, ITEMS = 64, 32
-CATALOGUE = Path(__file__).parent.parent / "examples" / "catalogue"
 NOOP = """
 import sys
 from kserve import Model, ModelServer
@@ -99,7 +95,7 @@ def forward_cpu(bundle: Path) -> float:
     code = (
         "import time, sys, torch; torch.set_num_threads(1)\n"
         "from pathlib import Path; from grocer.scoring import Scorer\n"
-        "from benchmarks.serving import name, ITEMS\n"
+        "from benchmarks.load import name\n"
         "scorer = Scorer.load(Path(sys.argv[1]), token_budget=512); spent = []\n"
         "for _ in range(30):\n"
         "    names = [name() for _ in range(ITEMS)]; start = time.process_time()\n"
@@ -171,98 +167,6 @@ def bulk(bundle: Path, names: int, scratch: Path) -> dict[str, float]:
     }
 
 
-class Load:
-    """What clients saw."""
-
-    def __init__(self) -> None:
-        self.codes: Counter[int] = Counter()
-        self.seconds: list[float] = []
-
-    @property
-    def answered(self) -> int:
-        return self.codes[200]
-
-    def note(self, code: int, seconds: float) -> None:
-        self.codes[code] += 1
-        if code == 200:
-            self.seconds.append(seconds)
-
-    def summary(self, seconds: float) -> dict[str, Any]:
-        ordered = sorted(self.seconds) or [float("nan")]
-        return {
-            "per_second": round(self.answered / seconds, 1),
-            "p50_ms": round(1000 * ordered[len(ordered) // 2], 1),
-            "p99_ms": round(1000 * ordered[int(0.99 * len(ordered))], 1),
-            "codes": {str(code): count for code, count in sorted(self.codes.items())},
-        }
-
-
-async def closed_loop(url: str, clients: int, items: int, seconds: float) -> Load:
-    """Each client sends its next request when the last is answered."""
-    load, until = Load(), time.monotonic() + seconds
-
-    async def client() -> None:
-        line = await Line.open(url)
-        while time.monotonic() < until:
-            await line.ask(items, load)
-        line.close()
-
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return load
-
-
-async def open_loop(url: str, rate: float, seconds: float) -> Load:
-    """Requests at a fixed rate over kept connections, as many as it takes."""
-    load, idle, started = Load(), [], time.monotonic()
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def once() -> None:
-        line = idle.pop() if idle else await Line.open(url)
-        await line.ask(1, load)
-        idle.append(line)
-
-    for number in range(int(rate * seconds)):
-        ahead = started + number / rate - time.monotonic()
-        if ahead > 0:
-            await asyncio.sleep(ahead)
-        task = asyncio.create_task(once())
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-    await asyncio.gather(*tasks)
-    for line in idle:
-        line.close()
-    return load
-
-
-class Line:
-    """A kept connection that speaks just enough HTTP to cost little."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-
-    @classmethod
-    async def open(cls, url: str) -> Line:
-        host, _, port = url.removeprefix("http://").partition(":")
-        return cls(*await asyncio.open_connection(host, int(port)))
-
-    async def ask(self, items: int, load: Load) -> None:
-        body = json.dumps({"instances": [name() for _ in range(items)]}).encode()
-        head = (
-            "POST /v1/models/grocer:predict HTTP/1.1\r\nhost: loopback\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
-        started = time.monotonic()
-        self._writer.write(head.encode() + body)
-        answer = await self._reader.readuntil(b"\r\n\r\n")
-        length = re.search(rb"content-length: (\d+)", answer, re.IGNORECASE)
-        assert length is not None
-        await self._reader.readexactly(int(length[1]))
-        load.note(int(answer[9:12]), time.monotonic() - started)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
 @contextmanager
 def noop() -> Iterator[str]:
     """KServe's server around a model that does nothing."""
@@ -319,17 +223,6 @@ def resident(url: str) -> float:
     """MiB that the server holds."""
     status = Path(f"/proc/{server_of(url)}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-
-def name() -> str:
-    """A product's name, as shops write them; the predictor keeps no answers."""
-    return random.choice(_names())
-
-
-@cache
-def _names() -> list[str]:
-    with (CATALOGUE / "products.csv").open(newline="") as file:
-        return [row["product_name"] for row in csv.DictReader(file)]
 
 
 def make_bundle(root: Path) -> Path:

@@ -128,7 +128,7 @@ class Batcher:
         """
         on_the_way = in_hand - len(self._jobs) - len(self._passing)
         if (self._items or on_the_way > 0) and self._is_full(1, max(0, on_the_way)):
-            raise self._full()
+            raise self._full(max(0, on_the_way))
 
     def close(self) -> None:
         """Refuse what waits, and end the thread after its present pass."""
@@ -160,11 +160,14 @@ class Batcher:
         # Passes take from every request in turn: of a larger one, about as many go before it.
         jobs = tuple(self._jobs)
         before = len(jobs) if size == 1 else sum(min(other.left, size) for other in jobs)
-        return self._pace.seconds_for(before + on_the_way) + self._lag > self._queue_seconds
+        wait = self._pace.seconds_for(before + on_the_way)
+        # Who gets into the next pass is in no queue, and a loop is late for other reasons too.
+        return wait > 0 and wait + self._lag > self._queue_seconds
 
-    def _full(self) -> Refusal:
-        seconds = max(1, round(self._pace.seconds_for(self._items)))
-        return Refusal(429, f"the queue is full with {self._items} items", retry_after=seconds)
+    def _full(self, on_the_way: int = 0) -> Refusal:
+        items = self._items + on_the_way
+        seconds = max(1, round(self._pace.seconds_for(items)))
+        return Refusal(429, f"the queue is full with {items} items", retry_after=seconds)
 
     def _run(self) -> None:
         try:

@@ -94,6 +94,10 @@ async def in_a_pass(batcher: Batcher, scorer: Held) -> asyncio.Task:
     return first
 
 
+async def room(batcher: Batcher, in_hand: int) -> None:
+    batcher.require_room(in_hand)
+
+
 def run(test: Callable[[], object]) -> None:
     asyncio.run(test())
 
@@ -198,11 +202,17 @@ def test_a_late_event_loop_makes_the_queue_full_until_it_is_empty() -> None:
             await first
             scorer.begun.clear()
             scorer.go.clear()
+            for _ in range(50):
+                batcher._pace.note(seconds=0.001, fits=2)
             tasks = [await in_a_pass(batcher, scorer)]
-            tasks.append(asyncio.create_task(batcher.probabilities(["waits"], 10)))
-            await until(lambda: batcher.watch.items == 1)
-            with pytest.raises(Refusal, match="queue is full"):
-                await batcher.probabilities(["late"], 10)
+            # The next pass has room for two, however late the loop is.
+            for waiting in (1, 2):
+                batcher.require_room(waiting)
+                tasks.append(asyncio.create_task(batcher.probabilities(["waits"], 10)))
+                await until(lambda: batcher.watch.items == waiting)  # noqa: B023
+            for refused in (batcher.probabilities(["late"], 10), room(batcher, 3)):
+                with pytest.raises(Refusal, match="the queue is full with 2 items"):
+                    await refused
             scorer.go.set()
             await asyncio.gather(*tasks)
             await batcher.probabilities(["after"], 10)
@@ -217,7 +227,7 @@ def test_requests_on_their_way_into_the_queue_take_room() -> None:
             for _ in range(50):
                 batcher._pace.note(seconds=0.008, fits=3)
             batcher.require_room(2)
-            with pytest.raises(Refusal, match="queue is full") as caught:
+            with pytest.raises(Refusal, match="the queue is full with 3 items") as caught:
                 batcher.require_room(3)
             assert caught.value.status == 429
             # One in a pass and one in the queue are counted where they are.
