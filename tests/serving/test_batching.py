@@ -203,7 +203,7 @@ def test_a_late_event_loop_makes_the_queue_full_until_it_is_empty() -> None:
             scorer.begun.clear()
             scorer.go.clear()
             for _ in range(50):
-                batcher._pace.note(seconds=0.001, fits=2)
+                batcher._pace.note(seconds=0.001, fits=1.9)
             tasks = [await in_a_pass(batcher, scorer)]
             # The next pass has room for two, however late the loop is.
             for waiting in (1, 2):
