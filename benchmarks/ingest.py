@@ -4,9 +4,10 @@ Makes orders and order lines of Instacart's shape (see orders.py), then runs, ea
 of its own: Grocer's ingest, Grocer's validate, the plain pandas join and dropna. Prints one JSON
 object as its last line: `ratio` and `memory_ratio` are pandas over ingest, in seconds of wall
 clock and in peak resident memory of the process tree. At full scale pandas takes about 14 GB, and
-comes last: a virtual machine that got them back from it is slow for a minute.
-With --rounds all run so often, by turns and with a minute's rest, and the fastest round of each
-counts: a shared machine slows either at any moment.
+comes last: a virtual machine that got gigabytes back is slow for a minute. A minute's rest before
+each ingest is for the same reason.
+With --rounds all run so often, by turns, and the fastest round of each counts: a shared machine
+slows either at any moment.
 
     python benchmarks/ingest.py                     # full scale
     python benchmarks/ingest.py --rounds 3
@@ -127,12 +128,11 @@ def one_scale(
     make(catalogue, source, scale)
     found: dict[str, Any] = {"scale": scale, "rounds": rounds}
     counts = []
-    for place, job in enumerate(jobs * rounds):
+    for job in jobs * rounds:
         if job == jobs[0]:
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
-            if place:
-                time.sleep(REST_SECONDS)
+            time.sleep(REST_SECONDS * min(1.0, scale))
         measure = measured(job, source, out)
         print(f"{job}: {measure}", file=sys.stderr)
         found[job] = min(found.get(job, measure), measure, key=lambda each: each["seconds"])
