@@ -12,7 +12,7 @@ def prompts(
     splits: dsl.Output[dsl.Dataset],
     page: dsl.Output[dsl.HTML],
 ):
-    """Write the train, validation and test tables, the label set and the template."""
+    """Write the train, validation and test tables, the label set, the template, and their page."""
     import shutil
     from pathlib import Path
 

@@ -16,7 +16,13 @@ FIRST_LABELS = 40
 
 
 def split_page(report: Mapping[str, Any], config: SplitConfig, noun: str) -> str:
-    """One self-contained HTML page from what `split.json` holds; `noun` is what a label is."""
+    """One self-contained HTML page; names are escaped, nothing comes from the network.
+
+    Args:
+        report: what `split.json` holds.
+        config: the shares that were asked for.
+        noun: what a label is called, in the singular.
+    """
     labels = [
         {"name": name, **sides, "products": sum(sides.values())}
         for name, sides in report["departments"].items()
@@ -34,7 +40,11 @@ def split_page(report: Mapping[str, Any], config: SplitConfig, noun: str) -> str
 
 
 def _test_shares(labels: list[dict[str, Any]], share: float, noun: str) -> Markup:
-    """The share of each label that is held out, in the funnel that chance leaves."""
+    """The share of each label that is held out, in the funnel that chance leaves.
+
+    Each of `labels` has its `products` and how many of them are `test`; `share` (0 to 1) was asked
+    for.
+    """
     figure, axes = page.new_plot("Share held out for the test")
     sizes = [row["products"] for row in labels]
     low, high = min(sizes) / 1.5, max(sizes) * 1.5
