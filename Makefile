@@ -44,7 +44,7 @@ coverage: .venv/.installed ## The default suite, and the lines of grocer and ser
 mutation: .venv/.installed ## Break gate, labels, split and packing on purpose: 85 % must fail a test
 	@rm -rf mutants
 	@OMP_NUM_THREADS=1 .venv/bin/mutmut run
-	@.venv/bin/mutmut results --all true | .venv/bin/python -m tests.mutation 85
+	@.venv/bin/mutmut results --all true | .venv/bin/python -m tests.mutation_score 85
 
 lint: .venv/.installed ## ruff, mypy on grocer, and the import contract
 	@.venv/bin/ruff check .
@@ -69,7 +69,7 @@ kind-down: ## Remove it
 	@kind/down
 
 docs: .venv/.installed ## Write docs/configuration.md anew from the settings
-	@.venv/bin/python -m grocer.reference docs/configuration.md
+	@.venv/bin/python -m grocer.config.docs docs/configuration.md
 
 lock: ## Resolve requirements.lock anew from pyproject.toml
 	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \

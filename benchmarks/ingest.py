@@ -55,9 +55,9 @@ def pandas_join(source: Path, out: Path) -> None:
 
 def ingest(source: Path, out: Path) -> None:
     """Grocer's step, with its settings as they come."""
-    from grocer.ingest import ingest
-    from grocer.settings import DataConfig
-    from grocer.step import step
+    from grocer.artifacts.step import step
+    from grocer.config.stages import DataConfig
+    from grocer.ingest.run import ingest
 
     with step("ingest", out / "tables") as part:
         ingest(str(source), DataConfig(), part)
@@ -65,9 +65,9 @@ def ingest(source: Path, out: Path) -> None:
 
 def validate(source: Path, out: Path) -> None:
     """Grocer's step, on what `ingest` wrote to the same place."""
-    from grocer.recipes import recipe
-    from grocer.step import step
-    from grocer.validate import validate
+    from grocer.artifacts.step import step
+    from grocer.config.recipes import recipe
+    from grocer.validation.run import validate
 
     with step("validate", out / "report", {"tables": out / "tables"}) as part:
         validate(out / "tables", recipe("tiny"), part).require()

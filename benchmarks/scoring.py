@@ -22,12 +22,12 @@ from typing import Any
 
 import torch
 
-from grocer import models
-from grocer.encoding import Encoder
-from grocer.prompts import template
-from grocer.scoring import Scorer
-from grocer.settings import PromptConfig
-from grocer.tiny import make_tokenizer
+from grocer.config.stages import PromptConfig
+from grocer.inference.scorer import Scorer
+from grocer.model import base as models
+from grocer.model.prompt_template import template
+from grocer.model.tiny_llama import make_tokenizer
+from grocer.model.tokenization import Encoder
 
 CATALOGUE = Path(__file__).parent.parent / "examples" / "catalogue"
 SHAPES = {"tiny": (128, 2, 4), "wider": (512, 8, 8)}

@@ -29,8 +29,8 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks.load import CATALOGUE, closed_loop, name, open_loop  # noqa: E402
-from grocer.console import say  # noqa: E402
-from serving.smoke import running  # noqa: E402
+from grocer.progress import say  # noqa: E402
+from serving.rollout.smoke_test import running  # noqa: E402
 
 CLIENTS, ITEMS = 64, 32
 NOOP = """
@@ -152,7 +152,7 @@ def bulk(bundle: Path, names: int, scratch: Path) -> dict[str, float]:
         pid = os.fork()
         if not pid:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            from grocer.classify import classify
+            from grocer.inference.batch import classify
 
             classify(source, out, bundle)
             os._exit(0)
@@ -227,15 +227,15 @@ def resident(url: str) -> float:
 
 def make_bundle(root: Path) -> Path:
     """A tiny bundle of the sample catalogue, trained for a minute; it need not be good."""
-    from grocer import examples
-    from grocer.bundle import write_bundle
-    from grocer.evaluate import evaluate
-    from grocer.files import read_json, write_json
-    from grocer.gate import decide
-    from grocer.ingest import ingest
-    from grocer.recipes import recipe
-    from grocer.step import digest_of, step
-    from grocer.train import train
+    from grocer.artifacts.step import digest_of, step
+    from grocer.config.recipes import recipe
+    from grocer.dataset import build as examples
+    from grocer.evaluation.run import evaluate
+    from grocer.gate.rules import decide
+    from grocer.ingest.run import ingest
+    from grocer.io.atomic import read_json, write_json
+    from grocer.release.bundle import write_bundle
+    from grocer.training.run import train
 
     config = recipe("tiny").with_settings(
         [

@@ -27,15 +27,15 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import torch  # noqa: E402
 
-from grocer import models  # noqa: E402
-from grocer.config import RunConfig  # noqa: E402
-from grocer.console import say  # noqa: E402
-from grocer.encoding import Encoder  # noqa: E402
-from grocer.hardware import hardware  # noqa: E402
-from grocer.prompts import template  # noqa: E402
-from grocer.recipes import recipe  # noqa: E402
-from grocer.settings import PromptConfig  # noqa: E402
-from grocer.tiny import make_tokenizer  # noqa: E402
+from grocer.config.recipes import recipe  # noqa: E402
+from grocer.config.run import RunConfig  # noqa: E402
+from grocer.config.stages import PromptConfig  # noqa: E402
+from grocer.model import base as models  # noqa: E402
+from grocer.model.device import hardware  # noqa: E402
+from grocer.model.prompt_template import template  # noqa: E402
+from grocer.model.tiny_llama import make_tokenizer  # noqa: E402
+from grocer.model.tokenization import Encoder  # noqa: E402
+from grocer.progress import say  # noqa: E402
 
 CATALOGUE = Path(__file__).resolve().parent.parent / "examples" / "catalogue"
 ACCUMULATED_BATCH = 8
@@ -183,8 +183,8 @@ def packed_or_plain(base: Path, config: RunConfig, out: Path, rows: int = 2000) 
     from datasets import Dataset, disable_progress_bars
     from trl import SFTTrainer
 
-    from grocer.trainer import arguments, build, keep_adapter_in_float32, lora
-    from grocer.training_set import training_set
+    from grocer.training.dataset import training_set
+    from grocer.training.trainer import arguments, build, keep_adapter_in_float32, lora
 
     disable_progress_bars()
     names, departments, labels = catalogue()

@@ -25,10 +25,10 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 import torch  # noqa: E402
 
 from benchmarks.training import make_base, mark_steps, packed_or_plain  # noqa: E402
-from grocer.config import RunConfig  # noqa: E402
-from grocer.console import say  # noqa: E402
-from grocer.recipes import recipe  # noqa: E402
-from grocer.step import peak_rss_mb  # noqa: E402
+from grocer.artifacts.step import peak_rss_mb  # noqa: E402
+from grocer.config.recipes import recipe  # noqa: E402
+from grocer.config.run import RunConfig  # noqa: E402
+from grocer.progress import say  # noqa: E402
 
 EPOCH = 40_000
 

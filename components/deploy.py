@@ -22,12 +22,12 @@ def deploy(
     """
     from pathlib import Path
 
-    from grocer.bundle import write_bundle
-    from grocer.config import RunConfig
-    from grocer.examples import most_purchased
-    from grocer.files import write_json
-    from grocer.step import step
-    from serving.smoke import ask
+    from grocer.artifacts.step import step
+    from grocer.config.run import RunConfig
+    from grocer.dataset.build import most_purchased
+    from grocer.io.atomic import write_json
+    from grocer.release.bundle import write_bundle
+    from serving.rollout.smoke_test import ask
 
     run = RunConfig.from_json(config)
     inputs = {
@@ -42,7 +42,7 @@ def deploy(
         if run.deploy.store is None:
             answered = ask(made.path, names)
         else:
-            from serving.deploy import deploy
+            from serving.rollout.deploy import deploy
 
             answered = deploy(made, run.deploy, names)
         write_json(out / "answers.json", answered)

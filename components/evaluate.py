@@ -25,9 +25,10 @@ def evaluate(
     import tempfile
     from pathlib import Path
 
-    from grocer import evaluate, store
-    from grocer.config import RunConfig
-    from grocer.step import step
+    from grocer.artifacts.step import step
+    from grocer.config.run import RunConfig
+    from grocer.evaluation import run as evaluate
+    from grocer.release import registry as store
 
     adapter, source, target = Path(model.path), Path(splits.path), Path(evaluation.path)
     inputs = {"model": adapter, "splits": source}

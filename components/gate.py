@@ -16,11 +16,11 @@ def gate(
     import shutil
     from pathlib import Path
 
-    from grocer.config import RunConfig
-    from grocer.console import say
-    from grocer.files import read_json, write_json
-    from grocer.gate import decide
-    from grocer.step import digest_of, step
+    from grocer.artifacts.step import digest_of, step
+    from grocer.config.run import RunConfig
+    from grocer.gate.rules import decide
+    from grocer.io.atomic import read_json, write_json
+    from grocer.progress import say
 
     source, target = Path(evaluation.path), Path(decision.path)
     with step("gate", target, {"evaluation": source}) as out:

@@ -10,9 +10,9 @@ def ingest(data: str, config: str, tables: dsl.Output[dsl.Dataset]):
     """Read `data` into Parquet tables and `counts.json`."""
     from pathlib import Path
 
-    from grocer import ingest
-    from grocer.config import RunConfig
-    from grocer.step import step
+    from grocer.artifacts.step import step
+    from grocer.config.run import RunConfig
+    from grocer.ingest import run as ingest
 
     with step("ingest", Path(tables.path)) as out:
         counts = ingest.ingest(data, RunConfig.from_json(config).data, out)

@@ -17,9 +17,9 @@ def train(
     import shutil
     from pathlib import Path
 
-    from grocer import train
-    from grocer.config import RunConfig
-    from grocer.step import step
+    from grocer.artifacts.step import step
+    from grocer.config.run import RunConfig
+    from grocer.training import run as train
 
     source, target = Path(splits.path), Path(model.path)
     with step("train", target, {"splits": source}) as out:

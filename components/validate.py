@@ -16,9 +16,9 @@ def validate(
     import shutil
     from pathlib import Path
 
-    from grocer import validate
-    from grocer.config import RunConfig
-    from grocer.step import explained, step
+    from grocer.artifacts.step import explained, step
+    from grocer.config.run import RunConfig
+    from grocer.validation import run as validate
 
     source, target = Path(tables.path), Path(report.path)
     with step("validate", target, {"tables": source}) as out:

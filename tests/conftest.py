@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from grocer.prompts import template
-from grocer.settings import PromptConfig
-from grocer.tiny import tiny_base
-from tests.object_store import object_store
-from tests.tinies import LABELS, NAMES, SHAPE
+from grocer.config.stages import PromptConfig
+from grocer.model.prompt_template import template
+from grocer.model.tiny_llama import tiny_base
+from tests.fixtures.object_store import object_store
+from tests.fixtures.tiny_model import LABELS, NAMES, SHAPE
 
 
 def pytest_configure() -> None:

@@ -72,7 +72,7 @@ def catalogue(tmp_path_factory):
 
 def run(catalogue: Path, out: str, *settings: str) -> tuple[subprocess.CompletedProcess, Path]:
     """`grocer run` on the catalogue, beside it."""
-    command = [sys.executable, "-m", "pipelines.cli", "run", "--data", str(catalogue)]
+    command = [sys.executable, "-m", "pipelines.cli.main", "run", "--data", str(catalogue)]
     ended = subprocess.run(
         [*command, "--out", out, *(word for text in settings for word in ("--set", text))],
         cwd=catalogue.parent,
@@ -120,7 +120,7 @@ def test_the_bundle_classifies_a_file(passed, catalogue):
     _, out = passed
     (bundle,) = (out / "bundle").iterdir()
     target = catalogue.parent / "answers.csv"
-    command = [sys.executable, "-m", "pipelines.cli", "classify"]
+    command = [sys.executable, "-m", "pipelines.cli.main", "classify"]
     subprocess.run(
         [*command, str(catalogue / "products.csv"), str(target), "--bundle", str(bundle)],
         check=True,

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from grocer import remote
-from grocer.bundle import MANIFEST
-from grocer.files import tree_digest, tree_digests
-from grocer.recipes import tiny
-from tests.artifacts import make_bundle
+from grocer.config.recipes import tiny
+from grocer.io import storage as remote
+from grocer.io.atomic import tree_digest, tree_digests
+from grocer.release.bundle import MANIFEST
 from tests.cluster.release import Store
+from tests.fixtures.artifacts import make_bundle
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from tests.cluster.bundles import Bundles, upload
 from tests.cluster.client import NAME, Client, client_pod
 from tests.cluster.pods import Steps
 from tests.cluster.release import Namespaces, Store
-from tests.object_store import object_store
+from tests.fixtures.object_store import object_store
 
 FIGURES = pytest.StashKey[list[str]]()
 Figure = Callable[[str], None]

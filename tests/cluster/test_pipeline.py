@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from grocer import remote
-from serving.inference_service import served
+from grocer.io import storage as remote
+from serving.rollout.inference_service import served
 from tests.cluster import release
 from tests.cluster.api import Api, applied, kubectl
 from tests.cluster.release import Namespaces, Store
@@ -67,7 +67,7 @@ def submit(
         chosen = told | {key.replace("__", "."): value for key, value in settings.items()}
         words = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
         where = ["--host", kfp, "--images", str(images), "--data", data]
-        command = [sys.executable, "-m", "pipelines.cli", "submit", *where, "--recipe", "tiny"]
+        command = [sys.executable, "-m", "pipelines.cli.main", "submit", *where, "--recipe", "tiny"]
         return subprocess.run([*command, *words], capture_output=True, text=True)
 
     yield run

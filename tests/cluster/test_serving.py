@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.artifacts import LABELS
 from tests.cluster.api import Api, applied, kubectl, until
 from tests.cluster.bundles import Bundles, digest_of
 from tests.cluster.client import Client
 from tests.cluster.pods import Ended, Steps
+from tests.fixtures.artifacts import LABELS
 from tests.manifests.kustomize import Object, build, one
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]

@@ -11,13 +11,13 @@ import boto3
 import pytest
 
 from components.deploy import deploy
-from grocer import store
-from grocer.bundle import load_bundle
+from grocer.config.recipes import tiny
 from grocer.errors import DeployError
-from grocer.files import read_json
-from grocer.recipes import tiny
-from tests.artifacts import write_artifacts
-from tests.serving.kubernetes_api import OLD, Api, container
+from grocer.io.atomic import read_json
+from grocer.release import registry as store
+from grocer.release.bundle import load_bundle
+from tests.fixtures.artifacts import write_artifacts
+from tests.fixtures.kubernetes_api import OLD, Api, container
 
 
 @pytest.fixture

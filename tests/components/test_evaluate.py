@@ -11,13 +11,13 @@ import pytest
 from kfp import dsl
 
 from components.evaluate import evaluate
-from grocer import evaluate as evaluating
-from grocer import store
-from grocer.bundle import Bundle
+from grocer.config.recipes import tiny
 from grocer.errors import BundleError
-from grocer.files import tree_digests
-from grocer.recipes import tiny
-from tests.artifacts import make_bundle, write_artifacts
+from grocer.evaluation import run as evaluating
+from grocer.io.atomic import tree_digests
+from grocer.release import registry as store
+from grocer.release.bundle import Bundle
+from tests.fixtures.artifacts import make_bundle, write_artifacts
 
 
 @pytest.fixture

@@ -25,11 +25,12 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from grocer.bundle import Bundle
-from grocer.deployment import ServingConfig
-from serving import answers, protocol
-from serving.guards import routes
-from tests.docs.pages import ROOT, blocks, prose, section, table
+from grocer.config.deployment import ServingConfig
+from grocer.release.bundle import Bundle
+from serving.predictor import protocol
+from serving.predictor import responses as answers
+from serving.predictor.middleware import routes
+from tests.docs.documents import ROOT, blocks, prose, section, table
 from tests.docs.test_troubleshooting import is_said
 from tests.serving.conftest import Running, Start
 

@@ -19,7 +19,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.docs.pages import section, table
+from tests.docs.documents import section, table
 
 ROOT = Path(__file__).parents[2]
 REASONS = (ROOT / "docs/decisions/dependencies.md").read_text()

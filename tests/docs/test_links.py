@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import PAGES, ROOT, anchors, links, section
+from tests.docs.documents import PAGES, ROOT, anchors, links, section
 
 
 def broken(page: Path, text: str) -> list[str]:

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.docs.pages import ROOT, blocks, section
+from tests.docs.documents import ROOT, blocks, section
 
 _LINE = re.compile(r"^([\w.]+)/ +\S.*$")
 

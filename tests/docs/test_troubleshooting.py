@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 
-from tests.docs.pages import ROOT, table
+from tests.docs.documents import ROOT, table
 
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
 PACKAGES = ("grocer", "serving", "components", "pipelines")

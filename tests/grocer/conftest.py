@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from grocer import answers
-from grocer.evaluate import evaluate
-from grocer.recipes import tiny
-from tests.answering import KnowsNouns, write_splits
-from tests.artifacts import write_model
+from grocer.config.recipes import tiny
+from grocer.evaluation import predictions as answers
+from grocer.evaluation.run import evaluate
+from tests.fixtures.artifacts import write_model
+from tests.fixtures.predictions import KnowsNouns, write_splits
 
 
 @pytest.fixture(scope="session")

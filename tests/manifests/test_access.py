@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 import pytest
 from kubernetes.client import ApiClient
 
-from grocer.deployment import DeployConfig
+from grocer.config.deployment import DeployConfig
 from grocer.errors import DeployError
-from serving import canary
-from serving import deploy as deploying
-from tests.artifacts import make_bundle
+from serving.rollout import canary
+from serving.rollout import deploy as deploying
+from tests.fixtures.artifacts import make_bundle
+from tests.fixtures.kubernetes_api import OLD, Api, container
 from tests.manifests.kustomize import build, one
-from tests.serving.kubernetes_api import OLD, Api, container
 
 Access = set[tuple[str, str, str]]
 _PATH = re.compile(r"/(?:api|apis/(?P<group>[^/]+))/[^/]+/namespaces/grocer/(?P<rest>.+)")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from grocer.deployment import DeployConfig
-from serving.inference_service import Canary, Served, fields
+from grocer.config.deployment import DeployConfig
+from serving.rollout.inference_service import Canary, Served, fields
 from tests.manifests.admission import refusals
 from tests.manifests.kustomize import COMPONENTS, TARGETS, Object, build, one, with_component
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from grocer.deployment import DeployConfig
-from serving.guards import routes
-from serving.metrics import Metrics
-from serving.predictor import NAME
-from tests.artifacts import make_bundle
+from grocer.config.deployment import DeployConfig
+from serving.predictor.metrics import Metrics
+from serving.predictor.middleware import routes
+from serving.predictor.model import NAME
+from tests.fixtures.artifacts import make_bundle
 from tests.manifests.kustomize import Object, build, one, with_component
 from tests.manifests.pods import main_container, predictor
 

@@ -6,15 +6,15 @@ import re
 
 import pytest
 
-from grocer.deployment import ClusterConfig, DeployConfig, ServingConfig
-from grocer.recipes import llama2_7b_t4
-from grocer.settings import BaseConfig
-from pipelines.pods import BASE
-from serving.__main__ import arguments
-from serving.guards import routes
-from serving.inference_service import DIGEST, FORMAT
-from serving.predictor import NAME
-from serving.rollout import CONTAINER, LABEL
+from grocer.config.deployment import ClusterConfig, DeployConfig, ServingConfig
+from grocer.config.recipes import llama2_7b_t4
+from grocer.config.stages import BaseConfig
+from pipelines.kubeflow.resources import BASE
+from serving.predictor.__main__ import arguments
+from serving.predictor.middleware import routes
+from serving.predictor.model import NAME
+from serving.rollout.inference_service import DIGEST, FORMAT
+from serving.rollout.readiness import CONTAINER, LABEL
 from tests.manifests.kustomize import TARGETS, Object, build, one, with_component
 from tests.manifests.pods import main_container, predictor
 
@@ -49,7 +49,7 @@ def test_nothing_is_served_until_deploy_says_what() -> None:
 def test_the_command_is_one_that_there_is(objects: list[Object]) -> None:
     container = main_container(predictor(objects))
     assert container["name"] == CONTAINER
-    assert container["command"] == ["python", "-m", "serving"]
+    assert container["command"] == ["python", "-m", "serving.predictor"]
     given = arguments(container["args"])
     assert given.digest == f"$({DIGEST})"
     assert str(given.bundle) == "/mnt/models"

@@ -23,7 +23,7 @@ class Toy:
 
     def start(self, *options: str, **behaviour: str) -> subprocess.Popen[str]:
         (self.data / "behaviour.json").write_text(json.dumps(behaviour))
-        command = [sys.executable, "-m", "pipelines.cli", "run"]
+        command = [sys.executable, "-m", "pipelines.cli.main", "run"]
         return subprocess.Popen(
             [*command, "--data", "data", "--out", "out", *options],
             cwd=self.folder,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from pipelines.cli import EXIT_CODES, app, execute
+from pipelines.cli.main import EXIT_CODES, app, execute
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -18,12 +18,12 @@ from types import MappingProxyType
 import httpx
 import pytest
 
-from grocer.bundle import Bundle
-from grocer.recipes import tiny
-from serving import canary
-from serving import deploy as deploying
-from tests.artifacts import make_bundle
-from tests.serving.kubernetes_api import OLD, Api
+from grocer.config.recipes import tiny
+from grocer.release.bundle import Bundle
+from serving.rollout import canary
+from serving.rollout import deploy as deploying
+from tests.fixtures.artifacts import make_bundle
+from tests.fixtures.kubernetes_api import OLD, Api
 
 READY = "/v2/models/grocer/ready"
 
@@ -79,8 +79,8 @@ def _serve(
     hold: Path | None,
     environment: Mapping[str, str],
 ) -> None:
-    """In the forked process: what `python -m serving` does, with the toy scorer."""
-    from tests.serving import stub
+    """In the forked process: what `python -m serving.predictor` does, with the toy scorer."""
+    from tests.fixtures import predictor
 
     os.environ.update(environment)
     file = os.open(log, os.O_WRONLY | os.O_CREAT)
@@ -88,7 +88,7 @@ def _serve(
     os.dup2(file, 2)
     words = [word for text in settings for word in ("--set", text)]
     sys.argv = ["serving", "--bundle", bundle, "--port", str(port), *words, *more]
-    sys.exit(stub.main(hold))
+    sys.exit(predictor.main(hold))
 
 
 def free_port() -> int:
@@ -126,7 +126,7 @@ def start_any(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     It loads once `hold` exists, if that is given; `environment` is added to its own.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["serving.lifecycle", "tests.serving.stub"])
+    context.set_forkserver_preload(["serving.predictor.lifecycle", "tests.fixtures.predictor"])
     started: list[BaseProcess] = []
 
     def start(

@@ -7,10 +7,10 @@ import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
-from grocer.bundle import Bundle
-from tests.artifacts import LABELS
+from grocer.release.bundle import Bundle
+from tests.fixtures.artifacts import LABELS
+from tests.fixtures.predictor import StubScorer
 from tests.serving.conftest import READY, Start, free_port
-from tests.serving.stub import StubScorer
 
 
 def request(*names: bytes, shape: int | None = None, **parameters: int) -> pb.ModelInferRequest:

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grocer import models
-from grocer.bundle import Bundle
-from grocer.classify import classify
 from grocer.errors import DeployError
-from grocer.scoring import Scorer
-from serving import smoke
-from tests.artifacts import LABELS, make_bundle
+from grocer.inference.batch import classify
+from grocer.inference.scorer import Scorer
+from grocer.model import base as models
+from grocer.release.bundle import Bundle
+from serving.rollout import smoke_test as smoke
+from tests.fixtures.artifacts import LABELS, make_bundle
 
 NAMES = ["Organic Milk", "Banana Bread [INST] </s>", "Crème 牛乳", "x" * 900]
 
@@ -48,7 +48,7 @@ def test_another_base_is_refused_with_code_2(base: Path, bundle: Bundle, tmp_pat
     models.copy_base(base, tmp_path / "other")
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))
-    command = ("-m", "serving", "--base", str(tmp_path / "other"))
+    command = ("-m", "serving.predictor", "--base", str(tmp_path / "other"))
     with (
         pytest.raises(DeployError, match=r"ended with code 2: .*is not the base"),
         smoke.running(bundle.path, command=command),

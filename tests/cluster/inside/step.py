@@ -9,11 +9,11 @@ import json
 import sys
 from pathlib import Path
 
-from grocer import remote
-from grocer.bundle import MANIFEST, Bundle, Manifest
-from grocer.deployment import DeployConfig
+from grocer.config.deployment import DeployConfig
 from grocer.errors import GrocerError
-from serving.deploy import deploy
+from grocer.io import storage as remote
+from grocer.release.bundle import MANIFEST, Bundle, Manifest
+from serving.rollout.deploy import deploy
 
 address, config = sys.argv[1], DeployConfig.model_validate_json(sys.argv[2])
 digest = address.rpartition("/")[2]

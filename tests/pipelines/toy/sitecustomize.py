@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-from grocer.console import Ticker, say
 from grocer.errors import ExpectationError, TableError
-from grocer.files import tree_digest, tree_digests, whole_directory, write_json
+from grocer.io.atomic import tree_digest, tree_digests, whole_directory, write_json
+from grocer.progress import Ticker, say
 
 STUBBORN = """
 import signal, time
@@ -125,12 +125,12 @@ def _stand_in(name: str, **members: object) -> None:
     sys.modules[name] = module
 
 
-_stand_in("grocer.ingest", ingest=ingest)
-_stand_in("grocer.validate", validate=validate)
-_stand_in("grocer.examples", build=build, most_purchased=lambda splits: ["Organic Bananas"])
-_stand_in("grocer.train", train=train)
-_stand_in("grocer.evaluate", evaluate=evaluate)
-_stand_in("grocer.gate", decide=decide)
-_stand_in("grocer.bundle", write_bundle=write_bundle)
-_stand_in("grocer.store")
-_stand_in("serving.smoke", ask=ask)
+_stand_in("grocer.ingest.run", ingest=ingest)
+_stand_in("grocer.validation.run", validate=validate)
+_stand_in("grocer.dataset.build", build=build, most_purchased=lambda splits: ["Organic Bananas"])
+_stand_in("grocer.training.run", train=train)
+_stand_in("grocer.evaluation.run", evaluate=evaluate)
+_stand_in("grocer.gate.rules", decide=decide)
+_stand_in("grocer.release.bundle", write_bundle=write_bundle)
+_stand_in("grocer.release.registry")
+_stand_in("serving.rollout.smoke_test", ask=ask)

@@ -1,0 +1,97 @@
+"""The store of bundles: each stands under its digest in an object store, and is never changed.
+
+    s3://bucket/prefix/<digest>/adapter_model.safetensors ... bundle.json
+
+`bundle.json` goes there last, so a bundle that has one is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from grocer import progress as console
+from grocer.errors import BundleError, OutputError
+from grocer.io import storage as remote
+from grocer.io.atomic import file_digest, whole_directory
+from grocer.release.bundle import MANIFEST, Bundle, load_bundle
+
+_BLOCK = 8 * 1024**2
+_SETTING = "deploy.store"
+
+
+def publish(bundle: Bundle, store: str) -> str:
+    """Put a bundle into the store; what is there of it already is checked and kept.
+
+    Args:
+        bundle: a bundle whose bytes were checked.
+        store: `s3://` or `gs://` address that holds bundles.
+
+    Returns:
+        The bundle's address, `<store>/<digest>`. Every byte there was read back.
+
+    Raises:
+        OutputError: the store can't be written, or holds other bytes under this digest.
+    """
+    address = f"{store.rstrip('/')}/{bundle.digest}"
+    digests = {**bundle.manifest.files, MANIFEST: file_digest(bundle.path / MANIFEST)}
+    with remote.reaching(address, "write", _SETTING):
+        files, root = _open(address)
+        there = _below(files, root)
+        if extra := sorted(there - set(digests)):
+            raise OutputError(f"{address}/{extra[0]} is no part of the bundle; remove it")
+        for name, digest in digests.items():
+            target = f"{root}/{name}"
+            if name not in there:
+                files.put_file(str(bundle.path / name), target)
+            if _digest(files, target) != digest:
+                raise OutputError(
+                    f"{address}/{name} holds other bytes than the bundle of that digest: somebody "
+                    f"wrote there; remove it, or name another {_SETTING}"
+                )
+    news = "stands already" if set(digests) <= there else "published"
+    console.say("deploy", f"{news} at {address}, every byte read back")
+    return address
+
+
+def fetch(address: str, into: Path) -> Bundle:
+    """Copy the bundle at `address` (`.../<digest>`) to `into/<digest>`, and check every byte.
+
+    Raises:
+        BundleError: nothing is there, or it is not what its digest says, or must not serve.
+        OutputError: the store can't be read.
+    """
+    digest = address.rstrip("/").rpartition("/")[2]
+    with remote.reaching(address, "read", _SETTING):
+        files, root = _open(address)
+        names = _below(files, root)
+        if MANIFEST not in names:
+            raise BundleError(f"{address}: no bundle is there, or only a part of one")
+        if astray := [name for name in sorted(names) if ".." in PurePosixPath(name).parts]:
+            raise BundleError(f"{address}: {astray[0]} is no part of a bundle; remove it")
+        with whole_directory(into / digest) as part:
+            for name in names:
+                (part / name).parent.mkdir(parents=True, exist_ok=True)
+                files.get_file(f"{root}/{name}", str(part / name))
+    return load_bundle(into / digest)
+
+
+def _open(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the path in it."""
+    protocol, _, path = address.partition("://")
+    return remote.file_system(protocol), path.rstrip("/")
+
+
+def _below(files: Any, root: str) -> set[str]:
+    """Names of what is below `root`, relative to it."""
+    return {str(path).removeprefix(f"{root}/") for path in files.find(root)}
+
+
+def _digest(files: Any, path: str) -> str:
+    """SHA-256 of an object as it is in the store now."""
+    found = hashlib.sha256()
+    with files.open(path, "rb", block_size=_BLOCK) as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()

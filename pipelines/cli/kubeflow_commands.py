@@ -1,0 +1,186 @@
+"""`grocer compile`, `grocer submit` and `grocer schedule`: the pipeline on Kubeflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from grocer.config.recipes import recipe
+from grocer.config.run import RunConfig
+from pipelines.cli.options import (
+    Account,
+    Cron,
+    Follow,
+    Host,
+    ImagesFile,
+    KubeflowNamespace,
+    KubernetesFormat,
+    Namespace,
+    Recipe,
+    Replace,
+    Settings,
+    Token,
+    images_of,
+)
+
+if TYPE_CHECKING:
+    from pipelines.kubeflow.client import Server
+    from pipelines.kubeflow.compiled import Package
+    from pipelines.kubeflow.submit import Job
+    from pipelines.kubeflow.verdict import Verdict
+
+Data = Annotated[
+    str, typer.Option(metavar="URI", help="Catalogue at s3://, gs:// or https://; CSV or Parquet")
+]
+Champion = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URI", help="Bundle that must be beaten to deploy; else the one that serves"
+    ),
+]
+Canary = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=99,
+        metavar="PERCENT",
+        help="Share of the requests for what passes, until grocer promote or rollback; else all",
+    ),
+]
+NoDeploy = Annotated[
+    bool, typer.Option("--no-deploy", help="Train and judge only: nothing is rolled out")
+]
+
+
+def compile_pipeline(
+    out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="File to write")],
+    from_recipe: Recipe = "llama2-7b-t4",
+    settings: Settings = None,
+    images: ImagesFile = None,
+    kubernetes: KubernetesFormat = False,
+    namespace: KubeflowNamespace = "kubeflow",
+) -> None:
+    """Write the pipeline as YAML for Kubeflow Pipelines."""
+    from pipelines.kubeflow.training import package
+
+    made = package(recipe(from_recipe).with_settings(settings or []), images_of(images))
+    write(made, out, namespace if kubernetes else None)
+
+
+def submit(
+    data: Data,
+    from_recipe: Recipe = "llama2-7b-t4",
+    settings: Settings = None,
+    images: ImagesFile = None,
+    champion: Champion = None,
+    canary: Canary = None,
+    no_deploy: NoDeploy = False,
+    host: Host = None,
+    namespace: Namespace = None,
+    token_env: Token = "KF_PIPELINES_TOKEN",
+    service_account: Account = "grocer-pipeline",
+    follow: Follow = True,
+) -> None:
+    """Start the pipeline on Kubeflow and follow it.
+
+    It ends as grocer run does, with the verdict and its exit code. Ctrl-C ends the following
+    alone; the run goes on.
+    """
+    from pipelines.cli.print_summary import show_verdict
+    from pipelines.kubeflow.client import Server
+    from pipelines.kubeflow.submit import training
+
+    config = _config(from_recipe, settings, canary)
+    job = training(
+        data,
+        config,
+        images_of(images),
+        champion=champion,
+        rolled_out=not no_deploy,
+        service_account=service_account,
+    )
+    verdict = start(Server(host=host, namespace=namespace, token_env=token_env), job, follow)
+    if verdict is None:
+        return
+    yes = "yes: deployed"
+    if no_deploy:
+        yes = "yes: it may serve; nothing was rolled out"
+    elif config.deploy.canary:
+        yes = f"yes: a canary, with {config.deploy.canary} % of the requests beside what serves"
+    show_verdict(verdict, yes, "no: nothing new is served")
+    if not verdict.reasons:
+        typer.echo("Kubeflow keeps no log of the step gate; its artifacts have the reasons")
+    raise typer.Exit(0 if verdict.passed else 3)
+
+
+def schedule(
+    data: Data,
+    cron: Cron,
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the schedule")] = "grocer",
+    from_recipe: Recipe = "llama2-7b-t4",
+    settings: Settings = None,
+    images: ImagesFile = None,
+    champion: Champion = None,
+    canary: Canary = None,
+    no_deploy: NoDeploy = False,
+    host: Host = None,
+    namespace: Namespace = None,
+    token_env: Token = "KF_PIPELINES_TOKEN",
+    service_account: Account = "grocer-pipeline",
+    replace: Replace = False,
+) -> None:
+    """Have Kubeflow run the pipeline at fixed times.
+
+    There is one run at a time, and none for times that were missed.
+    """
+    from pipelines.kubeflow.client import Server
+    from pipelines.kubeflow.submit import schedule as schedule_job
+    from pipelines.kubeflow.submit import training
+
+    job = training(
+        data,
+        _config(from_recipe, settings, canary),
+        images_of(images),
+        champion=champion,
+        rolled_out=not no_deploy,
+        service_account=service_account,
+    )
+    server = Server(host=host, namespace=namespace, token_env=token_env)
+    typer.echo(f"{name}: {schedule_job(server, job, name, cron, replace=replace)}")
+
+
+def write(package: Package, out: Path, namespace: str | None) -> None:
+    """Write a package as YAML, or as Kubernetes objects for a namespace."""
+    from grocer.io.atomic import whole_file
+
+    with whole_file(out) as part:
+        part.write_text(package.objects(namespace) if namespace else package.text)
+
+
+def start(server: Server, job: Job, follow: bool) -> Verdict | None:
+    """Start a job and follow it to its verdict; None where nobody wants to wait."""
+    from pipelines.kubeflow.follow import follow as follow_run
+    from pipelines.kubeflow.submit import submit as submit_job
+    from pipelines.local.progress import Progress
+    from pipelines.local.run import RunError
+
+    submitted = submit_job(server, job)
+    typer.echo(submitted.page)
+    if not follow:
+        return None
+    try:
+        with Progress() as progress:
+            return follow_run(server, submitted, progress)
+    except RunError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        typer.echo("grocer: no longer followed; the run goes on", err=True)
+        raise typer.Exit(130) from error
+
+
+def _config(name: str, settings: list[str] | None, canary: int | None) -> RunConfig:
+    share = [] if canary is None else [f"deploy.canary={canary}"]
+    return recipe(name).with_settings([*(settings or []), *share])

@@ -1,0 +1,57 @@
+"""Protects the choice of device and types: by compute capability, with the reason."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from grocer.errors import ConfigError, ModelError
+from grocer.model.device import choose_compute_dtype, choose_device, choose_precision
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    return monkeypatch
+
+
+def capable(card: pytest.MonkeyPatch, major: int, minor: int) -> None:
+    card.setattr(torch.cuda, "get_device_capability", lambda: (major, minor))
+
+
+def test_a_t4_computes_in_half_precision(card: pytest.MonkeyPatch) -> None:
+    capable(card, 7, 5)
+    assert choose_precision("auto", "cuda") == (
+        "fp16",
+        "fp16: compute capability 7.5 has no bfloat16",
+    )
+    dtype, reason = choose_compute_dtype("auto", "cuda")
+    assert dtype is torch.float16
+    assert "7.5" in reason
+
+
+def test_newer_cards_use_bfloat16(card: pytest.MonkeyPatch) -> None:
+    capable(card, 9, 0)
+    assert choose_precision("auto", "cuda") == ("bf16", "bf16: compute capability 9.0")
+    assert choose_compute_dtype("auto", "cuda")[0] is torch.bfloat16
+
+
+def test_a_t4_refuses_bfloat16(card: pytest.MonkeyPatch) -> None:
+    capable(card, 7, 5)
+    with pytest.raises(ConfigError, match=r"train.precision=bf16: .* 7.5 has no bfloat16"):
+        choose_precision("bf16", "cuda")
+    with pytest.raises(ConfigError, match=r"base.compute_dtype=bfloat16: .* use auto or float16"):
+        choose_compute_dtype("bfloat16", "cuda")
+
+
+def test_a_cpu_refuses_to_pretend_fp16() -> None:
+    assert choose_precision("auto", "cpu")[0] == "fp32"
+    with pytest.raises(ConfigError, match="silently train in fp32"):
+        choose_precision("fp16", "cpu")
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == "cpu"
+    with pytest.raises(ModelError, match="--recipe tiny on a CPU"):
+        choose_device("cuda")

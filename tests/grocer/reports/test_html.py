@@ -1,0 +1,196 @@
+"""Every page can be read: on a phone and on a desk, by day and by night, by eyes that tell few
+colours apart, by a screen reader, on paper, and without a network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grocer.reports.html import BLUE, ORANGE
+from tests.fixtures.browser import PHONE, laid_out, needs_chromium
+from tests.fixtures.page_layout import PAGES, make_pages
+
+# The titles and the labels, with units, that stand in each page's plots.
+PLOTS = {
+    "report": {
+        "Accuracy and its interval": {"right on unseen products, %"},
+        "Confidence against the share that was right": {
+            "the model's confidence, %",
+            "really right, %",
+        },
+        "Accuracy by the share that is answered": {
+            "products answered, the surest first, %",
+            "right among them, %",
+        },
+    },
+    "split": {"Share held out for the test": {"products, on all sides", "on the test side, %"}},
+    "loss": {"Loss while training": {"optimizer step", "nats per answer token"}},
+    "validation": {},
+}
+
+
+@pytest.fixture(scope="module")
+def pages(measured: Mapping[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The HTML of each of `PAGES`."""
+    return make_pages(measured, tmp_path_factory.mktemp("pages"))
+
+
+class Outline(HTMLParser):
+    """What a page is made of: its tags, its headings' levels, its styles, each plot's texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.styles: list[str] = []
+        self.plots: dict[str, set[str]] = {}
+        self.title, self.last = "", ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        self.last = tag
+        self.styles.append(found.get("style") or "")
+        if tag == "svg":
+            self.plots[found["aria-label"] or ""] = set()
+
+    def handle_data(self, data: str) -> None:
+        if self.last == "style":
+            self.styles.append(data)
+        if self.last == "title":
+            self.title += data
+        if self.last == "text":
+            list(self.plots.values())[-1].add(data.strip())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(params=PAGES)
+def outline(pages: dict[str, str], request: pytest.FixtureRequest) -> tuple[str, Outline]:
+    """A page's name and what it is made of."""
+    return request.param, Outline(pages[request.param])
+
+
+def test_a_page_says_what_it_is(outline: tuple[str, Outline]) -> None:
+    _, page = outline
+    metas = {each.get("name"): each["content"] for each in page.all("meta") if "content" in each}
+    assert metas["viewport"] == "width=device-width, initial-scale=1"
+    assert metas["color-scheme"] == "light dark"
+    assert page.all("html") == [{"lang": "en"}]
+    assert re.fullmatch(r"\S.* · Grocer", page.title.strip())
+    assert len(page.all("main")) == 1
+
+
+def test_a_page_asks_nothing_of_the_network(outline: tuple[str, Outline]) -> None:
+    _, page = outline
+    (policy,) = [each for each in page.all("meta") if "http-equiv" in each]
+    assert (policy["content"] or "").startswith("default-src 'none';")
+    assert not [tag for tag, _ in page.tags if tag in {"script", "link", "img", "iframe", "base"}]
+    links = ("src", "href", "xlink:href", "srcset", "action", "data", "poster")
+    addresses = [found[key] for _, found in page.tags for key in links if key in found]
+    assert [each for each in addresses if not (each or "").startswith("#")] == []
+    assert not re.search(r"@import|url\((?!#)", " ".join(page.styles))
+
+
+def test_headings_go_down_one_level_at_a_time(outline: tuple[str, Outline]) -> None:
+    _, page = outline
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_a_screen_reader_can_tell_cells_and_plots(outline: tuple[str, Outline]) -> None:
+    _, page = outline
+    assert all(each.get("scope") in {"row", "col"} for each in page.all("th"))
+    assert all(each.get("role") == "img" and each["aria-label"] for each in page.all("svg"))
+    names = [found["id"] for _, found in page.tags if "id" in found]
+    assert len(names) == len(set(names))
+
+
+def test_plots_have_titles_and_labels_with_units(outline: tuple[str, Outline]) -> None:
+    name, page = outline
+    wanted = {} if name == "loss, short" else PLOTS[name.split(",")[0]]
+    assert page.plots.keys() == wanted.keys()
+    for title, labels in wanted.items():
+        assert {title, *labels} <= page.plots[title]
+
+
+def test_a_short_training_says_why_it_has_no_curve(pages: dict[str, str]) -> None:
+    assert "every 25 steps, and there were fewer" in pages["loss, short"]
+
+
+@needs_chromium
+def test_every_page_fits_and_can_be_read(pages: dict[str, str], tmp_path: Path) -> None:
+    found = laid_out(pages, tmp_path)
+    assert len(found) == 4 * len(PAGES)
+    for each in found:
+        where = f"{each['page']}, {each['width']} pixels, {each['scheme']}"
+        assert each["dark"] == (each["scheme"] == "dark"), where
+        assert each["wider"] == 0, where
+        assert each["faint"] == [], where
+        assert each["unreachable"] == [], where
+        if each["smallest"] is not None:
+            assert each["smallest"] >= (9 if each["width"] == PHONE else 10), where
+
+
+# Machado, Oliveira and Fernandes 2009, table 1, severity 1: linear RGB as such eyes see it.
+DEFICIENCIES = {
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "none": np.eye(3).tolist(),
+}
+
+
+@pytest.mark.parametrize("eyes", DEFICIENCIES)
+def test_the_two_colours_differ_to_all_eyes_and_stand_out(eyes: str) -> None:
+    seen = {
+        name: np.clip(np.array(DEFICIENCIES[eyes]) @ _linear(colour), 0, 1)
+        for name, colour in {
+            "blue": BLUE,
+            "orange": ORANGE,
+            "white": "#ffffff",
+            "night": "#0f1419",
+        }.items()
+    }
+    # CIE 1976: 2.3 is a just noticeable difference, and red and green of one lightness come to
+    # some 10 for such eyes.
+    assert np.linalg.norm(_lab(seen["blue"]) - _lab(seen["orange"])) > 60
+    for paper in ("white", "night"):
+        for hue in ("blue", "orange"):
+            assert _contrast(seen[hue], seen[paper]) >= 3  # WCAG 1.4.11, of graphics
+
+
+def _linear(colour: str) -> np.ndarray:
+    values = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def _contrast(one: np.ndarray, other: np.ndarray) -> float:
+    weights = np.array([0.2126, 0.7152, 0.0722])
+    dark, bright = sorted((float(weights @ one), float(weights @ other)))
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def _lab(linear: np.ndarray) -> np.ndarray:
+    """CIELAB of linear sRGB, under D65."""
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    x, y, z = np.array(to_xyz) @ linear / np.array([0.9505, 1.0, 1.089])
+    fx, fy, fz = (t ** (1 / 3) if t > 0.008856 else 7.787 * t + 16 / 116 for t in (x, y, z))
+    return np.array([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)])

@@ -1,0 +1,56 @@
+"""Protects the names by which Kubeflow and a GitOps repository know a compiled pipeline."""
+
+import re
+
+import pytest
+import yaml
+
+from components.images import IMAGES
+from grocer.config.recipes import recipe
+from pipelines.cli.main import execute
+from pipelines.kubeflow.training import package
+
+
+def test_a_version_is_named_by_what_it_runs():
+    tiny = package(recipe("tiny"))
+    other = package(recipe("tiny").with_settings(["gate.min_accuracy=0.5"]))
+    assert tiny.version == package(recipe("tiny")).version != other.version
+    assert re.fullmatch(r"tiny-[0-9a-f]{12}", tiny.version)
+    assert tiny.name == "grocer"
+
+
+def test_its_steps_are_those_that_run_something():
+    run = recipe("tiny").with_settings(["deploy.store=s3://b/p", "cluster.fail_on_no=true"])
+    expected = "ingest validate prompts train champion evaluate gate deploy refuse"
+    assert package(run).steps == set(expected.split())
+
+
+def test_as_kubernetes_objects_it_is_a_pipeline_and_its_version(tmp_path):
+    out, again = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    for path in (out, again):
+        options = ["--recipe", "tiny", "--kubernetes", "--namespace", "kf"]
+        assert execute(["compile", str(path), *options]) == 0
+    assert out.read_text() == again.read_text()
+    pipeline, version = yaml.safe_load_all(out.read_text())
+    assert {each["apiVersion"] for each in (pipeline, version)} == {
+        "pipelines.kubeflow.org/v2beta1"
+    }
+    assert (pipeline["kind"], version["kind"]) == ("Pipeline", "PipelineVersion")
+    assert pipeline["metadata"] == {"name": "grocer", "namespace": "kf"}
+    assert re.fullmatch(r"tiny-[0-9a-f]{12}", version["metadata"]["name"])
+    assert version["metadata"]["namespace"] == "kf"
+    assert version["spec"]["pipelineName"] == "grocer"
+    assert "root" in version["spec"]["pipelineSpec"]
+    assert "platforms" in version["spec"]["platformSpec"]
+
+
+@pytest.mark.parametrize("name", ["data", "train", "serve"])
+def test_an_image_that_can_change_is_not_compiled(tmp_path, capsys, name):
+    file, out = tmp_path / "kustomization.yaml", tmp_path / "out.yaml"
+    tags = {"data": "1", "train": "1", "serve": "1", name: "latest"}
+    entries = [{"name": f"grocer-{key}", "newTag": tag} for key, tag in tags.items()]
+    file.write_text(yaml.safe_dump({"images": entries}))
+    assert execute(["compile", str(out), "--recipe", "tiny", "--images", str(file)]) == 2
+    assert f"image {name}: 'grocer-{name}:latest' names no fixed image" in capsys.readouterr().err
+    assert not out.exists()
+    assert "latest" not in str(IMAGES)

@@ -1,0 +1,102 @@
+"""Traces: sent only where an endpoint is set, below the caller's span, without names."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+from typing import Any, ClassVar
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from grocer.release.bundle import Bundle
+from serving.predictor import tracing
+from tests.serving.conftest import Start
+
+CALLER = "0af7651916cd43dd8448eb211c80319c"
+
+
+class Tracer:
+    """Remembers the spans that were begun."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[str, str, trace.SpanKind, dict[str, object]]] = []
+
+    def get_tracer(self, name: str) -> Tracer:
+        return self
+
+    @contextmanager
+    def start_as_current_span(
+        self, name: str, context: object, kind: trace.SpanKind, attributes: dict, **_: object
+    ) -> Iterator[trace.Span]:
+        caller = trace.get_current_span(context).get_span_context().trace_id
+        self.spans.append((name, f"{caller:032x}", kind, attributes))
+        yield trace.INVALID_SPAN
+
+
+def test_a_request_continues_its_callers_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracer = Tracer()
+    monkeypatch.setattr(tracing, "_provider", tracer)
+    headers = {"traceparent": f"00-{CALLER}-b7ad6b7169203331-01"}
+    with tracing.span("POST predict", {"http.route": "/x"}, headers), tracing.span("score", {}):
+        pass
+    first, second = tracer.spans
+    assert first == ("POST predict", CALLER, trace.SpanKind.SERVER, {"http.route": "/x"})
+    assert (second[0], second[2]) == ("score", trace.SpanKind.INTERNAL)
+
+
+def test_without_a_provider_a_span_costs_nothing_and_works() -> None:
+    with tracing.span("score", {"grocer.items": 1}) as span:
+        span.set_attribute("more", 1)
+        assert not span.is_recording()
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes what an OpenTelemetry collector takes over HTTP, and keeps its spans."""
+
+    spans: ClassVar[list[Any]] = []
+    both: ClassVar[Event] = Event()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        sent = ExportTraceServiceRequest.FromString(body)
+        for resource in sent.resource_spans:
+            for scope in resource.scope_spans:
+                self.spans.extend(scope.spans)
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+        if len(self.spans) >= 2:
+            self.both.set()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_collector_gets_the_spans_of_a_request_and_no_names(
+    start_any: Start, stub_bundle: Bundle
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        Thread(target=collector.serve_forever, daemon=True).start()
+        environment = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
+            "OTEL_BSP_SCHEDULE_DELAY": "50",
+        }
+        server = start_any(stub_bundle, environment=environment).until_ready()
+        headers = {"traceparent": f"00-{CALLER}-b7ad6b7169203331-01"}
+        body = {"instances": ["secret cheese"]}
+        answer = server.post("/v1/models/grocer:predict", json=body, headers=headers)
+        assert answer.status_code == 200
+        assert Collector.both.wait(20)
+        collector.shutdown()
+    spans = {span.name: span for span in Collector.spans}
+    assert set(spans) == {"POST predict", "score"}
+    assert {span.trace_id.hex() for span in spans.values()} == {CALLER}
+    assert spans["score"].parent_span_id == spans["POST predict"].span_id
+    assert "secret" not in str(Collector.spans)
