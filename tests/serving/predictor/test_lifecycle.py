@@ -152,7 +152,7 @@ def test_a_bundle_that_must_not_serve_is_one_line_and_code_2(
     else:
         text = (bundle.path / "bundle.json").read_text()
         (bundle.path / "bundle.json").write_text(text.replace('"passed": true', '"passed": false'))
-    with pytest.raises(DeployError, match=r"ended with code 2: .* was touched"):
+    with pytest.raises(DeployError, match=r"exited with code 2: .* was touched"):
         smoke_test(bundle.path, ["Milk"])
 
 
