@@ -50,7 +50,7 @@ def test_another_base_is_refused_with_code_2(base: Path, bundle: Bundle, tmp_pat
     (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))
     command = ("-m", "serving.predictor", "--base", str(tmp_path / "other"))
     with (
-        pytest.raises(DeployError, match=r"ended with code 2: .*is not the base"),
+        pytest.raises(DeployError, match=r"exited with code 2: .*is not the base"),
         running_predictor(bundle.path, command=command),
     ):
         pass
