@@ -25,7 +25,7 @@ def summarise(artifacts: Mapping[str, Path], bundle: Path | None) -> dict[str, A
     itself.
     """
     counts = read_json(artifacts["ingest"] / "counts.json")
-    split = read_json(artifacts["prompts"] / "split.json")
+    split = read_json(artifacts["build_dataset"] / "split.json")
     evaluation = read_json(artifacts["evaluate"] / "evaluation.json")
     decision = read_json(artifacts["gate"] / "decision.json")
     records = {step: record_of(path) for step, path in artifacts.items()}

@@ -84,7 +84,7 @@ def cut(
             made.append(f"{place}/{name}")
             places.put(part, made[-1], "--out")
         _put_json(plan, f"{place}/{_PLAN}", Path(folder))
-    say("cut", f"{rows:,} rows in {len(made)} shards at {place}")
+    say("shard_table", f"{rows:,} rows in {len(made)} shards at {place}")
     return made
 
 
@@ -101,7 +101,7 @@ def answer(shard: str, load: Callable[[Bundle], Scorer] | None = None) -> dict[s
         plan = _get_json(f"{place}/{_PLAN}", Path(folder))
         if places.exists(done, "--out"):
             counts = _get_json(done, Path(folder))
-            say("classify", f"{name} is answered already")
+            say("classify_shard", f"{name} is answered already")
             return {key: int(count) for key, count in counts.items()}
         local, answers = Path(folder, name), Path(folder, _answers(shard, plan["out"]))
         places.get(shard, local, "--out")
@@ -148,7 +148,7 @@ def join(shards: Sequence[str]) -> dict[str, int]:
         places.put(joined, out, "--out")
     places.remove(place, "--out")
     told = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
-    say("join", f"{out}: {told}")
+    say("merge_shards", f"{out}: {told}")
     return counts
 
 
