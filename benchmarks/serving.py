@@ -94,7 +94,7 @@ def forward_cpu(bundle: Path) -> float:
     """CPU milliseconds of scoring 32 names with one thread, in a process of its own."""
     code = (
         "import time, sys, torch; torch.set_num_threads(1)\n"
-        "from pathlib import Path; from grocer.scoring import Scorer\n"
+        "from pathlib import Path; from grocer.inference.scorer import Scorer\n"
         "from benchmarks.load import name; from benchmarks.serving import ITEMS\n"
         "scorer = Scorer.load(Path(sys.argv[1]), token_budget=512); spent = []\n"
         "for _ in range(30):\n"
@@ -253,7 +253,7 @@ def make_bundle(root: Path) -> Path:
     evaluation, decision = root / "evaluation", root / "decision"
     with step("ingest", tables) as out:
         ingest(str(CATALOGUE), config.data, out)
-    with step("prompts", splits, {"tables": tables}) as out:
+    with step("build_dataset", splits, {"tables": tables}) as out:
         examples.build(tables, config, out)
     with step("train", model, {"splits": splits}) as out:
         train(splits, config, out)
