@@ -18,10 +18,11 @@ def build_dataset(
 
     from grocer.artifacts.step import step
     from grocer.config.run import RunConfig
-    from grocer.dataset import build as dataset
 
-    source, target = Path(tables.path), Path(splits.path)
-    with step("build_dataset", target, {"tables": source}) as out:
-        report = dataset.build(source, RunConfig.from_json(config), out)
-    shutil.copyfile(target / "split.html", page.path)
-    splits.metadata.update(report["products"], overlap=sum(report["overlap"].values()))
+    source = Path(tables.path)
+    with step("build_dataset", Path(splits.path), {"tables": source}) as out:
+        from grocer.dataset import build as stage
+
+        report = stage.build(source, RunConfig.from_json(config), out)
+        shutil.copyfile(out / "split.html", page.path)
+        splits.metadata.update(report["products"], overlap=sum(report["overlap"].values()))

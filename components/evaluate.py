@@ -1,4 +1,4 @@
-"""evaluate: the adapter and its baselines on products that it has not seen."""
+"""evaluate: measure the adapter and its baselines on held-out products."""
 
 from kfp import dsl
 
@@ -16,10 +16,10 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
 ):
-    """Measure the adapter; metrics and confusion matrix are those of the test products.
+    """Evaluate the adapter; metrics and confusion matrix are those of the test products.
 
-    `champion` is the bundle now served, by its directory or its address in a store, scored on the
-    same products; empty: there is none.
+    `champion` is the directory or object-storage address of the deployed bundle, which is
+    evaluated on the same products; empty if there is none.
     """
     import shutil
     import tempfile
@@ -27,19 +27,23 @@ def evaluate(
 
     from grocer.artifacts.step import step
     from grocer.config.run import RunConfig
-    from grocer.evaluation import run as evaluate
-    from grocer.release import registry as store
 
-    adapter, source, target = Path(model.path), Path(splits.path), Path(evaluation.path)
+    adapter, source = Path(model.path), Path(splits.path)
     inputs = {"model": adapter, "splits": source}
-    with step("evaluate", target, inputs) as out, tempfile.TemporaryDirectory() as fetched:
-        served = Path(champion) if champion else None
+    with (
+        step("evaluate", Path(evaluation.path), inputs) as out,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        from grocer.evaluation import run as stage
+        from grocer.release import registry
+
+        deployed = Path(champion) if champion else None
         if "://" in champion:
-            served = store.fetch(champion, Path(fetched)).path
-        measured = evaluate.evaluate(adapter, source, RunConfig.from_json(config), out, served)
-    shutil.copyfile(target / "report.html", page.path)
-    for name, value in measured["metrics"]["test"].items():
-        metrics.log_metric(name, float(value))
-    for name, baseline in measured["baselines"].items():
-        metrics.log_metric(f"{name}_accuracy", float(baseline["accuracy"]))
-    confusion.log_confusion_matrix(measured["labels"], measured["confusion"])
+            deployed = registry.fetch(champion, Path(folder)).path
+        result = stage.evaluate(adapter, source, RunConfig.from_json(config), out, deployed)
+        shutil.copyfile(out / "report.html", page.path)
+        for name, value in result["metrics"]["test"].items():
+            metrics.log_metric(name, float(value))
+        for name, baseline in result["baselines"].items():
+            metrics.log_metric(f"{name}_accuracy", float(baseline["accuracy"]))
+        confusion.log_confusion_matrix(result["labels"], result["confusion"])

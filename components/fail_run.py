@@ -10,9 +10,10 @@ def fail_run(decision: dsl.Input[dsl.Artifact]):
     """Raise an error that lists the failed rules."""
     from pathlib import Path
 
-    from grocer.artifacts.step import explained
-    from grocer.gate.rules import check_digests
+    from grocer.artifacts.step import reported
     from grocer.io.atomic import read_json
 
-    with explained("fail_run"):
+    with reported("fail_run"):
+        from grocer.gate.rules import check_digests
+
         check_digests(read_json(Path(decision.path) / "decision.json"), {})

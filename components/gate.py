@@ -1,4 +1,4 @@
-"""gate: whether the adapter may be served, and why."""
+"""gate: decide whether the adapter may be deployed."""
 
 from kfp import dsl
 
@@ -12,23 +12,24 @@ def gate(
     decision: dsl.Output[dsl.Artifact],
     reasons: dsl.Output[dsl.Markdown],
 ) -> bool:
-    """Decide; the unnamed output is what the pipeline's condition reads."""
+    """Apply the gate's rules; the pipeline's condition reads the unnamed output."""
     import shutil
     from pathlib import Path
 
     from grocer.artifacts.step import digest_of, step
     from grocer.config.run import RunConfig
-    from grocer.gate.rules import decide
+    from grocer.events import RuleResult
     from grocer.io.atomic import read_json, write_json
-    from grocer.progress import say
+    from grocer.progress import verdict
 
-    source, target = Path(evaluation.path), Path(decision.path)
-    with step("gate", target, {"evaluation": source}) as out:
-        verdict = decide(read_json(source / "evaluation.json"), RunConfig.from_json(config).gate)
-        write_json(out / "decision.json", verdict.to_json(digest_of(source)))
-        (out / "decision.md").write_text(verdict.to_markdown())
-        # Into the log, from which `grocer submit` takes the reasons.
-        print(verdict.to_markdown(), flush=True)
-        say("gate", "passed" if verdict.passed else "not passed")
-    shutil.copyfile(target / "decision.md", reasons.path)
-    return verdict.passed
+    source = Path(evaluation.path)
+    with step("gate", Path(decision.path), {"evaluation": source}) as out:
+        from grocer.gate.rules import decide
+
+        result = decide(read_json(source / "evaluation.json"), RunConfig.from_json(config).gate)
+        content = result.to_json(digest_of(source))
+        write_json(out / "decision.json", content)
+        (out / "decision.md").write_text(result.to_markdown())
+        verdict("gate", result.passed, [RuleResult(**each) for each in content["reasons"]])
+        shutil.copyfile(out / "decision.md", reasons.path)
+    return result.passed

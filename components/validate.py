@@ -1,4 +1,4 @@
-"""validate: the expectations on the tables; the run ends here when one fails."""
+"""validate: check the tables against the expectations; the run ends here if one fails."""
 
 from kfp import dsl
 
@@ -12,17 +12,18 @@ def validate(
     report: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
 ):
-    """Check the tables; the report and its page are whole before a failure is raised."""
+    """Validate the tables; the report is complete before a failure is raised."""
     import shutil
     from pathlib import Path
 
-    from grocer.artifacts.step import explained, step
+    from grocer.artifacts.step import recorded, reported
     from grocer.config.run import RunConfig
-    from grocer.validation import run as validate
 
-    source, target = Path(tables.path), Path(report.path)
-    with step("validate", target, {"tables": source}) as out:
-        found = validate.validate(source, RunConfig.from_json(config), out)
-    shutil.copyfile(target / "validation.html", page.path)
-    with explained("validate"):
-        found.require()
+    source = Path(tables.path)
+    with reported("validate"):
+        with recorded("validate", Path(report.path), {"tables": source}) as out:
+            from grocer.validation import run as stage
+
+            result = stage.validate(source, RunConfig.from_json(config), out)
+            shutil.copyfile(out / "validation.html", page.path)
+        result.require()

@@ -26,10 +26,10 @@ from pipelines.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from grocer.events import Event
     from pipelines.kubeflow.client import Server
     from pipelines.kubeflow.compiled import Package
     from pipelines.kubeflow.submit import Job
-    from pipelines.kubeflow.verdict import Verdict
 
 Data = Annotated[
     str, typer.Option(metavar="URI", help="Catalogue at s3://, gs:// or https://; CSV or Parquet")
@@ -104,14 +104,16 @@ def submit(
     verdict = start(Server(host=host, namespace=namespace, token_env=token_env), job, follow)
     if verdict is None:
         return
-    yes = "yes: deployed"
-    if no_deploy:
-        yes = "yes: it may serve; nothing was rolled out"
+    outcome = "deployed"
+    if not verdict.passed:
+        outcome = "nothing deployed"
+    elif no_deploy:
+        outcome = "not deployed (--no-deploy)"
     elif config.deploy.canary:
-        yes = f"yes: a canary, with {config.deploy.canary} % of the requests beside what serves"
-    show_verdict(verdict, yes, "no: nothing new is served")
+        outcome = f"canary deployed with {config.deploy.canary} % of the requests"
+    show_verdict(verdict.passed, verdict.reasons, outcome)
     if not verdict.reasons:
-        typer.echo("Kubeflow keeps no log of the step gate; its artifacts have the reasons")
+        typer.echo("Kubeflow did not keep the gate's log; see the step's artifacts for the reasons")
     raise typer.Exit(0 if verdict.passed else 3)
 
 
@@ -159,8 +161,8 @@ def write(package: Package, out: Path, namespace: str | None) -> None:
         part.write_text(package.objects(namespace) if namespace else package.text)
 
 
-def start(server: Server, job: Job, follow: bool) -> Verdict | None:
-    """Start a job and follow it to its verdict; None where nobody wants to wait."""
+def start(server: Server, job: Job, follow: bool) -> Event | None:
+    """Start a job and follow it; return the gate's verdict, or None without `follow`."""
     from pipelines.kubeflow.follow import follow as follow_run
     from pipelines.kubeflow.submit import submit as submit_job
     from pipelines.local.progress import Progress
@@ -177,7 +179,7 @@ def start(server: Server, job: Job, follow: bool) -> Verdict | None:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
-        typer.echo("grocer: no longer followed; the run goes on", err=True)
+        typer.echo("grocer: stopped following; the run continues", err=True)
         raise typer.Exit(130) from error
 
 
