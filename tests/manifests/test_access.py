@@ -20,7 +20,7 @@ from tests.manifests.kustomize import build, one
 
 Access = set[tuple[str, str, str]]
 _PATH = re.compile(r"/(?:api|apis/(?P<group>[^/]+))/[^/]+/namespaces/grocer/(?P<rest>.+)")
-CRASHED = {"status": {"containerStatuses": [container(ended=1, restarts=3)]}}
+CRASHED = {"status": {"containerStatuses": [container(exit_code=1, restarts=3)]}}
 PENDING = {
     "status": {
         "containerStatuses": [container(waiting="ContainerCreating")],
@@ -40,13 +40,13 @@ def granted(role: str) -> Access:
     }
 
 
-def asked(method: str, path: str, query: list[tuple[str, str]]) -> tuple[str, str, str]:
+def asked(method: str, url: str, query: list[tuple[str, object]]) -> tuple[str, str, str]:
     """What an account has to be allowed for a request, as Kubernetes reads it."""
-    found = _PATH.fullmatch(urlsplit(path).path)
-    assert found, path
+    found = _PATH.fullmatch(urlsplit(url).path)
+    assert found, url
     resource, _, name = found["rest"].partition("/")
     name, _, part = name.partition("/")
-    reading = "watch" if ("watch", "true") in query else "get" if name else "list"
+    reading = "watch" if ("watch", True) in query else "get" if name else "list"
     verb = {"GET": reading, "PATCH": "patch"}[method]
     return verb, found["group"] or "", f"{resource}/{part}" if part else resource
 
@@ -55,13 +55,13 @@ def asked(method: str, path: str, query: list[tuple[str, str]]) -> tuple[str, st
 def requests(monkeypatch: pytest.MonkeyPatch) -> Access:
     """What is asked of Kubernetes, from now on."""
     seen: Access = set()
-    call = ApiClient.call_api
+    request = ApiClient.request
 
-    def recorded(self: ApiClient, path: str, method: str, *more: Any, **given: Any) -> Any:
-        seen.add(asked(method, path, given["query_params"]))
-        return call(self, path, method, *more, **given)
+    def recorded(self: ApiClient, method: str, url: str, *more: Any, **given: Any) -> Any:
+        seen.add(asked(method, url, given["query_params"]))
+        return request(self, method, url, *more, **given)
 
-    monkeypatch.setattr(ApiClient, "call_api", recorded)
+    monkeypatch.setattr(ApiClient, "request", recorded)
     monkeypatch.setattr(deploying, "publish", lambda bundle, store: f"{store}/{bundle.digest}")
     monkeypatch.setattr(deploying, "_SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(canary, "SHIFT_SECONDS", 1.0)
@@ -74,10 +74,10 @@ def test_the_deploy_step_may_do_what_it_does_and_nothing_else(
     bundle = make_bundle(tmp_path)
     with Api({bundle.digest: CRASHED}, first=OLD) as api:
         for fate in (CRASHED, PENDING):
-            api.fates[bundle.digest] = fate
+            api.pod_states[bundle.digest] = fate
             with pytest.raises(DeployError):
                 api.deploy(bundle)
-        del api.fates[bundle.digest]
+        del api.pod_states[bundle.digest]
         api.deploy(bundle, canary=20)
         canary.promote(api.config(), api.cluster)
         deploying.champion(api.config(), api.cluster)

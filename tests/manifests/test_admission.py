@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from grocer.config.deployment import DeployConfig
-from serving.rollout.inference_service import Canary, Served, fields
+from serving.rollout.inference_service import Canary, Revision, apply_configuration
 from tests.manifests.admission import refusals
 from tests.manifests.kustomize import COMPONENTS, TARGETS, Object, build, one, with_component
 
-OLD = Served("s3://bundles/" + "a" * 64, "a" * 64, "grocer")
-NEW = Served("s3://bundles/" + "b" * 64, "b" * 64, "grocer", "cbbbbbbbb")
+OLD = Revision("s3://bundles/" + "a" * 64, "a" * 64, "grocer")
+NEW = Revision("s3://bundles/" + "b" * 64, "b" * 64, "grocer", "cbbbbbbbb")
 SHAPES = [(target, "") for target in TARGETS if target.startswith(("base/s", "overlays/"))]
 SHAPES += [("base/serving", component) for component in COMPONENTS]
 
@@ -40,10 +40,10 @@ def test_ours_are_let_in(objects: list[Object]) -> None:
 def test_so_is_each_thing_that_deploy_does_to_them(objects: list[Object]) -> None:
     deploy = DeployConfig(store="s3://bundles")
     made = one(objects, "InferenceService")
-    first = merged(made, fields(deploy, OLD))
-    tried = merged(made, fields(deploy, OLD, Canary(NEW, 20, replicas=1)))
-    promoted = merged(made, fields(deploy, NEW))
-    stopped = merged(made, fields(deploy, OLD, stopped=True))
+    first = merged(made, apply_configuration(deploy, OLD))
+    tried = merged(made, apply_configuration(deploy, OLD, Canary(NEW, 20, min_replicas=1)))
+    promoted = merged(made, apply_configuration(deploy, NEW))
+    stopped = merged(made, apply_configuration(deploy, OLD, stopped=True))
     steps = [made, first, tried, promoted, stopped]
     for former, now in itertools.pairwise(steps):
         assert refusals(now, former) == []
@@ -56,7 +56,9 @@ def service(change: Change) -> list[str]:
     """What is refused of a service with a canary and KEDA, once it was changed."""
     objects = with_component("overlays/kind", "keda")
     deploy = DeployConfig(store="s3://bundles")
-    thing = merged(one(objects, "InferenceService"), fields(deploy, OLD, Canary(NEW, 20)))
+    thing = merged(
+        one(objects, "InferenceService"), apply_configuration(deploy, OLD, Canary(NEW, 20))
+    )
     former = deepcopy(thing)
     assert refusals(thing) == []
     change(thing)

@@ -13,7 +13,7 @@ from pipelines.kubeflow.resources import BASE
 from serving.predictor.__main__ import arguments
 from serving.predictor.middleware import routes
 from serving.predictor.model import NAME
-from serving.rollout.inference_service import DIGEST, FORMAT
+from serving.rollout.inference_service import DIGEST_ENV, MODEL_FORMAT
 from serving.rollout.readiness import CONTAINER, LABEL
 from tests.manifests.kustomize import TARGETS, Object, build, one, with_component
 from tests.manifests.pods import main_container, predictor
@@ -39,9 +39,9 @@ def test_deploy_finds_its_objects() -> None:
 
 def test_nothing_is_served_until_deploy_says_what() -> None:
     model = one(SERVING, "InferenceService")["spec"]["predictor"]["model"]
-    assert model == {"modelFormat": {"name": FORMAT}}
+    assert model == {"modelFormat": {"name": MODEL_FORMAT}}
     (only,) = one(SERVING, "ServingRuntime")["spec"]["supportedModelFormats"]
-    assert only["name"] == FORMAT
+    assert only["name"] == MODEL_FORMAT
     assert only["autoSelect"] is False
 
 
@@ -51,7 +51,7 @@ def test_the_command_is_one_that_there_is(objects: list[Object]) -> None:
     assert container["name"] == CONTAINER
     assert container["command"] == ["python", "-m", "serving.predictor"]
     given = arguments(container["args"])
-    assert given.digest == f"$({DIGEST})"
+    assert given.digest == f"$({DIGEST_ENV})"
     assert str(given.bundle) == "/mnt/models"
     assert given.host == "0.0.0.0"
     assert [port["containerPort"] for port in container["ports"]] == [given.port]
