@@ -1,4 +1,4 @@
-"""`grocer compile`, `grocer submit` and `grocer schedule`: the pipeline on Kubeflow."""
+"""`grocer compile`, `grocer submit` and `grocer schedule`: run the pipeline on Kubeflow."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Data = Annotated[
 Champion = Annotated[
     str | None,
     typer.Option(
-        metavar="URI", help="Bundle that must be beaten to deploy; else the one that serves"
+        metavar="URI", help="Bundle that the new model must beat; default: the deployed one"
     ),
 ]
 Canary = Annotated[
@@ -46,27 +46,27 @@ Canary = Annotated[
         min=1,
         max=99,
         metavar="PERCENT",
-        help="Share of the requests for what passes, until grocer promote or rollback; else all",
+        help="Deploy as a canary with this share of the traffic, until grocer promote or rollback",
     ),
 ]
 NoDeploy = Annotated[
-    bool, typer.Option("--no-deploy", help="Train and judge only: nothing is rolled out")
+    bool, typer.Option("--no-deploy", help="Train and evaluate, but do not deploy")
 ]
 
 
 def compile_pipeline(
-    out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="File to write")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="Output file")],
     from_recipe: Recipe = "llama2-7b-t4",
     settings: Settings = None,
     images: ImagesFile = None,
     kubernetes: KubernetesFormat = False,
     namespace: KubeflowNamespace = "kubeflow",
 ) -> None:
-    """Write the pipeline as YAML for Kubeflow Pipelines."""
+    """Compile the pipeline to YAML for Kubeflow Pipelines."""
     from pipelines.kubeflow.training import package
 
-    made = package(recipe(from_recipe).with_settings(settings or []), images_of(images))
-    write(made, out, namespace if kubernetes else None)
+    compiled = package(recipe(from_recipe).with_settings(settings or []), images_of(images))
+    write(compiled, out, namespace if kubernetes else None)
 
 
 def submit(
@@ -83,10 +83,9 @@ def submit(
     service_account: Account = "grocer-pipeline",
     follow: Follow = True,
 ) -> None:
-    """Start the pipeline on Kubeflow and follow it.
+    """Run the pipeline on Kubeflow and follow it.
 
-    It ends as grocer run does, with the verdict and its exit code. Ctrl-C ends the following
-    alone; the run goes on.
+    The exit codes are those of grocer run. Ctrl-C stops following; the run continues.
     """
     from pipelines.cli.print_summary import show_verdict
     from pipelines.kubeflow.client import Server
@@ -133,9 +132,9 @@ def schedule(
     service_account: Account = "grocer-pipeline",
     replace: Replace = False,
 ) -> None:
-    """Have Kubeflow run the pipeline at fixed times.
+    """Run the pipeline on Kubeflow on a schedule.
 
-    There is one run at a time, and none for times that were missed.
+    Runs do not overlap, and missed runs are skipped.
     """
     from pipelines.kubeflow.client import Server
     from pipelines.kubeflow.submit import schedule as schedule_job
@@ -154,7 +153,7 @@ def schedule(
 
 
 def write(package: Package, out: Path, namespace: str | None) -> None:
-    """Write a package as YAML, or as Kubernetes objects for a namespace."""
+    """Write a compiled pipeline as YAML, or as Kubernetes objects in `namespace`."""
     from grocer.io.atomic import whole_file
 
     with whole_file(out) as part:

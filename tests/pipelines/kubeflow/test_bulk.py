@@ -20,6 +20,7 @@ from pipelines.cli.main import execute
 from pipelines.kubeflow.bulk import package
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.kubeflow_server import Kubeflow
+from tests.pipelines.kubeflow.test_follow import event
 
 FILES = ("--data", "s3://bucket/names.csv", "--out", "s3://bucket/{date}.csv")
 BUNDLE = f"s3://bucket/bundles/{'b' * 64}"
@@ -82,7 +83,9 @@ def test_a_run_is_submitted_with_its_options_and_followed(capsys):
         ("classify-shard", "SUCCEEDED"),
         ("merge-shards", "SUCCEEDED"),
     ]
-    logs = {"merge-shards": "grocer | merge_shards | s3://bucket/2026-11-25.csv: 9 rows, 9 named\n"}
+    logs = {
+        "merge-shards": event("message", "merge_shards", text="s3://bucket/2026-11-25.csv: 9 rows")
+    }
     with Kubeflow([("SUCCEEDED", steps)], logs=logs) as server:
         options = ["--shards", "2", "--bundle", BUNDLE, "--host", server.url]
         assert execute(["bulk", "submit", *FILES, *options]) == 0
@@ -97,10 +100,10 @@ def test_a_run_is_submitted_with_its_options_and_followed(capsys):
         "min_probability": 0.0,
     }
     told = capsys.readouterr().out
-    assert "✓ classify-shard 75 s" in told
-    assert "✓ classify-shard 2 75 s" in told
-    assert "s3://bucket/2026-11-25.csv: 9 rows, 9 named" in told
-    assert "Verdict" not in told
+    assert "✓ classify_shard 75.0 s" in told
+    assert "✓ classify_shard 2 75.0 s" in told
+    assert "s3://bucket/2026-11-25.csv: 9 rows" in told
+    assert "Gate" not in told
 
 
 def test_shards_that_began_together_keep_their_numbers(capsys):
@@ -122,7 +125,7 @@ def test_shards_that_began_together_keep_their_numbers(capsys):
     with Kubeflow([("RUNNING", begun), ("RUNNING", ended), ("FAILED", failed)]) as server:
         assert execute(["bulk", "submit", *FILES, "--host", server.url]) == 1
     told = capsys.readouterr().out
-    marks = [line.split()[0] for line in told.splitlines() if "classify-shard" in line]
+    marks = [line.split()[0] for line in told.splitlines() if "classify_shard" in line]
     assert marks == ["✓", "✗"]
 
 
@@ -132,14 +135,14 @@ def test_a_shard_that_fails_ends_it_with_its_own_line(capsys):
         ("classify-shard", "SUCCEEDED"),
         ("classify-shard", "FAILED"),
     ]
-    logs = {"classify-shard 2": "grocer ! classify_shard | bundle.json: another base\n"}
+    logs = {
+        "classify-shard 2": event("failed", "classify_shard", text="bundle.json", user_error=True)
+    }
     with Kubeflow([("FAILED", steps)], logs=logs) as server:
         assert execute(["bulk", "submit", *FILES, "--host", server.url]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     # Which of two that began together has which number is the server's order.
-    assert re.match(
-        r"grocer: classify-shard( 2)?: bundle.json: another base; its page: http://", line
-    )
+    assert re.match(r"grocer: step classify_shard( 2)? failed: bundle.json; see http://", line)
 
 
 def test_a_schedule_asks_the_bundle_that_serves_then():

@@ -1,7 +1,7 @@
-"""A toy domain for the real pipeline: on PYTHONPATH it stands in for what takes minutes.
+"""A toy domain for the real pipeline: on PYTHONPATH, it replaces the stages that take minutes.
 
-The steps run as the compiled pipeline runs them, each in a process of its own, but what they
-call answers at once. The source directory's `behaviour.json` says what goes wrong in which step.
+Each step is still a process of the compiled pipeline. The source directory's `behaviour.json` says
+which step fails, and how.
 """
 
 import json
@@ -17,35 +17,39 @@ from grocer.errors import ExpectationError, TableError
 from grocer.io.atomic import tree_digest, tree_digests, whole_directory, write_json
 from grocer.progress import Ticker, say
 
-STUBBORN = """
+IGNORES_SIGTERM = """
 import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("grocer | toy | hangs", flush=True)
+print("waiting", flush=True)
 time.sleep(600)
 """
 METRICS = {"products": 9, "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95}
 
 
 def behave(step: str, tables: Path) -> None:
-    """Do what the source asks of this step, after some noise as frameworks make it."""
+    """Print what frameworks print, report progress, and fail as the source data says."""
     print(f"Loading weights: 100%|####| {step}", end="\r", file=sys.stderr)
-    print("a framework's own line", flush=True)
+    print("line of a framework", flush=True)
     print("5%|#    |", end="", flush=True)
-    say(step, f"{step} speaks")
+    say(step, f"message of {step}")
     Ticker(step, 10, "items", every=0).at(5)
     match json.loads((tables / "behaviour.json").read_text()).get(step):
-        case "mistake":
+        case "user error":
             raise TableError(f"{tables / 'x.csv'}: no such column")
         case "crash":
-            raise ZeroDivisionError("a bug of ours")
-        case "killed":
+            raise ZeroDivisionError("internal")
+        case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            os._exit(3)
         case "hang":
-            say(step, "hangs")
+            say(step, "waiting")
             time.sleep(600)
         case "stuck":
-            # With a child that does not heed SIGTERM.
-            subprocess.Popen([sys.executable, "-S", "-c", STUBBORN])
+            command = [sys.executable, "-S", "-c", IGNORES_SIGTERM]
+            child = subprocess.Popen(command, stdout=subprocess.PIPE)
+            child.stdout.readline()
+            say(step, "waiting")
             time.sleep(600)
 
 
@@ -59,12 +63,12 @@ def ingest(source: str, config: object, out: Path) -> dict:
 
 
 def validate(tables: Path, config: object, out: Path) -> SimpleNamespace:
-    (out / "validation.html").write_text("<p>found</p>")
+    (out / "validation.html").write_text("<p>validation</p>")
     write_json(out / "validation.json", {})
-    wanted = json.loads((tables / "behaviour.json").read_text()).get("validate")
+    behaviour = json.loads((tables / "behaviour.json").read_text()).get("validate")
 
     def require() -> None:
-        if wanted == "reject":
+        if behaviour == "reject":
             raise ExpectationError("products: 3 names are empty (limit 0)")
 
     return SimpleNamespace(require=require)
@@ -86,15 +90,15 @@ def train(splits: Path, config: object, out: Path) -> dict:
 
 def evaluate(model: Path, splits: Path, config: object, out: Path, champion: object = None) -> dict:
     (out / "report.html").write_text("<p>report</p>")
-    measured = {
+    evaluation = {
         "labels": ["a", "b"],
         "metrics": dict.fromkeys(("train", "validation", "test"), METRICS),
         "aisles": None,
         "baselines": dict.fromkeys(("majority", "linear", "base_model"), METRICS),
         "confusion": [[4, 1], [0, 4]],
     }
-    write_json(out / "evaluation.json", measured)
-    return measured
+    write_json(out / "evaluation.json", evaluation)
+    return evaluation
 
 
 def decide(evaluation: dict, policy: object) -> SimpleNamespace:
@@ -119,18 +123,18 @@ def smoke_test(bundle: SimpleNamespace, names: tuple[str, ...]) -> list[dict]:
     return [{"product_name": name, "department": "a", "probability": 0.75} for name in names]
 
 
-def _stand_in(name: str, **members: object) -> None:
+def _replace(name: str, **members: object) -> None:
     module = ModuleType(name)
     vars(module).update(members)
     sys.modules[name] = module
 
 
-_stand_in("grocer.ingest.run", ingest=ingest)
-_stand_in("grocer.validation.run", validate=validate)
-_stand_in("grocer.dataset.build", build=build, most_purchased=lambda splits: ["Organic Bananas"])
-_stand_in("grocer.training.run", train=train)
-_stand_in("grocer.evaluation.run", evaluate=evaluate)
-_stand_in("grocer.gate.rules", decide=decide)
-_stand_in("grocer.release.bundle", write_bundle=write_bundle)
-_stand_in("grocer.release.registry")
-_stand_in("serving.rollout.smoke_test", smoke_test=smoke_test)
+_replace("grocer.ingest.run", ingest=ingest)
+_replace("grocer.validation.run", validate=validate)
+_replace("grocer.dataset.build", build=build, most_purchased=lambda splits: ["Organic Bananas"])
+_replace("grocer.training.run", train=train)
+_replace("grocer.evaluation.run", evaluate=evaluate)
+_replace("grocer.gate.rules", decide=decide)
+_replace("grocer.release.bundle", write_bundle=write_bundle)
+_replace("grocer.release.registry")
+_replace("serving.rollout.smoke_test", smoke_test=smoke_test)
