@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from grocer.errors import OutputError, TableError
 from grocer.io.atomic import file_digest, read_json, whole_file, write_json, writing
 from grocer.io.tables import Source, check_format, join_parts, open_source, write_part
-from grocer.model.cores import cores
+from grocer.model.cores import threads
 from grocer.model.hierarchy import Leaf, likeliest_aisles
 from grocer.model.prompt_template import clean
 from grocer.progress import Ticker, say
@@ -111,7 +111,7 @@ def _scorer(bundle: Bundle) -> Scorer:
     from grocer.inference.scorer import Scorer as Model
 
     config = bundle.config
-    torch.set_num_threads(config.serving.threads or max(1, cores() - 1))
+    torch.set_num_threads(threads(spare=1))
     return Model.load(
         bundle.path,
         token_budget=config.serving.token_budget,

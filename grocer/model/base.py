@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from grocer.config.stages import BaseConfig
+from grocer.config.stages import HUB_TOKEN, BaseConfig
 from grocer.errors import ModelError
 from grocer.io import storage as remote
 from grocer.io.atomic import file_digest, json_digest, read_json, whole_directory
@@ -94,19 +94,19 @@ def _from_hub(base: BaseConfig) -> Path:
         found = snapshot_download(
             base.source,
             revision=base.revision,
-            token=os.environ.get(base.token_env),
+            token=os.environ.get(HUB_TOKEN),
             allow_patterns=["*.json", "*.safetensors", "tokenizer.model"],
         )
     except GatedRepoError as error:
         raise ModelError(
             f"{where} is gated: accept its licence on the Hub, then put a token into "
-            f"the environment variable {base.token_env} (on a cluster: from a Secret)"
+            f"the environment variable {HUB_TOKEN} (on a cluster: from a Secret)"
         ) from error
     except RevisionNotFoundError as error:
         raise ModelError(f"{where} has no revision {base.revision}") from error
     except RepositoryNotFoundError as error:
         raise ModelError(
-            f"{where}: no such model on the Hub, or it is private and {base.token_env} holds "
+            f"{where}: no such model on the Hub, or it is private and {HUB_TOKEN} holds "
             "no token that may read it"
         ) from error
     except LocalEntryNotFoundError as error:

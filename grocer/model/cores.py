@@ -1,4 +1,4 @@
-"""How many cores there are to use."""
+"""Number of CPU cores and threads to use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 _LIMIT = Path("/sys/fs/cgroup/cpu.max")
+
+
+def threads(spare: int = 0) -> int:
+    """CPU threads for torch: `OMP_NUM_THREADS` if it is set, otherwise all cores but `spare`."""
+    configured = os.environ.get("OMP_NUM_THREADS", "")
+    return int(configured) if configured.isdecimal() else max(1, cores() - spare)
 
 
 def cores() -> int:

@@ -21,6 +21,7 @@ from grocer.config.stages import PromptConfig
 from grocer.errors import ConfigError
 from grocer.io.atomic import json_digest
 
+MAX_NAME_CHARACTERS = 200  # Instacart's longest name has 159
 _CHAT_MARKER = re.compile(r"\[\s*(/?\s*INST)\s*\]|<<\s*(/?\s*SYS)\s*>>", re.IGNORECASE)
 _LLAMA2_CHAT = "[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST]"
 
@@ -108,7 +109,7 @@ def template(config: PromptConfig, noun: str = "department", *, aisles: bool = F
             form="short",
             system="",
             user="{product_name} =>",
-            max_name_characters=config.max_name_characters,
+            max_name_characters=MAX_NAME_CHARACTERS,
             max_name_tokens=config.max_name_tokens,
         )
     wanted = f"the one {noun} that the product belongs to"
@@ -121,6 +122,6 @@ def template(config: PromptConfig, noun: str = "department", *, aisles: bool = F
             f"The {noun}s are: {{labels}}."
         ),
         user="Product: {product_name}",
-        max_name_characters=config.max_name_characters,
+        max_name_characters=MAX_NAME_CHARACTERS,
         max_name_tokens=config.max_name_tokens,
     )

@@ -126,6 +126,8 @@ def build(
 ) -> GuardedTrainer:
     """The trainer of a fresh adapter on `model`, packed or plain as the configuration says."""
     packing = config.train.packing
+    if validation is None:
+        settings.eval_strategy = "no"
     trainer = (PackedTrainer if packing else GuardedTrainer)(
         model=model,
         args=settings,
@@ -162,7 +164,7 @@ def arguments(config: RunConfig, machine: Hardware, out: Path) -> SFTConfig:
         bf16=machine.precision == "bf16",
         per_device_train_batch_size=settings.per_device_train_batch_size,
         per_device_eval_batch_size=settings.per_device_eval_batch_size,
-        eval_strategy=settings.eval_strategy,
+        eval_strategy="epoch",
         prediction_loss_only=True,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         activation_checkpointing=settings.activation_checkpointing,

@@ -10,7 +10,7 @@ from typing import Any
 
 from grocer.config.deployment import ServingConfig
 from grocer.errors import GrocerError
-from grocer.model.cores import cores
+from grocer.model.cores import threads
 from grocer.release.bundle import Bundle, load_bundle
 from serving.predictor import logs
 
@@ -70,7 +70,7 @@ def scorer_loader(config: ServingConfig, base: Path | None = None) -> Callable[[
 
         from grocer.inference.scorer import Scorer
 
-        torch.set_num_threads(config.threads or max(1, cores() - 1))
+        torch.set_num_threads(threads(spare=1))
         scorer = Scorer.load(
             bundle.path,
             token_budget=config.token_budget,
