@@ -75,7 +75,7 @@ class ServingConfig(Section):
 
     @property
     def grace_seconds(self) -> int:
-        """Seconds for in-flight requests once the port is closed; most take far less."""
+        """Seconds in which in-flight requests may complete once the port is closed."""
         return max(1, round(self.deadline_seconds * 5 / 6))
 
 

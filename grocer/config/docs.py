@@ -61,7 +61,11 @@ def page() -> str:
             default = setting["default"]
             values = {name: tree[section].get(key, default) for name, tree in recipes.items()}
             differing = [f"{n}: {_code(v)}" for n, v in values.items() if v != default]
-            cells = [f"`{section}.{key}`", _values(setting), "; ".join([_code(default), *differing])]
+            cells = [
+                f"`{section}.{key}`",
+                _values(setting),
+                "; ".join([_code(default), *differing]),
+            ]
             lines.append(_row(*cells, _one_line(setting["description"])))
         lines.append("")
     lines += ["## Removed settings", "", "These keys of earlier versions are refused.", ""]

@@ -31,7 +31,6 @@ from grocer.config.stages import (
 from grocer.errors import ConfigError
 from grocer.io.atomic import json_digest
 
-
 _ERRORS_SHOWN = 3
 
 

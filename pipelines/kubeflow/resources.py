@@ -30,9 +30,7 @@ def with_model(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
     _place_on_gpu(task, cluster)
     if claim := claim_of(run.base.source):
         kubernetes.mount_pvc(task, claim, BASE)
-    kubernetes.use_secret_as_env(
-        task, HUB_TOKEN_SECRET, {"token": HUB_TOKEN}, optional=True
-    )
+    kubernetes.use_secret_as_env(task, HUB_TOKEN_SECRET, {"token": HUB_TOKEN}, optional=True)
 
 
 def serve_with(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
@@ -109,6 +107,4 @@ def _place_on_gpu(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
     task.set_accelerator_type(cluster.accelerator).set_accelerator_limit(1)
     for label, value in sorted(cluster.node_selector.items()):
         kubernetes.add_node_selector(task, label, value)
-    kubernetes.add_toleration(
-        task, key=cluster.accelerator, operator="Exists", effect="NoSchedule"
-    )
+    kubernetes.add_toleration(task, key=cluster.accelerator, operator="Exists", effect="NoSchedule")

@@ -26,7 +26,7 @@ def coder(base: Path) -> Encoder:
 
 
 def made(base: Path, coder: Encoder, out: Path, *settings: str) -> GuardedTrainer:
-    config = lesson(base, "train.eval_strategy=no", *settings)
+    config = lesson(base, *settings)
     examples = training_set(products(), coder, config.train)
     model = models.load_nf4(base, torch.float32, "cpu")
     return build(model, coder.tokenizer, examples, arguments(config, hardware(config), out), config)
@@ -115,7 +115,7 @@ def test_packed_steps_are_those_of_trl_itself(base: Path, coder: Encoder, tmp_pa
             "completion": [coder.template.answer(d) for d in rows["department"]],
         }
     )
-    config = lesson(base, "train.eval_strategy=no")
+    config = lesson(base)
     ours = arguments(config, hardware(config), tmp_path / "plain")
     plain = SFTTrainer(
         model=models.load_nf4(base, torch.float32, "cpu"),

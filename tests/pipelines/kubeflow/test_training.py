@@ -15,7 +15,6 @@ import yaml
 from components.images import IMAGES, Images
 from grocer.config.recipes import RECIPES, recipe
 from grocer.config.run import RunConfig
-from grocer.errors import ConfigError
 from pipelines.kubeflow.training import package
 
 GOLDEN = Path(__file__).parent / "golden" / "llama2-7b-t4.yaml"
