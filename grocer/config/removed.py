@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 REMOVED: Mapping[str, str] = {
-    "data.threads": "derived from data.memory_limit_mb and the available cores",
+    "data.threads": "derived from data.memory_limit_mb, one thread per 200 MiB",
     "validation.min_departments": "fixed at 2",
     "validation.max_split_aisles": "fixed at 0; if your aisles span departments, ingest without "
     "an aisle column",

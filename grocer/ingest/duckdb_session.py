@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ import duckdb
 from grocer import progress as console
 from grocer.config.stages import DataConfig
 from grocer.errors import GrocerError, OutputError, SourceError, TableError
-from grocer.model.cores import cores
 
 PROGRESS_SECONDS = 5.0
 MIB_PER_THREAD = 200  # of the memory limit: joining Instacart's tables takes this much
@@ -33,7 +33,7 @@ class Database:
     def __init__(self, scratch: Path, config: DataConfig) -> None:
         self.scratch = scratch
         self.memory_limit_mb = config.memory_limit_mb
-        self.threads = max(1, min(cores(), config.memory_limit_mb // MIB_PER_THREAD))
+        self.threads = max(1, min(os.cpu_count() or 1, config.memory_limit_mb // MIB_PER_THREAD))
         self.connection = duckdb.connect(
             scratch / "tables.duckdb",
             config={
