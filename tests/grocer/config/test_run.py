@@ -95,7 +95,7 @@ def test_removed_setting_is_refused_with_its_replacement(key: str) -> None:
 def test_replacements_name_existing_settings(replacement: str) -> None:
     tree = json.loads(recipe("tiny").to_json())
     for word in replacement.replace(";", " ").replace(":", " ").replace("=", " ").split():
-        section, dot, name = word.rstrip(".").partition(".")
+        section, dot, name = word.rstrip(".,").partition(".")
         if dot and section in tree:
             assert name in tree[section]
 
