@@ -13,4 +13,4 @@ def classify_shard(shard: str) -> int:
     with reported("classify_shard"):
         from grocer.inference import sharded
 
-        return sharded.answer(shard)["rows"]
+        return sharded.classify_shard(shard)["rows"]

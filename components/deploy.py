@@ -38,7 +38,7 @@ def deploy(
         from grocer.release.bundle import write_bundle
 
         new = write_bundle(**inputs, config=run, root=Path(bundle.path))
-        names = run.serving.smoke_names or most_purchased(inputs["splits"])
+        names = most_purchased(inputs["splits"])
         if run.deploy.store is None:
             from serving.rollout.smoke_test import smoke_test
 

@@ -19,6 +19,6 @@ def merge_shards(
     with reported("merge_shards"):
         from grocer.inference import sharded
 
-        counts = sharded.join(shards)
+        counts = sharded.merge_shards(shards)
     for name, count in counts.items():
         metrics.log_metric(name, float(count))

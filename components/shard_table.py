@@ -17,7 +17,7 @@ def shard_table(
     with reported("shard_table"):
         from grocer.inference import sharded
 
-        return sharded.cut(
+        return sharded.shard_table(
             data,
             out,
             bundle,

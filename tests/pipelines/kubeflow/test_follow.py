@@ -87,7 +87,7 @@ def test_failed_gate_is_shown_with_its_reasons(capsys):
 def test_failed_gate_that_fails_the_run_has_its_own_exit_code(capsys):
     steps = {**SUCCEEDED, "fail-run": "FAILED"}
     with Kubeflow([("FAILED", steps)], logs={"gate": gate_log(False)}) as server:
-        assert submit(server, "--set", "cluster.fail_on_no=true") == 3
+        assert submit(server, "--set", "cluster.fail_if_gate_fails=true") == 3
     assert f"✗ {ACCURACY}" in capsys.readouterr().out
 
 
