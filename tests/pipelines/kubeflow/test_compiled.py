@@ -51,6 +51,6 @@ def test_an_image_that_can_change_is_not_compiled(tmp_path, capsys, name):
     entries = [{"name": f"grocer-{key}", "newTag": tag} for key, tag in tags.items()]
     file.write_text(yaml.safe_dump({"images": entries}))
     assert execute(["compile", str(out), "--recipe", "tiny", "--images", str(file)]) == 2
-    assert f"image {name}: 'grocer-{name}:latest' names no fixed image" in capsys.readouterr().err
+    assert f"image {name}: 'grocer-{name}:latest' is mutable" in capsys.readouterr().err
     assert not out.exists()
     assert "latest" not in str(IMAGES)
