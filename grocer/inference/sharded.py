@@ -83,7 +83,7 @@ def cut(
             made.append(f"{place}/{name}")
             _storage(made[-1]).put(part)
         _put_json(plan, f"{place}/{_PLAN}", Path(folder))
-    say("cut", f"{rows:,} rows in {len(made)} shards at {place}")
+    say("shard_table", f"{rows:,} rows in {len(made)} shards at {place}")
     return made
 
 
@@ -100,7 +100,7 @@ def answer(shard: str, load: Callable[[Bundle], Scorer] | None = None) -> dict[s
         plan = _get_json(f"{place}/{_PLAN}", Path(folder))
         if _storage(done).exists():
             counts = _get_json(done, Path(folder))
-            say("classify", f"{name} is answered already")
+            say("classify_shard", f"{name} is answered already")
             return {key: int(count) for key, count in counts.items()}
         local, answers = Path(folder, name), Path(folder, _answers(shard, plan["out"]))
         _storage(shard).get(local)
@@ -147,7 +147,7 @@ def join(shards: Sequence[str]) -> dict[str, int]:
         _storage(out).put(joined)
     _storage(place).remove()
     told = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
-    say("join", f"{out}: {told}")
+    say("merge_shards", f"{out}: {told}")
     return counts
 
 

@@ -105,7 +105,7 @@ def write_bundle(
     """Make the bundle of what `train` wrote, at `root/<digest>/`; the same again is a no-op.
 
     Args:
-        model, splits, evaluation, decision: artifacts of train, prompts, evaluate and gate.
+        model, splits, evaluation, decision: artifacts of train, build_dataset, evaluate and gate.
         root: directory that holds bundles.
 
     Raises:

@@ -124,8 +124,8 @@ def command(source: Path, config: Path, out: Path) -> list[str]:
 
 
 def artifact(source: Path, at: Path) -> Path:
-    """The splits as the prompts step's artifact."""
-    with step("prompts", at) as part:
+    """The splits as the build_dataset step's artifact."""
+    with step("build_dataset", at) as part:
         for path in source.iterdir():
             (part / path.name).write_bytes(path.read_bytes())
     return at
@@ -153,7 +153,7 @@ def interrupted(command: list[str], at_step: int, how: signal.Signals) -> tuple[
 # The command with a pause in the middle of a step, after its backward pass.
 PAUSING = """
 import os, sys, time
-from grocer import launch, trainer
+from grocer.training import distributed as launch, trainer
 
 def training_step(self, *rest, _super=trainer.GuardedTrainer.training_step, **named):
     loss = _super(self, *rest, **named)
