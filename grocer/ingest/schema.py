@@ -94,9 +94,10 @@ def check_shape(tables: Collection[str], source: str) -> None:
         required.extend(LINES)
     for name in required:
         if name not in tables:
+            found = ", ".join(sorted(tables))
             raise SourceError(
-                f"{source}: {name}.csv (or .parquet) is missing; found {', '.join(sorted(tables))}; "
-                "add it, or remove the tables that need it (orders need both order_products "
+                f"{source}: {name}.csv (or .parquet) is missing; found {found}; add it, "
+                "or remove the tables that need it (orders need both order_products "
                 "files; order lines need products, aisles and departments)"
             )
 
