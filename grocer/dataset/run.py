@@ -14,8 +14,7 @@ from grocer.config.run import RunConfig
 from grocer.dataset import split
 from grocer.dataset.catalogue import read_catalogue
 from grocer.io.atomic import write_json
-from grocer.model.hierarchy import FILE as AISLES
-from grocer.model.hierarchy import ONE_LEVEL, Aisles, leaves, spell
+from grocer.model.hierarchy import AISLES_FILE, ONE_LEVEL, Aisles, leaf_name, leaves
 from grocer.model.prompt_template import Template, template
 from grocer.reports.split import split_page
 
@@ -51,7 +50,7 @@ def run(tables: Counts, config: RunConfig, out: Path) -> Splits:
     write_json(out / "template.json", prompt.model_dump(mode="json"))
     aisles = _training_aisles(sides["train"]) if two_levels else ONE_LEVEL
     if two_levels:
-        write_json(out / AISLES, dict(aisles))
+        write_json(out / AISLES_FILE, dict(aisles))
 
     # Later stages read the files, so overlap between sides is checked on the files.
     written = {side: pd.read_parquet(out / f"{side}.parquet") for side in split.SIDES}
@@ -60,7 +59,7 @@ def run(tables: Counts, config: RunConfig, out: Path) -> Splits:
         duplicate_names=catalogue.duplicate_names,
         label_conflicts=catalogue.label_conflicts,
         unlabelled=len(catalogue.unlabelled),
-        truncated_names=int(products["product_name"].map(prompt.is_cut).sum()),
+        truncated_names=int(products["product_name"].map(prompt.is_truncated).sum()),
         **(_aisle_summary(catalogue.examples, aisles) if two_levels else {}),
     )
     splits.write(out)
@@ -87,10 +86,10 @@ def _add_prompts(examples: pd.DataFrame, prompt: Template, labels: tuple[str, ..
     if "aisle" in examples:
         pairs = zip(answers, examples["aisle"], strict=True)
         # Without a known aisle, the completion ends after the department.
-        answers = [spell(department, aisle).rstrip() for department, aisle in pairs]
+        answers = [leaf_name(department, aisle).rstrip() for department, aisle in pairs]
     return examples.assign(
         prompt=[prompt.render(name, labels) for name in examples["product_name"]],
-        completion=[prompt.answer(answer) for answer in answers],
+        completion=[prompt.completion(answer) for answer in answers],
     )
 
 
@@ -111,7 +110,7 @@ def _aisle_summary(examples: pd.DataFrame, training: Aisles) -> dict[str, Any]:
     trained = leaves(training, training)
     return {
         "aisles": len(trained),
-        "aisles_without_training": tuple(sorted(spell(*pair) for pair in known - set(trained))),
+        "aisles_without_training": tuple(sorted(leaf_name(*pair) for pair in known - set(trained))),
         "without_aisle": int((examples["aisle"] == "").sum()),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from grocer.errors import GrocerError, OutputError, SourceError, TableError
 from grocer.ingest.statements import statements
 
 PROGRESS_SECONDS = 5.0
+MIB_PER_THREAD = 200  # of the memory limit, to join tables of Instacart's size
 _SQL = statements("duckdb_session")
 
 
@@ -25,12 +27,13 @@ class Database:
 
     def __init__(self, scratch: Path, config: DataConfig) -> None:
         self.scratch = scratch
-        self.memory_limit_mb, self.threads = config.memory_limit_mb, config.threads
+        self.memory_limit_mb = config.memory_limit_mb
+        self.threads = max(1, min(os.cpu_count() or 1, config.memory_limit_mb // MIB_PER_THREAD))
         self.connection = duckdb.connect(
             scratch / "tables.duckdb",
             config={
                 "memory_limit": f"{config.memory_limit_mb}MiB",
-                "threads": config.threads,
+                "threads": self.threads,
                 "temp_directory": str(scratch / "spill"),
             },
         )

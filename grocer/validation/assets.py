@@ -52,8 +52,7 @@ def data_assets(counts: Counts, config: RunConfig) -> list[Asset]:
         aisles["departments"] = aisles["aisle_id"].map(departments_of).fillna(0).astype("int64")
         is_label = ~aisles["aisle"].isin(config.catalogue.unlabelled)
         aisles["departments"] = aisles["departments"].where(is_label, 0)
-        suite = suites.aisles(config.validation.max_split_aisles)
-        assets.append(_in_memory("aisles", aisles, suite))
+        assets.append(_in_memory("aisles", aisles, suites.aisles()))
     if has_lines:
         assets.append(_order_lines(tables / "order_lines.parquet"))
     return assets

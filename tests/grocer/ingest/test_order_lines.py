@@ -104,7 +104,7 @@ def test_ingest_is_deterministic_but_for_the_order_of_lines(tmp_path: Path) -> N
     folder = write_csvs(tmp_path / "in", content)
     digests, lines = [], []
     for name in ("one", "two"):
-        ingest(folder, tmp_path / name, DataConfig(threads=2))
+        ingest(folder, tmp_path / name, DataConfig(memory_limit_mb=400))
         digests.append(tree_digests(tmp_path / name))
         del digests[-1]["order_lines.parquet"]  # several threads write it
         key = ["order_id", "product_id"]

@@ -138,7 +138,7 @@ def test_file_that_changes_while_read_is_rejected(
 def test_insufficient_memory_limit_suggests_a_larger_one(tmp_path: Path) -> None:
     folder = write_csvs(tmp_path / "in", tables())
     with pytest.raises(GrocerError, match=r"data.memory_limit_mb=2"):
-        ingest(folder, tmp_path / "out", DataConfig(memory_limit_mb=1, threads=1))
+        ingest(folder, tmp_path / "out", DataConfig(memory_limit_mb=1))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")

@@ -27,7 +27,7 @@ def test_columns_and_folders_with_quotes_are_read(tmp_path: Path) -> None:
     header = ['it\'s "the" name', "dept', 'x"]
     folder = write_csvs(tmp_path / "it's", {"export": [header, ["Milk", "dairy"]]})
     columns = ColumnMapping(product_name=header[0], department=header[1])
-    ingest(folder, tmp_path / "out", DataConfig(threads=1, columns=columns))
+    ingest(folder, tmp_path / "out", DataConfig(columns=columns))
     assert read(tmp_path / "out", "products")["product_name"].tolist() == ["Milk"]
 
 
