@@ -17,12 +17,14 @@ def build_dataset(
     from pathlib import Path
 
     from grocer.artifacts.step import step
-    from grocer.config.run import RunConfig
 
     source = Path(tables.path)
     with step("build_dataset", Path(splits.path), {"tables": source}) as out:
-        from grocer.dataset import build as stage
+        from grocer.artifacts.counts import Counts
+        from grocer.config.run import RunConfig
+        from grocer.dataset.run import run
 
-        report = stage.build(source, RunConfig.from_json(config), out)
+        result = run(Counts.read(source), RunConfig.from_json(config), out)
         shutil.copyfile(out / "split.html", page.path)
-        splits.metadata.update(report["products"], overlap=sum(report["overlap"].values()))
+        overlap = sum(result.overlap.model_dump().values())
+        splits.metadata.update(dict(result.products), overlap=overlap)

@@ -34,7 +34,7 @@ def deploy(
         "decision": Path(decision.path),
     }
     with step("deploy", Path(predictions.path), inputs) as out:
-        from grocer.dataset.build import most_purchased
+        from grocer.dataset.run import most_purchased
         from grocer.release.bundle import write_bundle
 
         new = write_bundle(**inputs, config=run, root=Path(bundle.path))

@@ -11,10 +11,10 @@ def ingest(data: str, config: str, tables: dsl.Output[dsl.Dataset]):
     from pathlib import Path
 
     from grocer.artifacts.step import step
-    from grocer.config.run import RunConfig
 
     with step("ingest", Path(tables.path)) as out:
-        from grocer.ingest import run as stage
+        from grocer.config.run import RunConfig
+        from grocer.ingest.run import run
 
-        counts = stage.ingest(data, RunConfig.from_json(config).data, out)
-        tables.metadata.update(counts["order_lines"], products=counts["products"])
+        counts = run(data, RunConfig.from_json(config).data, out)
+        tables.metadata.update(counts.order_lines.model_dump(), products=counts.products)

@@ -17,13 +17,14 @@ def validate(
     from pathlib import Path
 
     from grocer.artifacts.step import recorded, reported
-    from grocer.config.run import RunConfig
 
     source = Path(tables.path)
     with reported("validate"):
-        with recorded("validate", Path(report.path), {"tables": source}) as out:
-            from grocer.validation import run as stage
+        from grocer.artifacts.counts import Counts
+        from grocer.config.run import RunConfig
+        from grocer.validation.run import run
 
-            result = stage.validate(source, RunConfig.from_json(config), out)
+        with recorded("validate", Path(report.path), {"tables": source}) as out:
+            result = run(Counts.read(source), RunConfig.from_json(config), out)
             shutil.copyfile(out / "validation.html", page.path)
-        result.require()
+        result.require_success()
