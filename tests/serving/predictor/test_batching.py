@@ -109,7 +109,7 @@ def test_every_request_gets_its_own_rows_in_order() -> None:
         async with running(scorer) as batcher:
             found = await asyncio.gather(*(batcher.probabilities(names, 10) for names in asked))
         for names, rows in zip(asked, found, strict=True):
-            assert_array_equal(rows, StubScorer(LABELS).probabilities(names))
+            assert_array_equal(rows.probabilities, StubScorer(LABELS).predict(names).probabilities)
 
     run(test)
 
@@ -151,7 +151,7 @@ def test_a_name_above_the_budget_still_goes_through() -> None:
     async def test() -> None:
         async with running(StubScorer(LABELS), token_budget=2) as batcher:
             found = await batcher.probabilities(["one two three four", "five"], 10)
-        assert found.shape == (2, 3)
+        assert found.probabilities.shape == (2, 3)
 
     run(test)
 
@@ -287,7 +287,9 @@ def test_one_bad_item_fails_its_request_alone() -> None:
             with pytest.raises(Refusal, match="item 1: the model cannot score it") as caught:
                 await bad
             assert caught.value.status == 400
-            assert_array_equal(await good, StubScorer(LABELS).probabilities(["good"]))
+            assert_array_equal(
+                (await good).probabilities, StubScorer(LABELS).predict(["good"]).probabilities
+            )
             await first
             assert batcher.failure is None
 
@@ -320,7 +322,7 @@ def test_closing_refuses_what_waits_and_answers_what_passes() -> None:
             await until(lambda: batcher.watch.items == 1)
             batcher.close()
             scorer.go.set()
-            assert (await first).shape == (1, 3)
+            assert (await first).probabilities.shape == (1, 3)
             with pytest.raises(Refusal, match="the server is stopping"):
                 await waiting
 
