@@ -16,7 +16,6 @@ from components.ingest import ingest
 from components.train import train
 from components.validate import validate
 from grocer.config.run import RunConfig
-from grocer.errors import ConfigError
 from pipelines.kubeflow import resources
 from pipelines.kubeflow.compiled import Package
 
@@ -36,8 +35,8 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
     unless the parameter `champion` names one. Off a cluster nothing is retried, and a failed gate
     never fails the run.
     """
-    run = with_checkpoints_claim(run)
     cluster = run.cluster
+    config_default = (resources.with_mount_paths(run) if on_cluster else run).to_json()
     pipeline_config = dsl.PipelineConfig(active_deadline_seconds=cluster.run_timeout_seconds)
 
     @dsl.pipeline(
@@ -45,7 +44,7 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
         description="Fine-tune, evaluate and deploy a classifier of products by department",
         pipeline_config=pipeline_config,
     )
-    def grocer(data: str, config: str = run.to_json(), champion: str = "") -> bool:
+    def grocer(data: str, config: str = config_default, champion: str = "") -> bool:
         tasks = dict[str, dsl.PipelineTask]()
         tasks["ingest"] = ingest(data=data, config=config)
         tables = tasks["ingest"].outputs["tables"]
@@ -70,7 +69,7 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
                 decision=decision,
                 config=config,
             )
-        if on_cluster and cluster.fail_on_no:
+        if on_cluster and cluster.fail_if_gate_fails:
             with dsl.Else(name="gate-not-passed"):
                 tasks["fail_run"] = fail_run(decision=decision)
         _configure(tasks, images, run, cluster.retries if on_cluster else 0)
@@ -93,7 +92,7 @@ def _configure(
         else:
             resources.use_deploy(task, images.serve, run)
         if step == "train":
-            resources.mount_checkpoints(task, run.cluster)
+            resources.mount_checkpoints(task, run)
         if step in _STORE_STEPS:
             resources.use_object_store(task, run.cluster)
         resources.harden(task)
@@ -101,22 +100,6 @@ def _configure(
             resources.retry(task, retries)
         if step in _UNCACHED_STEPS:
             task.set_caching_options(False)
-
-
-def with_checkpoints_claim(run: RunConfig) -> RunConfig:
-    """Return the run with its checkpoints at the mount path of `cluster.checkpoints_claim`.
-
-    Raises:
-        ConfigError: `train.checkpoints` names another location.
-    """
-    if run.cluster.checkpoints_claim is None:
-        return run
-    if run.train.checkpoints not in (None, resources.CHECKPOINTS):
-        raise ConfigError(
-            f"train.checkpoints={run.train.checkpoints} and cluster.checkpoints_claim="
-            f"{run.cluster.checkpoints_claim} are mutually exclusive; unset one"
-        )
-    return run.with_settings([f"train.checkpoints={resources.CHECKPOINTS}"])
 
 
 def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Package:

@@ -19,7 +19,7 @@ def test_version_changes_with_the_configuration():
 
 
 def test_steps_are_the_tasks_that_run_a_container():
-    run = recipe("tiny").with_settings(["deploy.store=s3://b/p", "cluster.fail_on_no=true"])
+    run = recipe("tiny").with_settings(["deploy.store=s3://b/p", "cluster.fail_if_gate_fails=true"])
     expected = "ingest validate build-dataset train find-champion evaluate gate deploy fail-run"
     assert package(run).steps == set(expected.split())
 

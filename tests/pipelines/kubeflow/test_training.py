@@ -15,7 +15,6 @@ import yaml
 from components.images import IMAGES, Images
 from grocer.config.recipes import RECIPES, recipe
 from grocer.config.run import RunConfig
-from grocer.errors import ConfigError
 from pipelines.kubeflow.training import package
 
 GOLDEN = Path(__file__).parent / "golden" / "llama2-7b-t4.yaml"
@@ -203,7 +202,7 @@ def test_deploy_without_a_store_uses_the_resources_of_train():
 
 def test_configured_claims_are_mounted():
     pipeline, platform = compile_with(
-        "cluster.checkpoints_claim=kept", "cluster.base_claim=weights"
+        "train.checkpoints=pvc://kept", "base.source=pvc://weights/llama"
     )
     mounted = {
         step: {each["mountPath"]: each["constant"] for each in spec.get("pvcMount", [])}
@@ -213,17 +212,12 @@ def test_configured_claims_are_mounted():
     assert mounted.pop("train") == {"/mnt/checkpoints": "kept", **weights}
     assert mounted.pop("evaluate") == mounted.pop("deploy") == weights
     assert not any(mounted.values())
-    assert default_config(pipeline).train.checkpoints == "/mnt/checkpoints"
-
-
-def test_checkpoints_claim_excludes_another_location():
-    settings = ["cluster.checkpoints_claim=kept", "train.checkpoints=s3://b/c"]
-    with pytest.raises(ConfigError, match="mutually exclusive"):
-        compile_with(*settings)
+    config = default_config(pipeline)
+    assert (config.train.checkpoints, config.base.source) == ("/mnt/checkpoints", "/mnt/base/llama")
 
 
 def test_failed_gate_can_fail_the_run():
-    pipeline, platform = compile_with(*STORE, "cluster.fail_on_no=true")
+    pipeline, platform = compile_with(*STORE, "cluster.fail_if_gate_fails=true")
     branches = {
         condition["triggerPolicy"]["condition"]: tasks_below(pipeline, condition)
         for name, condition in tasks(pipeline).items()
@@ -236,7 +230,7 @@ def test_failed_gate_can_fail_the_run():
 
 
 def test_local_run_neither_retries_nor_fails_on_the_gate():
-    run = recipe("tiny").with_settings(["cluster.fail_on_no=true"])
+    run = recipe("tiny").with_settings(["cluster.fail_if_gate_fails=true"])
     pipeline = next(yaml.safe_load_all(compiled(run, on_cluster=False)))
     assert "fail-run" not in tasks(pipeline)
     assert not any("retryPolicy" in task for task in tasks(pipeline).values())
