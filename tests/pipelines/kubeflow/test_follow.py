@@ -173,4 +173,4 @@ def test_server_may_be_unavailable_for_a_while(capsys):
         server.failing = module.MAX_FAILED_POLLS
         assert submit(server) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "503" in line
+    assert "(503)" in line
