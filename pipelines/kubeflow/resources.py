@@ -81,7 +81,7 @@ def reach_store(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
     """Let a task find the object store and its credentials, where there are such."""
     for name, use, keys in (
         (cluster.store_secret, kubernetes.use_secret_as_env, _CREDENTIALS),
-        (cluster.store_config, kubernetes.use_config_map_as_env, _PLACE),
+        (cluster.store_secret, kubernetes.use_config_map_as_env, _PLACE),
     ):
         use(task, name, {key: key for key in keys}, optional=True)
 
