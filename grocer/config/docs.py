@@ -11,7 +11,7 @@ from typing import Any
 from grocer.config.recipes import RECIPES
 from grocer.config.removed import REMOVED
 from grocer.config.run import RunConfig
-from grocer.io.atomic import whole_file
+from grocer.io.atomic import output_file
 
 Schema = Mapping[str, Any]
 _TYPES = {"boolean": "`true` or `false`", "string": "text", "null": "`null`"}
@@ -107,5 +107,5 @@ def _code(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    with whole_file(Path(sys.argv[1])) as part:
+    with output_file(Path(sys.argv[1])) as part:
         part.write_text(page())
