@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+)
 
 from grocer.artifacts.step import digest_of
 from grocer.errors import ArtifactError
@@ -65,8 +73,17 @@ class Artifact(Record):
     """What a stage reports about its output, stored as `FILE` in the output directory."""
 
     FILE: ClassVar[str]
+    OTHER_VERSION: ClassVar[str] = "run the step that writes it again"
+    """What to do about another schema version."""
     schema_version: int = Field(default=1, alias="schema")
     _directory: Path | None = PrivateAttr(default=None)
+
+    @field_validator("schema_version")
+    @classmethod
+    def _is_this_version(cls, version: int) -> int:
+        if version != cls.model_fields["schema_version"].default:
+            raise ValueError("another schema version")
+        return version
 
     @classmethod
     def read(cls, directory: Path) -> Self:
@@ -98,7 +115,7 @@ class Artifact(Record):
         if type(found) is not int or found != expected:
             raise ArtifactError(
                 f"{source}: schema version {found!r}, but this version of Grocer reads schema "
-                f"version {expected}; run the step that writes it again",
+                f"version {expected}; {cls.OTHER_VERSION}",
                 [f"schema: {found!r}, expected {expected}"],
             )
         try:

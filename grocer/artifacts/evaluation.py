@@ -218,8 +218,8 @@ class Evaluation(Artifact):
 
     @model_validator(mode="after")
     def _tables_match_labels(self) -> Self:
-        if set(self.departments) != set(self.labels):
-            raise ValueError("departments and labels differ")
+        if differing := set(self.departments) ^ set(self.labels):
+            raise ValueError(f"departments and labels differ: {', '.join(sorted(differing))}")
         size = len(self.labels)
         if len(self.confusion) != size or any(len(row) != size for row in self.confusion):
             raise ValueError(f"confusion is not a {size} by {size} matrix")
