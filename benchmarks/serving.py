@@ -253,7 +253,7 @@ def make_bundle(root: Path) -> Path:
     evaluation, decision = root / "evaluation", root / "decision"
     with step("ingest", tables) as out:
         ingest(str(CATALOGUE), config.data, out)
-    with step("prompts", splits, {"tables": tables}) as out:
+    with step("build_dataset", splits, {"tables": tables}) as out:
         examples.build(tables, config, out)
     with step("train", model, {"splits": splits}) as out:
         train(splits, config, out)

@@ -74,7 +74,7 @@ def artifacts_below(root: Path) -> dict[str, Path]:
 def summarise(artifacts: Mapping[str, Path], bundle: Path | None) -> dict[str, Any]:
     """Return the summary of a finished run; `bundle` is its directory if the gate passed."""
     counts = read_json(artifacts["ingest"] / "counts.json")
-    split = read_json(artifacts["prompts"] / "split.json")
+    split = read_json(artifacts["build_dataset"] / "split.json")
     evaluation = read_json(artifacts["evaluate"] / "evaluation.json")
     decision = read_json(artifacts["gate"] / "decision.json")
     records = {step: record_of(path) for step, path in artifacts.items()}

@@ -68,7 +68,7 @@ def build(tables: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     _say(report, len(catalogue.labels), config.catalogue.label)
     if form.form != "short" and len(catalogue.labels) > _MANY:
         console.say(
-            "prompts",
+            "build_dataset",
             f"the instruction lists all {len(catalogue.labels)} {config.catalogue.label}s: "
             "prompt.template=short leaves it out, and training needs fewer tokens",
         )
@@ -118,29 +118,29 @@ def _aisles(examples: pd.DataFrame, taught: Aisles) -> dict[str, Any]:
 def _say(report: dict[str, Any], labels: int, noun: str) -> None:
     """The split in a few lines."""
     sides = ", ".join(f"{side} {count:,}" for side, count in report["products"].items())
-    console.say("prompts", f"{sides} products, {labels} {noun}s, no name on two sides")
+    console.say("build_dataset", f"{sides} products, {labels} {noun}s, no name on two sides")
     console.say(
-        "prompts",
+        "build_dataset",
         f"{report['twins']:,} names of several products, {report['conflicts']:,} with several "
         f"{noun}s; {report['unlabelled']:,} unlabelled; {report['cut_names']:,} names cut",
     )
     if "aisles" in report:
         console.say(
-            "prompts",
+            "build_dataset",
             f"{report['aisles']:,} aisles within the {noun}s; {report['without_aisle']:,} products "
             f"teach their {noun} alone, as they have no aisle",
         )
         if untaught := report["aisles_untaught"]:
             more = f" and {len(untaught) - _LISTED} more" if len(untaught) > _LISTED else ""
             console.say(
-                "prompts",
+                "build_dataset",
                 f"no training product in {'; '.join(untaught[:_LISTED])}{more}: the model can't "
                 "answer these aisles",
             )
     if report["without_test"]:
         named = ", ".join(report["without_test"])
         console.say(
-            "prompts",
+            "build_dataset",
             f"no test product in {named}: the gate will say no; add products, "
             f"raise split.test, or list it in catalogue.unlabelled",
         )

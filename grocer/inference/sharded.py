@@ -15,11 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from grocer.errors import BundleError, OutputError, TableError
+from grocer.errors import BundleError, OutputError, SourceError, TableError
 from grocer.inference.batch import Scorer, classify
-from grocer.io import copies as places
-from grocer.io import storage as remote
 from grocer.io.atomic import file_digest, json_digest, read_json, write_json
+from grocer.io.storage import Storage, is_remote
 from grocer.io.tables import Source, check_format, join_parts, open_source, write_part
 from grocer.progress import say
 from grocer.release import registry as store
@@ -59,12 +58,12 @@ def cut(
         raise BundleError("no bundle serves yet; deploy one, or name one by --bundle")
     out = _named(out, now or datetime.now(UTC))
     check_format(Path(out))
-    if places.exists(out, "--out"):
+    if _storage(out).exists():
         raise OutputError(f"--out {out} exists already; remove it, or put {{date}} into its name")
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder, source.rpartition("/")[2])
         check_format(local)
-        places.get(source, local, "--data")
+        Storage(source, setting="--data", error=SourceError).get(local)
         table = open_source(local)
         if column not in (names := table.schema.names):
             raise TableError(f"--data {source}: no column {column!r}; it has {', '.join(names)}")
@@ -82,9 +81,9 @@ def cut(
         made = []
         for name, part in _parts(table, rows, shards, local, Path(folder)):
             made.append(f"{place}/{name}")
-            places.put(part, made[-1], "--out")
+            _storage(made[-1]).put(part)
         _put_json(plan, f"{place}/{_PLAN}", Path(folder))
-    say("cut", f"{rows:,} rows in {len(made)} shards at {place}")
+    say("shard_table", f"{rows:,} rows in {len(made)} shards at {place}")
     return made
 
 
@@ -99,12 +98,12 @@ def answer(shard: str, load: Callable[[Bundle], Scorer] | None = None) -> dict[s
     done = f"{place}/{Path(name).stem}.json"
     with tempfile.TemporaryDirectory() as folder:
         plan = _get_json(f"{place}/{_PLAN}", Path(folder))
-        if places.exists(done, "--out"):
+        if _storage(done).exists():
             counts = _get_json(done, Path(folder))
-            say("classify", f"{name} is answered already")
+            say("classify_shard", f"{name} is answered already")
             return {key: int(count) for key, count in counts.items()}
         local, answers = Path(folder, name), Path(folder, _answers(shard, plan["out"]))
-        places.get(shard, local, "--out")
+        _storage(shard).get(local)
         counts = classify(
             local,
             answers,
@@ -114,7 +113,7 @@ def answer(shard: str, load: Callable[[Bundle], Scorer] | None = None) -> dict[s
             chunk_rows=CHUNK_ROWS,
             load=load,
         )
-        places.put(answers, f"{place}/{answers.name}", "--out")
+        _storage(f"{place}/{answers.name}").put(answers)
         _put_json(counts, done, Path(folder))
     return counts
 
@@ -145,10 +144,10 @@ def join(shards: Sequence[str]) -> dict[str, int]:
         with _fetched(answered[0], folder) as first:
             schema = open_source(first).schema
         join_parts(_chunks(answered, folder, joined.suffix), schema, joined, joined.suffix)
-        places.put(joined, out, "--out")
-    places.remove(place, "--out")
+        _storage(out).put(joined)
+    _storage(place).remove()
     told = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
-    say("join", f"{out}: {told}")
+    say("merge_shards", f"{out}: {told}")
     return counts
 
 
@@ -187,13 +186,17 @@ def _chunks(answered: Sequence[str], folder: Path, format: str) -> Iterator[Path
 @contextmanager
 def _fetched(address: str, folder: Path) -> Iterator[Path]:
     local = folder / address.rpartition("/")[2]
-    places.get(address, local, "--out")
+    _storage(address).get(local)
     yield local
     local.unlink()
 
 
+def _storage(address: str) -> Storage:
+    return Storage(address, setting="--out")
+
+
 def _bundle(address: str, folder: Path) -> Path:
-    if not remote.is_remote(address):
+    if not is_remote(address):
         return Path(address)
     return store.fetch(address, folder / "bundle").path
 
@@ -206,4 +209,4 @@ def _get_json(address: str, folder: Path) -> Any:
 def _put_json(value: Any, address: str, folder: Path) -> None:
     local = folder / address.rpartition("/")[2]
     write_json(local, value)
-    places.put(local, address, "--out")
+    _storage(address).put(local)

@@ -12,8 +12,8 @@ import torch
 
 from grocer.config.stages import BaseConfig
 from grocer.errors import ModelError
-from grocer.io import storage as remote
 from grocer.io.atomic import file_digest, json_digest, read_json, whole_directory
+from grocer.io.storage import Storage
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -121,27 +121,19 @@ def _from_hub(base: BaseConfig) -> Path:
 
 def _from_object_store(uri: str) -> Path:
     """Copy a base from an object store into the cache, once for each version of its files."""
-    protocol, _, path = uri.rpartition("://")
-    where = f"base.source={uri}"
-    try:
-        files = remote.file_system(protocol)
-        found = files.find(path, detail=True)
-        versions = {
-            name: str(entry.get("ETag", entry.get("etag", entry.get("mtime", entry["size"]))))
-            for name, entry in found.items()
-            if Path(name).suffix in (".json", ".safetensors", ".model")
-        }
-        if not versions:
-            raise ModelError(f"{where}: there is no model")
-        target = cache_directory() / "downloads" / json_digest([uri, versions])[:16]
-        if not target.is_dir():
-            with whole_directory(target) as part:
-                for name in versions:
-                    files.get_file(name, str(part / name.rpartition("/")[2]))
-    except remote.faults() as error:
-        raise ModelError(f"{where} can't be read: {error}; check the address and access") from error
-    except (ImportError, ValueError) as error:
-        raise ModelError(f"{where}: {error}") from error
+    storage = Storage(uri, setting="base.source", error=ModelError)
+    versions = {
+        name: str(info.get("ETag", info.get("etag", info.get("mtime", info["size"]))))
+        for name, info in storage.find().items()
+        if Path(name).suffix in (".json", ".safetensors", ".model")
+    }
+    if not versions:
+        raise ModelError(f"base.source={uri}: no model found; check the address")
+    target = cache_directory() / "downloads" / json_digest([uri, versions])[:16]
+    if not target.is_dir():
+        with whole_directory(target) as part:
+            for name in versions:
+                storage.get(part / Path(name).name, name)
     return target
 
 

@@ -43,7 +43,7 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     Under torchrun each process calls this with an `out` of its own; all write the same.
 
     Args:
-        splits: what the prompts step wrote; `train.parquet` is learnt from, the loss of
+        splits: what the build_dataset step wrote; `train.parquet` is learnt from, the loss of
             `validation.parquet` is watched.
         out: an empty directory; gets `adapter/`, `base.json` (and `base/` where the run made
             its base), `labels.json`, `aisles.json` if there is one, `template.json`,
@@ -154,7 +154,7 @@ def _facts(machine: Hardware, examples: TrainingSet, config: RunConfig) -> dict[
 
 
 def _told(splits: Path) -> list[Path]:
-    """What the prompts step wrote beside the products, as serving needs it too."""
+    """What the build_dataset step wrote beside the products, as serving needs it too."""
     return [splits / name for name in _TOLD if (splits / name).is_file()]
 
 

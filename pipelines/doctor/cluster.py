@@ -128,7 +128,7 @@ def _version(name: str, told: Any) -> Finding:
     found = f"{name}, {told['gitVersion']}"
     if (int(told["major"]), int(told["minor"].rstrip("+"))) >= OLDEST:
         return ok("Kubernetes", found)
-    then = f"upgrade it to {OLDEST[0]}.{OLDEST[1]} or newer: docs/cluster.md#what-is-there"
+    then = f"upgrade it to {OLDEST[0]}.{OLDEST[1]} or newer: docs/cluster.md#prerequisites"
     return lacking("Kubernetes", found, then)
 
 

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from grocer.errors import ConfigError
-from grocer.io import storage as remote
+from grocer.io.storage import client_errors, file_system, is_access_denied
 from pipelines.doctor.report import Finding, asked, lacking, ok, unneeded
 
 WHAT = "Object store"
@@ -57,9 +57,9 @@ def _store(protocol: str, path: str, needed: bool) -> Finding:
         _list(protocol, bucket, prefix)
     except FileNotFoundError:
         return lacking(WHAT, f"{place}: no such bucket", _MAKE[protocol].format(bucket), needed)
-    except remote.faults() as error:
+    except client_errors() as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        if not remote.is_denied(error):
+        if not is_access_denied(error):
             return lacking(WHAT, f"{place}: no answer: {said}", _PLACE[protocol], needed)
         return lacking(WHAT, f"{place}: no access: {said}", _CREDENTIALS[protocol], needed)
     return ok(WHAT, f"{place} lists what it holds; writing was not tried")
@@ -67,7 +67,7 @@ def _store(protocol: str, path: str, needed: bool) -> Finding:
 
 def _list(protocol: str, bucket: str, prefix: str) -> Any:
     """Ask once, with the clients and the environment that a run has."""
-    files = remote.file_system(protocol)
+    files = file_system(protocol)
     if protocol == "gs":
         files.requests_timeout = _SECONDS
         return files.call("GET", "b/{}/o", bucket, prefix=prefix, maxResults=1)

@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 from kfp import dsl
 
-from components.build_dataset import prompts
+from components.build_dataset import build_dataset
 from components.deploy import deploy
 from components.evaluate import evaluate
-from components.fail_run import refuse
-from components.find_champion import champion as find_champion
+from components.fail_run import fail_run
+from components.find_champion import find_champion
 from components.gate import gate
 from components.images import IMAGES, Images
 from components.ingest import ingest
@@ -49,11 +49,11 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
     def grocer(data: str, config: str = run.to_json(), champion: str = "") -> bool:
         read = ingest(data=data, config=config)
         checked = validate(tables=read.outputs["tables"], config=config)
-        split = prompts(tables=read.outputs["tables"], config=config).after(checked)
+        split = build_dataset(tables=read.outputs["tables"], config=config).after(checked)
         splits = split.outputs["splits"]
         trained = train(splits=splits, config=config)
         model = trained.outputs["model"]
-        rival = find_champion(config=config, given=champion).after(trained) if rolls_out else None
+        rival = find_champion(config=config, bundle=champion).after(trained) if rolls_out else None
         measured = evaluate(
             model=model,
             splits=splits,
@@ -74,7 +74,7 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
         refused = None
         if on_cluster and cluster.fail_on_no:
             with dsl.Else(name="gate-not-passed"):
-                refused = refuse(decision=decision)
+                refused = fail_run(decision=decision)
 
         tasks = _Tasks(read, checked, split, trained, measured, decided, served, rival, refused)
         _place(tasks, images, run)

@@ -12,7 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from grocer.errors import BundleError, ConfigError, GrocerError, OutputError, TableError
+from grocer.errors import (
+    BundleError,
+    ConfigError,
+    GrocerError,
+    OutputError,
+    SourceError,
+    TableError,
+)
 from grocer.inference import sharded as shards
 from grocer.inference.batch import classify
 from grocer.release import registry as store
@@ -139,7 +146,7 @@ def test_the_day_and_the_time_name_the_output(tmp_path: Path, bundle: Bundle) ->
         ({"bundle": ""}, BundleError, "no bundle serves yet; deploy one, or name one by --bundle"),
         ({"out": "{tmp}/in.csv"}, OutputError, "in.csv exists already; remove it, or put {date}"),
         ({"out": "{tmp}/out.xlsx"}, ConfigError, "expected a name that ends in .csv or .parquet"),
-        ({"source": "{tmp}/absent.csv"}, OutputError, "--data: cannot read"),
+        ({"source": "{tmp}/absent.csv"}, SourceError, "--data: cannot read"),
         ({"column": "name"}, TableError, "no column 'name'; it has id, product_name"),
     ],
 )
@@ -180,5 +187,5 @@ def test_on_s3_from_table_to_table(
     assert [each["Key"] for each in left] == ["out/answers.csv"]
     with pytest.raises(OutputError, match=r"answers\.csv exists already"):
         shards.cut(f"s3://{bucket}/in/names.csv", out, address, shards=3)
-    with pytest.raises(OutputError, match=r"--data: cannot read s3://absent-bucket/x\.csv"):
+    with pytest.raises(SourceError, match=r"--data: cannot read s3://absent-bucket/x\.csv"):
         shards.cut("s3://absent-bucket/x.csv", f"s3://{bucket}/other.csv", address, shards=3)

@@ -64,7 +64,7 @@ def test_a_base_on_s3_is_fetched_once_a_version(
     client.put_object(Bucket="bases", Key="tiny/config.json", Body=config)
     assert models.find_base(BaseConfig(source="s3://bases/tiny"))[0] != directory
     for missing in ("s3://bases/none", "s3://no-such-bucket/tiny"):
-        with pytest.raises(ModelError, match=f"base.source={missing}"):
+        with pytest.raises(ModelError, match=rf"base\.source.{{1,14}}{missing}"):
             models.find_base(BaseConfig(source=missing))
 
 

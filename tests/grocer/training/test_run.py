@@ -124,8 +124,8 @@ def command(source: Path, config: Path, out: Path) -> list[str]:
 
 
 def artifact(source: Path, at: Path) -> Path:
-    """The splits as the prompts step's artifact."""
-    with step("prompts", at) as part:
+    """The splits as the build_dataset step's artifact."""
+    with step("build_dataset", at) as part:
         for path in source.iterdir():
             (part / path.name).write_bytes(path.read_bytes())
     return at
