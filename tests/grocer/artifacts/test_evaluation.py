@@ -34,9 +34,9 @@ def test_missing_key_is_refused(path):
 
 
 @pytest.mark.parametrize("path", NUMBERS, ids=".".join)
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, "1", True, [], {}])
-def test_number_of_another_type_or_range_is_refused(path, value):
-    assert problems(changed(COMPLETE, path, value))[0].startswith(".".join(path))
+def test_number_of_another_type_or_range_is_refused(path):
+    for value in (math.nan, math.inf, -math.inf, -1, "1", True, [], {}):
+        assert problems(changed(COMPLETE, path, value))[0].startswith(".".join(path))
 
 
 @pytest.mark.parametrize("path", SHARES, ids=".".join)
