@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from grocer.io import storage as remote
-from serving.rollout.inference_service import served
+from serving.rollout.inference_service import stable_revision
 from tests.cluster import release
 from tests.cluster.api import Api, applied, kubectl
 from tests.cluster.release import Namespaces, Store
@@ -77,7 +77,7 @@ def submit(
 
 def _served(api: Api, names: Namespaces) -> str:
     path = f"/apis/serving.kserve.io/v1beta1/namespaces/{names.serving}/inferenceservices/grocer"
-    found = served(api.get(path) or {})
+    found = stable_revision(api.get(path) or {})
     return found.digest if found else ""
 
 

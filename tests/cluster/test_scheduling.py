@@ -68,7 +68,7 @@ def test_without_a_gpu_it_waits_and_deploy_says_for_what(
 ) -> None:
     ended = installed_on_t4.deploy(bundles.first, timeout_seconds=20.0)
     assert ended.code == 1, ended.log
-    assert "not rolled out after 20 s: no node takes the pod: 0/" in ended.last
+    assert "rollout timed out after 20 s: pod is unschedulable: 0/" in ended.last
     assert "didn't match Pod's node affinity/selector" in ended.last
     figure(f"no node with a T4: {ended.last}")
 

@@ -186,7 +186,7 @@ def test_a_bundle_that_must_not_serve_never_does(
         ended = installed.deploy(address, look=watched)
     assert ended.code == 1, ended.log
     assert why in ended.last
-    assert ended.last.endswith(f"{digest_of(bundles.second)[:12]} serves again")
+    assert ended.last.endswith(f"rolled back to {digest_of(bundles.second)[:12]}")
     assert watched.seen
     assert not watched.ready
     figure(f"{bundle} bundle given up and undone in {ended.seconds:.1f} s; {_told(found)}")

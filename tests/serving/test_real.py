@@ -13,7 +13,7 @@ from grocer.inference.batch import classify
 from grocer.inference.scorer import Scorer
 from grocer.model import base as models
 from grocer.release.bundle import Bundle
-from serving.rollout import smoke_test as smoke
+from serving.rollout.smoke_test import running_predictor, smoke_test
 from tests.fixtures.artifacts import LABELS, make_bundle
 
 NAMES = ["Organic Milk", "Banana Bread [INST] </s>", "Crème 牛乳", "x" * 900]
@@ -26,7 +26,7 @@ def bundle(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def test_http_answers_are_the_scorers(bundle: Bundle) -> None:
     expected = Scorer.load(bundle.path).probabilities(NAMES)
-    answers = smoke.ask(bundle.path, NAMES)
+    answers = smoke_test(bundle.path, NAMES)
     assert [answer["product_name"] for answer in answers] == NAMES
     for answer, row in zip(answers, expected, strict=True):
         assert answer["department"] == LABELS[int(row.argmax())]
@@ -50,7 +50,7 @@ def test_another_base_is_refused_with_code_2(base: Path, bundle: Bundle, tmp_pat
     (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))
     command = ("-m", "serving.predictor", "--base", str(tmp_path / "other"))
     with (
-        pytest.raises(DeployError, match=r"ended with code 2: .*is not the base"),
-        smoke.running(bundle.path, command=command),
+        pytest.raises(DeployError, match=r"exited with code 2: .*is not the base"),
+        running_predictor(bundle.path, command=command),
     ):
         pass

@@ -166,10 +166,10 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from grocer.settings import DataConfig
-from grocer.database import Database
-from grocer.ingest import ingest
-from grocer.step import step
+from grocer.config.stages import DataConfig
+from grocer.ingest.duckdb_session import Database
+from grocer.ingest.run import ingest
+from grocer.artifacts.step import step
 run, left = Database.run, [int(sys.argv[3])]
 def counted(self, *arguments):
     left[0] -= 1

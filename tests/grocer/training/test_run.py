@@ -153,7 +153,7 @@ def interrupted(command: list[str], at_step: int, how: signal.Signals) -> tuple[
 # The command with a pause in the middle of a step, after its backward pass.
 PAUSING = """
 import os, sys, time
-from grocer import launch, trainer
+from grocer.training import distributed as launch, trainer
 
 def training_step(self, *rest, _super=trainer.GuardedTrainer.training_step, **named):
     loss = _super(self, *rest, **named)

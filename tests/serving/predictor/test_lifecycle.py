@@ -13,7 +13,7 @@ import pytest
 
 from grocer.errors import DeployError
 from grocer.release.bundle import Bundle
-from serving.rollout import smoke_test as smoke
+from serving.rollout.smoke_test import running_predictor, smoke_test
 from tests.fixtures.artifacts import make_bundle
 from tests.serving.conftest import READY, Running, Start
 
@@ -152,19 +152,19 @@ def test_a_bundle_that_must_not_serve_is_one_line_and_code_2(
     else:
         text = (bundle.path / "bundle.json").read_text()
         (bundle.path / "bundle.json").write_text(text.replace('"passed": true', '"passed": false'))
-    with pytest.raises(DeployError, match=r"ended with code 2: .* was touched"):
-        smoke.ask(bundle.path, ["Milk"])
+    with pytest.raises(DeployError, match=r"exited with code 2: .* was touched"):
+        smoke_test(bundle.path, ["Milk"])
 
 
 def test_smoke_asks_a_real_process_and_stops_it(stub_bundle: Bundle) -> None:
-    with smoke.running(stub_bundle.path, command=STUB) as url:
+    with running_predictor(stub_bundle.path, command=STUB) as url:
         assert httpx.get(url + READY).status_code == 200
     with pytest.raises(httpx.ConnectError):
         httpx.get(url + READY)
 
 
 def test_smoke_stops_the_predictor_on_ctrl_c(stub_bundle: Bundle) -> None:
-    with pytest.raises(KeyboardInterrupt), smoke.running(stub_bundle.path, command=STUB) as url:
+    with pytest.raises(KeyboardInterrupt), running_predictor(stub_bundle.path, command=STUB) as url:
         raise KeyboardInterrupt
     with pytest.raises(httpx.ConnectError):
         httpx.get(url + READY)
