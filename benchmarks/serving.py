@@ -99,7 +99,7 @@ def forward_cpu(bundle: Path) -> float:
         "scorer = Scorer.load(Path(sys.argv[1]), token_budget=512); spent = []\n"
         "for _ in range(30):\n"
         "    names = [name() for _ in range(ITEMS)]; start = time.process_time()\n"
-        "    scorer.probabilities(names); spent.append(time.process_time() - start)\n"
+        "    scorer.predict(names); spent.append(time.process_time() - start)\n"
         "print(1000 * sorted(spent)[15])"
     )
     words = [sys.executable, "-c", code, str(bundle)]

@@ -12,4 +12,4 @@ def classify_shard(shard: str) -> int:
     from grocer.inference import sharded
 
     with explained("classify_shard"):
-        return sharded.answer(shard)["rows"]
+        return sharded.classify_shard(shard)["rows"]

@@ -18,6 +18,6 @@ def merge_shards(
     from grocer.inference import sharded
 
     with explained("merge_shards"):
-        counts = sharded.join(shards)
+        counts = sharded.merge_shards(shards)
     for name, count in counts.items():
         metrics.log_metric(name, float(count))

@@ -16,7 +16,7 @@ def shard_table(
     from grocer.inference import sharded
 
     with explained("shard_table"):
-        return sharded.cut(
+        return sharded.shard_table(
             data,
             out,
             bundle,

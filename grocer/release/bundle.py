@@ -35,8 +35,7 @@ from grocer.io.atomic import (
     tree_digests,
     whole_directory,
 )
-from grocer.model.hierarchy import FILE as AISLES
-from grocer.model.hierarchy import Leaf, leaves, read_aisles
+from grocer.model.hierarchy import AISLES_FILE, Leaf, leaves, read_aisles
 
 MANIFEST, CARD = "bundle.json", "MODEL_CARD.md"
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
@@ -49,7 +48,7 @@ _TOKENIZER = (
     "tokenizer_config.json",
 )
 _MODEL = ("base.json", "labels.json", "template.json")
-_OPTIONAL = (AISLES,)
+_OPTIONAL = (AISLES_FILE,)
 """Present if the label has two levels."""
 
 

@@ -13,12 +13,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from grocer.inference.scores import Scores
 from grocer.model.hierarchy import Leaf
 from serving.predictor.errors import Refusal
 from serving.predictor.jobs import Job, Pace, Part, share_out
@@ -33,8 +31,8 @@ class Scorer(Protocol):
     def labels(self) -> Sequence[str]: ...
     @property
     def leaves(self) -> Sequence[Leaf]: ...
-    def products(self, names: Sequence[str]) -> Sequence[Any]: ...
-    def score(self, products: Sequence[Any]) -> NDArray[np.float64]: ...
+    def encode(self, names: Sequence[str]) -> Sequence[Any]: ...
+    def score(self, products: Sequence[Any]) -> Scores: ...
 
 
 class Watch(Protocol):
@@ -92,8 +90,8 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    async def probabilities(self, names: Sequence[str], seconds: float) -> NDArray[np.float64]:
-        """[names, labels + leaves], from whatever forward passes these names got into.
+    async def probabilities(self, names: Sequence[str], seconds: float) -> Scores:
+        """The scores of the names, from whatever forward passes these names got into.
 
         Raises:
             Refusal: 429 the queue is full; 504 not done within `seconds`; 503 the device failed
@@ -172,7 +170,7 @@ class Batcher:
     def _run(self) -> None:
         try:
             scorer = self._load()
-            scorer.score(scorer.products([PROBE]))
+            scorer.score(scorer.encode([PROBE]))
             self._loop.call_soon_threadsafe(self._on_ready)
             while parts := self._next(scorer):
                 self._score(scorer, parts)
@@ -227,8 +225,9 @@ class Batcher:
             self._require_alive(scorer)
             done = [(part, self._alone(scorer, part)) for part in parts]
         else:
-            ends = np.cumsum([part.stop - part.start for part in parts])[:-1]
-            done = list(zip(parts, np.split(rows, ends), strict=True))
+            ends = list(accumulate(part.stop - part.start for part in parts))
+            slices = [rows[start:stop] for start, stop in pairwise([0, *ends])]
+            done = list(zip(parts, slices, strict=True))
         finally:
             self._busy_since = None
         self._passing = []
@@ -245,11 +244,11 @@ class Batcher:
     @staticmethod
     def _require_alive(scorer: Scorer) -> None:
         try:
-            scorer.score(scorer.products([PROBE]))
+            scorer.score(scorer.encode([PROBE]))
         except Exception as error:
             raise DeviceError(f"a forward pass fails even for {PROBE!r}: {error}") from error
 
-    def _alone(self, scorer: Scorer, part: Part) -> NDArray[np.float64] | Refusal:
+    def _alone(self, scorer: Scorer, part: Part) -> Scores | Refusal:
         """A request's items in a pass of their own, then one by one to find the bad one."""
         try:
             return scorer.score(part.products)
@@ -260,11 +259,9 @@ class Batcher:
                     rows.append(scorer.score([product]))
                 except Exception:
                     return Refusal(400, f"item {item}: the model cannot score it")
-            return np.concatenate(rows)
+            return Scores.concatenate(rows)
 
-    def _deliver(
-        self, done: Sequence[tuple[Part, NDArray[np.float64] | Refusal]], since: float
-    ) -> None:
+    def _deliver(self, done: Sequence[tuple[Part, Scores | Refusal]], since: float) -> None:
         """On the event loop: give finished requests their answer."""
         # An event loop that is behind holds up who comes as much as a queue does.
         self._lag = time.monotonic() - since
@@ -277,7 +274,7 @@ class Batcher:
                 continue
             job.rows.append(result)
             if part.stop == len(job.names):
-                job.future.set_result(np.concatenate(job.rows))
+                job.future.set_result(Scores.concatenate(job.rows))
 
     def _refuse_all(self, refusal: Refusal) -> None:
         with self._changed:
@@ -290,7 +287,7 @@ class Batcher:
 
 def _tokenise(scorer: Scorer, jobs: Sequence[Job]) -> None:
     """Of all jobs at once, which costs less than one after the other."""
-    products = iter(scorer.products([name for job in jobs for name in job.names]))
+    products = iter(scorer.encode([name for job in jobs for name in job.names]))
     for job in jobs:
         job.products = list(islice(products, len(job.names)))
 

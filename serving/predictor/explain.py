@@ -38,8 +38,8 @@ async def explain(
     asked = [
         text for name, (_, left) in zip(ask.names, split, strict=True) for text in (name, *left)
     ]
-    scored = await batcher.probabilities(asked, config.deadline_seconds)
-    found = scored[:, : len(labels)]
+    scores = await batcher.probabilities(asked, config.deadline_seconds)
+    found = scores.probabilities
     explanations, at = [], 0
     for words, _ in split:
         best = int(found[at].argmax())

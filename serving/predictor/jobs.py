@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from grocer.inference.scores import Scores
 
 
 class Product(Protocol):
@@ -23,10 +22,10 @@ class Job:
     """A request in the queue."""
 
     names: Sequence[str]
-    future: asyncio.Future[NDArray[np.float64]]
+    future: asyncio.Future[Scores]
     arrived: float
     deadline: float
-    rows: list[NDArray[np.float64]] = field(default_factory=list)
+    rows: list[Scores] = field(default_factory=list)
     products: Sequence[Product] = ()
     """The names tokenised, once the model's thread has come to it."""
     taken: int = 0

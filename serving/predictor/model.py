@@ -13,7 +13,7 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from grocer.config.deployment import ServingConfig
 from grocer.errors import ModelError
-from grocer.model.hierarchy import FILE as AISLES
+from grocer.model.hierarchy import AISLES_FILE
 from grocer.release.bundle import Bundle
 from serving.predictor import protocol, tracing
 from serving.predictor import responses as answers
@@ -102,11 +102,10 @@ class Predictor(Model):
     ) -> dict[str, Any] | InferResponse:
         with tracing.span("score", {"grocer.items": len(payload.names)}):
             found = await self.batcher.probabilities(payload.names, self.config.deadline_seconds)
-        labels = self.bundle.labels
-        self.metrics.answered(found[:, : len(labels)])
+        self.metrics.answered(found.probabilities)
         if payload.outputs is None:
-            return answers.v1(payload, found, labels, self.leaves)
-        return answers.v2(payload, found, labels, NAME, self.bundle.digest, self.leaves)
+            return answers.v1(payload, found)
+        return answers.v2(payload, found, NAME, self.bundle.digest)
 
     async def explain(
         self, payload: protocol.Ask, headers: Mapping[str, str] | None = None
@@ -191,6 +190,6 @@ class StrictDataPlane(DataPlane):
 def _fitting(scorer: Scorer, bundle: Bundle) -> Scorer:
     if (tuple(scorer.labels), tuple(scorer.leaves)) != (bundle.labels, bundle.leaves):
         raise ModelError(
-            f"{bundle.path}: labels.json or {AISLES} names others than bundle.json does"
+            f"{bundle.path}: labels.json or {AISLES_FILE} names others than bundle.json does"
         )
     return scorer

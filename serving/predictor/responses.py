@@ -10,32 +10,20 @@ from kserve import InferOutput, InferResponse
 from kserve.protocol.infer_type import RequestedOutput
 from numpy.typing import NDArray
 
-from grocer.model.hierarchy import Leaf, likeliest_aisles
+from grocer.inference.scores import Scores
 from serving.predictor.protocol import Ask
 
 
-def ranked(
-    probabilities: NDArray[np.float64], top_k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """[n, k] labels' indices and probabilities, best first; the label set's order breaks ties."""
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
-    return order, np.take_along_axis(probabilities, order, axis=1)
-
-
-def v1(
-    ask: Ask, found: NDArray[np.float64], labels: Sequence[str], leaves: Sequence[Leaf] = ()
-) -> dict[str, Any]:
+def v1(ask: Ask, scores: Scores) -> dict[str, Any]:
     """`{"predictions": [{"department", "probability", "alternatives": […]}]}`.
 
     `alternatives` are the `top_k` best departments, the answer first. `department` is null
     where the best probability is below `min_probability`. Where departments have aisles, there
     are `aisle` and `aisle_probability` too: the likeliest aisle of the likeliest department,
     null where its probability is below `min_probability`, or there is none and that is 0.
-
-    Args:
-        found: [n, labels + leaves], as a scorer gives it.
     """
-    order, values = ranked(found[:, : len(labels)], ask.top_k)
+    order, values = scores.top(ask.top_k)
+    labels = scores.labels
     answers = []
     for indices, row in zip(order.tolist(), values.round(6).tolist(), strict=True):
         alternatives = [
@@ -50,39 +38,30 @@ def v1(
                 "alternatives": alternatives,
             }
         )
-    if leaves:
-        aisles, shares = _aisles(ask, found[:, len(labels) :], leaves)
+    if scores.leaves:
+        aisles, shares = _aisles(ask, scores)
         for answer, aisle, share in zip(answers, aisles, shares.round(6).tolist(), strict=True):
             answer |= {"aisle": aisle or None, "aisle_probability": share}
     return {"predictions": answers}
 
 
-def _aisles(
-    ask: Ask, probabilities: NDArray[np.float64], leaves: Sequence[Leaf]
-) -> tuple[list[str], NDArray[np.float64]]:
+def _aisles(ask: Ask, scores: Scores) -> tuple[list[str], NDArray[np.float64]]:
     """The likeliest aisle of each item, empty where it is not sure enough, and its probability."""
-    shares = probabilities.max(axis=1)
+    shares = scores.aisle_confidence
     sure = shares.round(6) >= ask.min_probability
-    named = likeliest_aisles(probabilities, leaves)
+    named = scores.predicted_aisles
     return [aisle if there else "" for aisle, there in zip(named, sure, strict=True)], shares
 
 
-def v2(
-    ask: Ask,
-    found: NDArray[np.float64],
-    labels: Sequence[str],
-    model: str,
-    version: str,
-    leaves: Sequence[Leaf] = (),
-) -> InferResponse:
+def v2(ask: Ask, scores: Scores, model: str, version: str) -> InferResponse:
     """The outputs asked for: BYTES [n], FP32 [n], BYTES [n, k], FP32 [n, k].
 
     `department` is empty where the best probability is below `min_probability`. Where departments
     have aisles, `aisle` BYTES [n] and `aisle_probability` FP32 [n] are there too, as in V1.
     """
     assert ask.outputs is not None
-    order, values = ranked(found[:, : len(labels)], ask.top_k)
-    names = np.array(labels, dtype=object)[order]
+    order, values = scores.top(ask.top_k)
+    names = np.array(scores.labels, dtype=object)[order]
     sure = values[:, 0].round(6) >= ask.min_probability
     tensors = {
         "department": np.where(sure, names[:, 0], ""),
@@ -90,8 +69,8 @@ def v2(
         "ranked_departments": names,
         "ranked_probabilities": values.astype(np.float32),
     }
-    if leaves:
-        aisles, shares = _aisles(ask, found[:, len(labels) :], leaves)
+    if scores.leaves:
+        aisles, shares = _aisles(ask, scores)
         tensors["aisle"] = np.array(aisles, dtype=object)
         tensors["aisle_probability"] = shares.astype(np.float32)
     outputs, requested = [], []

@@ -31,7 +31,7 @@ def test_grpc_has_the_same_guards(start_any: Start, stub_bundle: Bundle) -> None
         stub = GRPCInferenceServiceStub(channel)
         answer = stub.ModelInfer(request(b"Milk", "Crème".encode(), top_k=2), timeout=20)
         outputs = {output.name: output for output in answer.outputs}
-        rows = StubScorer(LABELS).probabilities(["Milk", "Crème"])
+        rows = StubScorer(LABELS).predict(["Milk", "Crème"]).probabilities
         found = outputs["department"].contents.bytes_contents
         assert [name.decode() for name in found] == [LABELS[i] for i in rows.argmax(axis=1)]
         assert list(outputs["ranked_probabilities"].shape) == [2, 2]

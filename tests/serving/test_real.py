@@ -25,7 +25,7 @@ def bundle(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def test_http_answers_are_the_scorers(bundle: Bundle) -> None:
-    expected = Scorer.load(bundle.path).probabilities(NAMES)
+    expected = Scorer.load(bundle.path).predict(NAMES).probabilities
     answers = smoke_test(bundle.path, NAMES)
     assert [answer["product_name"] for answer in answers] == NAMES
     for answer, row in zip(answers, expected, strict=True):
@@ -37,7 +37,7 @@ def test_http_answers_are_the_scorers(bundle: Bundle) -> None:
 def test_a_file_gets_the_scorers_answers(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("product_name\nOrganic Milk\n805\n")
     classify(tmp_path / "in.csv", tmp_path / "out.csv", bundle.path)
-    rows = Scorer.load(bundle.path).probabilities(["Organic Milk", "805"])
+    rows = Scorer.load(bundle.path).predict(["Organic Milk", "805"]).probabilities
     lines = (tmp_path / "out.csv").read_text().splitlines()[1:]
     assert [line.split(",")[1] for line in lines] == [LABELS[i] for i in rows.argmax(axis=1)]
     shares = [float(line.split(",")[2]) for line in lines]

@@ -42,7 +42,7 @@ def test_a_directory_is_found_and_told_by_its_content(base: Path, copy: Path) ->
 
 @pytest.mark.parametrize("source", ["/no/such/base", "./none", "llama", "a/b/c"])
 def test_what_is_nowhere_is_refused(source: str) -> None:
-    with pytest.raises(ModelError, match="no such directory, and no Hub id"):
+    with pytest.raises(ModelError, match="no such directory, and not a Hub id"):
         models.find_base(BaseConfig(source=source))
 
 
@@ -71,11 +71,14 @@ def test_a_base_on_s3_is_fetched_once_a_version(
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (errors.GatedRepoError, r"is gated: accept its licence .* variable MY_TOKEN"),
+        (
+            errors.GatedRepoError,
+            r"is gated: accept its licence .* environment variable MY_TOKEN to a token",
+        ),
         (errors.RepositoryNotFoundError, r"no such model on the Hub, or it is private"),
         (errors.RevisionNotFoundError, r"has no revision main"),
-        (errors.LocalEntryNotFoundError, r"the Hub can't be reached"),
-        (errors.HfHubHTTPError, r"the Hub answered no; try again"),
+        (errors.LocalEntryNotFoundError, r"cannot reach the Hub"),
+        (errors.HfHubHTTPError, r"Hub request failed: no; try again"),
     ],
 )
 def test_the_hubs_refusals_are_one_line(
@@ -119,10 +122,10 @@ def test_a_token_in_the_configuration_is_refused_and_not_repeated() -> None:
 
 def test_another_kind_of_model_is_refused(copy: Path) -> None:
     (copy / "config.json").write_text(json.dumps({"model_type": "t5"}))
-    with pytest.raises(ModelError, match="holds a t5, which is no causal language model"):
+    with pytest.raises(ModelError, match="has model type t5, not a causal"):
         models.load_nf4(copy, torch.float32, "cpu")
     (copy / "config.json").write_text(json.dumps({"model_type": "unheard-of"}))
-    with pytest.raises(ModelError, match=r"config.json can't be read"):
+    with pytest.raises(ModelError, match=r"cannot read config.json"):
         models.load_nf4(copy, torch.float32, "cpu")
 
 
@@ -139,21 +142,23 @@ def test_weights_that_lack_are_not_made_up(copy: Path) -> None:
     weights = load_file(copy / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match=r"lacks 1 of its weights, model\.layers\.1\.mlp\.up_proj"):
+    with pytest.raises(
+        ModelError, match=r"1 weights are missing, for example model\.layers\.1\.mlp\.up_proj"
+    ):
         models.load_nf4(copy, torch.float32, "cpu")
 
 
 def test_weights_cut_short_are_refused(copy: Path) -> None:
     content = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ModelError, match="can't be read"):
+    with pytest.raises(ModelError, match="cannot read the weights"):
         models.load_nf4(copy, torch.float32, "cpu")
 
 
 def test_a_base_without_tokenizer_is_refused(copy: Path) -> None:
     for path in copy.glob("tokenizer*"):
         path.unlink()
-    with pytest.raises(ModelError, match="no tokenizer that can be read"):
+    with pytest.raises(ModelError, match="no readable tokenizer"):
         models.load_tokenizer(copy)
 
 

@@ -109,7 +109,7 @@ def test_every_request_gets_its_own_rows_in_order() -> None:
         async with running(scorer) as batcher:
             found = await asyncio.gather(*(batcher.probabilities(names, 10) for names in asked))
         for names, rows in zip(asked, found, strict=True):
-            assert_array_equal(rows, StubScorer(LABELS).probabilities(names))
+            assert_array_equal(rows.probabilities, StubScorer(LABELS).predict(names).probabilities)
 
     run(test)
 
@@ -287,7 +287,9 @@ def test_one_bad_item_fails_its_request_alone() -> None:
             with pytest.raises(Refusal, match="item 1: the model cannot score it") as caught:
                 await bad
             assert caught.value.status == 400
-            assert_array_equal(await good, StubScorer(LABELS).probabilities(["good"]))
+            assert_array_equal(
+                (await good).probabilities, StubScorer(LABELS).predict(["good"]).probabilities
+            )
             await first
             assert batcher.failure is None
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from prometheus_client import CollectorRegistry
 from schemathesis import GenerationMode, openapi
 
 from grocer.errors import ModelError
+from grocer.inference.scores import Scores
 from grocer.release.bundle import Bundle
 from serving.predictor.metrics import Metrics
 from serving.predictor.model import Predictor
@@ -23,9 +23,9 @@ NAMES = [f"product {number}" for number in range(12)]
 
 
 @pytest.fixture(scope="module")
-def scored(levelled_bundle: Bundle) -> np.ndarray:
-    """[names, labels + leaves]: what the toy scorer says."""
-    return StubScorer(LABELS, leaves=levelled_bundle.leaves).probabilities(NAMES)
+def scored(levelled_bundle: Bundle) -> Scores:
+    """The scores of the stub scorer."""
+    return StubScorer(LABELS, leaves=levelled_bundle.leaves).predict(NAMES)
 
 
 def outputs_of(server: Running, **more: object) -> dict[str, dict]:
@@ -36,11 +36,11 @@ def outputs_of(server: Running, **more: object) -> dict[str, dict]:
 
 
 def test_v1_names_the_likeliest_aisle_of_the_department(
-    levelled: Running, levelled_bundle: Bundle, scored: np.ndarray
+    levelled: Running, levelled_bundle: Bundle, scored: Scores
 ) -> None:
     answer = levelled.predict(*NAMES).json()["predictions"]
-    for prediction, row in zip(answer, scored, strict=True):
-        department, shares = LABELS[int(row[:3].argmax())], row[3:]
+    rows = zip(answer, scored.predicted_labels, scored.leaf_probabilities, strict=True)
+    for prediction, department, shares in rows:
         assert prediction["department"] == department
         assert prediction["aisle_probability"] == pytest.approx(shares.max(), abs=1e-6)
         assert prediction["aisle_probability"] <= prediction["probability"]
@@ -74,12 +74,10 @@ def test_an_unsure_aisle_is_left_open_beside_a_sure_department(levelled: Running
     assert all(p["aisle_probability"] >= 0.6 for p in answer if p["aisle"])
 
 
-def test_explanations_and_metrics_are_about_departments(
-    levelled: Running, scored: np.ndarray
-) -> None:
+def test_explanations_and_metrics_are_about_departments(levelled: Running, scored: Scores) -> None:
     answer = levelled.post("/v1/models/grocer:explain", json={"instances": NAMES[:2]})
     told = [each["department"] for each in answer.json()["explanations"]]
-    assert told == [LABELS[i] for i in scored[:2, :3].argmax(axis=1)]
+    assert told == scored.predicted_labels[:2]
     lines = levelled.get("/metrics").text.splitlines()
     counted = [line for line in lines if line.startswith("grocer_predictions_total")]
     assert counted

@@ -32,7 +32,7 @@ def infer(server: Running, names: list[str], **more: object) -> httpx.Response:
 
 def test_v1_gives_the_scorers_best_with_alternatives(server: Running) -> None:
     answer = server.predict(*NAMES, top_k=3).json()["predictions"]
-    expected = StubScorer(LABELS).probabilities(NAMES)
+    expected = StubScorer(LABELS).predict(NAMES).probabilities
     for prediction, row in zip(answer, expected, strict=True):
         assert prediction["department"] == LABELS[row.argmax()]
         assert prediction["probability"] == pytest.approx(row.max(), abs=1e-6)
@@ -74,7 +74,7 @@ def test_kserves_own_client_classes_speak_binary_with_it(server: Running) -> Non
     assert answer.status_code == 200, answer.text
     told = int(answer.headers["inference-header-content-length"])
     read = InferResponse.from_bytes(answer.content, told)
-    expected = StubScorer(LABELS).probabilities(NAMES)
+    expected = StubScorer(LABELS).predict(NAMES).probabilities
     found = read.get_output_by_name("probability").as_numpy()
     np.testing.assert_allclose(found, expected.max(axis=1), rtol=1e-6)
     names = read.get_output_by_name("department").as_numpy().tolist()
@@ -84,7 +84,7 @@ def test_kserves_own_client_classes_speak_binary_with_it(server: Running) -> Non
 def test_an_explanation_gives_each_word_its_effect(server: Running) -> None:
     body = {"instances": ["Organic Bananas", "Milk"]}
     found = server.post("/v1/models/grocer:explain", json=body).json()["explanations"]
-    rows = StubScorer(LABELS).probabilities(["Organic Bananas", "Bananas", "Organic"])
+    rows = StubScorer(LABELS).predict(["Organic Bananas", "Bananas", "Organic"]).probabilities
     best = rows[0].argmax()
     assert found[0]["department"] == LABELS[best]
     assert [w["word"] for w in found[0]["words"]] == ["Organic", "Bananas"]

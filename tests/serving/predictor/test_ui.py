@@ -46,7 +46,7 @@ def test_the_page_says_what_it_is(with_page: Running) -> None:
 
 @needs_chromium
 def test_a_person_sees_department_and_probabilities(with_page: Running, tmp_path: Path) -> None:
-    row = StubScorer(LABELS).probabilities(["Organic Bananas"])[0]
+    row = StubScorer(LABELS).predict(["Organic Bananas"]).probabilities[0]
     page = shown(f"{with_page.url}/ui?name=Organic+Bananas", tmp_path)
     assert f">{LABELS[row.argmax()]}</output>" in page
     found = re.findall(r"<li><span>(.*?)</span><meter.*?</meter><span>(.*?)</span>", page)
