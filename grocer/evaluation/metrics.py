@@ -87,7 +87,7 @@ def top_k_accuracy(probabilities: Floats, truth: Ints, k: int) -> float:
 
 def weighted_accuracy(
     correct: Bools, purchases: Ints, settings: EvaluationConfig
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Return accuracy weighted by purchases, with a bootstrap percentile interval.
 
     Products are resampled, not purchases, since the purchases of one product are not independent.

@@ -172,6 +172,13 @@ def _with_aisles(
     }, temperature
 
 
+def predict_labels(model: Path, names: Iterable[str], config: RunConfig, task: str) -> list[str]:
+    """Return the most probable label of each name by a train artifact or a bundle."""
+    scorer = load_scorer(model, config)
+    indices = log_probabilities(scorer, names, task).argmax(axis=1)
+    return [scorer.labels[i] for i in indices]
+
+
 def load_scorer(model: Path, config: RunConfig) -> Scorer:
     """Return the scorer of a train artifact or a bundle, as the run is configured."""
     from grocer.inference.scorer import Scorer

@@ -28,9 +28,8 @@ from grocer.evaluation.predictions import (
     SIDES,
     ModelPredictions,
     Predictions,
-    load_scorer,
-    log_probabilities,
     predict,
+    predict_labels,
     read_tables,
 )
 from grocer.progress import say
@@ -150,13 +149,12 @@ def _baselines(
 
 def _champion(champion: Bundle, test: Predictions, config: RunConfig) -> ChampionComparison:
     """The champion on the test products; it may have other labels."""
-    scorer = load_scorer(Path(champion.uri), config)
-    logs = log_probabilities(scorer, test.table["product_name"], "test, champion")
-    predicted = [scorer.labels[i] for i in logs.argmax(axis=1)]
-    compared = baselines.compare(
+    names = test.table["product_name"]
+    predicted = predict_labels(Path(champion.uri), names, config, "test, champion")
+    comparison = baselines.compare(
         test.table["department"], predicted, test.correct, config.evaluation
     )
-    return ChampionComparison(**dict(compared), digest=champion.digest)
+    return ChampionComparison(**dict(comparison), digest=champion.digest)
 
 
 def _confident_errors(test: Predictions) -> tuple[ConfidentError, ...]:
@@ -165,7 +163,8 @@ def _confident_errors(test: Predictions) -> tuple[ConfidentError, ...]:
         predicted=test.scores.predicted_labels, probability=test.scores.confidence
     )[~test.correct]
     worst = wrong.sort_values("probability", ascending=False, kind="stable").head(CONFIDENT_ERRORS)
-    return tuple(ConfidentError(**row) for row in worst.to_dict(orient="records"))
+    rows = worst.to_dict(orient="records")
+    return tuple(ConfidentError.model_validate(row) for row in rows)
 
 
 def _write(
@@ -193,7 +192,7 @@ def _side_table(side: str, predictions: Predictions) -> pd.DataFrame:
         predicted=scores.predicted_labels,
         probability=scores.confidence,
         department_probability=scores.probabilities[np.arange(len(table)), predictions.truth],
-        ranked_departments=[[scores.labels[i] for i in row] for row in order],
+        ranked_departments=np.array(scores.labels, dtype=object)[order].tolist(),
         ranked_probabilities=list(probabilities),
     )
     if scores.leaves:

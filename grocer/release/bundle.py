@@ -74,7 +74,7 @@ class Manifest(Artifact):
     schema_version: int = Field(default=2, alias="schema")
     base: dict[str, Any]
     labels: Labels
-    aisles: dict[str, tuple[str, ...]] = {}
+    aisles: dict[str, tuple[str, ...]]
     """Aisles of each label; empty: the label has one level."""
     template: dict[str, Any]
     calibration: dict[str, Temperature]
