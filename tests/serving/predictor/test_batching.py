@@ -151,7 +151,7 @@ def test_a_name_above_the_budget_still_goes_through() -> None:
     async def test() -> None:
         async with running(StubScorer(LABELS), token_budget=2) as batcher:
             found = await batcher.probabilities(["one two three four", "five"], 10)
-        assert found.shape == (2, 3)
+        assert found.probabilities.shape == (2, 3)
 
     run(test)
 
@@ -322,7 +322,7 @@ def test_closing_refuses_what_waits_and_answers_what_passes() -> None:
             await until(lambda: batcher.watch.items == 1)
             batcher.close()
             scorer.go.set()
-            assert (await first).shape == (1, 3)
+            assert (await first).probabilities.shape == (1, 3)
             with pytest.raises(Refusal, match="the server is stopping"):
                 await waiting
 
