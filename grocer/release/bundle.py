@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from grocer.artifacts.base import Artifact, Digest, Labels, Record
+from grocer.artifacts.bundle import Bundle as BundleReference
 from grocer.artifacts.decision import Decision
 from grocer.artifacts.evaluation import Evaluation, Temperature
 from grocer.artifacts.step import record_of
@@ -105,6 +106,11 @@ class Bundle:
     def leaves(self) -> tuple[Leaf, ...]:
         """The aisles of all labels, in the order of a scorer's columns; empty: one level."""
         return leaves(self.labels, self.manifest.aisles)
+
+    @property
+    def reference(self) -> BundleReference:
+        """Its path and digest."""
+        return BundleReference(uri=str(self.path), digest=self.digest)
 
     @property
     def config(self) -> RunConfig:

@@ -13,9 +13,17 @@ import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+from grocer.artifacts.adapter import Adapter
+from grocer.artifacts.decision import Decision, Reason
+from grocer.artifacts.evaluation import Evaluation
+from grocer.artifacts.splits import Splits
+from grocer.config.stages import GatePolicy
 from grocer.errors import ExpectationError, TableError
 from grocer.io.atomic import tree_digest, tree_digests, whole_directory, write_json
 from grocer.progress import Ticker, say
+from tests.fixtures.evaluations import evaluation as evaluation_content
+from tests.fixtures.evaluations import parse
+from tests.fixtures.stage_artifacts import ADAPTER
 
 STUBBORN = """
 import signal, time
@@ -23,7 +31,6 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("grocer | toy | hangs", flush=True)
 time.sleep(600)
 """
-METRICS = {"products": 9, "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95}
 
 
 def behave(step: str, tables: Path) -> None:
@@ -78,33 +85,29 @@ def build(tables: Path, config: object, out: Path) -> dict:
     return report
 
 
-def train(splits: Path, config: object, out: Path) -> dict:
+def train(splits: Path, config: object, out: Path) -> Adapter:
     behave("train", splits)
+    ADAPTER.write(out)
     (out / "loss.html").write_text("<p>loss</p>")
-    return {"loss": 0.1, "name": "toy"}
+    return ADAPTER
 
 
-def evaluate(model: Path, splits: Path, config: object, out: Path, champion: object = None) -> dict:
+def evaluate(
+    adapter: Adapter, splits: Splits, config: object, out: Path, champion: object = None
+) -> Evaluation:
     (out / "report.html").write_text("<p>report</p>")
-    measured = {
-        "labels": ["a", "b"],
-        "metrics": dict.fromkeys(("train", "validation", "test"), METRICS),
-        "aisles": None,
-        "baselines": dict.fromkeys(("majority", "linear", "base_model"), METRICS),
-        "confusion": [[4, 1], [0, 4]],
-    }
-    write_json(out / "evaluation.json", measured)
-    return measured
+    evaluation = parse(evaluation_content())
+    evaluation.write(out)
+    return evaluation
 
 
-def decide(evaluation: dict, policy: object) -> SimpleNamespace:
+def gate(evaluation: Path, policy: GatePolicy, out: Path) -> Decision:
     passed = policy.min_accuracy <= 0.8
-    reason = {"rule": "accuracy", "passed": passed, "sentence": "accuracy is at least 0.8"}
-    return SimpleNamespace(
-        passed=passed,
-        to_json=lambda evaluation: {"passed": passed, "reasons": [reason], "of": evaluation},
-        to_markdown=lambda: "# verdict\n",
-    )
+    reason = Reason(rule="accuracy", passed=passed, sentence="Accuracy: 0.8.")
+    decision = Decision(passed=passed, reasons=(reason,), policy=policy, digests={})
+    decision.write(out)
+    (out / "decision.md").write_text("# verdict\n")
+    return decision
 
 
 def write_bundle(model, splits, evaluation, decision, config, root: Path) -> SimpleNamespace:
@@ -129,8 +132,8 @@ _stand_in("grocer.ingest.run", ingest=ingest)
 _stand_in("grocer.validation.run", validate=validate)
 _stand_in("grocer.dataset.build", build=build, most_purchased=lambda splits: ["Organic Bananas"])
 _stand_in("grocer.training.run", train=train)
-_stand_in("grocer.evaluation.run", evaluate=evaluate)
-_stand_in("grocer.gate.rules", decide=decide)
+_stand_in("grocer.evaluation.run", run=evaluate)
+_stand_in("grocer.gate.run", run=gate, to_markdown=lambda decision: "# verdict\n")
 _stand_in("grocer.release.bundle", write_bundle=write_bundle)
-_stand_in("grocer.release.registry")
+_stand_in("grocer.release.registry", open_bundle=None)
 _stand_in("serving.rollout.smoke_test", smoke_test=smoke_test)
