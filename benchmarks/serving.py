@@ -111,7 +111,7 @@ def forward_cpu(bundle: Path) -> float:
 def batching(bundle: Path, seconds: float) -> dict[str, Any]:
     """Single names from 64 clients, with batching and one name a pass."""
     found: dict[str, Any] = {"clients": CLIENTS}
-    for label, settings in (("with", ()), ("without", ("token_budget=1", "batch_wait_ms=0"))):
+    for label, settings in (("with", ()), ("without", ("token_budget=1",))):
         say("benchmark", f"{CLIENTS} clients, {label} batching")
         with running_predictor(bundle, settings=("queue_seconds=60", *settings)) as url:
             load = asyncio.run(closed_loop(url, CLIENTS, 1, seconds))
@@ -241,8 +241,7 @@ def make_bundle(root: Path) -> Path:
     config = recipe("tiny").with_settings(
         [
             "train.max_steps=60",
-            "evaluation.train_sample=200",
-            "evaluation.base_model_sample=200",
+            "evaluation.sample_size=200",
             "gate.min_accuracy=0.0",
             "gate.max_train_test_gap=1.0",
             "gate.baselines=[]",

@@ -38,7 +38,7 @@ def deploy(
     }
     with step("deploy", Path(answers.path), inputs) as out:
         made = write_bundle(**inputs, config=run, root=Path(bundle.path))
-        names = run.serving.smoke_names or most_purchased(inputs["splits"])
+        names = most_purchased(inputs["splits"])
         if run.deploy.store is None:
             answered = smoke_test(made.path, names)
         else:

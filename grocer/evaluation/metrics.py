@@ -26,6 +26,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+RESAMPLES, SEED = 1000, 23
+"""Bootstrap resamples, and the seed of samples and resamples."""
 BINS = 10
 """Equal-width bins of confidence, of the reliability curve and of ECE."""
 
@@ -94,10 +96,10 @@ def weighted_accuracy(
     Without any purchases every product has weight 1.
     """
     weights = purchases if purchases.sum() > 0 else np.ones_like(purchases)
-    random = np.random.default_rng(settings.seed)
+    random = np.random.default_rng(SEED)
     size = len(correct)
     draws = []
-    for _ in range(settings.bootstrap):
+    for _ in range(RESAMPLES):
         rows = random.integers(size, size=size)
         if (total := weights[rows].sum()) > 0:
             draws.append(weights[rows][correct[rows]].sum() / total)

@@ -96,7 +96,6 @@ def predict(
     Raises:
         ModelError: the tables hold a department that is not a label of the adapter.
     """
-    settings = config.evaluation
     scorer = load_scorer(adapter, config)
     labels = tuple(scorer.labels)
     if unknown := {name for side in SIDES for name in tables[side]["department"]} - set(labels):
@@ -104,7 +103,7 @@ def predict(
             f"{adapter} has no label {', '.join(sorted(unknown))}, which the splits hold: it was "
             "trained on other splits; train on these, or evaluate on its own"
         )
-    train, _ = _sample(tables["train"], settings.train_sample, settings.seed)
+    train, _ = _sample(tables["train"], config.evaluation.sample_size)
     scored = {**tables, "train": train}
     logs = {
         name: log_probabilities(scorer, table["product_name"], name)
@@ -120,7 +119,7 @@ def predict(
         scores = {name: Scores.flat(labels, each) for name, each in probabilities.items()}
         aisle_temperature = 1.0
     predictions = {name: Predictions(table=scored[name], scores=scores[name]) for name in scored}
-    test, rows = _sample(tables["test"], settings.base_model_sample, settings.seed)
+    test, rows = _sample(tables["test"], config.evaluation.sample_size)
     with scorer.without_adapter():
         base = np.exp(log_probabilities(scorer, test["product_name"], "test, base model"))
     return ModelPredictions(
@@ -185,7 +184,6 @@ def load_scorer(model: Path, config: RunConfig) -> Scorer:
 
     return Scorer.load(
         model,
-        token_budget=config.evaluation.token_budget,
         device=config.base.device,
         compute_dtype=config.base.compute_dtype,
     )
@@ -206,7 +204,7 @@ def label_indices(departments: Iterable[str], labels: tuple[str, ...]) -> metric
     return np.array([index[name] for name in departments], dtype=np.int64)
 
 
-def _sample(table: pd.DataFrame, size: int, seed: int) -> tuple[pd.DataFrame, metrics.Ints]:
+def _sample(table: pd.DataFrame, size: int) -> tuple[pd.DataFrame, metrics.Ints]:
     """At most `size` random rows, in the table's order, and their positions."""
-    rows = np.sort(np.random.default_rng(seed).permutation(len(table))[:size])
+    rows = np.sort(np.random.default_rng(metrics.SEED).permutation(len(table))[:size])
     return table.iloc[rows].reset_index(drop=True), rows

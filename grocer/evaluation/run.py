@@ -114,7 +114,7 @@ def _measure(
         baselines=_baselines(predictions, tables["train"], settings),
         champion=None if champion is None else _champion(champion, test, config),
         row_split_leakage=baselines.row_split_leakage(
-            products["department"], products["purchases"], settings.seed
+            products["department"], products["purchases"], metrics.SEED
         ),
         aisles=hierarchical.measure(predictions, tables["train"], settings)
         if predictions.leaves

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from grocer.config.stages import BaseConfig
+from grocer.config.stages import HUB_TOKEN, BaseConfig
 from grocer.errors import ModelError
 from grocer.io.atomic import file_digest, json_digest, read_json, whole_directory
 from grocer.io.storage import Storage
@@ -96,19 +96,19 @@ def _from_hub(base: BaseConfig) -> Path:
         path = snapshot_download(
             base.source,
             revision=base.revision,
-            token=os.environ.get(base.token_env),
+            token=os.environ.get(HUB_TOKEN),
             allow_patterns=["*.json", "*.safetensors", "tokenizer.model"],
         )
     except GatedRepoError as error:
         raise ModelError(
             f"{setting} is gated: accept its licence on the Hub and set the environment "
-            f"variable {base.token_env} to a token (on a cluster: from a Secret)"
+            f"variable {HUB_TOKEN} to a token (on a cluster: from a Secret)"
         ) from error
     except RevisionNotFoundError as error:
         raise ModelError(f"{setting} has no revision {base.revision}") from error
     except RepositoryNotFoundError as error:
         raise ModelError(
-            f"{setting}: no such model on the Hub, or it is private and {base.token_env} has no "
+            f"{setting}: no such model on the Hub, or it is private and {HUB_TOKEN} has no "
             "token with read access"
         ) from error
     except LocalEntryNotFoundError as error:

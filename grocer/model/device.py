@@ -100,6 +100,12 @@ def choose_precision(setting: str, device: str) -> tuple[str, str]:
     return "fp16", f"fp16: {_capability()} has no bfloat16"
 
 
+def cpu_threads(spare: int = 0) -> int:
+    """Return `OMP_NUM_THREADS` if it is set, otherwise the available cores less `spare`."""
+    configured = os.environ.get("OMP_NUM_THREADS", "")
+    return int(configured) if configured.isdecimal() else max(1, available_cores() - spare)
+
+
 def available_cores() -> int:
     """Return how many CPU cores this process may use: CPU affinity and the cgroup's CPU limit.
 

@@ -31,7 +31,7 @@ def evaluation_page(evaluation: Evaluation, recovered: pd.DataFrame, policy: Gat
     the same evaluation is shown.
     """
     labels, test = evaluation.labels, evaluation.metrics.test
-    baselines = _baselines(evaluation, policy)
+    baselines = _baselines(evaluation)
     has_matrix = len(labels) <= MAX_MATRIX_LABELS
     return render(
         "evaluation.html",
@@ -57,7 +57,7 @@ def evaluation_page(evaluation: Evaluation, recovered: pd.DataFrame, policy: Gat
     )
 
 
-def _baselines(evaluation: Evaluation, policy: GatePolicy) -> list[dict[str, Any]]:
+def _baselines(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Baselines and champion, best first, each with the outcome of the paired test."""
     names = {
         "majority": f"Most frequent {evaluation.label}",
@@ -73,7 +73,7 @@ def _baselines(evaluation: Evaluation, policy: GatePolicy) -> list[dict[str, Any
             "name": name,
             "measured": each,
             "outcome": "not significant"
-            if each.paired.p_value >= policy.significance
+            if each.paired.p_value >= 1 - evaluation.confidence
             else "better"
             if each.paired.only_model_right > each.paired.only_baseline_right
             else "worse",

@@ -171,6 +171,8 @@ def build_trainer(
 ) -> GuardedTrainer:
     """Return the trainer of a new adapter on `model`, with packed or padded batches."""
     packing = config.train.packing
+    if validation is None:
+        arguments.eval_strategy = "no"
     trainer = (PackedTrainer if packing else GuardedTrainer)(
         model=model,
         args=arguments,
@@ -207,7 +209,7 @@ def training_arguments(config: RunConfig, hardware: Hardware, out: Path) -> SFTC
         bf16=hardware.precision == "bf16",
         per_device_train_batch_size=settings.per_device_train_batch_size,
         per_device_eval_batch_size=settings.per_device_eval_batch_size,
-        eval_strategy=settings.eval_strategy,
+        eval_strategy="epoch",
         prediction_loss_only=True,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         activation_checkpointing=settings.activation_checkpointing,

@@ -33,7 +33,7 @@ class Client:
             requests: pairs of a URL and a JSON body, or None for GET.
 
         Returns:
-            Status 0 stands for a connection error.
+            Status 0 means a connection error.
         """
         return json.loads(self._exec(_REQUEST, stdin=json.dumps(requests)))
 

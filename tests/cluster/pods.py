@@ -1,4 +1,4 @@
-"""Pods that the restricted profile admits, and the deploy step as such a pod."""
+"""Manifests of pods that the restricted profile admits, and the deploy step in a pod."""
 
 from __future__ import annotations
 

@@ -28,9 +28,7 @@ from tests.fixtures.predictions import (
     write_splits,
 )
 
-CONFIG: RunConfig = tiny().model_copy(
-    update={"evaluation": EvaluationConfig(train_sample=30, base_model_sample=25, bootstrap=100)}
-)
+CONFIG: RunConfig = tiny().model_copy(update={"evaluation": EvaluationConfig(sample_size=30)})
 
 
 class Stage:
@@ -95,7 +93,7 @@ def test_gate_finds_no_missing_or_contradicting_metric(stage):
 
 def test_base_model_is_compared_on_its_sample(stage):
     base = stage.run().baselines["base_model"]
-    assert base.products == base.paired.products == 25
+    assert base.products == base.paired.products == 30
     assert base.accuracy < base.paired.model_accuracy
 
 

@@ -139,7 +139,7 @@ def test_a_file_that_changes_while_it_is_read(
 def test_memory_that_does_not_suffice_is_said(tmp_path: Path) -> None:
     folder = write_csvs(tmp_path / "in", tables())
     with pytest.raises(GrocerError, match=r"data.memory_limit_mb=2"):
-        run(folder, tmp_path / "out", DataConfig(memory_limit_mb=1, threads=1))
+        run(folder, tmp_path / "out", DataConfig(memory_limit_mb=1))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")

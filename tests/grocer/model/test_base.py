@@ -17,7 +17,6 @@ from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
 from grocer.config.recipes import recipe
-from grocer.config.run import RunConfig
 from grocer.config.stages import BaseConfig
 from grocer.errors import ConfigError, ModelError
 from grocer.model import base as models
@@ -73,7 +72,7 @@ def test_a_base_on_s3_is_fetched_once_a_version(
     [
         (
             errors.GatedRepoError,
-            r"is gated: accept its licence .* environment variable MY_TOKEN to a token",
+            r"is gated: accept its licence .* environment variable HF_TOKEN to a token",
         ),
         (errors.RepositoryNotFoundError, r"no such model on the Hub, or it is private"),
         (errors.RevisionNotFoundError, r"has no revision main"),
@@ -92,7 +91,7 @@ def test_the_hubs_refusals_are_one_line(
         raise error("no", response=response)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    wanted = BaseConfig(source="meta-llama/Llama-2-7b", revision="main", token_env="MY_TOKEN")
+    wanted = BaseConfig(source="meta-llama/Llama-2-7b", revision="main")
     with pytest.raises(ModelError, match=rf"base.source=meta-llama/Llama-2-7b:? {said}"):
         models.find_base(wanted)
 
@@ -107,8 +106,8 @@ def test_the_token_comes_from_the_environment_alone(
         return str(base)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    monkeypatch.setenv("MY_TOKEN", "from the Secret")
-    models.find_base(BaseConfig(source="owner/name", token_env="MY_TOKEN"))
+    monkeypatch.setenv("HF_TOKEN", "from the Secret")
+    models.find_base(BaseConfig(source="owner/name"))
     assert seen.token == "from the Secret"
 
 
@@ -117,7 +116,6 @@ def test_a_token_in_the_configuration_is_refused_and_not_repeated() -> None:
         recipe("tiny").with_settings(["base.token_env=hf_AbCdEf"])
     assert "base.token_env" in str(caught.value)
     assert "hf_AbCdEf" not in str(caught.value)
-    assert RunConfig.from_json(recipe("tiny").to_json()).base.token_env == "HF_TOKEN"
 
 
 def test_another_kind_of_model_is_refused(copy: Path) -> None:

@@ -31,7 +31,7 @@ def coder(base: Path) -> Encoder:
 
 
 def made(base: Path, coder: Encoder, out: Path, *settings: str) -> GuardedTrainer:
-    config = lesson(base, "train.eval_strategy=no", *settings)
+    config = lesson(base, *settings)
     examples = encode_products(products(), coder, config.train)
     model = models.load_nf4(base, torch.float32, "cpu")
     return build_trainer(
@@ -126,7 +126,7 @@ def test_packed_steps_are_those_of_trl_itself(base: Path, coder: Encoder, tmp_pa
             "completion": [coder.template.completion(d) for d in rows["department"]],
         }
     )
-    config = lesson(base, "train.eval_strategy=no")
+    config = lesson(base)
     ours = training_arguments(config, select_hardware(config), tmp_path / "plain")
     plain = SFTTrainer(
         model=models.load_nf4(base, torch.float32, "cpu"),

@@ -26,7 +26,7 @@ from grocer.validation.run import QUARANTINE_ROWS, Report, validate
 from tests.fixtures.tables import Table, tables, write_csvs
 
 CONFIG = recipe("tiny").with_settings(
-    ["validation.min_products=2", "validation.max_null_fraction=0.3", "data.threads=1"]
+    ["validation.min_products=2", "validation.max_null_fraction=0.3", "data.memory_limit_mb=200"]
 )
 
 

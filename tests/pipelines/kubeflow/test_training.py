@@ -15,7 +15,6 @@ import yaml
 from components.images import IMAGES, Images
 from grocer.config.recipes import RECIPES, recipe
 from grocer.config.run import RunConfig
-from grocer.errors import ConfigError
 from pipelines.kubeflow.training import package
 
 GOLDEN = Path(__file__).parent / "golden" / "llama2-7b-t4.yaml"
@@ -198,7 +197,7 @@ def test_without_a_store_the_predictor_runs_in_deploy_on_what_the_model_needs():
 
 
 def test_claims_are_mounted_and_checkpoints_go_there():
-    pipeline, platform = changed("cluster.checkpoints_claim=kept", "cluster.base_claim=weights")
+    pipeline, platform = changed("train.checkpoints=pvc://kept", "base.source=pvc://weights/llama")
     mounted = {
         step: {each["mountPath"]: each["constant"] for each in asked.get("pvcMount", [])}
         for step, asked in platform.items()
@@ -208,17 +207,12 @@ def test_claims_are_mounted_and_checkpoints_go_there():
     assert mounted.pop("evaluate") == mounted.pop("deploy") == weights
     assert not any(mounted.values())
     given = pipeline["root"]["inputDefinitions"]["parameters"]["config"]["defaultValue"]
-    assert RunConfig.from_json(given).train.checkpoints == "/mnt/checkpoints"
-
-
-def test_checkpoints_go_to_one_place():
-    settings = ["cluster.checkpoints_claim=kept", "train.checkpoints=s3://b/c"]
-    with pytest.raises(ConfigError, match="name two places; unset one"):
-        changed(*settings)
+    config = RunConfig.from_json(given)
+    assert (config.train.checkpoints, config.base.source) == ("/mnt/checkpoints", "/mnt/base/llama")
 
 
 def test_a_no_fails_the_run_where_that_is_asked_for():
-    pipeline, platform = changed(*STORE, "cluster.fail_on_no=true")
+    pipeline, platform = changed(*STORE, "cluster.fail_if_gate_fails=true")
     branches = {
         condition["triggerPolicy"]["condition"]: tasks_below(pipeline, condition)
         for name, condition in tasks(pipeline).items()
@@ -231,7 +225,7 @@ def test_a_no_fails_the_run_where_that_is_asked_for():
 
 
 def test_on_a_laptop_a_no_is_no_failure_and_nothing_is_retried():
-    run = recipe("tiny").with_settings(["cluster.fail_on_no=true"])
+    run = recipe("tiny").with_settings(["cluster.fail_if_gate_fails=true"])
     pipeline = next(yaml.safe_load_all(compiled(run, on_cluster=False)))
     assert "fail-run" not in tasks(pipeline)
     assert not any("retryPolicy" in task for task in tasks(pipeline).values())
