@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from trl import SFTConfig
 
-from grocer.artifacts.adapter import Adapter, TrainingLoss, ValidationLoss
 from grocer.config.run import RunConfig
 from grocer.errors import ModelError, TrainingError
 from grocer.io.atomic import file_digest, read_json, write_json
@@ -40,7 +39,7 @@ _TOLD = ("labels.json", AISLES_FILE, "template.json")
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 
-def train(splits: Path, config: RunConfig, out: Path) -> Adapter:
+def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     """Train on the products in `splits`; write adapter, base reference, metrics and loss page.
 
     Under torchrun each process calls this with an `out` of its own; all write the same.
@@ -91,13 +90,13 @@ def train(splits: Path, config: RunConfig, out: Path) -> Adapter:
     write_json(out / "base.json", reference.to_json())
     for told in _told(splits):
         shutil.copyfile(told, out / told.name)
-    report = Adapter(
-        base=reference.source,
+    report = {
+        "base": reference.source,
         **_facts(machine, examples, config),
-        examples=len(products),
+        "examples": len(products),
         **took,
-    )
-    report.write(out)
+    }
+    write_json(out / "training.json", report)
     (out / "loss.html").write_text(loss_page(report), encoding="utf-8")
     return report
 
@@ -151,7 +150,7 @@ def _facts(machine: Hardware, examples: TrainingSet, config: RunConfig) -> dict[
         "packing": config.train.packing,
         "prefix_tokens": len(examples.prefix),
         "longest_tokens": examples.longest,
-        "truncated_names": examples.names_truncated,
+        "names_cut": examples.names_truncated,
         "logging_steps": config.train.logging_steps,
     }
 
@@ -239,17 +238,17 @@ def _run(
         if device == "cuda"
         else None,
         "peak_memory_mb": memory,
-        "peak_memory_of": memory_kind,
+        "memory_of": memory_kind,
         "parameters": total,
         "trainable_parameters": trainable,
-        "losses": tuple(
-            TrainingLoss(**{key: entry[key] for key in _LOGGED if key in entry})
+        "losses": [
+            {key: entry[key] for key in _LOGGED if key in entry}
             for entry in state.log_history
             if "loss" in entry
-        ),
-        "validation_losses": tuple(
-            ValidationLoss(step=entry["step"], loss=entry["eval_loss"])
+        ],
+        "validation_losses": [
+            {"step": entry["step"], "loss": entry["eval_loss"]}
             for entry in state.log_history
             if "eval_loss" in entry
-        ),
+        ],
     }
