@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from grocer.artifacts.base import (
     Artifact,
     BySide,
     Count,
-    Digest,
     NonNegative,
     PositiveCount,
     Record,
@@ -27,14 +26,6 @@ from grocer.artifacts.splits import Splits
 from grocer.artifacts.step import RECORD, record_of
 
 
-class OrderLines(Record):
-    """Order lines read, with a null, and kept."""
-
-    read: Count
-    with_nulls: Count
-    kept: Count
-
-
 class Verdict(Record):
     """The gate's decision."""
 
@@ -42,18 +33,11 @@ class Verdict(Record):
     reasons: tuple[Reason, ...]
 
 
-class BundlePath(Record):
-    """Where the run wrote its bundle."""
-
-    path: str
-    digest: Digest
-
-
 class RunSummary(Artifact):
     """`summary.json` of a run."""
 
     FILE: ClassVar = "summary.json"
-    order_lines: OrderLines
+    order_lines: dict[Literal["read", "with_nulls", "kept"], Count]
     products: Count
     departments: Count
     """Departments of the source, including unlabelled ones."""
@@ -63,7 +47,7 @@ class RunSummary(Artifact):
     aisles: AisleMetrics | None
     """Second level on the test side; None if there is none or no test product's aisle is known."""
     gate: Verdict
-    bundle: BundlePath | None
+    bundle: dict[Literal["path", "digest"], str] | None
     """None: the gate failed."""
     seconds: dict[str, NonNegative]
     """Wall-clock time of each step."""
@@ -94,7 +78,7 @@ def summarise(artifacts: Mapping[str, Path], bundle: Path | None) -> RunSummary:
     records = {step: record_of(path) for step, path in artifacts.items()}
     lines = counts.order_lines
     return RunSummary(
-        order_lines=OrderLines(read=lines.read, with_nulls=lines.with_nulls, kept=lines.kept),
+        order_lines={"read": lines.read, "with_nulls": lines.with_nulls, "kept": lines.kept},
         products=counts.products,
         departments=counts.departments,
         split=splits.products,
@@ -102,7 +86,7 @@ def summarise(artifacts: Mapping[str, Path], bundle: Path | None) -> RunSummary:
         baselines=evaluation.baselines,
         aisles=evaluation.aisles.metrics.test if evaluation.aisles else None,
         gate=Verdict(passed=decision.passed, reasons=decision.reasons),
-        bundle=BundlePath(path=str(bundle), digest=bundle.name) if bundle else None,
+        bundle={"path": str(bundle), "digest": bundle.name} if bundle else None,
         seconds={step: record["seconds"] for step, record in records.items()},
         peak_rss_mb={step: record["peak_rss_mb"] for step, record in records.items()},
     )

@@ -53,13 +53,6 @@ _OPTIONAL = (AISLES_FILE,)
 """Present if the label has two levels."""
 
 
-class TrainingData(Record):
-    """Digests of the splits that the adapter was trained and measured on."""
-
-    splits: Digest
-    inputs: dict[str, Digest]
-
-
 class JudgedFiles(Record):
     """SHA-256 of each file of the artifacts that the gate judged."""
 
@@ -81,7 +74,8 @@ class Manifest(Artifact):
     calibration: dict[str, Temperature]
     """Keyword arguments of a scorer."""
     config: RunConfig
-    data: TrainingData
+    data: dict[str, Any]
+    """Digests of the splits and of their inputs."""
     evaluation: Evaluation
     """Without `confident_errors`: a bundle holds no product names."""
     decision: Decision
@@ -149,7 +143,7 @@ def write_bundle(
         template={**template, "digest": json_digest(template)},
         calibration=_calibration(measured),
         config=config,
-        data=TrainingData(splits=digests["splits"], inputs=records["splits"]["inputs"]),
+        data={"splits": digests["splits"], "inputs": records["splits"]["inputs"]},
         evaluation=measured.model_copy(update={"confident_errors": ()}),
         decision=judged,
         artifacts=JudgedFiles(

@@ -114,7 +114,7 @@ def test_first_five_missing_metrics_are_listed(count):
         del content["metrics"]["train"][name]
     sentence = reason(judged(content), "measured").sentence
     assert sentence.startswith(f"Missing or invalid metrics: {count}: metrics.train.products: ")
-    assert [f"metrics.train.{name}: missing" in sentence for name in names] == [
+    assert [f"metrics.train.{name}: Field required" in sentence for name in names] == [
         i < min(count, 5) for i in range(len(names))
     ]
     assert (f"; and {count - 5} more." in sentence) is (count > 5)
