@@ -66,7 +66,6 @@ def submit(
         "deploy.store": f"{store.uri}/published",
         "deploy.namespace": serving,
         "cluster.store_secret": STORE_ACCESS,
-        "cluster.store_config": STORE_ACCESS,
         # Test nodes are small.
         "cluster.data_cpu": "500m",
         "cluster.model_cpu": "1000m",
