@@ -228,13 +228,14 @@ def resident(url: str) -> float:
 def make_bundle(root: Path) -> Path:
     """A tiny bundle of the sample catalogue, trained for a minute; it need not be good."""
     from grocer.artifacts.adapter import Adapter
+    from grocer.artifacts.counts import Counts
     from grocer.artifacts.splits import Splits
     from grocer.artifacts.step import step
     from grocer.config.recipes import recipe
-    from grocer.dataset import build as examples
+    from grocer.dataset.run import run as build_dataset
     from grocer.evaluation.run import run as evaluate
     from grocer.gate.run import run as gate
-    from grocer.ingest.run import ingest
+    from grocer.ingest.run import run as ingest
     from grocer.release.bundle import write_bundle
     from grocer.training.run import train
 
@@ -254,7 +255,7 @@ def make_bundle(root: Path) -> Path:
     with step("ingest", tables) as out:
         ingest(str(CATALOGUE), config.data, out)
     with step("build_dataset", splits, {"tables": tables}) as out:
-        examples.build(tables, config, out)
+        build_dataset(Counts.read(tables), config, out)
     with step("train", model, {"splits": splits}) as out:
         train(splits, config, out)
     with step("evaluate", evaluation, {"model": model, "splits": splits}) as out:

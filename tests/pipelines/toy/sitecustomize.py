@@ -14,16 +14,18 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from grocer.artifacts.adapter import Adapter
+from grocer.artifacts.counts import Counts
 from grocer.artifacts.decision import Decision, Reason
 from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.splits import Splits
+from grocer.artifacts.validation_report import ValidationReport
 from grocer.config.stages import GatePolicy
-from grocer.errors import ExpectationError, TableError
+from grocer.errors import TableError
 from grocer.io.atomic import tree_digest, tree_digests, whole_directory, write_json
 from grocer.progress import Ticker, say
 from tests.fixtures.evaluations import evaluation as evaluation_content
 from tests.fixtures.evaluations import parse
-from tests.fixtures.stage_artifacts import ADAPTER
+from tests.fixtures.stage_artifacts import ADAPTER, COUNTS, SPLITS
 
 STUBBORN = """
 import signal, time
@@ -56,33 +58,30 @@ def behave(step: str, tables: Path) -> None:
             time.sleep(600)
 
 
-def ingest(source: str, config: object, out: Path) -> dict:
-    Path(out, "behaviour.json").write_text(Path(source, "behaviour.json").read_text())
-    lines = {"read": 10, "with_nulls": 2, "kept": 8, "orphans": 0}
-    counts = {"order_lines": lines, "products": 30, "departments": 3}
-    write_json(out / "counts.json", counts)
+def ingest(data: str, config: object, out: Path) -> Counts:
+    Path(out, "behaviour.json").write_text(Path(data, "behaviour.json").read_text())
+    COUNTS.write(out)
     behave("ingest", out)
-    return counts
+    return COUNTS
 
 
-def validate(tables: Path, config: object, out: Path) -> SimpleNamespace:
-    (out / "validation.html").write_text("<p>found</p>")
-    write_json(out / "validation.json", {})
-    wanted = json.loads((tables / "behaviour.json").read_text()).get("validate")
-
-    def require() -> None:
-        if wanted == "reject":
-            raise ExpectationError("products: 3 names are empty (limit 0)")
-
-    return SimpleNamespace(require=require)
-
-
-def build(tables: Path, config: object, out: Path) -> dict:
-    (out / "behaviour.json").write_text((tables / "behaviour.json").read_text())
-    report = {"products": {"train": 20, "validation": 5, "test": 5}, "overlap": {"train_test": 0}}
-    write_json(out / "split.json", report)
-    (out / "split.html").write_text("<p>split</p>")
+def validate(tables: Counts, config: object, out: Path) -> ValidationReport:
+    (out / "validation.html").write_text("<p>violations</p>")
+    behaviour = json.loads((tables.directory / "behaviour.json").read_text()).get("validate")
+    failures = ("products: null product_name (3 of 30 rows)",) if behaviour == "reject" else ()
+    report = ValidationReport(
+        success=not failures, great_expectations_version="1", failures=failures, tables={}
+    )
+    report.write(out)
     return report
+
+
+def build_dataset(tables: Counts, config: object, out: Path) -> Splits:
+    behaviour = (tables.directory / "behaviour.json").read_text()
+    (out / "behaviour.json").write_text(behaviour)
+    SPLITS.write(out)
+    (out / "split.html").write_text("<p>split</p>")
+    return SPLITS
 
 
 def train(splits: Path, config: object, out: Path) -> Adapter:
@@ -128,9 +127,11 @@ def _stand_in(name: str, **members: object) -> None:
     sys.modules[name] = module
 
 
-_stand_in("grocer.ingest.run", ingest=ingest)
-_stand_in("grocer.validation.run", validate=validate)
-_stand_in("grocer.dataset.build", build=build, most_purchased=lambda splits: ["Organic Bananas"])
+_stand_in("grocer.ingest.run", run=ingest)
+_stand_in("grocer.validation.run", run=validate)
+_stand_in(
+    "grocer.dataset.run", run=build_dataset, most_purchased=lambda splits: ["Organic Bananas"]
+)
 _stand_in("grocer.training.run", train=train)
 _stand_in("grocer.evaluation.run", run=evaluate)
 _stand_in("grocer.gate.run", run=gate, to_markdown=lambda decision: "# verdict\n")
