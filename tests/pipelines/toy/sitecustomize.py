@@ -21,7 +21,7 @@ from grocer.artifacts.splits import Splits
 from grocer.artifacts.validation_report import ValidationReport
 from grocer.config.stages import GatePolicy
 from grocer.errors import TableError
-from grocer.io.atomic import tree_digest, tree_digests, whole_directory, write_json
+from grocer.io.atomic import tree_digest, tree_digests, whole_directory
 from grocer.progress import Ticker, say
 from tests.fixtures.evaluations import evaluation as evaluation_content
 from tests.fixtures.evaluations import parse
