@@ -216,6 +216,11 @@ class Evaluation(Artifact):
     """None: the label has one level."""
     slices: tuple[SliceMetrics, ...]
 
+    @property
+    def significance(self) -> float:
+        """Level of significance tests, from that of the intervals."""
+        return round(1 - self.confidence, 12)
+
     @model_validator(mode="after")
     def _tables_match_labels(self) -> Self:
         if differing := set(self.departments) ^ set(self.labels):

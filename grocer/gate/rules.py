@@ -100,7 +100,7 @@ def _baseline(name: str, evaluation: Evaluation, policy: GatePolicy) -> Verdict:
         return False, f"Metric unavailable: baselines.{name}."
     paired = evaluation.baselines[name].paired
     # Only the linear model may be ahead; the others do not look at the product's name.
-    margin, level = policy.linear_margin if name == "linear" else 0.0, _level(evaluation)
+    margin, level = policy.linear_margin if name == "linear" else 0.0, evaluation.significance
     ahead = paired.model_accuracy - paired.baseline_accuracy
     better = ahead > 0 and paired.p_value < level
     within_margin = margin > 0 and ahead >= -margin - ROUNDING
@@ -149,7 +149,7 @@ def _champion(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     if paired.products != products:
         return False, f"Champion: compared on {paired.products:,} of {products:,} test products."
     return paired.model_accuracy > paired.baseline_accuracy, (
-        f"Accuracy vs champion {_compared(paired, _level(evaluation))} "
+        f"Accuracy vs champion {_compared(paired, evaluation.significance)} "
         "(required: higher; a tie keeps the champion)."
     )
 
@@ -165,11 +165,6 @@ def _measured(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 def _consistent(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     found = contradictions(evaluation, policy.baselines)
     return not found, f"Contradictions between metrics: {len(found)}{_listed(found)}."
-
-
-def _level(evaluation: Evaluation) -> float:
-    """The level of significance tests, from that of the confidence intervals."""
-    return round(1 - evaluation.confidence, 12)
 
 
 def _compared(paired: PairedTest, level: float) -> str:

@@ -73,7 +73,7 @@ def _baselines(evaluation: Evaluation) -> list[dict[str, Any]]:
             "name": name,
             "measured": each,
             "outcome": "not significant"
-            if each.paired.p_value >= 1 - evaluation.confidence
+            if each.paired.p_value >= evaluation.significance
             else "better"
             if each.paired.only_model_right > each.paired.only_baseline_right
             else "worse",
