@@ -31,7 +31,7 @@ def test_the_page_is_self_contained_and_allows_no_other_script(with_page: Runnin
     assert "default-src 'none'" in policy
     assert "script-src 'sha256-" in policy
     assert "Which department?" in answer.text
-    assert "<h2>Limits</h2>" in answer.text
+    assert "<h2>Limitations</h2>" in answer.text
     assert "<table>" in answer.text
 
 
