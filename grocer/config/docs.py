@@ -11,7 +11,7 @@ from typing import Any
 from grocer.config.recipes import RECIPES
 from grocer.config.removed import REMOVED
 from grocer.config.run import RunConfig
-from grocer.io.atomic import whole_file
+from grocer.io.atomic import output_file
 
 Schema = Mapping[str, Any]
 _TYPES = {
@@ -121,5 +121,5 @@ def _one_line(text: str) -> str:
 
 
 if __name__ == "__main__":
-    with whole_file(Path(sys.argv[1])) as part:
+    with output_file(Path(sys.argv[1])) as part:
         part.write_text(page())

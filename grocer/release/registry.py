@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from grocer import progress
 from grocer.errors import BundleError, OutputError
-from grocer.io.atomic import file_digest, whole_directory
+from grocer.io.atomic import file_digest, output_directory
 from grocer.io.storage import Storage
 from grocer.release.bundle import MANIFEST, Bundle, load_bundle
 
@@ -63,7 +63,7 @@ def fetch(uri: str, directory: Path) -> Bundle:
         raise BundleError(f"{uri}: no bundle found, or an incomplete one")
     if outside := [name for name in sorted(names) if ".." in PurePosixPath(name).parts]:
         raise BundleError(f"{uri}: {outside[0]} is not part of a bundle; remove it")
-    with whole_directory(directory / digest) as part:
+    with output_directory(directory / digest) as part:
         for name in names:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             storage.get(part / name, name)

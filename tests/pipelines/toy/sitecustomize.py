@@ -21,7 +21,7 @@ from grocer.artifacts.splits import Splits
 from grocer.artifacts.validation_report import ValidationReport
 from grocer.config.stages import GatePolicy
 from grocer.errors import TableError
-from grocer.io.atomic import tree_digest, tree_digests, whole_directory
+from grocer.io.atomic import output_directory, tree_digest, tree_digests
 from grocer.progress import Ticker, say
 from tests.fixtures.evaluations import evaluation as evaluation_content
 from tests.fixtures.evaluations import parse
@@ -110,7 +110,7 @@ def gate(evaluation: Path, policy: GatePolicy, out: Path) -> Decision:
 
 
 def write_bundle(model, splits, evaluation, decision, config, root: Path) -> SimpleNamespace:
-    with whole_directory(root / "making") as part:
+    with output_directory(root / "making") as part:
         (part / "bundle.json").write_text("{}")
     digest = tree_digest(tree_digests(root / "making"))
     (root / "making").rename(root / digest)
