@@ -23,10 +23,7 @@ def deploy(
     from pathlib import Path
 
     from grocer.artifacts.step import step
-    from grocer.config.run import RunConfig
-    from grocer.io.atomic import write_json
 
-    run = RunConfig.from_json(config)
     inputs = {
         "model": Path(model.path),
         "splits": Path(splits.path),
@@ -34,9 +31,12 @@ def deploy(
         "decision": Path(decision.path),
     }
     with step("deploy", Path(predictions.path), inputs) as out:
+        from grocer.config.run import RunConfig
         from grocer.dataset.run import most_purchased
+        from grocer.io.atomic import write_json
         from grocer.release.bundle import write_bundle
 
+        run = RunConfig.from_json(config)
         new = write_bundle(**inputs, config=run, root=Path(bundle.path))
         names = most_purchased(inputs["splits"])
         if run.deploy.store is None:

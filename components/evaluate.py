@@ -26,24 +26,27 @@ def evaluate(
     from pathlib import Path
 
     from grocer.artifacts.step import step
-    from grocer.config.run import RunConfig
 
-    adapter, source = Path(model.path), Path(splits.path)
-    inputs = {"model": adapter, "splits": source}
-    with (
-        step("evaluate", Path(evaluation.path), inputs) as out,
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        from grocer.evaluation import run as stage
-        from grocer.release import registry
+    inputs = {"model": Path(model.path), "splits": Path(splits.path)}
+    target = Path(evaluation.path)
+    with step("evaluate", target, inputs) as out, tempfile.TemporaryDirectory() as folder:
+        from grocer.artifacts.adapter import Adapter
+        from grocer.artifacts.splits import Splits
+        from grocer.config.run import RunConfig
+        from grocer.evaluation.run import run
+        from grocer.release.registry import open_bundle
 
-        deployed = Path(champion) if champion else None
-        if "://" in champion:
-            deployed = registry.fetch(champion, Path(folder)).path
-        result = stage.evaluate(adapter, source, RunConfig.from_json(config), out, deployed)
+        result = run(
+            Adapter.read(inputs["model"]),
+            Splits.read(inputs["splits"]),
+            RunConfig.from_json(config),
+            out,
+            open_bundle(champion, Path(folder)).reference if champion else None,
+        )
         shutil.copyfile(out / "report.html", page.path)
-        for name, value in result["metrics"]["test"].items():
+        for name, value in result.metrics.test:
             metrics.log_metric(name, float(value))
-        for name, baseline in result["baselines"].items():
-            metrics.log_metric(f"{name}_accuracy", float(baseline["accuracy"]))
-        confusion.log_confusion_matrix(result["labels"], result["confusion"])
+        for name, baseline in result.baselines.items():
+            metrics.log_metric(f"{name}_accuracy", baseline.accuracy)
+        matrix = [list(row) for row in result.confusion]
+        confusion.log_confusion_matrix(list(result.labels), matrix)

@@ -11,9 +11,8 @@ def fail_run(decision: dsl.Input[dsl.Artifact]):
     from pathlib import Path
 
     from grocer.artifacts.step import reported
-    from grocer.io.atomic import read_json
 
     with reported("fail_run"):
-        from grocer.gate.rules import check_digests
+        from grocer.artifacts.decision import Decision
 
-        check_digests(read_json(Path(decision.path) / "decision.json"), {})
+        Decision.read(Path(decision.path)).require_passed({})

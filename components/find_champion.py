@@ -9,10 +9,10 @@ from components.images import IMAGES
 def find_champion(config: str, bundle: str) -> str:
     """Return `bundle` if it is set, else the deployed one; empty before the first deployment."""
     from grocer.artifacts.step import reported
-    from grocer.config.run import RunConfig
     from grocer.progress import say
 
     with reported("find_champion"):
+        from grocer.config.run import RunConfig
         from serving.rollout import deploy
 
         champion = bundle or deploy.champion(RunConfig.from_json(config).deploy)

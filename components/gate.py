@@ -16,20 +16,15 @@ def gate(
     import shutil
     from pathlib import Path
 
-    from grocer.artifacts.step import digest_of, step
-    from grocer.config.run import RunConfig
-    from grocer.events import RuleResult
-    from grocer.io.atomic import read_json, write_json
+    from grocer.artifacts.step import step
     from grocer.progress import verdict
 
     source = Path(evaluation.path)
     with step("gate", Path(decision.path), {"evaluation": source}) as out:
-        from grocer.gate.rules import decide
+        from grocer.config.run import RunConfig
+        from grocer.gate.run import run
 
-        result = decide(read_json(source / "evaluation.json"), RunConfig.from_json(config).gate)
-        content = result.to_json(digest_of(source))
-        write_json(out / "decision.json", content)
-        (out / "decision.md").write_text(result.to_markdown())
-        verdict("gate", result.passed, [RuleResult(**each) for each in content["reasons"]])
+        result = run(source, RunConfig.from_json(config).gate, out)
+        verdict("gate", result.passed, result.reasons)
         shutil.copyfile(out / "decision.md", reasons.path)
     return result.passed

@@ -18,14 +18,14 @@ def train(
     from pathlib import Path
 
     from grocer.artifacts.step import step
-    from grocer.config.run import RunConfig
 
     source = Path(splits.path)
     with step("train", Path(model.path), {"splits": source}) as out:
-        from grocer.training import run as stage
+        from grocer.config.run import RunConfig
+        from grocer.training.run import train as run
 
-        report = stage.train(source, RunConfig.from_json(config), out)
+        adapter = run(source, RunConfig.from_json(config), out)
         shutil.copyfile(out / "loss.html", page.path)
-        for name, value in report.items():
+        for name, value in adapter:
             if isinstance(value, int | float):
                 metrics.log_metric(name, float(value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from grocer.events import RuleResult, emit
 
@@ -23,11 +24,15 @@ def fail(step: str, text: str) -> None:
     _print(f"grocer ! {step} | {text}")
 
 
-def verdict(step: str, passed: bool, reasons: Iterable[RuleResult]) -> None:
-    """Report the gate's verdict, printed as a line per rule."""
-    reasons = tuple(reasons)
-    emit(step, "verdict", passed=passed, reasons=reasons)
-    for reason in reasons:
+def verdict(step: str, passed: bool, reasons: Iterable[Any]) -> None:
+    """Report the gate's verdict, printed as a line per rule.
+
+    Args:
+        reasons: objects with the attributes of `RuleResult`.
+    """
+    results = [RuleResult.model_validate(reason, from_attributes=True) for reason in reasons]
+    emit(step, "verdict", passed=passed, reasons=results)
+    for reason in results:
         _print(f"grocer | {step} | {'passed' if reason.passed else 'FAILED'}: {reason.sentence}")
     _print(f"grocer | {step} | gate {'passed' if passed else 'FAILED'}")
 

@@ -13,7 +13,7 @@ from typing import Any
 from grocer import progress
 from grocer.errors import GrocerError, OutputError
 from grocer.events import emit
-from grocer.io.atomic import read_json, tree_digest, tree_digests, whole_directory, write_json
+from grocer.io.atomic import output_directory, read_json, tree_digest, tree_digests, write_json
 
 RECORD = "artifact.json"
 
@@ -34,7 +34,7 @@ def recorded(name: str, out: Path, inputs: Mapping[str, Path] | None = None) -> 
     MiB.
     """
     started = time.monotonic()
-    with whole_directory(out) as part:
+    with output_directory(out) as part:
         yield part
         files = tree_digests(part)
         record = {

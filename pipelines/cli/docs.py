@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from grocer.io.atomic import whole_file
+from grocer.io.atomic import output_file
 from pipelines.cli.main import app
 
 INTRODUCTION = """\
@@ -37,5 +37,5 @@ def _sections(command: Any, name: str, parent: Any) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    with whole_file(Path(sys.argv[1])) as part:
+    with output_file(Path(sys.argv[1])) as part:
         part.write_text(reference(), encoding="utf-8")

@@ -103,7 +103,7 @@ def run(
     except KeyboardInterrupt as error:
         raise typer.Exit(_error("interrupted; no output was written", 130)) from error
     show(finished)
-    raise typer.Exit(0 if finished.summary["gate"]["passed"] else 3)
+    raise typer.Exit(0 if finished.summary.gate.passed else 3)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -13,6 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from grocer.artifacts.decision import Reason
+from grocer.artifacts.evaluation import Accuracy
+from grocer.artifacts.run_summary import RunSummary
 from grocer.events import RuleResult
 from pipelines.local.outputs import Finished
 
@@ -36,7 +39,10 @@ def show(finished: Finished, console: Console | None = None) -> None:
 
 
 def show_verdict(
-    passed: bool, reasons: Sequence[RuleResult], outcome: str, console: Console | None = None
+    passed: bool,
+    reasons: Sequence[Reason] | Sequence[RuleResult],
+    outcome: str,
+    console: Console | None = None,
 ) -> None:
     """Print the gate's verdict, what became of the model, and the reasons."""
     console = console or Console(highlight=False)
@@ -55,50 +61,47 @@ def _blocks(finished: Finished, width: int) -> Iterator[tuple[str, Iterator[Text
     summary = finished.summary
     yield "Data", _data(summary)
     yield "Accuracy", _accuracy(summary)
-    gate = summary["gate"]
-    outcome = "deployed" if gate["passed"] else "nothing deployed"
-    yield (
-        "Gate",
-        _verdict(gate["passed"], [RuleResult(**each) for each in gate["reasons"]], outcome, width),
-    )
+    gate = summary.gate
+    outcome = "deployed" if gate.passed else "nothing deployed"
+    yield "Gate", _verdict(gate.passed, gate.reasons, outcome, width)
     if finished.predictions is not None:
         yield "Predictions", _predictions(finished.predictions)
 
 
-def _data(summary: Mapping[str, Any]) -> Iterator[Text]:
-    lines, split = summary["order_lines"], summary["split"]
+def _data(summary: RunSummary) -> Iterator[Text]:
+    lines, split = summary.order_lines, summary.split
     if lines["read"]:
         yield Text(
             f"{lines['read']:,} order lines: {lines['kept']:,} kept, {lines['with_nulls']:,} with "
             "missing values"
         )
-    yield Text(f"{summary['products']:,} products in {summary['departments']:,} departments")
+    yield Text(f"{summary.products:,} products in {summary.departments:,} departments")
     yield Text(
-        f"Split by name: {split['train']:,} train, {split['validation']:,} validation, "
-        f"{split['test']:,} test"
+        f"Split by name: {split.train:,} train, {split.validation:,} validation, "
+        f"{split.test:,} test"
     )
 
 
-def _accuracy(summary: Mapping[str, Any]) -> Iterator[Text]:
+def _accuracy(summary: RunSummary) -> Iterator[Text]:
     """The test accuracy of the model and its baselines, with confidence intervals."""
-    test = summary["metrics"]["test"]
-    rows = {"test accuracy": test}
-    rows |= {name: summary["baselines"][key] for key, name in BASELINES.items()}
-    if summary["aisles"]:
-        rows["aisle accuracy"] = summary["aisles"]
+    test = summary.metrics.test
+    rows: dict[str, Accuracy] = {"test accuracy": test}
+    rows |= {name: summary.baselines[key] for key, name in BASELINES.items()}
+    if summary.aisles:
+        rows["aisle accuracy"] = summary.aisles
     for name, metrics in rows.items():
         yield Text.assemble(
-            (f"{name:<19}{metrics['accuracy']:6.1%}", "bold" if metrics is test else ""),
+            (f"{name:<19}{metrics.accuracy:6.1%}", "bold" if metrics is test else ""),
             (
-                f"   95 % CI {metrics['accuracy_low']:.1%}–{metrics['accuracy_high']:.1%}, "
-                f"n = {metrics['products']:,}",
+                f"   95 % CI {metrics.accuracy_low:.1%}–{metrics.accuracy_high:.1%}, "
+                f"n = {metrics.products:,}",
                 "dim",
             ),
         )
 
 
 def _verdict(
-    passed: bool, reasons: Sequence[RuleResult], outcome: str, width: int
+    passed: bool, reasons: Sequence[Reason] | Sequence[RuleResult], outcome: str, width: int
 ) -> Iterator[Text]:
     """The verdict and every rule's sentence, failed rules first."""
     text = f"{'passed' if passed else 'failed'}: {outcome}"
@@ -120,7 +123,7 @@ def _predictions(predictions: Any) -> Iterator[Text]:
 def _next(finished: Finished) -> Iterator[tuple[str, str]]:
     """The paths of the results, and the next command."""
     yield "Report", _short(finished.out / "report.html")
-    bundle = finished.summary["bundle"]
+    bundle = finished.summary.bundle
     if bundle is None:
         yield "Decision", _short(finished.out / "decision.md")
         return

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from grocer.errors import OutputError
-from grocer.io.atomic import writing
+from grocer.io.atomic import output_errors
 
 # Everything that a run writes to its output directory; `--replace` removes nothing else.
 CONTENT = frozenset(
@@ -47,7 +47,7 @@ def working_dir(out: Path, *, replace: bool, keep: Path | None = None) -> Iterat
     _check_target(out, replace, keep)
     work = out.with_name(f".{out.name}.running")
     try:
-        with writing(out):
+        with output_errors(out):
             work.mkdir(parents=True, exist_ok=True)
             lock = os.open(work, os.O_RDONLY)
     except OSError as error:
@@ -56,7 +56,7 @@ def working_dir(out: Path, *, replace: bool, keep: Path | None = None) -> Iterat
         _claim(lock, work, out)
         try:
             _check_free_space(work, out)
-            with writing(out):
+            with output_errors(out):
                 yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -133,7 +133,7 @@ def rejected_dir(out: Path) -> Path:
 
 def swap_in(new: Path, out: Path, work: Path) -> None:
     """Rename the directory `new` to `out`, and move a previous `out` into `work`."""
-    with writing(out):
+    with output_errors(out):
         previous = work / "previous"
         if out.is_dir():
             out.rename(previous)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grocer.artifacts.run_summary import artifacts_below, summarise
+from grocer.artifacts.run_summary import RunSummary, artifacts_below, summarise
 from grocer.config.run import RunConfig
 from grocer.io.atomic import read_json, write_json
 
@@ -27,7 +26,7 @@ class Finished:
     """A run that reached its verdict."""
 
     out: Path
-    summary: Mapping[str, Any]
+    summary: RunSummary
     predictions: Any
     """Predictions of the deployed model in its smoke test; None if the gate failed."""
 
@@ -49,7 +48,7 @@ def collect(root: Path, log: Path, config: RunConfig, staging: Path, out: Path) 
     shutil.copyfile(log, staging / "run.log")
     summary = summarise(artifacts, bundle and out / "bundle" / bundle.name)
     write_json(staging / "config.json", config.model_dump(mode="json"))
-    write_json(staging / "summary.json", summary)
+    summary.write(staging)
     predictions = read_json(artifacts["deploy"] / "predictions.json") if bundle else None
     return Finished(out, summary, predictions)
 

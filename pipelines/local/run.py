@@ -19,7 +19,7 @@ from rich.text import Text
 from grocer import events
 from grocer.config.run import RunConfig
 from grocer.errors import ConfigError, GrocerError, SourceError, StepError
-from grocer.io.atomic import whole_file, writing
+from grocer.io.atomic import output_errors, output_file
 from pipelines.local.outcome import Outcome
 from pipelines.local.output_dir import rejected_dir, swap_in, working_dir
 from pipelines.local.outputs import Finished, collect, failed_validation
@@ -176,7 +176,7 @@ def _failure(outcome: Outcome, out: Path, work: Path) -> GrocerError | RunError:
     if shutil.disk_usage(work).free < 2**20:
         return StepError(f"{outcome.failed_step}: no space left on the device of {out}")
     kept = out.with_name(f"{out.name}.failed.log")
-    with writing(kept), whole_file(kept) as part:
+    with output_errors(kept), output_file(kept) as part:
         shutil.copyfile(work / "run.log", part)
     tail = dedent("\n".join(outcome.tail))
     return RunError(f"{tail}\ngrocer: {outcome.failed_step}; log: {kept}")

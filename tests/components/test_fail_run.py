@@ -1,23 +1,16 @@
 """A failed gate fails the run with the rules that failed."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from components.fail_run import fail_run
 from grocer.errors import BundleError
-from grocer.io.atomic import write_json
-
-
-class Artifact:
-    def __init__(self, path):
-        self.path = str(path)
+from tests.fixtures.artifacts import write_decision
 
 
 def test_error_lists_the_failed_rules(tmp_path, capsys):
-    reasons = [
-        {"rule": "accuracy", "passed": False, "sentence": "Test accuracy is at least 0.7."},
-        {"rule": "gap", "passed": True, "sentence": "The gap is small."},
-    ]
-    write_json(tmp_path / "decision.json", {"passed": False, "reasons": reasons})
-    with pytest.raises(BundleError, match=r"the gate said no.*at least 0\.7"):
-        fail_run.python_func(decision=Artifact(tmp_path))
+    decision = write_decision(tmp_path / "decision", {}, passed=False)
+    with pytest.raises(BundleError, match=r"gate failed.*below 0\.85"):
+        fail_run.python_func(decision=SimpleNamespace(path=str(decision)))
     assert capsys.readouterr().out.startswith("grocer ! fail_run | ")

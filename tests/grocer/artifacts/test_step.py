@@ -11,7 +11,7 @@ import pytest
 from grocer.artifacts.step import digest_of, reported, step
 from grocer.errors import GrocerError, OutputError
 from grocer.events import VARIABLE, EventFile
-from grocer.io.atomic import file_digest, read_json, whole_directory, whole_file, write_json
+from grocer.io.atomic import file_digest, output_directory, output_file, read_json, write_json
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_existing_artifact_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/kept").write_text("kept")
     with pytest.raises(OutputError):
-        whole_directory(tmp_path / "a").__enter__()
+        output_directory(tmp_path / "a").__enter__()
     assert (tmp_path / "a/kept").read_text() == "kept"
 
 
@@ -108,7 +108,7 @@ def test_file_is_replaced_only_when_the_new_one_is_complete(tmp_path: Path) -> N
     write_json(path, {"a": 1})
 
     def fail() -> None:
-        with whole_file(path) as part:
+        with output_file(path) as part:
             part.write_text("{")
             raise RuntimeError
 

@@ -4,40 +4,47 @@ import io
 
 from rich.console import Console
 
+from grocer.artifacts.base import BySide
+from grocer.artifacts.decision import Reason
+from grocer.artifacts.evaluation import AisleMetrics
+from grocer.artifacts.run_summary import RunSummary, Verdict
 from pipelines.cli.print_summary import show
 from pipelines.local.outputs import Finished
+from tests.fixtures.evaluations import evaluation, parse
 
-
-def metrics(accuracy):
-    return {
-        "products": 489,
-        "accuracy": accuracy,
-        "accuracy_low": accuracy - 0.02,
-        "accuracy_high": accuracy + 0.02,
-    }
+EVALUATION = parse(evaluation())
+TEST = EVALUATION.metrics.test
+AISLES = AisleMetrics(
+    products=300,
+    accuracy=0.81,
+    accuracy_low=0.78,
+    accuracy_high=0.84,
+    department_accuracy=0.9,
+    accuracy_within=0.9,
+    macro_f1=0.8,
+    ece=0.1,
+)
 
 
 def finished(tmp_path, *, passed=True, read=10_000, aisles=None):
     digest = "d" * 64
-    reasons = [
-        {"rule": "accuracy", "passed": True, "sentence": "Accuracy is at least 0.93."},
-        {"rule": "gap", "passed": passed, "sentence": f"The gap {'is small ' * 20}enough."},
-    ]
-    summary = {
-        "order_lines": {"read": read, "with_nulls": 200, "kept": read - 200},
-        "products": 5022,
-        "departments": 21,
-        "split": {"train": 3911, "validation": 454, "test": 489},
-        "metrics": {"test": metrics(0.95)},
-        "baselines": {
-            "linear": metrics(0.96),
-            "base_model": metrics(0.1),
-            "majority": metrics(0.2),
-        },
-        "aisles": aisles,
-        "gate": {"passed": passed, "reasons": reasons},
-        "bundle": {"path": str(tmp_path / "bundle" / digest), "digest": digest} if passed else None,
-    }
+    reasons = (
+        Reason(rule="accuracy", passed=True, sentence="Accuracy is at least 0.93."),
+        Reason(rule="gap", passed=passed, sentence=f"The gap {'is small ' * 20}enough."),
+    )
+    summary = RunSummary(
+        order_lines={"read": read, "with_nulls": 200, "kept": max(read - 200, 0)},
+        products=5022,
+        departments=21,
+        split=BySide(train=3911, validation=454, test=489),
+        metrics=EVALUATION.metrics,
+        baselines=EVALUATION.baselines,
+        aisles=aisles,
+        gate=Verdict(passed=passed, reasons=reasons),
+        bundle={"path": str(tmp_path / "bundle" / digest), "digest": digest} if passed else None,
+        seconds={},
+        peak_rss_mb={},
+    )
     predictions = [{"product_name": "Whole Milk", "department": "dairy eggs", "probability": 0.987}]
     return Finished(tmp_path, summary, predictions if passed else None)
 
@@ -53,8 +60,9 @@ def test_passed_run_shows_metrics_predictions_and_next_command(tmp_path, monkeyp
     text = output(finished(tmp_path))
     assert "10,000 order lines: 9,800 kept, 200 with missing values" in text
     lines = [line.split() for line in text.splitlines()]
-    assert ["Accuracy", "test", "accuracy", "95.0%"] in [line[:4] for line in lines]
-    assert ["linear", "baseline", "96.0%"] in [line[:3] for line in lines]
+    assert ["Accuracy", "test", "accuracy", f"{TEST.accuracy:.1%}"] in [line[:4] for line in lines]
+    linear = f"{EVALUATION.baselines['linear'].accuracy:.1%}"
+    assert ["linear", "baseline", linear] in [line[:3] for line in lines]
     assert ["Gate", "passed:", "deployed"] in lines
     assert "Whole Milk   dairy eggs  99%" in text
     assert text.splitlines()[-1].endswith(f"serve --bundle bundle/{'d' * 64}")
@@ -63,7 +71,7 @@ def test_passed_run_shows_metrics_predictions_and_next_command(tmp_path, monkeyp
 
 def test_aisle_accuracy_is_shown_if_there_are_aisles(tmp_path):
     assert "aisle accuracy" not in output(finished(tmp_path))
-    assert "aisle accuracy      81.0%" in output(finished(tmp_path, aisles=metrics(0.81)))
+    assert "aisle accuracy      81.0%" in output(finished(tmp_path, aisles=AISLES))
 
 
 def test_failed_run_shows_failed_rules_first(tmp_path):
