@@ -140,10 +140,10 @@ def test_an_example_gets_the_answer_that_it_shows(server: Running, block: str) -
     check(told, ask(server, request))
 
 
-def test_aisles_are_answered_as_shown(levelled: Running) -> None:
+def test_aisles_are_answered_as_shown(server_with_aisles: Running) -> None:
     (block,) = AISLES
     request, told = example(block)
-    check(told, ask(levelled, request))
+    check(told, ask(server_with_aisles, request))
 
 
 def test_the_binary_example_runs_and_prints_what_it_shows(server: Running) -> None:
@@ -193,18 +193,18 @@ def test_a_large_body_gets_the_413_of_the_page(server: Running) -> None:
 
 
 def test_one_request_too_many_gets_the_429_of_the_page(
-    start_any: Start, stub_bundle: Bundle
+    start_server: Start, stub_bundle: Bundle
 ) -> None:
-    running = start_any(stub_bundle, "max_requests=1").until_ready()
+    running = start_server(stub_bundle, "max_requests=1").wait_until_ready()
     with body_to_come(running):
         answers_ = iter(lambda: running.predict("Milk"), None)
         check(staged(429), next(a for a in islice(answers_, 1000) if a.status_code != 200))
 
 
 def test_a_model_that_loads_gets_the_503_of_the_page(
-    start_any: Start, stub_bundle: Bundle, tmp_path: Path
+    start_server: Start, stub_bundle: Bundle, tmp_path: Path
 ) -> None:
-    running = start_any(stub_bundle, hold=tmp_path / "never")
+    running = start_server(stub_bundle, hold=tmp_path / "never")
     end = time.monotonic() + 60
     while time.monotonic() < end:
         with contextlib.suppress(httpx.TransportError):
@@ -213,8 +213,8 @@ def test_a_model_that_loads_gets_the_503_of_the_page(
     raise AssertionError(running.log.read_text())
 
 
-def test_a_late_answer_gets_the_504_of_the_page(start_any: Start, stub_bundle: Bundle) -> None:
-    running = start_any(stub_bundle, "deadline_seconds=0.1").until_ready()
+def test_a_late_answer_gets_the_504_of_the_page(start_server: Start, stub_bundle: Bundle) -> None:
+    running = start_server(stub_bundle, "deadline_seconds=0.1").wait_until_ready()
     check(staged(504), running.predict("slow"), NUMBER)
 
 
