@@ -72,12 +72,12 @@ def padded(prompts: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tens
 
 def by_label(model: Any, encoder: Encoder, prompts: list[list[int]]) -> None:
     for prompt in prompts:
-        for answer in encoder.answers:
+        for answer in encoder.label_tokens:
             model(input_ids=torch.tensor([[*prompt, *answer]]), logits_to_keep=len(answer) + 1)
 
 
 def by_generating(model: Any, encoder: Encoder, prompts: list[list[int]]) -> None:
-    longest = max(map(len, encoder.answers))
+    longest = max(map(len, encoder.label_tokens))
     for start in range(0, len(prompts), BATCH):
         ids, mask = padded(prompts[start : start + BATCH], encoder.tokenizer.pad_token_id)
         model.generate(
@@ -108,7 +108,7 @@ def measure(
 ) -> dict[str, Any]:
     model = build(shape, encoder.tokenizer, len(encoder.tokenizer))
     scorer = Scorer(model, encoder, token_budget=512)
-    tails = encoder.tails(names)
+    tails = encoder.suffixes(names)
     prompts = [[*encoder.prefix, *tail] for tail in tails]
     ways: dict[str, Callable[[int], object]] = {
         "labels": lambda n: by_label(model, encoder, prompts[:n]),
@@ -129,7 +129,7 @@ def measure(
         "ratio_to_padded": round(rates["packed"] / rates["padded"], 2),
         "prefix_tokens": len(encoder.prefix),
         "tokens_per_item": round(tail + extra, 2),
-        "name_tokens": round(tail - len(encoder.tails(["a"])[0]) + 1, 2),
+        "name_tokens": round(tail - len(encoder.suffixes(["a"])[0]) + 1, 2),
         "items": items,
     }
 

@@ -30,7 +30,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks.load import CATALOGUE, closed_loop, name, open_loop  # noqa: E402
 from grocer.progress import say  # noqa: E402
-from serving.rollout.smoke_test import running  # noqa: E402
+from serving.rollout.smoke_test import running_predictor  # noqa: E402
 
 CLIENTS, ITEMS = 64, 32
 NOOP = """
@@ -73,7 +73,7 @@ def overhead(bundle: Path, seconds: float) -> dict[str, float]:
     with noop() as url:
         idle = cpu_per_request(url, seconds)
     forward = forward_cpu(bundle)
-    with running(bundle) as url:
+    with running_predictor(bundle) as url:
         ours = cpu_per_request(url, seconds)
     return {
         "noop_cpu_ms": idle,
@@ -94,12 +94,12 @@ def forward_cpu(bundle: Path) -> float:
     """CPU milliseconds of scoring 32 names with one thread, in a process of its own."""
     code = (
         "import time, sys, torch; torch.set_num_threads(1)\n"
-        "from pathlib import Path; from grocer.scoring import Scorer\n"
+        "from pathlib import Path; from grocer.inference.scorer import Scorer\n"
         "from benchmarks.load import name; from benchmarks.serving import ITEMS\n"
         "scorer = Scorer.load(Path(sys.argv[1]), token_budget=512); spent = []\n"
         "for _ in range(30):\n"
         "    names = [name() for _ in range(ITEMS)]; start = time.process_time()\n"
-        "    scorer.probabilities(names); spent.append(time.process_time() - start)\n"
+        "    scorer.predict(names); spent.append(time.process_time() - start)\n"
         "print(1000 * sorted(spent)[15])"
     )
     words = [sys.executable, "-c", code, str(bundle)]
@@ -111,9 +111,9 @@ def forward_cpu(bundle: Path) -> float:
 def batching(bundle: Path, seconds: float) -> dict[str, Any]:
     """Single names from 64 clients, with batching and one name a pass."""
     found: dict[str, Any] = {"clients": CLIENTS}
-    for label, settings in (("with", ()), ("without", ("token_budget=1", "batch_wait_ms=0"))):
+    for label, settings in (("with", ()), ("without", ("token_budget=1",))):
         say("benchmark", f"{CLIENTS} clients, {label} batching")
-        with running(bundle, settings=("queue_seconds=60", *settings)) as url:
+        with running_predictor(bundle, settings=("queue_seconds=60", *settings)) as url:
             load = asyncio.run(closed_loop(url, CLIENTS, 1, seconds))
         found[label] = load.summary(seconds)
     found["speedup"] = round(found["with"]["per_second"] / found["without"]["per_second"], 2)
@@ -124,7 +124,7 @@ def overload(bundle: Path, seconds: float, capacity: dict[str, Any]) -> dict[str
     """Twice what 64 clients got answered, sent whether or not answers come."""
     rate = 2 * capacity["with"]["per_second"]
     say("benchmark", f"overload with {rate:.0f} requests a second")
-    with running(bundle) as url:
+    with running_predictor(bundle) as url:
         # Connections cost memory too: the first half opens them, the second must not need more.
         asyncio.run(open_loop(url, rate, seconds / 2))
         memory = resident(url)
@@ -240,8 +240,7 @@ def make_bundle(root: Path) -> Path:
     config = recipe("tiny").with_settings(
         [
             "train.max_steps=60",
-            "evaluation.train_sample=200",
-            "evaluation.base_model_sample=200",
+            "evaluation.sample_size=200",
             "gate.min_accuracy=0.0",
             "gate.max_train_test_gap=1.0",
             "gate.baselines=[]",
@@ -253,7 +252,7 @@ def make_bundle(root: Path) -> Path:
     evaluation, decision = root / "evaluation", root / "decision"
     with step("ingest", tables) as out:
         ingest(str(CATALOGUE), config.data, out)
-    with step("prompts", splits, {"tables": tables}) as out:
+    with step("build_dataset", splits, {"tables": tables}) as out:
         examples.build(tables, config, out)
     with step("train", model, {"splits": splits}) as out:
         train(splits, config, out)

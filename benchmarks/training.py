@@ -31,7 +31,7 @@ from grocer.config.recipes import recipe  # noqa: E402
 from grocer.config.run import RunConfig  # noqa: E402
 from grocer.config.stages import PromptConfig  # noqa: E402
 from grocer.model import base as models  # noqa: E402
-from grocer.model.device import hardware  # noqa: E402
+from grocer.model.device import select_hardware  # noqa: E402
 from grocer.model.prompt_template import template  # noqa: E402
 from grocer.model.tiny_llama import make_tokenizer  # noqa: E402
 from grocer.model.tokenization import Encoder  # noqa: E402
@@ -143,7 +143,6 @@ def settings(given: argparse.Namespace, *extra: str) -> RunConfig:
             f"train.max_steps={given.steps}",
             f"train.per_device_train_batch_size={given.batch}",
             "train.logging_steps=1",
-            "train.eval_strategy=no",
             *extra,
         ]
     )
@@ -183,25 +182,32 @@ def packed_or_plain(base: Path, config: RunConfig, out: Path, rows: int = 2000) 
     from datasets import Dataset, disable_progress_bars
     from trl import SFTTrainer
 
-    from grocer.training.dataset import training_set
-    from grocer.training.trainer import arguments, build, keep_adapter_in_float32, lora
+    from grocer.training.dataset import encode_products
+    from grocer.training.trainer import (
+        build_trainer,
+        keep_adapter_in_float32,
+        lora_config,
+        training_arguments,
+    )
 
     disable_progress_bars()
     names, departments, labels = catalogue()
     names, departments = names[:rows], departments[:rows]
-    machine = hardware(config)
+    hardware = select_hardware(config)
     tokenizer = models.load_tokenizer(base)
     encoder = Encoder(tokenizer, template(PromptConfig()), labels)
-    args = arguments(config, machine, out)
-    model = models.load_nf4(base, machine.dtype, str(args.device))
+    args = training_arguments(config, hardware, out)
+    model = models.load_nf4(base, hardware.dtype, str(args.device))
     torch.manual_seed(config.train.seed)
     if config.train.packing:
         products = pd.DataFrame({"product_name": names, "department": departments})
         say("benchmark", f"a prefix of {len(encoder.prefix)} tokens")
-        return build(model, tokenizer, training_set(products, encoder, config.train), args, config)
+        return build_trainer(
+            model, tokenizer, encode_products(products, encoder, config.train), args, config
+        )
     texts = {
         "prompt": [encoder.template.render(name, labels) for name in names],
-        "completion": [encoder.template.answer(department) for department in departments],
+        "completion": [encoder.template.completion(department) for department in departments],
     }
     args.dataset_kwargs = None
     plain = SFTTrainer(
@@ -209,7 +215,7 @@ def packed_or_plain(base: Path, config: RunConfig, out: Path, rows: int = 2000) 
         args=args,
         train_dataset=Dataset.from_dict(texts),
         processing_class=tokenizer,
-        peft_config=lora(config),
+        peft_config=lora_config(config),
     )
     keep_adapter_in_float32(plain.model)
     return plain

@@ -1,1 +1,1 @@
-"""The KFP components: one thin file a step."""
+"""Kubeflow Pipelines components: one module per step, named as the step."""

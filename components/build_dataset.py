@@ -1,4 +1,4 @@
-"""prompts: the labelled products as prompts and completions, split by name."""
+"""build_dataset: split the labelled products into train, validation and test examples."""
 
 from kfp import dsl
 
@@ -6,22 +6,22 @@ from components.images import IMAGES
 
 
 @dsl.component(base_image=IMAGES.data, install_kfp_package=False)
-def prompts(
+def build_dataset(
     tables: dsl.Input[dsl.Dataset],
     config: str,
     splits: dsl.Output[dsl.Dataset],
     page: dsl.Output[dsl.HTML],
 ):
-    """Write the train, validation and test tables, the label set, the template, and their page."""
+    """Write the three splits, the label set, the prompt template and the report page."""
     import shutil
     from pathlib import Path
 
     from grocer.artifacts.step import step
     from grocer.config.run import RunConfig
-    from grocer.dataset import build as examples
+    from grocer.dataset import build as dataset
 
     source, target = Path(tables.path), Path(splits.path)
-    with step("prompts", target, {"tables": source}) as out:
-        report = examples.build(source, RunConfig.from_json(config), out)
+    with step("build_dataset", target, {"tables": source}) as out:
+        report = dataset.build(source, RunConfig.from_json(config), out)
     shutil.copyfile(target / "split.html", page.path)
     splits.metadata.update(report["products"], overlap=sum(report["overlap"].values()))

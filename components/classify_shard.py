@@ -1,4 +1,4 @@
-"""classify: the departments of one shard's names."""
+"""classify_shard: predict the department of each product in one shard."""
 
 from kfp import dsl
 
@@ -6,10 +6,10 @@ from components.images import IMAGES
 
 
 @dsl.component(base_image=IMAGES.serve, install_kfp_package=False)
-def classify(shard: str) -> int:
-    """Answer a shard with the bundle that its plan names; how many rows it has."""
+def classify_shard(shard: str) -> int:
+    """Classify a shard with the bundle that its plan names; return its number of rows."""
     from grocer.artifacts.step import explained
-    from grocer.inference.sharded import answer
+    from grocer.inference import sharded
 
-    with explained("classify"):
-        return answer(shard)["rows"]
+    with explained("classify_shard"):
+        return sharded.classify_shard(shard)["rows"]

@@ -27,7 +27,7 @@ def deploy(
     from grocer.dataset.build import most_purchased
     from grocer.io.atomic import write_json
     from grocer.release.bundle import write_bundle
-    from serving.rollout.smoke_test import ask
+    from serving.rollout.smoke_test import smoke_test
 
     run = RunConfig.from_json(config)
     inputs = {
@@ -38,9 +38,9 @@ def deploy(
     }
     with step("deploy", Path(answers.path), inputs) as out:
         made = write_bundle(**inputs, config=run, root=Path(bundle.path))
-        names = run.serving.smoke_names or most_purchased(inputs["splits"])
+        names = most_purchased(inputs["splits"])
         if run.deploy.store is None:
-            answered = ask(made.path, names)
+            answered = smoke_test(made.path, names)
         else:
             from serving.rollout.deploy import deploy
 

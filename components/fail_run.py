@@ -1,4 +1,4 @@
-"""refuse: ends a run as failed, for schedulers that want to see where the gate said no."""
+"""fail_run: fail the run when the gate failed, for schedulers that alert on failed runs."""
 
 from kfp import dsl
 
@@ -6,13 +6,13 @@ from components.images import IMAGES
 
 
 @dsl.component(base_image=IMAGES.data, install_kfp_package=False)
-def refuse(decision: dsl.Input[dsl.Artifact]):
-    """Fail with the rules that were not met."""
+def fail_run(decision: dsl.Input[dsl.Artifact]):
+    """Raise an error that lists the failed rules."""
     from pathlib import Path
 
     from grocer.artifacts.step import explained
     from grocer.gate.rules import check_digests
     from grocer.io.atomic import read_json
 
-    with explained("refuse"):
+    with explained("fail_run"):
         check_digests(read_json(Path(decision.path) / "decision.json"), {})

@@ -1,4 +1,4 @@
-"""champion: the bundle that serves now, which a new adapter has to beat."""
+"""find_champion: look up the deployed bundle, which a new adapter must not lose to."""
 
 from kfp import dsl
 
@@ -6,14 +6,14 @@ from components.images import IMAGES
 
 
 @dsl.component(base_image=IMAGES.serve, install_kfp_package=False)
-def champion(config: str, given: str) -> str:
-    """Find it by the InferenceService, unless one is `given`; empty before the first deploy."""
+def find_champion(config: str, bundle: str) -> str:
+    """Return `bundle` if it is set, else the deployed one; empty before the first deployment."""
     from grocer.artifacts.step import explained
     from grocer.config.run import RunConfig
     from grocer.progress import say
-    from serving.rollout.deploy import champion
+    from serving.rollout import deploy
 
-    with explained("champion"):
-        found = given or champion(RunConfig.from_json(config).deploy)
-    say("champion", found or "none serves yet")
-    return found
+    with explained("find_champion"):
+        champion = bundle or deploy.champion(RunConfig.from_json(config).deploy)
+    say("find_champion", champion or "no bundle is deployed yet")
+    return champion

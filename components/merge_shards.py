@@ -1,6 +1,6 @@
-"""join: the answered shards as one table again."""
+"""merge_shards: concatenate the classified shards into one table."""
 
-from typing import List  # noqa: UP035  (kfp names the parameter's type by it)
+from typing import List  # noqa: UP035  (kfp derives the parameter's type from this name)
 
 from kfp import dsl
 
@@ -8,12 +8,16 @@ from components.images import IMAGES
 
 
 @dsl.component(base_image=IMAGES.data, install_kfp_package=False)
-def join(shards: List[str], rows: List[int], metrics: dsl.Output[dsl.Metrics]):  # noqa: UP006
-    """Join them in the table's order; `rows` has the rows of each, and makes this step the last."""
+def merge_shards(
+    shards: List[str],  # noqa: UP006
+    rows: List[int],  # noqa: UP006
+    metrics: dsl.Output[dsl.Metrics],
+):
+    """Merge shards in table order; `rows` makes this step wait for every `classify_shard`."""
     from grocer.artifacts.step import explained
-    from grocer.inference import sharded as tables
+    from grocer.inference import sharded
 
-    with explained("join"):
-        counts = tables.join(shards)
+    with explained("merge_shards"):
+        counts = sharded.merge_shards(shards)
     for name, count in counts.items():
         metrics.log_metric(name, float(count))

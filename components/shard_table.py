@@ -1,6 +1,6 @@
-"""cut: a table of names in shards, each to be classified on its own."""
+"""shard_table: split a table into shards that are classified in parallel."""
 
-from typing import List  # noqa: UP035  (kfp names the parameter's type by it)
+from typing import List  # noqa: UP035  (kfp derives the parameter's type from this name)
 
 from kfp import dsl
 
@@ -8,15 +8,15 @@ from components.images import IMAGES
 
 
 @dsl.component(base_image=IMAGES.data, install_kfp_package=False)
-def cut(
+def shard_table(
     data: str, out: str, bundle: str, shards: int, column: str, min_probability: float
 ) -> List[str]:  # noqa: UP006
-    """Write the shards beside the output; their addresses, in the table's order."""
+    """Write the shards beside the output; return their addresses in table order."""
     from grocer.artifacts.step import explained
-    from grocer.inference import sharded as tables
+    from grocer.inference import sharded
 
-    with explained("cut"):
-        return tables.cut(
+    with explained("shard_table"):
+        return sharded.shard_table(
             data,
             out,
             bundle,

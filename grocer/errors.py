@@ -9,6 +9,7 @@
      ├─ ModelError          a base or an adapter that doesn't fit
      ├─ TrainingError       a training run that had to stop
      ├─ BundleError         a bundle that must not be served
+     ├─ ArtifactError       a stage's output that is missing, outdated or invalid
      ├─ OutputError         a place that can't be written
      ├─ DeployError         a rollout that did not come up
      └─ StepError           a pipeline step that ended with one of the above
@@ -16,6 +17,8 @@
 Every message says what was wrong, where, the limit, and the next step. Anything else that
 escapes is our bug and ends with exit code 1 and its traceback.
 """
+
+from collections.abc import Sequence
 
 
 class GrocerError(Exception):
@@ -55,6 +58,15 @@ class TrainingError(GrocerError):
 
 class BundleError(GrocerError):
     """A bundle that must not be served: touched, refused by the gate, or of another base."""
+
+
+class ArtifactError(GrocerError):
+    """A stage's output that is missing, of another schema version, or invalid."""
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = list(problems) or [message]
+        """One line for each invalid value."""
 
 
 class OutputError(GrocerError):

@@ -1,9 +1,9 @@
-"""How many mutants of each module the tests killed; exit code 1 where too few in any.
+"""Print the mutation score of each module; exit code 1 if one is below a limit in per cent.
 
     mutmut results --all true | python -m tests.mutation_score 85
 
-A mutant is killed where a test fails or no longer ends. One that no test reaches, or that was not
-tried, counts against the module.
+A mutant counts as killed if a test fails or times out. Mutants that no test covers, or that were
+not run, count as survived.
 """
 
 from __future__ import annotations
@@ -15,29 +15,30 @@ from collections.abc import Iterable, Mapping
 KILLED = frozenset({"killed", "timeout", "segfault"})
 
 
-def tally(lines: Iterable[str]) -> dict[str, Counter[str]]:
-    """The mutants of each module by their fate, from lines `module.function__mutmut_1: fate`."""
-    fates: dict[str, Counter[str]] = defaultdict(Counter)
+def count_by_module(lines: Iterable[str]) -> dict[str, Counter[str]]:
+    """Count the mutants of each module by status, from `module.function__mutmut_1: status`."""
+    modules: dict[str, Counter[str]] = defaultdict(Counter)
     for line in filter(None, map(str.strip, lines)):
-        mutant, fate = line.rsplit(": ", 1)
-        fates[mutant.rpartition(".")[0]][fate] += 1
-    return dict(sorted(fates.items()))
+        mutant, status = line.rsplit(": ", 1)
+        modules[mutant.rpartition(".")[0]][status] += 1
+    return dict(sorted(modules.items()))
 
 
-def share_killed(fates: Mapping[str, int]) -> float:
-    """Of all mutants of a module, from 0 to 1."""
-    return sum(count for fate, count in fates.items() if fate in KILLED) / sum(fates.values())
+def score(statuses: Mapping[str, int]) -> float:
+    """Return the percentage of a module's mutants that were killed."""
+    killed = sum(count for status, count in statuses.items() if status in KILLED)
+    return 100 * killed / sum(statuses.values())
 
 
-def main(words: list[str], lines: Iterable[str]) -> int:
-    """Print a line a module; 1 where one is below the limit in per cent, or there is none."""
-    limit, modules = float(words[0]), tally(lines)
-    for module, fates in modules.items():
-        told = ", ".join(f"{count} {fate}" for fate, count in fates.most_common())
-        print(f"{module:24} {100 * share_killed(fates):5.1f} %  {told}")
-    low = [module for module, fates in modules.items() if 100 * share_killed(fates) < limit]
+def main(arguments: list[str], lines: Iterable[str]) -> int:
+    """Print one line per module; return 1 if one is below the limit or there are no mutants."""
+    limit, modules = float(arguments[0]), count_by_module(lines)
+    for module, statuses in modules.items():
+        details = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+        print(f"{module:24} {score(statuses):5.1f} %  {details}")
+    low = [module for module, statuses in modules.items() if score(statuses) < limit]
     if not modules:
-        print("no mutants: did `mutmut run` end?", file=sys.stderr)
+        print("no mutants found; did `mutmut run` finish?", file=sys.stderr)
     elif low:
         print(f"below {limit:g} %: {', '.join(low)}", file=sys.stderr)
     return int(bool(low) or not modules)

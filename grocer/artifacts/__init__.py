@@ -1,0 +1,1 @@
+"""Typed artifacts that stages exchange, and the record that each step writes."""

@@ -12,8 +12,7 @@ from grocer.config.run import RunConfig
 from grocer.dataset import split
 from grocer.dataset.catalogue import read_catalogue
 from grocer.io.atomic import write_json
-from grocer.model.hierarchy import FILE as AISLES
-from grocer.model.hierarchy import ONE_LEVEL, Aisles, leaves, spell
+from grocer.model.hierarchy import AISLES_FILE, ONE_LEVEL, Aisles, leaf_name, leaves
 from grocer.model.prompt_template import Template, template
 from grocer.reports.split import split_page
 
@@ -50,7 +49,7 @@ def build(tables: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     write_json(out / "template.json", form.model_dump(mode="json"))
     taught = _taught(parts["train"]) if two_levels else ONE_LEVEL
     if two_levels:
-        write_json(out / AISLES, dict(taught))
+        write_json(out / AISLES_FILE, dict(taught))
 
     # The proof is about what later steps read, so it reads that, not what this step meant.
     written = {side: pd.read_parquet(out / f"{side}.parquet") for side in split.SIDES}
@@ -58,7 +57,7 @@ def build(tables: Path, config: RunConfig, out: Path) -> dict[str, Any]:
         "conflicts": catalogue.conflicts,
         "twins": catalogue.twins,
         "unlabelled": len(catalogue.unlabelled),
-        "cut_names": int(products["product_name"].map(form.is_cut).sum()),
+        "cut_names": int(products["product_name"].map(form.is_truncated).sum()),
     }
     if two_levels:
         report |= _aisles(catalogue.examples, taught)
@@ -68,7 +67,7 @@ def build(tables: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     _say(report, len(catalogue.labels), config.catalogue.label)
     if form.form != "short" and len(catalogue.labels) > _MANY:
         console.say(
-            "prompts",
+            "build_dataset",
             f"the instruction lists all {len(catalogue.labels)} {config.catalogue.label}s: "
             "prompt.template=short leaves it out, and training needs fewer tokens",
         )
@@ -87,10 +86,10 @@ def _prompted(part: pd.DataFrame, form: Template, labels: tuple[str, ...]) -> pd
     if "aisle" in part:
         pairs = zip(answers, part["aisle"], strict=True)
         # Where no aisle is known, training ends with what tells the department.
-        answers = [spell(department, aisle).rstrip() for department, aisle in pairs]
+        answers = [leaf_name(department, aisle).rstrip() for department, aisle in pairs]
     return part.assign(
         prompt=[form.render(name, labels) for name in part["product_name"]],
-        completion=[form.answer(answer) for answer in answers],
+        completion=[form.completion(answer) for answer in answers],
     )
 
 
@@ -110,7 +109,7 @@ def _aisles(examples: pd.DataFrame, taught: Aisles) -> dict[str, Any]:
     known = {pair for pair in pairs if pair[1]}
     return {
         "aisles": len(leaves(taught, taught)),
-        "aisles_untaught": sorted(spell(*pair) for pair in known - set(leaves(taught, taught))),
+        "aisles_untaught": sorted(leaf_name(*pair) for pair in known - set(leaves(taught, taught))),
         "without_aisle": int((examples["aisle"] == "").sum()),
     }
 
@@ -118,29 +117,29 @@ def _aisles(examples: pd.DataFrame, taught: Aisles) -> dict[str, Any]:
 def _say(report: dict[str, Any], labels: int, noun: str) -> None:
     """The split in a few lines."""
     sides = ", ".join(f"{side} {count:,}" for side, count in report["products"].items())
-    console.say("prompts", f"{sides} products, {labels} {noun}s, no name on two sides")
+    console.say("build_dataset", f"{sides} products, {labels} {noun}s, no name on two sides")
     console.say(
-        "prompts",
+        "build_dataset",
         f"{report['twins']:,} names of several products, {report['conflicts']:,} with several "
         f"{noun}s; {report['unlabelled']:,} unlabelled; {report['cut_names']:,} names cut",
     )
     if "aisles" in report:
         console.say(
-            "prompts",
+            "build_dataset",
             f"{report['aisles']:,} aisles within the {noun}s; {report['without_aisle']:,} products "
             f"teach their {noun} alone, as they have no aisle",
         )
         if untaught := report["aisles_untaught"]:
             more = f" and {len(untaught) - _LISTED} more" if len(untaught) > _LISTED else ""
             console.say(
-                "prompts",
+                "build_dataset",
                 f"no training product in {'; '.join(untaught[:_LISTED])}{more}: the model can't "
                 "answer these aisles",
             )
     if report["without_test"]:
         named = ", ".join(report["without_test"])
         console.say(
-            "prompts",
+            "build_dataset",
             f"no test product in {named}: the gate will say no; add products, "
             f"raise split.test, or list it in catalogue.unlabelled",
         )

@@ -10,7 +10,7 @@ import pandas as pd
 from grocer.config.stages import EvaluationConfig
 from grocer.evaluation import baselines, metrics
 from grocer.evaluation.predictions import Answers, Scored
-from grocer.model.hierarchy import spell
+from grocer.model.hierarchy import leaf_name
 from grocer.progress import say
 
 MIX_UPS = 12
@@ -89,7 +89,7 @@ def _codes(table: pd.DataFrame) -> tuple[metrics.Ints, metrics.Ints]:
 
 
 def _spelled(table: pd.DataFrame, department: str, aisle: str) -> list[str]:
-    return [spell(*pair) for pair in zip(table[department], table[aisle], strict=True)]
+    return [leaf_name(*pair) for pair in zip(table[department], table[aisle], strict=True)]
 
 
 def _precision(table: pd.DataFrame, department: object, aisle: object) -> float | None:

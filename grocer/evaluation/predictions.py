@@ -13,8 +13,9 @@ import pandas as pd
 from grocer.config.run import RunConfig
 from grocer.errors import CatalogueError, ModelError
 from grocer.evaluation import metrics
+from grocer.inference.scores import Scores
 from grocer.model import calibration
-from grocer.model.hierarchy import Leaf, likeliest_aisles, of_likeliest
+from grocer.model.hierarchy import Leaf, leaf_probabilities
 from grocer.progress import Ticker, say
 
 if TYPE_CHECKING:
@@ -25,15 +26,25 @@ SIDES = ("train", "validation", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """Labelled products with the model's probabilities [products, labels], row by row."""
+    """Labelled products and their scores, row by row."""
 
     table: pd.DataFrame
-    labels: tuple[str, ...]
-    probabilities: metrics.Floats
-    leaves: tuple[Leaf, ...] = ()
-    """The aisles of all departments; none: there is one level."""
-    aisle_probabilities: metrics.Floats | None = None
-    """[products, leaves]: of the aisles of the likeliest department, 0 of others."""
+    scores: Scores
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label set."""
+        return self.scores.labels
+
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """Every label with each of its aisles; empty with one level of labels."""
+        return self.scores.leaves
+
+    @property
+    def probabilities(self) -> metrics.Floats:
+        """[products, labels], calibrated."""
+        return self.scores.probabilities
 
     @property
     def truth(self) -> metrics.Ints:
@@ -43,19 +54,17 @@ class Scored:
     @property
     def predicted(self) -> metrics.Ints:
         """Position of the likeliest department."""
-        result: metrics.Ints = self.probabilities.argmax(axis=1)
-        return result
+        return self.scores.predicted
 
     @property
     def suggested(self) -> list[str]:
         """Name of the likeliest department."""
-        return [self.labels[i] for i in self.predicted]
+        return self.scores.predicted_labels
 
     @property
     def confidence(self) -> metrics.Floats:
         """Probability of the likeliest department."""
-        result: metrics.Floats = self.probabilities.max(axis=1)
-        return result
+        return self.scores.confidence
 
     @property
     def right(self) -> metrics.Bools:
@@ -66,15 +75,12 @@ class Scored:
     @property
     def suggested_aisle(self) -> list[str]:
         """Name of the likeliest aisle of the likeliest department; empty where that has none."""
-        assert self.aisle_probabilities is not None
-        return likeliest_aisles(self.aisle_probabilities, self.leaves)
+        return self.scores.predicted_aisles
 
     @property
     def aisle_confidence(self) -> metrics.Floats:
         """Probability of that aisle, 0 where there is none."""
-        assert self.aisle_probabilities is not None
-        result: metrics.Floats = self.aisle_probabilities.max(axis=1)
-        return result
+        return self.scores.aisle_confidence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +143,7 @@ def collect(model: Path, tables: Mapping[str, pd.DataFrame], config: RunConfig) 
             "trained on other splits; train on these, or evaluate on its own"
         )
     asked = dict(tables)
-    asked["train"] = _take(tables["train"], settings.train_sample, settings.seed)[0]
+    asked["train"] = _take(tables["train"], settings.sample_size, metrics.SEED)[0]
     logs = {name: ask(scorer, table["product_name"], name) for name, table in asked.items()}
     truth = _positions(asked["validation"]["department"], labels)
     temperature = calibration.fit_temperature(logs["validation"], truth)
@@ -145,16 +151,17 @@ def collect(model: Path, tables: Mapping[str, pd.DataFrame], config: RunConfig) 
     scored = {
         name: Scored(
             table=asked[name],
-            labels=labels,
-            probabilities=calibration.apply_temperature(log_probabilities, temperature),
+            scores=Scores.flat(
+                labels, calibration.apply_temperature(log_probabilities, temperature)
+            ),
         )
         for name, log_probabilities in logs.items()
     }
     aisle_temperature = None
     if scorer.leaves:
         scored, aisle_temperature = _with_aisles(scored, scorer)
-    some, rows = _take(tables["test"], settings.base_model_sample, settings.seed)
-    with scorer.untuned():
+    some, rows = _take(tables["test"], settings.sample_size, metrics.SEED)
+    with scorer.without_adapter():
         base = np.exp(ask(scorer, some["product_name"], "test, untuned base"))
     return Answers(
         labels=labels,
@@ -163,7 +170,7 @@ def collect(model: Path, tables: Mapping[str, pd.DataFrame], config: RunConfig) 
         aisle_temperature=aisle_temperature,
         sides={side: scored[side] for side in SIDES},
         unlabelled=scored["unlabelled"],
-        untuned=Scored(table=some, labels=labels, probabilities=base),
+        untuned=Scored(table=some, scores=Scores.flat(labels, base)),
         untuned_rows=rows,
     )
 
@@ -176,7 +183,7 @@ def _with_aisles(scored: Mapping[str, Scored], scorer: Scorer) -> tuple[dict[str
     """
     leaves = scorer.leaves
     within = {
-        name: scorer.aisle_log_probabilities(side.table["product_name"].tolist(), side.predicted)
+        name: scorer.leaf_log_probabilities(side.table["product_name"].tolist(), side.predicted)
         for name, side in scored.items()
     }
     side = scored["validation"]
@@ -191,8 +198,12 @@ def _with_aisles(scored: Mapping[str, Scored], scorer: Scorer) -> tuple[dict[str
     return {
         name: replace(
             side,
-            leaves=leaves,
-            aisle_probabilities=of_likeliest(side.probabilities, within[name], temperature),
+            scores=Scores(
+                side.labels,
+                leaves,
+                side.probabilities,
+                leaf_probabilities(side.probabilities, within[name], temperature),
+            ),
         )
         for name, side in scored.items()
     }, temperature
@@ -204,7 +215,6 @@ def load(model: Path, config: RunConfig) -> Scorer:
 
     return Scorer.load(
         model,
-        token_budget=config.evaluation.token_budget,
         device=config.base.device,
         compute_dtype=config.base.compute_dtype,
     )

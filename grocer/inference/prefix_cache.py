@@ -1,8 +1,8 @@
-"""Forward passes that put many choices to a model at once, behind one cached instruction.
+"""Batched forward passes behind a cached prompt prefix.
 
-The instruction's keys and values are computed once. Choices are packed behind them, each with
-the few trie tokens that lead to a branching node, so one costs the tokens of its own text and
-little more.
+The keys and values of the prefix are computed once. Products are packed behind it, each with the
+few trie tokens that lead to a branching node, so a product costs little more than the tokens of
+its own name.
 """
 
 from __future__ import annotations
@@ -17,93 +17,99 @@ from torch import Tensor
 
 from grocer.errors import ModelError
 from grocer.model.label_trie import LabelTrie
-from grocer.model.packing import Pack, additive, batches, pack, visible
+from grocer.model.packing import Pack, additive_mask, block_diagonal_mask, pack, token_batches
 
 
-class Choice(NamedTuple):
-    """A choice among a trie's labels, put to the model behind the instruction and `tail`."""
+class TrieQuery(NamedTuple):
+    """One choice among the labels of a trie, behind the prefix and `suffix`.
+
+    `item` and `name` identify the product in error messages.
+    """
 
     item: int
     name: str
-    tail: Sequence[int]
+    suffix: Sequence[int]
     trie: LabelTrie
 
 
-class Passes:
-    """A model behind an instruction.
+class PrefixCachedModel:
+    """A causal language model with a cached prompt prefix.
 
     Args:
         model: a causal language model.
-        prefix: token ids of the instruction, which every choice shares.
-        tries: all that choices will be made among.
-        token_budget: tokens of one forward pass; a single longer choice goes alone.
+        prefix: token ids that every prompt starts with.
+        tries: all tries that queries will use.
+        token_budget: maximum tokens of one forward pass; a longer query gets its own pass.
     """
 
     def __init__(
         self, model: Any, prefix: Sequence[int], tries: Sequence[LabelTrie], token_budget: int
     ) -> None:
         self.model, self.prefix, self.token_budget = model, prefix, token_budget
-        self._instruction: Any = None
+        self._cached: Any = None
         self._dtype = model.get_input_embeddings().weight.dtype
-        self._visible = {id(trie): torch.from_numpy(trie.ancestors()) for trie in tries}
+        self._trie_masks = {id(trie): torch.from_numpy(trie.ancestors()) for trie in tries}
 
-    def logits(
-        self, choices: Sequence[Choice]
+    def edge_logits(
+        self, queries: Sequence[TrieQuery]
     ) -> Iterator[tuple[range, list[NDArray[np.float64]]]]:
-        """Passes over consecutive choices, and for each of these the logits [edges] of its trie.
+        """Yield one batch of consecutive queries per forward pass, with the logits of its edges.
+
+        Yields:
+            The indices of the queries, and float64 [edges] for each of them.
 
         Raises:
-            ModelError: a logit is not finite; the message names the choice's product.
+            ModelError: a logit is not finite; the message names the product.
         """
-        sizes = [len(choice.tail) + len(choice.trie.tokens) for choice in choices]
-        for batch in batches(sizes, self.token_budget):
-            logits = self._of_edges([choices[i] for i in batch])
-            if not all(np.isfinite(found).all() for found in logits):
-                raise self._not_finite(batch, choices)
+        sizes = [len(query.suffix) + len(query.trie.tokens) for query in queries]
+        for batch in token_batches(sizes, self.token_budget):
+            logits = self._score([queries[i] for i in batch])
+            if not all(np.isfinite(edges).all() for edges in logits):
+                raise self._not_finite(batch, queries)
             yield batch, logits
 
-    def forget(self) -> None:
-        """Compute the instruction anew: the model is another one now."""
-        self._instruction = None
+    def clear(self) -> None:
+        """Discard the cached prefix, because the model's weights changed."""
+        self._cached = None
 
-    def _of_edges(self, choices: Sequence[Choice]) -> list[NDArray[np.float64]]:
-        """The logits that each choice's trie asks for, [edges] each, in one forward pass."""
-        packed = pack((), [[*choice.tail, *choice.trie.tokens] for choice in choices])
-        allowed = visible(packed.segments)
-        nodes, edge_rows, edge_tokens, taken = [], [], [], 0
-        for choice, row in zip(choices, packed.rows.tolist(), strict=True):
-            trie, end = choice.trie, row + 1
-            begin = end - len(trie.tokens)
-            allowed[begin:end, begin:end] = self._visible[id(trie)]
-            # The root is the last token of the tail.
-            nodes.append(np.array(trie.nodes) + begin)
-            edge_rows.append(trie.edge_node + taken)
+    def _score(self, queries: Sequence[TrieQuery]) -> list[NDArray[np.float64]]:
+        """Edge logits of each query, from one forward pass."""
+        packed = pack((), [[*query.suffix, *query.trie.tokens] for query in queries])
+        allowed = block_diagonal_mask(packed.segments)
+        node_rows, edge_rows, edge_tokens, count = [], [], [], 0
+        for query, last in zip(queries, packed.last_tokens.tolist(), strict=True):
+            trie, end = query.trie, last + 1
+            start = end - len(trie.tokens)
+            allowed[start:end, start:end] = self._trie_masks[id(trie)]
+            # Node -1, the root, is the last token of the suffix.
+            node_rows.append(np.array(trie.nodes) + start)
+            edge_rows.append(trie.edge_node + count)
             edge_tokens.append(trie.edge_token)
-            taken += len(trie.nodes)
-        rows = torch.from_numpy(np.concatenate(nodes))
-        logits = self._forward(packed, self._positions(choices), allowed, rows)
+            count += len(trie.nodes)
+        rows = torch.from_numpy(np.concatenate(node_rows))
+        logits = self._forward(packed, self._positions(queries), allowed, rows)
         edges = logits[
             torch.from_numpy(np.concatenate(edge_rows)),
             torch.from_numpy(np.concatenate(edge_tokens)),
         ]
-        numbers: NDArray[np.float64] = edges.double().cpu().numpy()
-        return np.split(numbers, np.cumsum([len(tokens) for tokens in edge_tokens])[:-1])
+        values: NDArray[np.float64] = edges.double().cpu().numpy()
+        return np.split(values, np.cumsum([len(tokens) for tokens in edge_tokens])[:-1])
 
-    def _positions(self, choices: Sequence[Choice]) -> Tensor:
-        """[1, T]: after the instruction, and by depth in the trie after the tail."""
+    def _positions(self, queries: Sequence[TrieQuery]) -> Tensor:
+        """Position ids [1, T]: suffix tokens in order, then trie tokens by their depth."""
         parts = []
-        for choice in choices:
-            size = len(choice.tail)
-            depths = np.array(choice.trie.depths, dtype=np.int64)
+        for query in queries:
+            size = len(query.suffix)
+            depths = np.array(query.trie.depths, dtype=np.int64)
             parts += [np.arange(size), size - 1 + depths]
         return torch.from_numpy(np.concatenate(parts))[None] + len(self.prefix)
 
     def _forward(self, packed: Pack, positions: Tensor, allowed: Tensor, rows: Tensor) -> Tensor:
-        """[rows, vocabulary] logits of a pack behind the cached instruction."""
+        """Logits [rows, vocabulary] of a pack behind the cached prefix."""
         device = self.model.device
-        before = torch.ones(len(allowed), len(self.prefix), dtype=torch.bool)
-        mask = additive(torch.cat([before, allowed], dim=1), self._dtype).to(device)
-        cache, self._instruction = self._cache(), None
+        prefix = torch.ones(len(allowed), len(self.prefix), dtype=torch.bool)
+        mask = additive_mask(torch.cat([prefix, allowed], dim=1), self._dtype).to(device)
+        cache, self._cached = self._prefix_cache(), None
         with torch.inference_mode():
             output = self.model(
                 input_ids=packed.input_ids.to(device),
@@ -114,14 +120,14 @@ class Passes:
                 logits_to_keep=rows.to(device),
             )
         cache.crop(-packed.input_ids.shape[1])
-        # Kept only now: a pass that failed half way would leave its keys behind.
-        self._instruction = cache
+        # Set only after success: a failed pass leaves its own keys in the cache.
+        self._cached = cache
         logits: Tensor = output.logits[0]
         return logits
 
-    def _cache(self) -> Any:
-        """Keys and values of the instruction, computed on first use."""
-        if self._instruction is None:
+    def _prefix_cache(self) -> Any:
+        """Keys and values of the prefix, computed on first use."""
+        if self._cached is None:
             from transformers import DynamicCache
 
             cache = DynamicCache(config=self.model.config)
@@ -131,14 +137,14 @@ class Passes:
                     self.model(
                         input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1
                     )
-            self._instruction = cache
-        return self._instruction
+            self._cached = cache
+        return self._cached
 
-    def _not_finite(self, batch: range, choices: Sequence[Choice]) -> ModelError:
-        """Names the item: in a pack one NaN spoils all, since even a weight of 0 passes it on."""
-        alone = (i for i in batch if not np.isfinite(self._of_edges([choices[i]])[0]).all())
-        choice = choices[next(alone, batch.start)]
+    def _not_finite(self, batch: range, queries: Sequence[TrieQuery]) -> ModelError:
+        """Find the product: NaN spreads to the whole pack, since 0 × NaN is NaN in attention."""
+        invalid = (i for i in batch if not np.isfinite(self._score([queries[i]])[0]).all())
+        query = queries[next(invalid, batch.start)]
         return ModelError(
-            f"item {choice.item} ({choice.name!r}): the model's logits are not finite; "
+            f"item {query.item} ({query.name!r}): the model's logits are not finite; "
             "try base.compute_dtype=float32, or train with a lower learning rate"
         )

@@ -1,13 +1,15 @@
-"""A table answered in shards: cut into files beside the output, classified apart, joined in order.
+"""Batch classification of a table in shards: split, classify each shard, merge in order.
 
     OUT-shards-<digest>/plan.json  00000.csv  00000.answers.csv  00000.json  00001.csv ...
 
-Shards are of whole chunks of `grocer.classify`, so the answers are those of the table in one
-piece. A shard's counts are written last: one that has them is answered, and is not done again.
+A shard consists of whole chunks of `grocer.inference.batch`, so the scores equal those of the
+unsplit table. The counts of a shard (`00000.json`) are written last: a shard that has them is
+complete and is not classified again.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,21 +17,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from grocer.errors import BundleError, OutputError, TableError
-from grocer.inference.batch import Scorer, classify
-from grocer.io import copies as places
-from grocer.io import storage as remote
-from grocer.io.atomic import file_digest, json_digest, read_json, write_json
+from grocer.errors import BundleError, OutputError, SourceError, TableError
+from grocer.inference.batch import Scorer, classify, sum_counts
+from grocer.io.atomic import file_digest, json_digest
+from grocer.io.storage import Storage, is_remote
 from grocer.io.tables import Source, check_format, join_parts, open_source, write_part
 from grocer.progress import say
-from grocer.release import registry as store
+from grocer.release import registry
 from grocer.release.bundle import Bundle
 
 CHUNK_ROWS = 4096
 _PLAN = "plan.json"
 
 
-def cut(
+def shard_table(
     source: str,
     out: str,
     bundle: str,
@@ -39,35 +40,36 @@ def cut(
     min_probability: float = 0.0,
     now: datetime | None = None,
 ) -> list[str]:
-    """Cut a table into at most `shards` files, each but the last of as many rows.
+    """Split a table into at most `shards` files of equal size (the last one may be smaller).
 
     Args:
-        source, out: addresses, or paths, of CSV or Parquet; `{date}` and `{time}` in `out` become
-            the day and the time (UTC) of `now`.
-        bundle: address, or path, of the bundle that is to answer.
-        column, min_probability: as of `grocer.classify.classify`.
+        source, out: addresses or paths of CSV or Parquet files; `{date}` and `{time}` in `out` are
+            replaced by the UTC date and time of `now`.
+        bundle: address or path of the bundle to classify with.
+        column, min_probability: as in `grocer.inference.batch.classify`.
 
     Returns:
-        The addresses of the shards, in the table's order; one without rows for an empty table.
+        The addresses of the shards, in table order; one empty shard for an empty table.
 
     Raises:
-        SourceError, TableError: the source can't be read.
-        BundleError: there is no bundle.
-        OutputError: `out` exists, or a place can't be reached.
+        SourceError, TableError: the source is not readable.
+        BundleError: no bundle is deployed or named.
+        OutputError: `out` exists, or an address cannot be reached.
     """
     if not bundle:
-        raise BundleError("no bundle serves yet; deploy one, or name one by --bundle")
-    out = _named(out, now or datetime.now(UTC))
+        raise BundleError("no bundle is deployed; deploy one, or set --bundle")
+    now = now or datetime.now(UTC)
+    out = out.replace("{date}", f"{now:%Y-%m-%d}").replace("{time}", f"{now:%Y-%m-%dT%H-%M-%SZ}")
     check_format(Path(out))
-    if places.exists(out, "--out"):
-        raise OutputError(f"--out {out} exists already; remove it, or put {{date}} into its name")
+    if Storage(out, setting="--out").exists():
+        raise OutputError(f"--out {out} already exists; remove it, or put {{date}} into its name")
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder, source.rpartition("/")[2])
         check_format(local)
-        places.get(source, local, "--data")
+        Storage(source, setting="--data", error=SourceError).get(local)
         table = open_source(local)
         if column not in (names := table.schema.names):
-            raise TableError(f"--data {source}: no column {column!r}; it has {', '.join(names)}")
+            raise TableError(f"--data {source}: no column {column!r}; found {', '.join(names)}")
         rows = table.count()
         plan = {
             "out": out,
@@ -78,132 +80,127 @@ def cut(
             "min_probability": min_probability,
             "shards": shards,
         }
-        place = f"{out}-shards-{json_digest(plan)[:12]}"
-        made = []
-        for name, part in _parts(table, rows, shards, local, Path(folder)):
-            made.append(f"{place}/{name}")
-            places.put(part, made[-1], "--out")
-        _put_json(plan, f"{place}/{_PLAN}", Path(folder))
-    say("cut", f"{rows:,} rows in {len(made)} shards at {place}")
-    return made
+        directory = _directory(f"{out}-shards-{json_digest(plan)[:12]}")
+        names = []
+        for number, part in enumerate(_split(table, rows, shards, local.suffix, Path(folder))):
+            names.append(f"{number:05d}{local.suffix}")
+            directory.put(part, names[-1])
+        _write_json(plan, directory, _PLAN)
+    say("shard_table", f"{rows:,} rows in {len(names)} shards at {directory.address}")
+    return [f"{directory.address}/{name}" for name in names]
 
 
-def answer(shard: str, load: Callable[[Bundle], Scorer] | None = None) -> dict[str, int]:
-    """Classify one shard, unless it is answered already; its counts, as of `classify`.
+def classify_shard(shard: str, load: Callable[[Bundle], Scorer] | None = None) -> dict[str, int]:
+    """Classify one shard unless it is complete; return its counts as `classify` does.
 
     Raises:
-        BundleError, ModelError: the bundle must not be used, or can't be.
-        OutputError: a place can't be reached.
+        BundleError, ModelError: the bundle is invalid or cannot be loaded.
+        OutputError: an address cannot be reached.
     """
-    place, _, name = shard.rpartition("/")
-    done = f"{place}/{Path(name).stem}.json"
+    address, _, name = shard.rpartition("/")
+    directory, record = _directory(address), f"{Path(name).stem}.json"
+    plan = _read_json(directory, _PLAN)
+    if directory.exists(record):
+        say("classify_shard", f"{name} is already classified")
+        return {key: int(count) for key, count in _read_json(directory, record).items()}
     with tempfile.TemporaryDirectory() as folder:
-        plan = _get_json(f"{place}/{_PLAN}", Path(folder))
-        if places.exists(done, "--out"):
-            counts = _get_json(done, Path(folder))
-            say("classify", f"{name} is answered already")
-            return {key: int(count) for key, count in counts.items()}
-        local, answers = Path(folder, name), Path(folder, _answers(shard, plan["out"]))
-        places.get(shard, local, "--out")
+        local, result = Path(folder, name), Path(folder, _result_name(shard, plan["out"]))
+        directory.get(local, name)
         counts = classify(
             local,
-            answers,
-            _bundle(plan["bundle"], Path(folder)),
+            result,
+            _fetch_bundle(plan["bundle"], Path(folder)),
             column=plan["column"],
             min_probability=plan["min_probability"],
             chunk_rows=CHUNK_ROWS,
             load=load,
         )
-        places.put(answers, f"{place}/{answers.name}", "--out")
-        _put_json(counts, done, Path(folder))
+        directory.put(result, result.name)
+    _write_json(counts, directory, record)
     return counts
 
 
-def join(shards: Sequence[str]) -> dict[str, int]:
-    """Put the answered shards behind one another where `cut` was told, and remove them.
+def merge_shards(shards: Sequence[str]) -> dict[str, int]:
+    """Concatenate the classified shards at the planned output, and remove the shards.
 
     Returns:
-        The counts of all.
+        The sums of their counts.
 
     Raises:
-        OutputError: rows are missing, or a place can't be reached; the shards are kept.
+        OutputError: rows are missing, or an address cannot be reached; the shards are kept.
     """
-    place = shards[0].rpartition("/")[0]
+    directory = _directory(shards[0].rpartition("/")[0])
+    plan = _read_json(directory, _PLAN)
+    records = [f"{Path(shard.rpartition('/')[2]).stem}.json" for shard in shards]
+    counts = sum_counts(_read_json(directory, record) for record in records)
+    if counts["rows"] != plan["rows"]:
+        raise OutputError(
+            f"{directory.address}: {counts['rows']:,} of {plan['rows']:,} rows are classified; "
+            "remove it and run again"
+        )
+    out = plan["out"]
+    results = [_result_name(shard, out) for shard in shards]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        plan = _get_json(f"{place}/{_PLAN}", folder)
-        counted = [_get_json(f"{shard.rpartition('.')[0]}.json", folder) for shard in shards]
-        counts = {key: sum(each[key] for each in counted) for key in counted[0]}
-        if counts["rows"] != plan["rows"]:
-            raise OutputError(
-                f"{place}: {counts['rows']:,} rows are answered of {plan['rows']:,}; remove it, "
-                "and run again"
-            )
-        out = plan["out"]
-        answered = [f"{place}/{_answers(shard, out)}" for shard in shards]
-        joined = folder / f"joined{Path(out).suffix}"
-        with _fetched(answered[0], folder) as first:
+        merged = folder / f"merged{Path(out).suffix}"
+        with _fetched(directory, results[0], folder) as first:
             schema = open_source(first).schema
-        join_parts(_chunks(answered, folder, joined.suffix), schema, joined, joined.suffix)
-        places.put(joined, out, "--out")
-    places.remove(place, "--out")
-    told = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
-    say("join", f"{out}: {told}")
+        chunks = _chunks(directory, results, folder, merged.suffix)
+        join_parts(chunks, schema, merged, merged.suffix)
+        Storage(out, setting="--out").put(merged)
+    directory.remove()
+    totals = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+    say("merge_shards", f"{out}: {totals}")
     return counts
 
 
-def _named(out: str, now: datetime) -> str:
-    return out.replace("{date}", f"{now:%Y-%m-%d}").replace("{time}", f"{now:%Y-%m-%dT%H-%M-%SZ}")
-
-
-def _answers(shard: str, out: str) -> str:
-    """File name of a shard's answers, which are of the output's format."""
+def _result_name(shard: str, out: str) -> str:
+    """File name of a classified shard, which has the format of the output."""
     return f"{Path(shard.rpartition('/')[2]).stem}.answers{Path(out).suffix}"
 
 
-def _parts(
-    table: Source, rows: int, shards: int, local: Path, folder: Path
-) -> Iterator[tuple[str, Path]]:
-    """Each shard's name and file; the file is gone when the next one is asked for."""
+def _split(table: Source, rows: int, shards: int, suffix: str, folder: Path) -> Iterator[Path]:
+    """Yield the file of each shard; the next one overwrites it."""
     chunks = -(-rows // CHUNK_ROWS)
-    each = max(1, -(-chunks // shards)) * CHUNK_ROWS
-    tables = table.chunks(each) if rows else iter([table.schema.empty_table()])
-    for number, piece in enumerate(tables):
-        part, whole = folder / "part", folder / f"shard{local.suffix}"
-        write_part(part, piece, local.suffix)
-        join_parts([part], table.schema, whole, local.suffix)
-        yield f"{number:05d}{local.suffix}", whole
+    shard_rows = max(1, -(-chunks // shards)) * CHUNK_ROWS
+    part, path = folder / "part", folder / f"shard{suffix}"
+    for piece in table.chunks(shard_rows) if rows else [table.schema.empty_table()]:
+        write_part(part, piece, suffix)
+        join_parts([part], table.schema, path, suffix)
+        yield path
 
 
-def _chunks(answered: Sequence[str], folder: Path, format: str) -> Iterator[Path]:
-    """Files of some rows each, as `join_parts` takes them; each is gone when the next one is."""
-    for address in answered:
-        with _fetched(address, folder) as local:
+def _chunks(directory: Storage, names: Sequence[str], folder: Path, format: str) -> Iterator[Path]:
+    """Yield files of some rows each, as `join_parts` expects them; the next one overwrites it."""
+    for name in names:
+        with _fetched(directory, name, folder) as local:
             for chunk in open_source(local).chunks(CHUNK_ROWS):
                 write_part(folder / "part", chunk, format)
                 yield folder / "part"
 
 
 @contextmanager
-def _fetched(address: str, folder: Path) -> Iterator[Path]:
-    local = folder / address.rpartition("/")[2]
-    places.get(address, local, "--out")
+def _fetched(directory: Storage, name: str, folder: Path) -> Iterator[Path]:
+    """A local copy of a file, removed at the end of the block."""
+    local = folder / name
+    directory.get(local, name)
     yield local
     local.unlink()
 
 
-def _bundle(address: str, folder: Path) -> Path:
-    if not remote.is_remote(address):
+def _fetch_bundle(address: str, folder: Path) -> Path:
+    if not is_remote(address):
         return Path(address)
-    return store.fetch(address, folder / "bundle").path
+    return registry.fetch(address, folder / "bundle").path
 
 
-def _get_json(address: str, folder: Path) -> Any:
-    with _fetched(address, folder) as local:
-        return read_json(local)
+def _directory(address: str) -> Storage:
+    return Storage(address, setting="--out")
 
 
-def _put_json(value: Any, address: str, folder: Path) -> None:
-    local = folder / address.rpartition("/")[2]
-    write_json(local, value)
-    places.put(local, address, "--out")
+def _read_json(directory: Storage, name: str) -> Any:
+    return json.loads(directory.read_bytes(name))
+
+
+def _write_json(value: Any, directory: Storage, name: str) -> None:
+    directory.write_bytes(json.dumps(value, indent=2).encode(), name)

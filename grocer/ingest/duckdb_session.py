@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from grocer.config.stages import DataConfig
 from grocer.errors import GrocerError, OutputError, SourceError, TableError
 
 PROGRESS_SECONDS = 5.0
+MIB_PER_THREAD = 200  # of the memory limit: joining Instacart's tables takes this much
 # Row groups of a million rows hold each name's text once. Numbers go without dictionaries: as
 # deltas they are as small, and are written and read in half the time. A higher level of zstd
 # takes a seventh more time for 2 % less space.
@@ -30,12 +32,13 @@ class Database:
 
     def __init__(self, scratch: Path, config: DataConfig) -> None:
         self.scratch = scratch
-        self.memory_limit_mb, self.threads = config.memory_limit_mb, config.threads
+        self.memory_limit_mb = config.memory_limit_mb
+        self.threads = max(1, min(os.cpu_count() or 1, config.memory_limit_mb // MIB_PER_THREAD))
         self.connection = duckdb.connect(
             scratch / "tables.duckdb",
             config={
                 "memory_limit": f"{config.memory_limit_mb}MiB",
-                "threads": config.threads,
+                "threads": self.threads,
                 "temp_directory": str(scratch / "spill"),
             },
         )

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from grocer import progress
 from grocer.errors import GrocerError, SourceError
 from grocer.ingest.schema import TABLES
-from grocer.io.storage import fetch, is_remote
+from grocer.io.storage import PROTOCOLS, Storage, is_remote
 from grocer.io.zip import TABLE_SUFFIXES, unpack
 
 CATALOGUE = "catalogue"
@@ -25,7 +26,7 @@ def open_source(source: str, scratch: Path, own: bool = False) -> Iterator[Mappi
     Raises:
         SourceError: nothing is there, it can't be read, or it changed while it was read.
     """
-    root = fetch(source, scratch / "fetched", own) if is_remote(source) else Path(source)
+    root = download(source, scratch / "fetched", own) if is_remote(source) else Path(source)
     if not root.exists():
         raise SourceError(f"--data {source}: there is no such file or folder")
     found = _candidates(root, source)
@@ -42,6 +43,44 @@ def open_source(source: str, scratch: Path, own: bool = False) -> Iterator[Mappi
         _check_unchanged(before)
         raise
     _check_unchanged(before)
+
+
+def download(source: str, target: Path, own: bool = False) -> Path:
+    """Copy the file or the tables at a remote address (all of them with `own`) into `target`.
+
+    Returns:
+        The file's path, or `target`.
+
+    Raises:
+        SourceError: unknown protocol, no access, nothing found, or incomplete after all retries.
+    """
+    if source.partition("://")[0] not in PROTOCOLS:
+        known = ", ".join(f"{name}://" for name in PROTOCOLS)
+        raise SourceError(f"--data {source}: unknown protocol; use {known}, or a local path")
+    storage = Storage(source, setting="--data", step="ingest", error=SourceError)
+    target.mkdir(parents=True)
+    file = source.partition("?")[0].rpartition("/")[2]
+    is_file = file.endswith((".zip", ".csv", ".parquet"))
+    for name in [""] if is_file else _remote_tables(storage, own):
+        size = storage.size(name)
+        megabytes = f" ({size / 1e6:,.1f} MB)" if size else ""
+        progress.say("ingest", f"downloading {name or source}{megabytes}")
+        storage.get(target / (name or file), name)
+    return target / file if is_file else target
+
+
+def _remote_tables(storage: Storage, own: bool) -> list[str]:
+    """Return the names of the tables in a remote folder.
+
+    Web servers don't list folders: there, each possible name of a table is tried.
+    """
+    if storage.address.startswith(("s3://", "gs://")):
+        names = [name for name in storage.list() if name.endswith(TABLE_SUFFIXES)]
+        return [name for name in names if own or name.split(".")[0] in TABLES]
+    if own:
+        raise SourceError(f"--data {storage.address}: give the address of the file itself")
+    names = [f"{table}{suffix}" for table in TABLES for suffix in TABLE_SUFFIXES]
+    return [name for name in names if storage.exists(name)]
 
 
 def _candidates(root: Path, source: str) -> list[Path]:

@@ -22,17 +22,26 @@ from grocer.errors import OutputError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that becomes `path` when the block ends without an error."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
+    """Yield a temporary path that becomes `path` when the block ends without an error.
+
+    Raises:
+        OutputError: `path` can't be written.
+    """
+    with writing(path), atomic_file(path) as part:
+        yield part
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """As `whole_file`, but raise the `OSError` itself where `path` can't be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
     part = Path(name)
     try:
-        with writing(path):
-            yield part
-            part.chmod(0o644)
-            part.replace(path)
+        yield part
+        part.chmod(0o644)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

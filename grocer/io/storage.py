@@ -1,172 +1,220 @@
-"""Tables from `s3://`, `gs://` and `https://`, fetched through fsspec and checked to be whole.
+"""Files in object stores, on web servers and on local disks, through fsspec.
 
-Where the endpoint, the region and the credentials are is the environment's business, as on a
-cluster: AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and their like, a service account, or
+Endpoint, region and credentials come from the environment, as on a cluster: AWS_ENDPOINT_URL,
+AWS_REGION, AWS_ACCESS_KEY_ID and related variables, a service account, or
 GOOGLE_APPLICATION_CREDENTIALS.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from grocer import progress as console
-from grocer.errors import OutputError, SourceError
-from grocer.ingest.schema import TABLES
-from grocer.io.zip import TABLE_SUFFIXES
+from grocer import progress
+from grocer.errors import GrocerError, OutputError
+from grocer.io.atomic import atomic_file
 
 PROTOCOLS = ("s3", "gs", "https", "http")
 ATTEMPTS = 4
 FIRST_WAIT_SECONDS = 0.5
-_FILES = (".zip", ".csv", ".parquet")
-_VERSION = ("ETag", "etag", "generation", "LastModified", "Last-Modified", "mtime", "size")
+_BLOCK_BYTES = 8 * 1024**2
+_VERSION_KEYS = ("ETag", "etag", "generation", "LastModified", "Last-Modified", "mtime", "size")
 
 T = TypeVar("T")
 
 
-def is_remote(source: str) -> bool:
-    """Whether `source` is an address rather than a path."""
-    return "://" in source
+class Storage:
+    """The files at or below one address or local path.
 
-
-def fetch(source: str, target: Path, own: bool = False) -> Path:
-    """Fetch a file, or the tables in a folder (all of them with `own`), into `target`.
-
-    Raises:
-        SourceError: an unknown protocol, no access, nothing there, or not whole after retries.
+    A `name` is relative to the address; an empty name is the address itself. Transient errors of
+    a remote store are retried with growing waits. All other errors are raised as one line that
+    starts with the setting that holds the address.
     """
-    protocol = source.partition("://")[0]
-    if protocol not in PROTOCOLS:
-        known = ", ".join(f"{name}://" for name in PROTOCOLS)
-        raise SourceError(f"--data {source}: unknown address; known are {known}, or a path")
-    store = _Store(protocol)
-    target.mkdir(parents=True)
-    if _file(source).endswith(_FILES):
-        return store.fetch(source, target)
-    for address in store.tables(source.rstrip("/"), own):
-        store.fetch(address, target)
-    return target
 
+    def __init__(
+        self,
+        address: str,
+        *,
+        setting: str,
+        step: str | None = None,
+        error: type[GrocerError] = OutputError,
+    ) -> None:
+        """Choose the file system of `address`; nothing is read yet.
 
-def file_system(protocol: str) -> Any:
-    """fsspec's file system for a protocol, which caches nothing."""
-    import fsspec
-
-    options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
-    if protocol == "s3":
-        # botocore reads AWS_ENDPOINT_URL by itself, but not AWS_REGION, as clusters set it.
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        options["client_kwargs"] = {"region_name": region} if region else {}
-    return fsspec.filesystem(protocol, **options)
-
-
-class _Store:
-    """A remote file system whose passing faults are waited out, and others said in one line."""
-
-    def __init__(self, protocol: str) -> None:
-        self.protocol = protocol
-        self.files = file_system(protocol)
-
-    def tables(self, folder: str, own: bool) -> list[str]:
-        """Addresses of the tables in a folder; web servers don't list, so there they are tried.
-
-        Raises:
-            SourceError: the folder can't be listed.
+        Args:
+            address: `s3://`, `gs://`, `https://` or another URI that fsspec knows, or a local path.
+            setting: option or configuration key that holds the address, for error messages.
+            step: pipeline step that reports retries; None: retries are not reported.
+            error: class of the errors that the methods raise.
         """
-        if self.protocol in ("s3", "gs"):
-            names = self._try(folder, lambda: self.files.ls(folder, detail=False))
-            found = [f"{self.protocol}://{name}" for name in names if name.endswith(TABLE_SUFFIXES)]
-            return [name for name in found if own or _file(name).split(".")[0] in TABLES]
-        if own:
-            raise SourceError(f"--data {folder}: give the address of the file itself")
-        addresses = [f"{folder}/{table}{suffix}" for table in TABLES for suffix in TABLE_SUFFIXES]
-        return [address for address in addresses if self._is_there(address)]
-
-    def fetch(self, address: str, target: Path) -> Path:
-        """Copy one object, and check that it did not change meanwhile and came whole.
-
-        Raises:
-            SourceError: it can't be had, it changed, or it was cut short.
-        """
-        path = target / _file(address)
-        before = self._try(address, lambda: self.files.info(address))
-        size = before.get("size")
-        console.say("ingest", f"fetching {address}" + (f" ({size / 1e6:,.1f} MB)" if size else ""))
-        self._try(address, lambda: self.files.get_file(address, str(path)))
-        after = self._try(address, lambda: self.files.info(address))
-        if any(before.get(key) != after.get(key) for key in _VERSION):
-            raise SourceError(f"--data {address} changed while it was read; run again")
-        came = path.stat().st_size
-        if size is not None and came != size:
-            raise SourceError(f"--data {address} came cut short: {came:,} of {size:,} bytes")
-        return path
-
-    def _is_there(self, address: str) -> bool:
+        self.address, self.setting, self.step, self.error = address, setting, step, error
+        protocol, is_uri, path = address.partition("://")
+        self.is_local = not is_uri or protocol == "file"
         try:
-            self._try(address, lambda: self.files.info(address))
-        except SourceError as error:
+            self._files = file_system("file" if self.is_local else protocol)
+        except (ImportError, ValueError) as failure:
+            raise error(f"{setting} {address}: {failure}") from failure
+        if self.is_local:
+            self._root = os.path.abspath(path if is_uri else address)
+        else:
+            self._root = address
+
+    def exists(self, name: str = "") -> bool:
+        """Return whether there is a file or a directory of this name."""
+        try:
+            self._info(name)
+        except self.error as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 return False
             raise
         return True
 
-    def _try(self, address: str, action: Callable[[], T]) -> T:
-        """Do it, and again after a growing wait where the fault may pass."""
-        for attempt in range(ATTEMPTS):
+    def size(self, name: str = "") -> int | None:
+        """Return a file's size in bytes, or None if the server does not report it."""
+        size: int | None = self._info(name).get("size")
+        return size
+
+    def list(self, name: str = "") -> list[str]:
+        """Return the names of the files and directories directly in a directory."""
+        paths = self._try("read", name, lambda path: self._files.ls(path, detail=False))
+        return [str(path).rstrip("/").rpartition("/")[2] for path in paths]
+
+    def find(self, name: str = "") -> dict[str, dict[str, Any]]:
+        """Return fsspec's information on all files below a directory, by their relative names."""
+        found = self._try("read", name, lambda path: self._files.find(path, detail=True))
+        root = self._files._strip_protocol(self._path(name)).rstrip("/")
+        return {str(path).removeprefix(f"{root}/"): info for path, info in found.items()}
+
+    def get(self, local: Path, name: str = "") -> None:
+        """Copy a file to `local`, and check that it is complete and did not change meanwhile."""
+        before = self._info(name)
+        self._try("read", name, lambda path: self._files.get_file(path, str(local)))
+        after = self._info(name)
+        if any(before.get(key) != after.get(key) for key in _VERSION_KEYS):
+            raise self.error(
+                f"{self.setting}: {self._address(name)} changed while it was read; run again"
+            )
+        size, expected = local.stat().st_size, before.get("size")
+        if expected is not None and size != expected:
+            raise self.error(
+                f"{self.setting}: {self._address(name)} is truncated: received {size:,} of "
+                f"{expected:,} bytes; run again"
+            )
+
+    def put(self, local: Path, name: str = "") -> None:
+        """Copy `local` to a file, which appears only once it is complete."""
+
+        def copy(path: str) -> None:
+            if not self.is_local:
+                self._files.put_file(str(local), path)
+                return
+            with atomic_file(Path(path)) as part:
+                shutil.copyfile(local, part)
+
+        self._try("write", name, copy)
+
+    def read_bytes(self, name: str = "") -> bytes:
+        """Return the content of a file."""
+        content: bytes = self._try("read", name, self._files.cat_file)
+        return content
+
+    def write_bytes(self, content: bytes, name: str = "") -> None:
+        """Write a file, which appears only once it is complete."""
+
+        def write(path: str) -> None:
+            if not self.is_local:
+                self._files.pipe_file(path, content)
+                return
+            with atomic_file(Path(path)) as part:
+                part.write_bytes(content)
+
+        self._try("write", name, write)
+
+    def sha256(self, name: str = "") -> str:
+        """Return the SHA-256 of a file's content, in hex, reading it in blocks."""
+
+        def digest(path: str) -> str:
+            sha256 = hashlib.sha256()
+            with self._files.open(path, "rb", block_size=_BLOCK_BYTES) as file:
+                while block := file.read(_BLOCK_BYTES):
+                    sha256.update(block)
+            return sha256.hexdigest()
+
+        return self._try("read", name, digest)
+
+    def remove(self, name: str = "") -> None:
+        """Remove a file, or a directory and all files below it."""
+        self._try("write", name, lambda path: self._files.rm(path, recursive=True))
+
+    def _info(self, name: str) -> dict[str, Any]:
+        return self._try("read", name, self._files.info)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}" if name else self._root
+
+    def _address(self, name: str) -> str:
+        return f"{self.address.rstrip('/')}/{name}" if name else self.address
+
+    def _try(self, action: str, name: str, operation: Callable[[str], T]) -> T:
+        """Return `operation(path)`, retried after transient errors.
+
+        Args:
+            action: `read` or `write`, for error messages.
+        """
+        address = self._address(name)
+        for attempt in range(1, ATTEMPTS + 1):
             try:
-                return action()
-            except faults() as caught:
-                if _is_local(caught):
-                    raise
-                error = _cause(caught)
-                text = " ".join(str(error).split()) or type(error).__name__
+                return operation(self._path(name))
+            except client_errors() as raised:
+                error = _cause(raised)
+                reason = " ".join(str(error).split()) or type(error).__name__
+                failed = f"{self.setting}: cannot {action} {address}"
+                if _is_disk_error(error):
+                    raise OutputError(f"{failed}: {reason}; choose another disk") from error
                 if isinstance(error, FileNotFoundError):
-                    raise SourceError(f"--data {address}: nothing is there") from error
-                if is_denied(error):
-                    raise SourceError(
-                        f"--data {address}: access denied ({text}); check the credentials in "
-                        "the environment"
+                    reason = "not found" if action == "read" else reason
+                    raise self.error(f"{failed}: {reason}; check the address") from error
+                if self.is_local:
+                    raise self.error(f"{failed}: {reason}") from error
+                if is_access_denied(error):
+                    raise self.error(
+                        f"{failed}: access denied ({reason}); check the credentials in the "
+                        "environment"
                     ) from error
-                if attempt + 1 == ATTEMPTS:
-                    raise SourceError(
-                        f"--data {address}: can't be read after {ATTEMPTS} attempts ({text})"
-                    ) from error
-                wait = FIRST_WAIT_SECONDS * 2**attempt
-                console.say("ingest", f"{address}: {text}; trying again in {wait:g} s")
+                if attempt == ATTEMPTS:
+                    raise self.error(f"{failed} after {ATTEMPTS} attempts: {reason}") from error
+                wait = FIRST_WAIT_SECONDS * 2 ** (attempt - 1)
+                if self.step is not None:
+                    progress.say(self.step, f"{address}: {reason}; retrying in {wait:g} s")
                 time.sleep(wait)
-        raise AssertionError("the last attempt returns or raises")
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-@contextmanager
-def reaching(address: str, action: str, setting: str) -> Iterator[None]:
-    """Say in one line what keeps a place from being read or written.
-
-    Args:
-        address: the place; a path where it is on this machine.
-        action: `read` or `write`.
-        setting: the key of the configuration that names the place.
-
-    Raises:
-        OutputError: the block ended with a fault of the network, the store or the disk.
-    """
-    expected = faults() if is_remote(address) else (OSError,)
-    try:
-        yield
-    except expected as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise OutputError(
-            f"{setting}: cannot {action} {address}: {reason}; see that it exists and that the "
-            f"credentials in the environment may {action} there"
-        ) from error
+def is_remote(address: str) -> bool:
+    """Return whether `address` is a URI rather than a local path."""
+    return "://" in address
 
 
-def faults() -> tuple[type[BaseException], ...]:
-    """What the clients raise where the fault is the network's, the server's or the address's."""
+def file_system(protocol: str) -> Any:
+    """Return fsspec's file system for a protocol, without any caches."""
+    import fsspec
+
+    options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
+    if protocol == "s3":
+        # botocore reads AWS_ENDPOINT_URL itself, but not AWS_REGION, which clusters set.
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        options["client_kwargs"] = {"region_name": region} if region else {}
+    return fsspec.filesystem(protocol, **options)
+
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """Return what the clients raise on errors of the network, the server or the address."""
     import aiohttp
     from botocore.exceptions import BotoCoreError, ClientError
     from gcsfs.retry import HttpError
@@ -176,23 +224,8 @@ def faults() -> tuple[type[BaseException], ...]:
     return (OSError, TimeoutError, *clients)
 
 
-def _cause(error: BaseException) -> BaseException:
-    """The error itself, or its cause where fsspec's web client calls any fault `not found`."""
-    import aiohttp
-
-    cause = error.__cause__
-    if not isinstance(error, FileNotFoundError) or not isinstance(cause, aiohttp.ClientError):
-        return error
-    return error if getattr(cause, "status", None) in (404, 410) else cause
-
-
-def _is_local(error: BaseException) -> bool:
-    """Whether it is our own disk that failed."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
-def is_denied(error: BaseException) -> bool:
-    """Whether the server, or the lack of credentials, says no: waiting would not help."""
+def is_access_denied(error: BaseException) -> bool:
+    """Return whether credentials are missing or rejected, so that a retry would not help."""
     from botocore.exceptions import NoCredentialsError
     from google.auth.exceptions import GoogleAuthError
 
@@ -202,6 +235,16 @@ def is_denied(error: BaseException) -> bool:
     return status in (401, 403) or str(error).startswith("Forbidden")
 
 
-def _file(address: str) -> str:
-    """The last part of an address."""
-    return address.partition("?")[0].rpartition("/")[2]
+def _cause(error: Exception) -> BaseException:
+    """Return the cause of a `FileNotFoundError` that fsspec raises for any web error but 404."""
+    import aiohttp
+
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, aiohttp.ClientError):
+        return error
+    return error if getattr(cause, "status", None) in (404, 410) else cause
+
+
+def _is_disk_error(error: BaseException) -> bool:
+    """Return whether the local disk is full or read-only."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

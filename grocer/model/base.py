@@ -1,4 +1,4 @@
-"""Bases and adapters: found, checked, loaded as NF4."""
+"""Find, verify and load base models (4-bit NF4) and adapters."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from grocer.config.stages import BaseConfig
+from grocer.config.stages import HUB_TOKEN, BaseConfig
 from grocer.errors import ModelError
-from grocer.io import storage as remote
 from grocer.io.atomic import file_digest, json_digest, read_json, whole_directory
+from grocer.io.storage import Storage
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -24,7 +24,7 @@ _WEIGHTS = ("config.json", "tokenizer.json", "*.safetensors")
 
 @dataclass(frozen=True)
 class BaseReference:
-    """Which base an adapter belongs to, as `base.json` records it."""
+    """The base model of an adapter, as recorded in `base.json`."""
 
     source: str
     revision: str | None
@@ -39,7 +39,7 @@ class BaseReference:
 
 
 def base_digest(directory: Path) -> str:
-    """SHA-256 over a base's configuration, tokenizer and weights.
+    """Return the SHA-256 of a base's configuration, tokenizer and weights.
 
     Raises:
         ModelError: no `config.json`, or no safetensors weights.
@@ -47,24 +47,26 @@ def base_digest(directory: Path) -> str:
     files = sorted(path for pattern in _WEIGHTS for path in directory.glob(pattern))
     names = [path.name for path in files]
     if "config.json" not in names:
-        raise ModelError(f"{directory} is no model: it has no config.json")
+        raise ModelError(f"{directory} is not a model: it has no config.json")
     if not any(name.endswith(".safetensors") for name in names):
-        raise ModelError(f"{directory} has no *.safetensors; other weight formats are not read")
+        raise ModelError(
+            f"{directory} has no *.safetensors; other weight formats are not supported"
+        )
     return json_digest({path.name: _weights_digest(path) for path in files})
 
 
 def _weights_digest(path: Path) -> str:
-    """A file's SHA-256; the Hub's cache names large files by it, which saves reading them."""
+    """A file's SHA-256; the Hub's cache names large files by it, so they are not read again."""
     blob = path.resolve().name
     is_hub_blob = path.is_symlink() and len(blob) == 64 and set(blob) <= set("0123456789abcdef")
     return blob if is_hub_blob else file_digest(path)
 
 
 def find_base(base: BaseConfig) -> tuple[Path, BaseReference]:
-    """A local directory with the base that the configuration names, fetched where need be.
+    """Return a local directory with the configured base; download it if necessary.
 
     Raises:
-        ModelError: it does not exist, is gated and there is no token, or is no model.
+        ModelError: the base does not exist, is not accessible, or is not a model.
     """
     source = base.source
     if "://" in source:
@@ -72,7 +74,7 @@ def find_base(base: BaseConfig) -> tuple[Path, BaseReference]:
     elif Path(source).is_dir():
         directory = Path(source)
     elif source.startswith((".", "/")) or source.count("/") != 1:
-        raise ModelError(f"base.source={source}: no such directory, and no Hub id (owner/name)")
+        raise ModelError(f"base.source={source}: no such directory, and not a Hub id (owner/name)")
     else:
         directory = _from_hub(base)
     reference = BaseReference(source, base.revision, base_digest(directory))
@@ -89,88 +91,80 @@ def _from_hub(base: BaseConfig) -> Path:
         RevisionNotFoundError,
     )
 
-    where = f"base.source={base.source}"
+    setting = f"base.source={base.source}"
     try:
-        found = snapshot_download(
+        path = snapshot_download(
             base.source,
             revision=base.revision,
-            token=os.environ.get(base.token_env),
+            token=os.environ.get(HUB_TOKEN),
             allow_patterns=["*.json", "*.safetensors", "tokenizer.model"],
         )
     except GatedRepoError as error:
         raise ModelError(
-            f"{where} is gated: accept its licence on the Hub, then put a token into "
-            f"the environment variable {base.token_env} (on a cluster: from a Secret)"
+            f"{setting} is gated: accept its licence on the Hub and set the environment "
+            f"variable {HUB_TOKEN} to a token (on a cluster: from a Secret)"
         ) from error
     except RevisionNotFoundError as error:
-        raise ModelError(f"{where} has no revision {base.revision}") from error
+        raise ModelError(f"{setting} has no revision {base.revision}") from error
     except RepositoryNotFoundError as error:
         raise ModelError(
-            f"{where}: no such model on the Hub, or it is private and {base.token_env} holds "
-            "no token that may read it"
+            f"{setting}: no such model on the Hub, or it is private and {HUB_TOKEN} has no "
+            "token with read access"
         ) from error
     except LocalEntryNotFoundError as error:
         raise ModelError(
-            f"{where}: the Hub can't be reached and the model is not in the cache; "
-            "give a local directory instead"
+            f"{setting}: cannot reach the Hub, and the model is not in the cache; "
+            "use a local directory instead"
         ) from error
     except HfHubHTTPError as error:
-        raise ModelError(f"{where}: the Hub answered {error}; try again") from error
-    return Path(found)
+        raise ModelError(f"{setting}: Hub request failed: {error}; try again") from error
+    return Path(path)
 
 
 def _from_object_store(uri: str) -> Path:
-    """Copy a base from an object store into the cache, once for each version of its files."""
-    protocol, _, path = uri.rpartition("://")
-    where = f"base.source={uri}"
-    try:
-        files = remote.file_system(protocol)
-        found = files.find(path, detail=True)
-        versions = {
-            name: str(entry.get("ETag", entry.get("etag", entry.get("mtime", entry["size"]))))
-            for name, entry in found.items()
-            if Path(name).suffix in (".json", ".safetensors", ".model")
-        }
-        if not versions:
-            raise ModelError(f"{where}: there is no model")
-        target = cache_directory() / "downloads" / json_digest([uri, versions])[:16]
-        if not target.is_dir():
-            with whole_directory(target) as part:
-                for name in versions:
-                    files.get_file(name, str(part / name.rpartition("/")[2]))
-    except remote.faults() as error:
-        raise ModelError(f"{where} can't be read: {error}; check the address and access") from error
-    except (ImportError, ValueError) as error:
-        raise ModelError(f"{where}: {error}") from error
+    """Download a base from object storage into the cache, once per version of its files."""
+    storage = Storage(uri, setting="base.source", error=ModelError)
+    versions = {
+        name: str(info.get("ETag", info.get("etag", info.get("mtime", info["size"]))))
+        for name, info in storage.find().items()
+        if Path(name).suffix in (".json", ".safetensors", ".model")
+    }
+    if not versions:
+        raise ModelError(f"base.source={uri}: no model found; check the address")
+    target = cache_directory() / "downloads" / json_digest([uri, versions])[:16]
+    if not target.is_dir():
+        with whole_directory(target) as part:
+            for name in versions:
+                storage.get(part / Path(name).name, name)
     return target
 
 
 def cache_directory() -> Path:
-    """Where bases are kept between runs: `GROCER_CACHE`, or the user's cache."""
+    """Return the directory of cached bases: `GROCER_CACHE`, or `grocer` in the user's cache."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "grocer"
     return Path(os.environ.get("GROCER_CACHE", default))
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer beside a base or an adapter.
+    """Load the tokenizer of a base or an adapter.
 
     Raises:
-        ModelError: there is none that can be read.
+        ModelError: it is missing or not readable.
     """
     from transformers import AutoTokenizer
 
     try:
         tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(directory)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{directory} has no tokenizer that can be read: {error}") from error
+        raise ModelError(f"{directory} has no readable tokenizer: {error}") from error
     return tokenizer
 
 
 def read_config(directory: Path) -> PretrainedConfig:
-    """The configuration of a causal language model.
+    """Read the configuration of a causal language model.
 
     Raises:
-        ModelError: the directory holds none.
+        ModelError: the directory has no such configuration.
     """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -178,19 +172,19 @@ def read_config(directory: Path) -> PretrainedConfig:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(directory)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{directory}: config.json can't be read: {error}") from error
+        raise ModelError(f"{directory}: cannot read config.json: {error}") from error
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ModelError(
-            f"{directory} holds a {config.model_type}, which is no causal language model"
+            f"{directory} has model type {config.model_type}, not a causal language model"
         )
     return config
 
 
 def load_nf4(directory: Path, dtype: torch.dtype, device: str) -> PreTrainedModel:
-    """A causal language model with its linear layers as NF4, double quantised.
+    """Load a causal language model with 4-bit linear layers (NF4, double quantization).
 
     Raises:
-        ModelError: the directory holds no causal language model, or not all of its weights.
+        ModelError: not a causal language model, or weights are missing or unreadable.
     """
     import bitsandbytes
     from safetensors import SafetensorError
@@ -212,25 +206,25 @@ def load_nf4(directory: Path, dtype: torch.dtype, device: str) -> PreTrainedMode
             ),
         )
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"the weights in {directory} can't be read: {error}") from error
-    # Otherwise they would be made at random, with a warning only.
+        raise ModelError(f"cannot read the weights in {directory}: {error}") from error
+    # transformers initializes missing weights at random and only warns.
     if loaded["missing_keys"]:
         missing = sorted(loaded["missing_keys"])
         raise ModelError(
-            f"{directory} lacks {len(missing)} of its weights, {missing[0]} for one: the "
-            "download is not whole, or config.json is of another model"
+            f"{directory}: {len(missing)} weights are missing, for example {missing[0]}: the "
+            "download is incomplete, or config.json belongs to another model"
         )
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
-            # On CPUs with AVX512_BF16 an evaluating forward would repack the weights in place
-            # and every gradient after it would be wrong, silently.
+            # On CPUs with AVX512_BF16 a forward pass in eval mode repacks the weights in place,
+            # which silently corrupts all later gradients.
             module.support_avx512bf16_for_cpu = False
-    quantised: PreTrainedModel = model
-    return quantised
+    quantized: PreTrainedModel = model
+    return quantized
 
 
 def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:
-    """Put an adapter on a loaded base, for inference.
+    """Load an adapter onto a base, for inference.
 
     Raises:
         ModelError: the adapter does not fit the base.
@@ -244,7 +238,7 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:
 
 
 def copy_base(source: Path, target: Path) -> None:
-    """Copy a base's files, flat."""
+    """Copy the files of a base; subdirectories are skipped."""
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
         if path.is_file():

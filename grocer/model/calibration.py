@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes a confidence of 0.8 right 8 times in 10."""
+"""Temperature scaling: calibrate probabilities with one parameter."""
 
 from __future__ import annotations
 
@@ -6,24 +6,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 BOUNDS = (0.1, 10.0)
-"""Temperatures that are considered; a validation split without an error would have none below."""
+"""Range of temperatures; without a lower bound, an error-free validation split would give 0."""
 
 
 def apply_temperature(
     log_probabilities: NDArray[np.float64], temperature: float
 ) -> NDArray[np.float64]:
-    """Probabilities softmax(log_probabilities / temperature), [n, labels]; rows sum to 1.
+    """Return softmax(log_probabilities / temperature), float64 [n, labels].
 
-    A temperature above 1 softens, below 1 sharpens; the order of the labels never changes.
+    A temperature above 1 lowers the confidence, below 1 raises it; the ranking never changes.
+
+    Raises:
+        ValueError: the temperature is not positive.
     """
     return np.exp(_scaled(log_probabilities, temperature))
 
 
 def fit_temperature(log_probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
-    """The temperature with the least log loss on `truth` [n], within `BOUNDS`.
+    """Return the temperature within `BOUNDS` that minimizes the log loss.
 
     Fit it on validation products: on training products it would hide overconfidence, and on
-    test products it would flatter the calibration error that is reported there.
+    test products it would make the reported calibration error too small.
+
+    Args:
+        log_probabilities: [n, labels].
+        truth: int64 [n], the index of the true label.
     """
     from scipy.optimize import minimize_scalar
 
@@ -33,14 +40,14 @@ def fit_temperature(log_probabilities: NDArray[np.float64], truth: NDArray[np.in
         scaled = _scaled(log_probabilities, float(np.exp(log_temperature)))
         return float(-scaled[rows, truth].mean())
 
-    found = minimize_scalar(loss, bounds=tuple(np.log(BOUNDS)), method="bounded")
-    return float(np.exp(found.x))
+    result = minimize_scalar(loss, bounds=tuple(np.log(BOUNDS)), method="bounded")
+    return float(np.exp(result.x))
 
 
 def _scaled(log_probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """log softmax(log_probabilities / temperature), in float64."""
+    """Return log softmax(log_probabilities / temperature), in float64."""
     if not temperature > 0:
-        raise ValueError(f"temperature {temperature}: must be above 0")
+        raise ValueError(f"temperature {temperature}: expected a positive number")
     scaled = np.asarray(log_probabilities, dtype=np.float64) / temperature
     scaled = scaled - scaled.max(axis=1, keepdims=True)
     result: NDArray[np.float64] = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))

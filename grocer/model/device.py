@@ -1,20 +1,27 @@
-"""Where a model runs and in which types, with the reason for each as one line for the log."""
+"""Device, data types and CPU threads for training and inference.
+
+Each choice comes with its reason as one line for the log.
+"""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from grocer.config.run import RunConfig
 from grocer.errors import ConfigError, ModelError
 
-_BFLOAT16_SINCE = 8
+_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+_BFLOAT16_CAPABILITY = 8
+"""Major compute capability from which GPUs have bfloat16 units."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """The device, the type that 4-bit weights are computed in, and the mixed precision."""
+    """Device, compute dtype of the 4-bit weights, and mixed precision (`fp16`, `bf16`, `fp32`)."""
 
     device: str
     dtype: torch.dtype
@@ -23,12 +30,12 @@ class Hardware:
     precision_reason: str
 
 
-def hardware(config: RunConfig) -> Hardware:
-    """What `config` comes to on this machine.
+def select_hardware(config: RunConfig) -> Hardware:
+    """Resolve the `auto` settings of `config` for this machine.
 
     Raises:
-        ModelError: a GPU is asked for and there is none.
-        ConfigError: a precision that this device has not.
+        ModelError: a GPU is required, but none is visible.
+        ConfigError: the device does not support the configured precision.
     """
     device = choose_device(config.base.device)
     dtype, dtype_reason = choose_compute_dtype(config.base.compute_dtype, device)
@@ -36,71 +43,92 @@ def hardware(config: RunConfig) -> Hardware:
     return Hardware(device, dtype, dtype_reason, precision, precision_reason)
 
 
-def choose_device(device: str) -> str:
-    """`cuda` or `cpu`.
+def choose_device(setting: str) -> str:
+    """Return `cuda` or `cpu` for the setting `base.device`.
 
     Raises:
-        ModelError: `cuda` was asked for and there is none.
+        ModelError: `cuda` is required, but no GPU is visible.
     """
     available = torch.cuda.is_available()
-    if device == "cuda" and not available:
+    if setting == "cuda" and not available:
         raise ModelError(
-            "base.device=cuda, but no CUDA device is visible here; run on a GPU node, or use "
+            "base.device=cuda, but no CUDA device is visible; run on a GPU node, or use "
             "--recipe tiny on a CPU"
         )
-    if device == "auto":
+    if setting == "auto":
         return "cuda" if available else "cpu"
-    return device
+    return setting
 
 
-def choose_compute_dtype(wanted: str, device: str) -> tuple[torch.dtype, str]:
-    """The type that 4-bit weights are computed in, and why.
+def choose_compute_dtype(setting: str, device: str) -> tuple[torch.dtype, str]:
+    """Return the compute dtype of the 4-bit weights for `base.compute_dtype`, and the reason.
 
     Raises:
-        ConfigError: bfloat16 on a GPU that has none.
+        ConfigError: bfloat16 on a GPU without bfloat16 units.
     """
-    if wanted != "auto":
-        if wanted == "bfloat16":
+    if setting != "auto":
+        if setting == "bfloat16":
             _require_bfloat16("base.compute_dtype=bfloat16", "float16", device)
-        dtype: torch.dtype = getattr(torch, wanted)
-        return dtype, f"{wanted}: configured"
+        dtype: torch.dtype = getattr(torch, setting)
+        return dtype, f"{setting}: configured"
     if device == "cpu":
-        return torch.float32, "float32: a CPU gains nothing from half precision here"
-    # By capability, not torch.cuda.is_bf16_supported(), which counts emulation.
-    capability = torch.cuda.get_device_capability()
-    if capability[0] < _BFLOAT16_SINCE:
-        return torch.float16, f"float16: {_named(capability)} has no bfloat16"
-    return torch.bfloat16, f"bfloat16: {_named(capability)}"
+        return torch.float32, "float32: half precision is not faster on a CPU"
+    if _has_bfloat16():
+        return torch.bfloat16, f"bfloat16: {_capability()}"
+    return torch.float16, f"float16: {_capability()} has no bfloat16"
 
 
-def choose_precision(wanted: str, device: str) -> tuple[str, str]:
-    """`fp16`, `bf16` or `fp32` for training, and why.
+def choose_precision(setting: str, device: str) -> tuple[str, str]:
+    """Return `fp16`, `bf16` or `fp32` for `train.precision`, and the reason.
 
     Raises:
-        ConfigError: fp16 on a CPU, where it would do nothing; bf16 on a GPU that has none.
+        ConfigError: fp16 on a CPU, which would ignore it; bf16 on a GPU without bfloat16 units.
     """
-    if wanted == "fp16" and device == "cpu":
+    if setting == "fp16" and device == "cpu":
         raise ConfigError(
             "train.precision=fp16 needs a GPU: on a CPU it would silently train in fp32; "
             "set train.precision=auto"
         )
-    if wanted != "auto":
-        if wanted == "bf16":
+    if setting != "auto":
+        if setting == "bf16":
             _require_bfloat16("train.precision=bf16", "fp16", device)
-        return wanted, f"{wanted}: configured"
+        return setting, f"{setting}: configured"
     if device == "cpu":
         return "fp32", "fp32: on a CPU"
-    capability = torch.cuda.get_device_capability()
-    if capability[0] < _BFLOAT16_SINCE:
-        return "fp16", f"fp16: {_named(capability)} has no bfloat16"
-    return "bf16", f"bf16: {_named(capability)}"
+    if _has_bfloat16():
+        return "bf16", f"bf16: {_capability()}"
+    return "fp16", f"fp16: {_capability()} has no bfloat16"
 
 
-def _require_bfloat16(setting: str, instead: str, device: str) -> None:
-    if device == "cuda" and torch.cuda.get_device_capability()[0] < _BFLOAT16_SINCE:
-        where = _named(torch.cuda.get_device_capability())
-        raise ConfigError(f"{setting}: {where} has no bfloat16; use auto or {instead}")
+def cpu_threads(spare: int = 0) -> int:
+    """Return `OMP_NUM_THREADS` if it is set, otherwise the available cores less `spare`."""
+    configured = os.environ.get("OMP_NUM_THREADS", "")
+    return int(configured) if configured.isdecimal() else max(1, available_cores() - spare)
 
 
-def _named(capability: tuple[int, int]) -> str:
-    return f"compute capability {capability[0]}.{capability[1]}"
+def available_cores() -> int:
+    """Return how many CPU cores this process may use: CPU affinity and the cgroup's CPU limit.
+
+    torch considers only the affinity. In a pod limited to 2 cores on a node with 64 it would
+    start 64 threads, which slow each other down.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    limit = _CPU_LIMIT.read_text() if _CPU_LIMIT.is_file() else "max"
+    quota, _, period = limit.partition(" ")
+    return cores if quota.strip() == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def _has_bfloat16() -> bool:
+    """Whether the GPU has bfloat16 units; torch.cuda.is_bf16_supported() counts emulation too."""
+    return torch.cuda.get_device_capability()[0] >= _BFLOAT16_CAPABILITY
+
+
+def _require_bfloat16(setting: str, alternative: str, device: str) -> None:
+    if device == "cuda" and not _has_bfloat16():
+        raise ConfigError(f"{setting}: {_capability()} has no bfloat16; use auto or {alternative}")
+
+
+def _capability() -> str:
+    major, minor = torch.cuda.get_device_capability()
+    return f"compute capability {major}.{minor}"

@@ -1,11 +1,10 @@
-"""Aisles as a second level: the department first, then the aisle within it.
+"""Label hierarchy: the department first, then one of its aisles.
 
-An answer spells both (` produce: fresh fruits `), so decoding chooses a department before it
-chooses among that department's aisles. What the answers of a department have in common is its
-*stem*: departments are told apart by their stems, in one trie, and the aisles of each by what
-follows its stem, in a trie of their own. An aisle's probability is that of its department times
-its share of it. So the aisles of a department sum to its probability, whatever the model says,
-and only those of the department that is answered need to be asked for.
+A completion names both (` produce: fresh fruits `), so constrained decoding chooses a department
+before it chooses an aisle. The completions of one department share a token prefix. One token trie
+over these prefixes gives department probabilities, and a second trie per department over the
+remaining tokens gives P(aisle | department). The aisles of a department therefore always sum to
+its probability, and only the aisles of the predicted department have to be scored.
 """
 
 from __future__ import annotations
@@ -24,102 +23,107 @@ from grocer.io.atomic import read_json
 from grocer.model.calibration import apply_temperature
 from grocer.model.label_trie import MAX_LABELS, LabelTrie, label_trie
 
-FILE = "aisles.json"
-"""Beside `labels.json`, where the labels have aisles: the aisles of each, by its name."""
+AISLES_FILE = "aisles.json"
+"""File beside `labels.json` with the aisles of each label; absent with one level of labels."""
 
 Aisles = Mapping[str, Sequence[str]]
-"""The aisles of each department that has any; empty: the labels have one level."""
+"""The aisles of each department that has any; empty with one level of labels."""
 ONE_LEVEL: Aisles = MappingProxyType({})
 Leaf = tuple[str, str]
 """A department and one of its aisles."""
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """One department: its stem, and what follows it for each of its aisles."""
+class LabelCompletions:
+    """The token sequences of one label's completions: a shared prefix, then one suffix per aisle.
 
-    stem: tuple[int, ...]
+    `trie` is built from the suffixes. It is None if the label has fewer than two aisles.
+    """
+
+    prefix: tuple[int, ...]
     aisles: tuple[str, ...]
-    endings: tuple[tuple[int, ...], ...]
+    suffixes: tuple[tuple[int, ...], ...]
     trie: LabelTrie | None
-    """Of the endings; None: fewer than two aisles, so that there is nothing to choose."""
 
-    def answer(self, aisle: str) -> tuple[int, ...]:
-        """Tokens of the answer; of the stem alone where the aisle is none of these."""
+    def tokens(self, aisle: str) -> tuple[int, ...]:
+        """Return the completion for `aisle`, or the shared prefix if the aisle is unknown."""
         if aisle not in self.aisles:
-            return self.stem
-        return self.stem + self.endings[self.aisles.index(aisle)]
+            return self.prefix
+        return self.prefix + self.suffixes[self.aisles.index(aisle)]
 
 
-def shelf(aisles: Sequence[str], answers: Sequence[tuple[int, ...]]) -> Shelf:
-    """The department whose aisles' whole answers are `answers`; without aisles, its own one.
+def label_completions(
+    aisles: Sequence[str], sequences: Sequence[tuple[int, ...]]
+) -> LabelCompletions:
+    """Split the completions of one label into shared prefix and suffixes.
+
+    Args:
+        aisles: the label's aisles; may be empty.
+        sequences: token ids of one completion per aisle, or of the label alone if it has none.
 
     Raises:
-        ConfigError: aisles that can't be told apart.
+        ConfigError: two aisles have the same tokens.
     """
-    if len(answers) == 1:
-        return Shelf(answers[0], tuple(aisles), ((),) * len(aisles), None)
-    # What the first and the last in order share, all share; something is left of each.
-    extremes = zip(min(answers)[:-1], max(answers), strict=False)
-    stem = tuple(token for token, _ in takewhile(lambda pair: pair[0] == pair[1], extremes))
-    endings = tuple(answer[len(stem) :] for answer in answers)
-    return Shelf(stem, tuple(aisles), endings, label_trie(aisles, endings))
+    if len(sequences) == 1:
+        return LabelCompletions(sequences[0], tuple(aisles), ((),) * len(aisles), None)
+    # What the first and the last in sort order share, all share. Each suffix keeps a token.
+    extremes = zip(min(sequences)[:-1], max(sequences), strict=False)
+    prefix = tuple(token for token, _ in takewhile(lambda pair: pair[0] == pair[1], extremes))
+    suffixes = tuple(sequence[len(prefix) :] for sequence in sequences)
+    return LabelCompletions(prefix, tuple(aisles), suffixes, label_trie(aisles, suffixes))
 
 
-def spell(department: str, aisle: str) -> str:
-    """The answer that names both, without the template's own spaces."""
+def leaf_name(department: str, aisle: str) -> str:
+    """Return the name of a leaf: `produce: fresh fruits`."""
     return f"{department}: {aisle}"
 
 
-def spelled(labels: Iterable[str], aisles: Aisles) -> list[str]:
-    """Every answer: a label with each of its aisles, or the label alone."""
+def completion_labels(labels: Iterable[str], aisles: Aisles) -> list[str]:
+    """Return what completions name: each label with each of its aisles, or the label alone."""
     return [
-        answer
+        name
         for label in labels
-        for answer in [spell(label, aisle) for aisle in aisles.get(label, ())] or [label]
+        for name in [leaf_name(label, aisle) for aisle in aisles.get(label, ())] or [label]
     ]
 
 
 def leaves(labels: Iterable[str], aisles: Aisles) -> tuple[Leaf, ...]:
-    """Every department with each of its aisles, in order.
+    """Return every label with each of its aisles, in order.
 
     Raises:
-        ConfigError: more than 500.
+        ConfigError: more than 500 aisles.
     """
-    found = tuple((label, aisle) for label in labels for aisle in aisles.get(label, ()))
-    if len(found) > MAX_LABELS:
+    pairs = tuple((label, aisle) for label in labels for aisle in aisles.get(label, ()))
+    if len(pairs) > MAX_LABELS:
         raise ConfigError(
-            f"{len(found)} aisles; a label set has at most {MAX_LABELS}. "
-            "Set catalogue.levels=1, or bring coarser aisles"
+            f"{len(pairs)} aisles: the maximum is {MAX_LABELS}; "
+            "set catalogue.levels=1 or use coarser aisles"
         )
-    return found
+    return pairs
 
 
 def read_aisles(directory: Path) -> Aisles:
-    """What stands beside `labels.json`; empty where the labels have one level."""
-    path = directory / FILE
+    """Read `aisles.json`; return an empty mapping if the file does not exist."""
+    path = directory / AISLES_FILE
     return read_json(path) if path.is_file() else {}
 
 
-def likeliest_aisles(probabilities: NDArray[np.float64], leaves: Sequence[Leaf]) -> list[str]:
-    """The aisle with the highest of `probabilities` [n, leaves]; empty where all are 0."""
-    places, sure = probabilities.argmax(axis=1), probabilities.max(axis=1) > 0
-    return [leaves[i][1] if there else "" for i, there in zip(places, sure, strict=True)]
-
-
-def of_likeliest(
-    probabilities: NDArray[np.float64], within: NDArray[np.float64], temperature: float
+def leaf_probabilities(
+    probabilities: NDArray[np.float64], conditional: NDArray[np.float64], temperature: float
 ) -> NDArray[np.float64]:
-    """[n, leaves]: the probability of each aisle of the likeliest department, 0 of all others.
+    """Return the probability of each aisle of the predicted department; 0 for all others.
 
     Args:
         probabilities: [n, labels], calibrated.
-        within: [n, leaves], log-probabilities within that department, -inf outside.
-        temperature: of the choice among its aisles.
+        conditional: [n, leaves], log P(aisle | predicted department); -inf outside it.
+        temperature: calibration of the choice among aisles.
+
+    Returns:
+        float64 [n, leaves]; the aisles of the predicted department sum to its probability.
     """
-    found = np.zeros_like(within)
-    asked = np.isfinite(within).any(axis=1)
-    if asked.any():
-        share = apply_temperature(within[asked], temperature)
-        found[asked] = probabilities[asked].max(axis=1, keepdims=True) * share
-    return found
+    result = np.zeros_like(conditional)
+    rows = np.isfinite(conditional).any(axis=1)
+    if rows.any():
+        share = apply_temperature(conditional[rows], temperature)
+        result[rows] = probabilities[rows].max(axis=1, keepdims=True) * share
+    return result

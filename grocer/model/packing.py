@@ -1,11 +1,11 @@
-"""Shared-prefix packing: one instruction and many products in one sequence.
+"""Sequence packing with a shared prefix: one prompt prefix and many products in one sequence.
 
-    prefix  | product 1 | product 2 | ...
-    0 .. P-1| P ..      | P ..      |        positions
-    each product attends to the prefix and to itself, so the result is that of one by one
+    prefix   | product 0 | product 1 | ...
+    0 .. P-1 | P ..      | P ..      |        position ids
 
-Losses, gradients and probabilities equal those of separate sequences (to rounding) where
-dropout is 0; with dropout, the products of a pack share the prefix's mask.
+The attention mask is block-diagonal: a product attends to the prefix and to itself. Losses,
+gradients and probabilities equal those of separate sequences up to rounding if dropout is 0;
+with dropout, the products of a pack share the prefix's dropout mask.
 """
 
 from __future__ import annotations
@@ -16,64 +16,73 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-IGNORED = -100
+IGNORE_INDEX = -100
+"""Label of a token that is not part of the loss, as torch's cross_entropy expects it."""
 
 
 @dataclass(frozen=True)
 class Pack:
-    """One packed sequence, batch dimension included.
-
-    `segments` [T] is -1 in the prefix and i in product i; `position_ids` restart at the
-    prefix's length with each product. `rows` are the indices of each product's last token.
-    """
+    """One packed sequence of T tokens."""
 
     input_ids: Tensor
+    """int64 [1, T]."""
     position_ids: Tensor
+    """int64 [1, T]; they restart at the prefix's length with each product."""
     segments: Tensor
-    rows: Tensor
+    """int64 [T]: -1 in the prefix, i in product i."""
+    last_tokens: Tensor
+    """int64 [products]: index of each product's last token."""
 
 
-def pack(prefix: Sequence[int], tails: Sequence[Sequence[int]]) -> Pack:
-    """Put `tails` behind one `prefix` (which may be empty where it is cached)."""
-    ids = [*prefix, *(token for tail in tails for token in tail)]
-    segments = [-1] * len(prefix) + [i for i, tail in enumerate(tails) for _ in tail]
+def pack(prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> Pack:
+    """Pack products behind one `prefix`, which may be empty if it is cached.
+
+    >>> pack((7, 8), [(1, 2), (3,)]).input_ids
+    tensor([[7, 8, 1, 2, 3]])
+    """
+    ids = [*prefix, *(token for suffix in suffixes for token in suffix)]
+    segments = [-1] * len(prefix) + [i for i, suffix in enumerate(suffixes) for _ in suffix]
     positions = [*range(len(prefix))]
-    rows, end = [], len(prefix)
-    for tail in tails:
-        positions.extend(range(len(prefix), len(prefix) + len(tail)))
-        end += len(tail)
-        rows.append(end - 1)
+    last_tokens, end = [], len(prefix)
+    for suffix in suffixes:
+        positions.extend(range(len(prefix), len(prefix) + len(suffix)))
+        end += len(suffix)
+        last_tokens.append(end - 1)
     return Pack(
         input_ids=torch.tensor([ids]),
         position_ids=torch.tensor([positions]),
         segments=torch.tensor(segments),
-        rows=torch.tensor(rows),
+        last_tokens=torch.tensor(last_tokens),
     )
 
 
-def visible(segments: Tensor) -> Tensor:
-    """[T, T] bool: which key (column) a query (row) may attend to.
+def block_diagonal_mask(segments: Tensor) -> Tensor:
+    """Return bool [T, T]: whether the query (row) attends to the key (column).
 
     Args:
-        segments: [T], -1 for the prefix and i for product i, as in `Pack`.
+        segments: int64 [T] as in `Pack`.
     """
-    own = segments[:, None] == segments[None, :]
-    shared = segments[None, :] == -1
+    same = segments[:, None] == segments[None, :]
+    prefix = segments[None, :] == -1
     causal = torch.ones(len(segments), len(segments), dtype=torch.bool, device=segments.device)
-    return (own | shared) & causal.tril()
+    return (same | prefix) & causal.tril()
 
 
-def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask that attention adds: [Q, K] bool to [1, 1, Q, K] of `dtype`.
+def additive_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return bool [Q, K] as an additive mask [1, 1, Q, K] of `dtype`.
 
-    A boolean mask would be wrong with eager attention, which adds whatever it is given.
+    A boolean mask is silently wrong with eager attention, which adds the mask to the scores.
     """
     mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
     return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[None, None]
 
 
-def batches(lengths: Sequence[int], budget: int) -> Iterator[range]:
-    """Consecutive runs whose lengths sum to at most `budget`; a longer item goes alone."""
+def token_batches(lengths: Sequence[int], budget: int) -> Iterator[range]:
+    """Yield consecutive index ranges of at most `budget` tokens; a longer item is alone.
+
+    >>> list(token_batches([3, 3, 9, 1], budget=6))
+    [range(0, 2), range(2, 3), range(3, 4)]
+    """
     start = used = 0
     for index, length in enumerate(lengths):
         if index > start and used + length > budget:

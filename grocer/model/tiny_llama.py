@@ -1,10 +1,10 @@
-"""The tiny base: a Llama of about a million parameters that a run makes for itself.
+"""Tiny base model: a Llama of about a million parameters that a run pretrains itself.
 
-It stands in for Llama-2-7b where there is no GPU: same architecture class, same chat form,
-its own BPE tokenizer that behaves as Llama's does. It is pretrained to predict the training
-names, and to answer prompts by *repeating one of the words* it was given, a label put at random
-among them now and then. So it can read a product and spell a label, but has never seen which
-product belongs where: that is left to the adapter, as it is for a real base.
+It replaces Llama-2-7b on machines without a GPU: same architecture, same chat format, and a BPE
+tokenizer that behaves like Llama's. Pretraining teaches it to predict product names, and to
+complete prompts by *repeating one of the words* of the name, into which a random label is
+inserted now and then. It can therefore read names and spell labels, but has never seen which
+product belongs to which label; that is what the adapter learns.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ from torch.nn.functional import cross_entropy
 from grocer.config.stages import TinyConfig
 from grocer.io.atomic import json_digest, whole_directory
 from grocer.model.base import cache_directory
-from grocer.model.hierarchy import ONE_LEVEL, Aisles, spelled
-from grocer.model.packing import IGNORED, additive, pack, visible
+from grocer.model.hierarchy import ONE_LEVEL, Aisles, completion_labels
+from grocer.model.packing import IGNORE_INDEX, additive_mask, block_diagonal_mask, pack
 from grocer.model.prompt_template import Template
 from grocer.model.tokenization import Encoder
 from grocer.progress import Ticker, say
 
 TINY = "tiny"
-"""The `base.source` that asks for it."""
+"""The value of `base.source` that selects this model."""
 
-# Counts up whenever the function makes other weights from the same arguments.
+# Part of the cache key; increase it when the same arguments give other weights.
 _VERSION = 1
 _PRODUCTS_PER_STEP = 16
-_LABELS_PUT_IN = 0.2
+_LAYERS = 2
+_LEARNING_RATE = 3e-3
+_SEED = 7
+_LABEL_INSERTION_RATE = 0.2
 _SPECIAL = ("<unk>", "<s>", "</s>")
 _CHAT_TEMPLATE = (
     "{% if messages[0]['role'] == 'system' %}"
@@ -53,14 +56,13 @@ def tiny_base(
     config: TinyConfig,
     aisles: Aisles = ONE_LEVEL,
 ) -> Path:
-    """A directory with the base for these names, from the cache or made now.
+    """Return the directory of the base for these names; pretrain it if it is not cached.
 
-    The same arguments make the same base on one machine; its digest in `base.json` says which.
+    The same arguments give the same base on one machine; `base.json` records its digest.
     """
-    more = [dict(aisles)] if aisles else []
-    key = json_digest(
-        [_VERSION, torch.__version__, config.model_dump(), template.digest, *labels, *names, *more]
-    )
+    hierarchy = [dict(aisles)] if aisles else []
+    arguments = [config.model_dump(), template.digest, *labels, *names, *hierarchy]
+    key = json_digest([_VERSION, torch.__version__, *arguments])
     target = cache_directory() / "tiny" / key[:24]
     if target.is_dir():
         say("train", f"tiny base from the cache: {target}")
@@ -81,13 +83,13 @@ def make_tokenizer(
     vocabulary: int,
     aisles: Aisles = ONE_LEVEL,
 ) -> Any:
-    """A BPE tokenizer like Llama's: metaspace, byte fallback, BOS in front, no normalisation."""
+    """Train a BPE tokenizer like Llama's: metaspace, byte fallback, BOS, no normalisation."""
     from tokenizers import AddedToken, decoders, processors
     from transformers import PreTrainedTokenizerFast
 
     prompt = template.render("", labels)
-    answers = [template.answer(answer) for answer in spelled(labels, aisles)]
-    tokenizer = _byte_pairs([*names, *[prompt] * 50, *answers * 50], vocabulary)
+    completions = [template.completion(name) for name in completion_labels(labels, aisles)]
+    tokenizer = _train_bpe([*names, *[prompt] * 50, *completions * 50], vocabulary)
     tokenizer.decoder = decoders.Sequence(
         [
             decoders.Replace("▁", " "),
@@ -111,16 +113,16 @@ def make_tokenizer(
     )
 
 
-def _byte_pairs(corpus: Sequence[str], size: int) -> Any:
-    """A tokenizer of `size` entries learnt from `corpus`; it can spell any byte."""
+def _train_bpe(corpus: Sequence[str], size: int) -> Any:
+    """Train a tokenizer of `size` entries that can encode any byte."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from tokenizers.trainers import BpeTrainer
 
     metaspace = pre_tokenizers.Metaspace(prepend_scheme="first")
-    learner = Tokenizer(models.BPE(unk_token=_SPECIAL[0], byte_fallback=True))
-    learner.pre_tokenizer = metaspace
+    trained = Tokenizer(models.BPE(unk_token=_SPECIAL[0], byte_fallback=True))
+    trained.pre_tokenizer = metaspace
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
-    learner.train_from_iterator(
+    trained.train_from_iterator(
         corpus,
         BpeTrainer(
             vocab_size=size,
@@ -129,12 +131,12 @@ def _byte_pairs(corpus: Sequence[str], size: int) -> Any:
             limit_alphabet=256,
         ),
     )
-    # Learnt with the byte tokens as special ones; rebuilt so that `<0x41>` in a text is text.
-    learnt = json.loads(learner.to_str())["model"]
+    # Trained with the byte tokens as special tokens; rebuilt so that `<0x41>` in a text is text.
+    model = json.loads(trained.to_str())["model"]
     tokenizer = Tokenizer(
         models.BPE(
-            vocab=learnt["vocab"],
-            merges=[tuple(pair) for pair in learnt["merges"]],
+            vocab=model["vocab"],
+            merges=[tuple(pair) for pair in model["merges"]],
             unk_token=_SPECIAL[0],
             byte_fallback=True,
         )
@@ -144,40 +146,40 @@ def _byte_pairs(corpus: Sequence[str], size: int) -> Any:
 
 
 def _pretrain(encoder: Encoder, names: Sequence[str], config: TinyConfig) -> Any:
-    """Train a fresh Llama to predict names, and random answers after prompts."""
+    """Train a new Llama to predict names, and a random word of the name after each prompt."""
     from transformers import LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with_warmup
 
     tokenizer = encoder.tokenizer
-    # Forking keeps the caller's random state as it was.
+    # Keep the caller's random state.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(_SEED)
         model = LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=len(tokenizer),
                 hidden_size=config.hidden,
                 intermediate_size=config.hidden * 8 // 3 // 16 * 16,
-                num_hidden_layers=config.layers,
+                num_hidden_layers=_LAYERS,
                 num_attention_heads=config.heads,
                 max_position_embeddings=4096,
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
                 tie_word_embeddings=False,
-                # Wider than Llama's: at this width 0.02 leaves tokens too alike to tell apart.
+                # Llama's 0.02 leaves embeddings of this width too similar.
                 initializer_range=0.05,
             )
         )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     say("train", f"tiny base: {parameters:,} parameters, {config.steps} steps of pretraining")
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=0.01, fused=True
+        model.parameters(), lr=_LEARNING_RATE, weight_decay=0.01, fused=True
     )
     schedule = get_cosine_schedule_with_warmup(optimizer, config.steps // 20, config.steps)
-    chance = random.Random(config.seed)
+    rng = random.Random(_SEED)
     ticker = Ticker("train", config.steps, "pretraining steps")
     model.train()
     for step in range(1, config.steps + 1):
-        loss = _step_loss(model, encoder, chance.choices(names, k=_PRODUCTS_PER_STEP), chance)
+        loss = _step_loss(model, encoder, rng.choices(names, k=_PRODUCTS_PER_STEP), rng)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -188,28 +190,28 @@ def _pretrain(encoder: Encoder, names: Sequence[str], config: TinyConfig) -> Any
 
 
 def _step_loss(
-    model: Any, encoder: Encoder, names: Sequence[str], chance: random.Random
+    model: Any, encoder: Encoder, names: Sequence[str], rng: random.Random
 ) -> torch.Tensor:
-    """Mean loss over every token of the names and of their answers."""
-    known = spelled(encoder.labels, encoder.aisles)
-    asked, answers = zip(*(_question(name, known, chance) for name in names), strict=True)
-    packed = pack(encoder.prefix, encoder.spelled(asked, answers))
+    """Mean loss over all tokens of names and completions."""
+    labels = completion_labels(encoder.labels, encoder.aisles)
+    products, words = zip(*(_example(name, labels, rng) for name in names), strict=True)
+    packed = pack(encoder.prefix, encoder.suffixes_with(products, words))
     targets = packed.input_ids[0, 1:].clone()
-    targets[: len(encoder.prefix) - 1] = IGNORED
+    targets[: len(encoder.prefix) - 1] = IGNORE_INDEX
     # The last token of one product does not predict the first of the next.
-    targets[packed.segments[:-1] != packed.segments[1:]] = IGNORED
+    targets[packed.segments[:-1] != packed.segments[1:]] = IGNORE_INDEX
     logits = model(
         input_ids=packed.input_ids,
         position_ids=packed.position_ids,
-        attention_mask=additive(visible(packed.segments), torch.float32),
+        attention_mask=additive_mask(block_diagonal_mask(packed.segments), torch.float32),
         use_cache=False,
     ).logits[0, :-1]
-    return cross_entropy(logits, targets, ignore_index=IGNORED)
+    return cross_entropy(logits, targets, ignore_index=IGNORE_INDEX)
 
 
-def _question(name: str, labels: Sequence[str], chance: random.Random) -> tuple[str, str]:
-    """A product and an answer that is one of its words; a label may stand among them."""
+def _example(name: str, labels: Sequence[str], rng: random.Random) -> tuple[str, str]:
+    """A name, sometimes with a label inserted, and one of its words as the completion."""
     words = name.split() or [name]
-    if chance.random() < _LABELS_PUT_IN:
-        words.insert(chance.randint(0, len(words)), chance.choice(labels))
-    return " ".join(words), chance.choice(words)
+    if rng.random() < _LABEL_INSERTION_RATE:
+        words.insert(rng.randint(0, len(words)), rng.choice(labels))
+    return " ".join(words), rng.choice(words)

@@ -1,7 +1,7 @@
-"""Token ids of prompts and answers: the one place that calls a tokenizer.
+"""Tokenization of prompts and completions; only this module calls the tokenizer.
 
-Pieces of text merge at their borders, so nothing is ever tokenised apart: whole prompts are,
-and the shared prefix is the longest common prefix of their token ids.
+Tokens can span the border of two strings, so strings are never tokenized separately and joined.
+Whole prompts are tokenized; the shared prefix is the longest common prefix of their token ids.
 """
 
 from __future__ import annotations
@@ -11,103 +11,128 @@ from itertools import takewhile
 from typing import Any
 
 from grocer.errors import ModelError
-from grocer.model.hierarchy import ONE_LEVEL, Aisles, Shelf, leaves, shelf, spelled
+from grocer.model.hierarchy import (
+    ONE_LEVEL,
+    Aisles,
+    LabelCompletions,
+    completion_labels,
+    label_completions,
+    leaves,
+)
 from grocer.model.label_trie import LabelTrie, label_trie
 from grocer.model.prompt_template import Template
 
-# Names that begin and end in as many ways as a tokenizer can tell: letters of both cases, a
-# digit, punctuation, accents, another script, and bytes that no vocabulary holds whole.
+# Names that start and end in as many ways as a tokenizer can distinguish: letters of both cases,
+# a digit, punctuation, accents, other scripts, and bytes that no vocabulary holds as one token.
 _PROBES = ("a", "Z", "7", "-", "'s", "(x)", "é", "Ж", "米", "🫐", "the best", "]", "e]")
-_AT_ONCE = 1024
+_BATCH_SIZE = 1024
 
 
 class Encoder:
-    """Encodes products and answers for one tokenizer, template and label set."""
+    """Encodes product names and labels for one tokenizer, template and label set.
+
+    Attributes:
+        prefix: token ids that every prompt starts with.
+        completions: for each label, the token sequences of its completions.
+        label_tokens: for each label, the tokens that select it: the shared prefix of its
+            completions, or the whole completion (EOS included) if it has fewer than two aisles.
+        trie: token trie over `label_tokens`.
+        leaves: every label with each of its aisles.
+    """
 
     def __init__(
         self, tokenizer: Any, template: Template, labels: Sequence[str], aisles: Aisles = ONE_LEVEL
     ) -> None:
-        """Find the shared prefix and the answers' tokens.
-
-        `answers` has, for each label, what is spelled before its aisle is chosen: all of it
-        where labels have no `aisles`. `shelves` has what follows.
+        """Compute the shared prefix and the tokens of every completion.
 
         Raises:
-            ModelError: no EOS token, or answers whose tokens depend on the product.
-            ConfigError: labels that can't be told apart.
+            ModelError: no EOS token, or completions whose tokens depend on the product name.
+            ConfigError: two labels have the same tokens, or one is a prefix of another.
         """
         if tokenizer.eos_token_id is None:
             raise ModelError("the base's tokenizer has no EOS token; choose another base")
         self.tokenizer, self.template, self.labels = tokenizer, template, tuple(labels)
-        self._bos = self._beginning()
-        prompts = [template.render(name, labels) for name in _PROBES]
-        probes = self._tokenise(prompts)
-        # A tokenizer joins a space to the word behind it, so the prefix ends before the space.
-        (opening,) = self._tokenise(["".join(_beginning_of(prompts)).rstrip()])
-        self.prefix: tuple[int, ...] = tuple(_beginning_of([opening, *probes]))
-        reverse = [ids[len(self.prefix) :][::-1] for ids in probes]
-        self._close = _beginning_of(reverse)[::-1]
         self.aisles, self.leaves = aisles, leaves(self.labels, aisles)
-        self.shelves = tuple(self._shelf(label, aisles.get(label, ())) for label in self.labels)
-        self.answers = tuple(each.stem for each in self.shelves)
-        self.trie: LabelTrie = label_trie(self.labels, self.answers)
+        self._bos = self._bos_tokens()
+        prompts = [template.render(name, labels) for name in _PROBES]
+        probes = self._tokenize(prompts)
+        # A tokenizer merges a space with the word after it, so the prefix ends before the space.
+        (start,) = self._tokenize(["".join(_common_prefix(prompts)).rstrip()])
+        self.prefix: tuple[int, ...] = tuple(_common_prefix([start, *probes]))
+        reverse = [ids[len(self.prefix) :][::-1] for ids in probes]
+        self._close = _common_prefix(reverse)[::-1]
+        self.completions = tuple(
+            self._label_completions(label, aisles.get(label, ())) for label in self.labels
+        )
+        self.label_tokens = tuple(completion.prefix for completion in self.completions)
+        self.trie: LabelTrie = label_trie(self.labels, self.label_tokens)
 
-    def tails(self, names: Sequence[str]) -> list[list[int]]:
-        """Token ids of each name's prompt after the shared prefix."""
-        return [self._tail(ids) for ids in self._prompts(names)]
+    def suffixes(self, names: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each name's prompt after the shared prefix.
 
-    def spelled(self, names: Sequence[str], answers: Sequence[str]) -> list[list[int]]:
-        """Token ids after the shared prefix of each name's prompt with any answer, EOS included."""
+        Names of more than `template.max_name_tokens` tokens are truncated.
+
+        Raises:
+            ModelError: a name changed the tokens of the prefix.
+        """
+        return [self._suffix(ids) for ids in self._prompts(names)]
+
+    def suffixes_with(self, names: Sequence[str], completions: Sequence[str]) -> list[list[int]]:
+        """Return the token ids after the prefix of prompts with any completion, EOS included."""
         texts = [
-            self.template.render(name, self.labels) + self.template.answer(answer)
-            for name, answer in zip(names, answers, strict=True)
+            self.template.render(name, self.labels) + self.template.completion(completion)
+            for name, completion in zip(names, completions, strict=True)
         ]
         eos = self.tokenizer.eos_token_id
-        return [[*ids[len(self.prefix) :], eos] for ids in self._tokenise(texts)]
+        return [[*ids[len(self.prefix) :], eos] for ids in self._tokenize(texts)]
 
-    def cut(self, names: Sequence[str]) -> int:
-        """How many names are longer, in tokens, than their slot."""
-        return sum(self._room(ids) < len(ids) for ids in self._prompts(names))
+    def count_truncated(self, names: Sequence[str]) -> int:
+        """Return how many names have more than `template.max_name_tokens` tokens."""
+        return sum(len(ids) > self._max_tokens for ids in self._prompts(names))
 
     def _prompts(self, names: Sequence[str]) -> Iterator[list[int]]:
-        """Ids of whole prompts: never of all at once, as each repeats the instruction."""
-        for start in range(0, len(names), _AT_ONCE):
-            some = names[start : start + _AT_ONCE]
-            yield from self._tokenise([self.template.render(name, self.labels) for name in some])
+        """Token ids of whole prompts, in batches: every prompt repeats the instruction."""
+        for start in range(0, len(names), _BATCH_SIZE):
+            batch = names[start : start + _BATCH_SIZE]
+            yield from self._tokenize([self.template.render(name, self.labels) for name in batch])
 
-    def _tail(self, ids: list[int]) -> list[int]:
+    def _suffix(self, ids: list[int]) -> list[int]:
         start = len(self.prefix)
-        assert tuple(ids[:start]) == self.prefix, "a name changed the instruction's tokens"
-        room = self._room(ids)
-        if room < len(ids):
-            return ids[start : room - len(self._close)] + self._close
+        if tuple(ids[:start]) != self.prefix:
+            raise ModelError(
+                "a product name changed the tokens of the prompt's instruction; choose another "
+                "prompt.template or base"
+            )
+        if len(ids) > self._max_tokens:
+            return ids[start : self._max_tokens - len(self._close)] + self._close
         return ids[start:]
 
-    def _room(self, ids: list[int]) -> int:
-        """Tokens that a prompt may have."""
+    @property
+    def _max_tokens(self) -> int:
+        """Maximum tokens of a prompt."""
         return len(self.prefix) + self.template.max_name_tokens + len(self._close)
 
-    def _shelf(self, label: str, aisles: Sequence[str]) -> Shelf:
-        answers = spelled([label], {label: aisles})
-        return shelf(aisles, [self._answer(answer) for answer in answers])
+    def _label_completions(self, label: str, aisles: Sequence[str]) -> LabelCompletions:
+        names = completion_labels([label], {label: aisles})
+        return label_completions(aisles, [self._completion(name) for name in names])
 
-    def _answer(self, label: str) -> tuple[int, ...]:
-        found = set()
+    def _completion(self, label: str) -> tuple[int, ...]:
+        variants = set()
         for name in ("a", "7", "Ж"):
             prompt = self.template.render(name, self.labels)
-            ids, whole = self._tokenise([prompt, prompt + self.template.answer(label)])
+            ids, whole = self._tokenize([prompt, prompt + self.template.completion(label)])
             if whole[: len(ids)] != ids:
                 raise ModelError(
-                    f"the base's tokenizer joins the prompt's end with label {label!r}; "
+                    f"the base's tokenizer merges the end of the prompt with label {label!r}; "
                     "choose another prompt.template"
                 )
-            found.add((*whole[len(ids) :], self.tokenizer.eos_token_id))
-        if len(found) > 1:
-            raise ModelError(f"the tokens of label {label!r} depend on the product's name")
-        return found.pop()
+            variants.add((*whole[len(ids) :], self.tokenizer.eos_token_id))
+        if len(variants) > 1:
+            raise ModelError(f"the tokens of label {label!r} depend on the product name")
+        return variants.pop()
 
-    def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of whole prompts; a special token spelled out in a text stays text."""
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of whole prompts; special tokens written in a text stay plain text."""
         encoded = self.tokenizer(
             list(texts),
             add_special_tokens=False,
@@ -117,13 +142,13 @@ class Encoder:
         )
         return [self._bos + ids for ids in encoded["input_ids"]]
 
-    def _beginning(self) -> list[int]:
-        """BOS, where the tokenizer itself would begin with it."""
+    def _bos_tokens(self) -> list[int]:
+        """BOS, if the tokenizer adds it by default."""
         bos = self.tokenizer.bos_token_id
         return [bos] if bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos] else []
 
 
-def _beginning_of(sequences: Sequence[Sequence[Any]]) -> list[Any]:
+def _common_prefix(sequences: Sequence[Sequence[Any]]) -> list[Any]:
     """The longest prefix that all sequences share."""
     same = takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))
     return [column[0] for column in same]

@@ -33,8 +33,7 @@ from grocer.io.atomic import (
     tree_digests,
     whole_directory,
 )
-from grocer.model.hierarchy import FILE as AISLES
-from grocer.model.hierarchy import Leaf, leaves, read_aisles
+from grocer.model.hierarchy import AISLES_FILE, Leaf, leaves, read_aisles
 
 MANIFEST, CARD = "bundle.json", "MODEL_CARD.md"
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
@@ -48,7 +47,7 @@ _TOKENIZER = (
 )
 _BESIDE = ("base.json", "labels.json", "template.json")
 # There where labels have aisles.
-_MAY_BESIDE = (AISLES,)
+_MAY_BESIDE = (AISLES_FILE,)
 # Names of products have no place in what is handed around.
 _LEFT_OUT = ("confident_errors",)
 
@@ -105,7 +104,7 @@ def write_bundle(
     """Make the bundle of what `train` wrote, at `root/<digest>/`; the same again is a no-op.
 
     Args:
-        model, splits, evaluation, decision: artifacts of train, prompts, evaluate and gate.
+        model, splits, evaluation, decision: artifacts of train, build_dataset, evaluate and gate.
         root: directory that holds bundles.
 
     Raises:

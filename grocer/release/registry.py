@@ -7,17 +7,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from grocer import progress as console
 from grocer.errors import BundleError, OutputError
-from grocer.io import storage as remote
 from grocer.io.atomic import file_digest, whole_directory
+from grocer.io.storage import Storage
 from grocer.release.bundle import MANIFEST, Bundle, load_bundle
 
-_BLOCK = 8 * 1024**2
 _SETTING = "deploy.store"
 
 
@@ -36,20 +33,18 @@ def publish(bundle: Bundle, store: str) -> str:
     """
     address = f"{store.rstrip('/')}/{bundle.digest}"
     digests = {**bundle.manifest.files, MANIFEST: file_digest(bundle.path / MANIFEST)}
-    with remote.reaching(address, "write", _SETTING):
-        files, root = _open(address)
-        there = _below(files, root)
-        if extra := sorted(there - set(digests)):
-            raise OutputError(f"{address}/{extra[0]} is no part of the bundle; remove it")
-        for name, digest in digests.items():
-            target = f"{root}/{name}"
-            if name not in there:
-                files.put_file(str(bundle.path / name), target)
-            if _digest(files, target) != digest:
-                raise OutputError(
-                    f"{address}/{name} holds other bytes than the bundle of that digest: somebody "
-                    f"wrote there; remove it, or name another {_SETTING}"
-                )
+    storage = _storage(address)
+    there = set(storage.find())
+    if extra := sorted(there - set(digests)):
+        raise OutputError(f"{address}/{extra[0]} is no part of the bundle; remove it")
+    for name, digest in digests.items():
+        if name not in there:
+            storage.put(bundle.path / name, name)
+        if storage.sha256(name) != digest:
+            raise OutputError(
+                f"{address}/{name} holds other bytes than the bundle of that digest: somebody "
+                f"wrote there; remove it, or name another {_SETTING}"
+            )
     news = "stands already" if set(digests) <= there else "published"
     console.say("deploy", f"{news} at {address}, every byte read back")
     return address
@@ -63,35 +58,18 @@ def fetch(address: str, into: Path) -> Bundle:
         OutputError: the store can't be read.
     """
     digest = address.rstrip("/").rpartition("/")[2]
-    with remote.reaching(address, "read", _SETTING):
-        files, root = _open(address)
-        names = _below(files, root)
-        if MANIFEST not in names:
-            raise BundleError(f"{address}: no bundle is there, or only a part of one")
-        if astray := [name for name in sorted(names) if ".." in PurePosixPath(name).parts]:
-            raise BundleError(f"{address}: {astray[0]} is no part of a bundle; remove it")
-        with whole_directory(into / digest) as part:
-            for name in names:
-                (part / name).parent.mkdir(parents=True, exist_ok=True)
-                files.get_file(f"{root}/{name}", str(part / name))
+    storage = _storage(address)
+    names = set(storage.find())
+    if MANIFEST not in names:
+        raise BundleError(f"{address}: no bundle is there, or only a part of one")
+    if astray := [name for name in sorted(names) if ".." in PurePosixPath(name).parts]:
+        raise BundleError(f"{address}: {astray[0]} is no part of a bundle; remove it")
+    with whole_directory(into / digest) as part:
+        for name in names:
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            storage.get(part / name, name)
     return load_bundle(into / digest)
 
 
-def _open(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the path in it."""
-    protocol, _, path = address.partition("://")
-    return remote.file_system(protocol), path.rstrip("/")
-
-
-def _below(files: Any, root: str) -> set[str]:
-    """Names of what is below `root`, relative to it."""
-    return {str(path).removeprefix(f"{root}/") for path in files.find(root)}
-
-
-def _digest(files: Any, path: str) -> str:
-    """SHA-256 of an object as it is in the store now."""
-    found = hashlib.sha256()
-    with files.open(path, "rb", block_size=_BLOCK) as file:
-        while block := file.read(_BLOCK):
-            found.update(block)
-    return found.hexdigest()
+def _storage(address: str) -> Storage:
+    return Storage(address, setting=_SETTING, step="deploy")

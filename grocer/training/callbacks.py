@@ -140,7 +140,7 @@ def _gather_random_states(args: TrainingArguments, checkpoint: Path) -> None:
             (checkpoint / name).write_bytes(content)
 
 
-def watchers(events: Path | str) -> list[TrainerCallback]:
+def watchers(events: Path) -> list[TrainerCallback]:
     """TensorBoard's event files, and MLflow where `MLFLOW_TRACKING_URI` is set.
 
     Raises:

@@ -12,15 +12,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from grocer import progress as console
-from grocer.io import storage as remote
 from grocer.io.atomic import json_digest, tree_digests
+from grocer.io.storage import Storage
 
 _WHOLE = "whole.json"
 _KEPT = 2
@@ -41,17 +38,8 @@ class Checkpoints:
         """
         self.run = json_digest(identity)[:16]
         self.address = f"{root.rstrip('/')}/{self.run}"
-        protocol, _, path = root.rpartition("://")
-        if protocol:
-            self._files = remote.file_system(protocol)
-        else:
-            self._files, path = (
-                fsspec.filesystem("file", auto_mkdir=True),
-                str(Path(root).resolve()),
-            )
-        self._path = f"{path.rstrip('/')}/{self.run}"
-        with self._reaching("write"):
-            self._put_text("run.json", json.dumps(identity, indent=2, sort_keys=True))
+        self.storage = Storage(self.address, setting="train.checkpoints", step="train")
+        self._write("run.json", identity, indent=2, sort_keys=True)
 
     def publish(self, checkpoint: Path) -> str:
         """Copy one of the Trainer's `checkpoint-N` directories there; older ones but one go.
@@ -60,16 +48,14 @@ class Checkpoints:
             OutputError: it can't be written.
         """
         name = f"checkpoint-{_step(checkpoint.name):06d}"
-        target = f"{self._path}/{name}"
         files = tree_digests(checkpoint)
-        with self._reaching("write"):
-            if self._files.exists(target):
-                self._files.rm(target, recursive=True)
-            for file in files:
-                self._files.put_file(str(checkpoint / file), f"{target}/{file}")
-            self._put_text(f"{name}/{_WHOLE}", json.dumps(files))
-            for old in self._names()[_KEPT:]:
-                self._files.rm(f"{self._path}/{old}", recursive=True)
+        if self.storage.exists(name):
+            self.storage.remove(name)
+        for file in files:
+            self.storage.put(checkpoint / file, f"{name}/{file}")
+        self._write(f"{name}/{_WHOLE}", files)
+        for old in self._names()[_KEPT:]:
+            self.storage.remove(old)
         return f"{self.address}/{name}"
 
     def newest(self, into: Path) -> Path | None:
@@ -81,12 +67,9 @@ class Checkpoints:
         Raises:
             OutputError: the place can't be read.
         """
-        with self._reaching("read"):
-            names = self._names()
-        for name in names:
+        for name in self._names():
             local = into / f"checkpoint-{_step(name)}"
-            with self._reaching("read"):
-                fault = self._fetch(name, local)
+            fault = self._fetch(name, local)
             if fault is None:
                 return local
             shutil.rmtree(local, ignore_errors=True)
@@ -95,35 +78,30 @@ class Checkpoints:
 
     def _fetch(self, name: str, local: Path) -> str | None:
         """Copy a checkpoint; what is wrong with it, or None."""
-        source = f"{self._path}/{name}"
         local.mkdir(parents=True)
-        try:
-            wanted = json.loads(self._files.cat_file(f"{source}/{_WHOLE}"))
-        except FileNotFoundError:
+        present = self.storage.find(name)
+        if _WHOLE not in present:
             return f"no {_WHOLE}"
+        try:
+            wanted = json.loads(self.storage.read_bytes(f"{name}/{_WHOLE}"))
         except ValueError:
             return f"{_WHOLE} can't be read"
         for file in wanted:
-            (local / file).parent.mkdir(parents=True, exist_ok=True)
-            try:
-                self._files.get_file(f"{source}/{file}", str(local / file))
-            except FileNotFoundError:
+            if file not in present:
                 return f"{file} is not there"
+            (local / file).parent.mkdir(parents=True, exist_ok=True)
+            self.storage.get(local / file, f"{name}/{file}")
         found = tree_digests(local)
         changed = [file for file in wanted if found.get(file) != wanted[file]]
         return f"{changed[0]} is not what was written" if changed else None
 
     def _names(self) -> list[str]:
         """Names of the checkpoints there, newest first."""
-        self._files.invalidate_cache()
-        found = [str(p).rstrip("/").rpartition("/")[2] for p in self._files.ls(self._path, False)]
-        return sorted((name for name in found if name.startswith("checkpoint-")), reverse=True)
+        names = [name for name in self.storage.list() if name.startswith("checkpoint-")]
+        return sorted(names, reverse=True)
 
-    def _put_text(self, name: str, text: str) -> None:
-        self._files.pipe_file(f"{self._path}/{name}", text.encode())
-
-    def _reaching(self, action: str) -> AbstractContextManager[None]:
-        return remote.reaching(self.address, action, "train.checkpoints")
+    def _write(self, name: str, value: Any, **options: Any) -> None:
+        self.storage.write_bytes(json.dumps(value, **options).encode(), name)
 
 
 def _step(name: str) -> int:

@@ -1,4 +1,4 @@
-"""Training products as token ids, for packed sequences or for TRL's padded batches."""
+"""Training data as token ids, for sequence packing or for padded batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from grocer.config.stages import TrainConfig
 from grocer.errors import ConfigError
-from grocer.model.packing import IGNORED
+from grocer.model.packing import IGNORE_INDEX
 from grocer.model.tokenization import Encoder
 
 if TYPE_CHECKING:
@@ -20,62 +20,65 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """One row a product, and how long the products are.
-
-    `dataset` has `tail` (ids after the shared prefix) and `answer` (ids, EOS included) where
-    batches are packed, else `input_ids` and `labels` of the whole prompt. `sizes` [products] are
-    tokens of tail and answer; `names_cut` counts the names that were longer than their slot.
-    """
+    """Tokenized products, one row each, and their lengths."""
 
     dataset: Dataset
+    """With packing: columns `suffix` (token ids after the shared prefix) and `completion` (token
+    ids, EOS included). Without: `input_ids` and `labels` of the whole prompt."""
     prefix: tuple[int, ...]
     sizes: NDArray[np.int64]
-    answer_tokens: int
-    names_cut: int
+    """[products]: tokens of suffix and completion."""
+    completion_tokens: int
+    """Tokens of the longest completion."""
+    names_truncated: int
+    """Names that were longer than `template.max_name_tokens`."""
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest prompt and answer."""
+        """Tokens of the longest prompt with its completion."""
         return len(self.prefix) + int(self.sizes.max())
 
 
-def training_set(products: pd.DataFrame, encoder: Encoder, config: TrainConfig) -> TrainingSet:
-    """Encode the columns `product_name`, `department` and, if there is one, `aisle` of `products`.
+def encode_products(products: pd.DataFrame, encoder: Encoder, config: TrainConfig) -> TrainingSet:
+    """Tokenize the columns `product_name`, `department` and, if present, `aisle`.
 
-    A product whose aisle is none that the encoder knows teaches its department alone.
+    The completion of a product with an unknown aisle ends after the tokens of its department.
 
     Raises:
-        ConfigError: a prompt and answer longer than `train.max_length`; nothing is cut for it.
+        ConfigError: a prompt with its completion is longer than `train.max_length`.
     """
     from datasets import Dataset
 
     names = products["product_name"].tolist()
-    shelves = dict(zip(encoder.labels, encoder.shelves, strict=True))
+    by_label = dict(zip(encoder.labels, encoder.completions, strict=True))
     aisles = products["aisle"] if "aisle" in products else [""] * len(products)
-    tails = encoder.tails(names)
-    answers = [
-        list(shelves[department].answer(aisle))
+    suffixes = encoder.suffixes(names)
+    completions = [
+        list(by_label[department].tokens(aisle))
         for department, aisle in zip(products["department"], aisles, strict=True)
     ]
-    pairs = list(zip(tails, answers, strict=True))
+    pairs = list(zip(suffixes, completions, strict=True))
     if config.packing:
-        columns = {"tail": tails, "answer": answers}
+        columns = {"suffix": suffixes, "completion": completions}
     else:
         prefix = list(encoder.prefix)
         columns = {
-            "input_ids": [[*prefix, *tail, *answer] for tail, answer in pairs],
-            "labels": [[IGNORED] * (len(prefix) + len(tail)) + answer for tail, answer in pairs],
+            "input_ids": [[*prefix, *suffix, *completion] for suffix, completion in pairs],
+            "labels": [
+                [IGNORE_INDEX] * (len(prefix) + len(suffix)) + completion
+                for suffix, completion in pairs
+            ],
         }
-    made = TrainingSet(
+    result = TrainingSet(
         dataset=Dataset.from_dict(columns),
         prefix=encoder.prefix,
-        sizes=np.array([len(tail) + len(answer) for tail, answer in pairs]),
-        answer_tokens=max(map(len, answers)),
-        names_cut=encoder.cut(names),
+        sizes=np.array([len(suffix) + len(completion) for suffix, completion in pairs]),
+        completion_tokens=max(map(len, completions)),
+        names_truncated=encoder.count_truncated(names),
     )
-    if made.longest > config.max_length:
+    if result.longest > config.max_length:
         raise ConfigError(
-            f"the longest prompt and answer have {made.longest} tokens, train.max_length is "
-            f"{config.max_length}; raise it, or lower prompt.max_name_tokens"
+            f"the longest prompt with its completion has {result.longest} tokens, but "
+            f"train.max_length is {config.max_length}; raise it, or lower prompt.max_name_tokens"
         )
-    return made
+    return result

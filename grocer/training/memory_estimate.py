@@ -1,14 +1,18 @@
-"""What a training run will take, from the base's shape alone: before any weight is loaded.
+"""Memory estimate of a training run, from the base's configuration, before weights are loaded.
 
-Memory is a sum of what is known to be held (4-bit weights, adapter, gradients, optimizer,
-activations of the largest pass) with a reserve for fragments; time is arithmetic over a speed
-that is measured on the spot. Both are estimates: the run reports what it really took.
+Memory is the sum of 4-bit weights, adapter with gradients and optimizer state, and the
+activations of the largest batch, plus a reserve for fragmentation. Time is the number of
+floating-point operations over the measured speed of a matrix product. Both are estimates; the
+run reports the measured values.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,29 +22,32 @@ import torch
 
 from grocer.config.run import RunConfig
 from grocer.errors import ModelError, TrainingError
-from grocer.model import base as models
+from grocer.model.base import read_config
 from grocer.progress import say
 from grocer.training.dataset import TrainingSet
 
 _MIB, _GIB = 2**20, 2**30
-# NF4 with double quantisation: 4 bits, and 8 + 32/256 bits for each 64 weights.
+# NF4 with double quantization: 4 bits per weight, and 8 + 32/256 bits per block of 64 weights.
 _NF4_BYTES = 0.5 + (8 + 32 / 256) / 8 / 64
-# CUDA's context and workspaces; on a CPU the process with its libraries.
-_PROCESS = 0.8 * _GIB
+# CUDA context and workspaces; on a CPU the process with its libraries.
+_PROCESS_BYTES = 0.8 * _GIB
 _RESERVE = 1.25
-# Of a plain matrix product's speed, which dequantising, attention and short rows leave.
+# Share of a matrix product's speed that remains with dequantization, attention and short rows.
 _EFFICIENCY = 0.4
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A base's size: weights in 4-bit layers, other weights, and widths."""
+class ModelShape:
+    """Size of a base: numbers of weights, and layer widths."""
 
-    quantised: int
+    quantized: int
+    """Weights in 4-bit layers."""
     other: int
+    """All other weights."""
     adapter: int
+    """Weights of the adapter."""
     inputs: int
-    """Sum of a layer's linear input widths, which the adapter's products keep."""
+    """Sum of the input widths of one layer's linear modules, which the adapter keeps."""
     hidden: int
     intermediate: int
     layers: int
@@ -50,7 +57,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes by what holds them, tokens of all passes, and floating point operations."""
+    """Memory in bytes by use, tokens of the whole run, and floating-point operations."""
 
     weights: float
     adapter: float
@@ -60,19 +67,19 @@ class Estimate:
 
     @property
     def memory(self) -> float:
-        """Bytes in all, with a reserve."""
-        return _PROCESS + _RESERVE * (self.weights + self.adapter + self.activations)
+        """Bytes in total, with a reserve."""
+        return _PROCESS_BYTES + _RESERVE * (self.weights + self.adapter + self.activations)
 
 
-def shape_of(directory: Path, rank: int, targets: str | tuple[str, ...]) -> Shape:
-    """Read a base's shape from its configuration.
+def read_shape(directory: Path, rank: int, targets: str | tuple[str, ...]) -> ModelShape:
+    """Read the shape of a base from its configuration.
 
     Raises:
-        ModelError: no causal language model, or `lora.target_modules` names none of its layers.
+        ModelError: not a causal language model, or no layer matches `lora.target_modules`.
     """
     from transformers import AutoModelForCausalLM
 
-    config = models.read_config(directory)
+    config = read_config(directory)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     head = model.get_output_embeddings()
@@ -81,23 +88,20 @@ def shape_of(directory: Path, rank: int, targets: str | tuple[str, ...]) -> Shap
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and module is not head
     }
-    tuned = {
-        name: module
-        for name, module in linear.items()
-        if targets == "all-linear" or name.rpartition(".")[2] in targets
-    }
+    kinds = {name: name.rpartition(".")[2] for name in linear}
+    tuned = [linear[name] for name in linear if targets == "all-linear" or kinds[name] in targets]
     if not tuned:
-        known = sorted({name.rpartition(".")[2] for name in linear})
         raise ModelError(
-            f"lora.target_modules={targets}: the base has no such layers; it has {', '.join(known)}"
+            f"lora.target_modules={targets}: the base has no such layers; it has "
+            f"{', '.join(sorted(set(kinds.values())))}"
         )
-    quantised = sum(module.weight.numel() for module in linear.values())
+    quantized = sum(module.weight.numel() for module in linear.values())
     layers = config.num_hidden_layers
-    return Shape(
-        quantised=quantised,
-        other=sum(parameter.numel() for parameter in model.parameters()) - quantised,
-        adapter=rank * sum(m.in_features + m.out_features for m in tuned.values()),
-        inputs=sum(module.in_features for module in tuned.values()) // layers,
+    return ModelShape(
+        quantized=quantized,
+        other=sum(parameter.numel() for parameter in model.parameters()) - quantized,
+        adapter=rank * sum(module.in_features + module.out_features for module in tuned),
+        inputs=sum(module.in_features for module in tuned) // layers,
         hidden=config.hidden_size,
         intermediate=getattr(config, "intermediate_size", 4 * config.hidden_size),
         layers=layers,
@@ -107,19 +111,19 @@ def shape_of(directory: Path, rank: int, targets: str | tuple[str, ...]) -> Shap
 
 
 def estimate(
-    shape: Shape, examples: TrainingSet, config: RunConfig, dtype: torch.dtype
+    shape: ModelShape, examples: TrainingSet, config: RunConfig, dtype: torch.dtype
 ) -> Estimate:
-    """What training on `examples` takes."""
+    """Estimate memory and operations of training on `examples`."""
     settings, width = config.train, dtype.itemsize
     batch, prefix = settings.per_device_train_batch_size, len(examples.prefix)
     products = len(examples.sizes)
-    passes = -(-products // batch)
-    # A batch's tokens at their likely most: three standard deviations above the mean.
-    tails = batch * examples.sizes.mean() + 3 * examples.sizes.std() * np.sqrt(batch)
+    batches = -(-products // batch)
+    # Tokens of the largest batch: three standard deviations above the mean.
+    suffixes = batch * examples.sizes.mean() + 3 * examples.sizes.std() * np.sqrt(batch)
     if settings.packing:
-        largest, longest = int(prefix + tails), int(prefix + tails)
-        tokens, rows = int(passes * prefix + examples.sizes.sum()), 1
-        logits = batch * examples.answer_tokens
+        largest, longest = int(prefix + suffixes), int(prefix + suffixes)
+        tokens, rows = int(batches * prefix + examples.sizes.sum()), 1
+        logits = batch * examples.completion_tokens
     else:
         longest = examples.longest
         largest, rows = batch * longest, batch
@@ -127,63 +131,82 @@ def estimate(
         logits = batch * longest
     layer = largest * (4 * shape.inputs + width * (12 * shape.hidden + 4 * shape.intermediate))
     attention = 2 * rows * shape.heads * longest**2 * width
-    held = largest * shape.hidden * width
     checkpointing = settings.activation_checkpointing
-    activations = (
-        (shape.layers * held + layer + attention)
-        if checkpointing
-        else shape.layers * (layer + attention)
-    )
-    states = 2 if settings.optim.endswith("8bit") else 8
-    total = tokens * _epochs(config, passes)
+    if checkpointing:
+        # Each layer keeps its input; one layer at a time is recomputed.
+        activations = shape.layers * largest * shape.hidden * width + layer + attention
+    else:
+        activations = shape.layers * (layer + attention)
+    optimizer_bytes = 2 if settings.optim.endswith("8bit") else 8
+    total = tokens * _epochs(config, batches)
     return Estimate(
-        weights=shape.quantised * _NF4_BYTES + shape.other * width,
-        adapter=shape.adapter * (4 + 4 + states),
+        weights=shape.quantized * _NF4_BYTES + shape.other * width,
+        adapter=shape.adapter * (4 + 4 + optimizer_bytes),
         activations=activations + logits * shape.vocabulary * 12,
         tokens=int(total),
-        operations=2.0 * total * shape.quantised * (3 if checkpointing else 2),
+        operations=2.0 * total * shape.quantized * (3 if checkpointing else 2),
     )
 
 
-def _epochs(config: RunConfig, passes: int) -> float:
-    """Passes over the data: by epochs, or as many as `train.max_steps` makes."""
+def _epochs(config: RunConfig, batches: int) -> float:
+    """Passes over the data, given the batches of one pass."""
     if config.train.max_steps < 0:
         return config.train.num_train_epochs
-    return config.train.max_steps * config.train.gradient_accumulation_steps / passes
+    return config.train.max_steps * config.train.gradient_accumulation_steps / batches
 
 
-def require_room(found: Estimate, config: RunConfig, device: str, dtype: torch.dtype) -> None:
-    """Say what the run will take, and refuse one that can't fit.
+def require_memory(needed: Estimate, config: RunConfig, device: str, dtype: torch.dtype) -> None:
+    """Log the estimate, and reject a run that does not fit into memory.
 
     Raises:
-        TrainingError: it needs more memory than there is, and `train.force` is off.
+        TrainingError: the run needs more memory than is available, and `train.force` is off.
     """
-    there = memory_of(device)
-    minutes = found.operations / (_EFFICIENCY * speed_of(device, dtype)) / 60
-    needed = (
-        f"{_size(found.memory)} (base {_size(found.weights)}, adapter and optimizer "
-        f"{_size(found.adapter)}, activations {_size(found.activations)})"
+    available = available_memory(device)
+    minutes = needed.operations / (_EFFICIENCY * measure_speed(device, dtype)) / 60
+    memory = (
+        f"{_format(needed.memory)} (base {_format(needed.weights)}, adapter and optimizer "
+        f"{_format(needed.adapter)}, activations {_format(needed.activations)})"
     )
-    say(
-        "train",
-        f"estimate: {needed} of {_size(there)} · {found.tokens:,} tokens · "
-        f"{'under a minute' if minutes < 1 else f'about {minutes:,.0f} min'}",
-    )
-    if found.memory <= there:
+    duration = "under a minute" if minutes < 1 else f"about {minutes:,.0f} min"
+    tokens = f"{needed.tokens:,} tokens"
+    say("train", f"estimate: {memory} of {_format(available)} · {tokens} · {duration}")
+    if needed.memory <= available:
         return
     if config.train.force:
-        say("train", "the estimate does not fit; train.force is set, so training starts anyway")
+        say("train", "the estimate exceeds the available memory; continuing with train.force=true")
         return
     raise TrainingError(
-        f"training needs about {needed}, the {'GPU' if device == 'cuda' else 'machine'} has "
-        f"{_size(there)}; lower train.per_device_train_batch_size (and raise "
+        f"training needs about {memory}, but the {'GPU' if device == 'cuda' else 'machine'} has "
+        f"{_format(available)}; lower train.per_device_train_batch_size (and raise "
         "train.gradient_accumulation_steps) or lora.r, keep train.activation_checkpointing=true, "
-        "or set train.force=true to try all the same"
+        "or set train.force=true to start anyway"
     )
 
 
-def memory_of(device: str) -> float:
-    """Bytes that training may use: the GPU's free ones; on a CPU the machine's, or its limit."""
+@contextmanager
+def explain_out_of_memory() -> Iterator[None]:
+    """Turn CUDA's out-of-memory error into a message with sizes and settings to lower.
+
+    Raises:
+        TrainingError: the GPU ran out of memory.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        requested = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
+        total = re.search(r"total capacity of ([\d.]+ \w+)", str(error))
+        free = re.search(r"of which ([\d.]+ \w+) is free", str(error))
+        raise TrainingError(
+            f"the GPU is out of memory: requested {requested[1] if requested else 'more'}, "
+            f"{free[1] if free else 'less'} of {total[1] if total else 'its memory'} free; "
+            "lower train.per_device_train_batch_size (and raise "
+            "train.gradient_accumulation_steps), prompt.max_name_tokens or lora.r, "
+            "and keep train.activation_checkpointing=true"
+        ) from error
+
+
+def available_memory(device: str) -> float:
+    """Return usable bytes: free GPU memory, or on a CPU the machine's memory or cgroup limit."""
     if device == "cuda":
         return float(torch.cuda.mem_get_info()[0])
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -192,24 +215,24 @@ def memory_of(device: str) -> float:
     return float(total if text == "max" else min(total, int(text)))
 
 
-def speed_of(device: str, dtype: torch.dtype) -> float:
-    """Floating point operations a second of a matrix product here, measured for a moment."""
+def measure_speed(device: str, dtype: torch.dtype) -> float:
+    """Return floating-point operations per second of a matrix product, measured for 0.05 s."""
     size = 4096 if device == "cuda" else 512
     matrix: Any = torch.ones(size, size, dtype=dtype, device=device)
     matrix @ matrix
-    _wait(device)
+    _synchronize(device)
     started, products = time.monotonic(), 0
     while time.monotonic() - started < 0.05:
         matrix @ matrix
-        _wait(device)
+        _synchronize(device)
         products += 1
     return products * 2.0 * size**3 / (time.monotonic() - started)
 
 
-def _wait(device: str) -> None:
+def _synchronize(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
 
 
-def _size(size: float) -> str:
+def _format(size: float) -> str:
     return f"{size / _GIB:.1f} GiB" if size >= 0.1 * _GIB else f"{size / _MIB:.1f} MiB"

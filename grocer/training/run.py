@@ -16,10 +16,8 @@ from grocer.config.run import RunConfig
 from grocer.errors import ModelError, TrainingError
 from grocer.io.atomic import file_digest, read_json, write_json
 from grocer.model import base as models
-from grocer.model.cores import cores
-from grocer.model.device import Hardware, hardware
-from grocer.model.hierarchy import FILE as AISLES
-from grocer.model.hierarchy import Aisles, read_aisles
+from grocer.model.device import Hardware, cpu_threads, select_hardware
+from grocer.model.hierarchy import AISLES_FILE, Aisles, read_aisles
 from grocer.model.prompt_template import Template
 from grocer.model.tiny_llama import TINY, tiny_base
 from grocer.model.tokenization import Encoder
@@ -27,13 +25,17 @@ from grocer.progress import say
 from grocer.reports.training import loss_page
 from grocer.training.callbacks import Preemption, Progress, peak_memory, watchers
 from grocer.training.checkpoints import Checkpoints
-from grocer.training.dataset import TrainingSet, training_set
-from grocer.training.memory_estimate import estimate, require_room, shape_of
-from grocer.training.nonfinite import explaining_memory
-from grocer.training.trainer import GuardedTrainer, arguments, build
+from grocer.training.dataset import TrainingSet, encode_products
+from grocer.training.memory_estimate import (
+    estimate,
+    explain_out_of_memory,
+    read_shape,
+    require_memory,
+)
+from grocer.training.trainer import GuardedTrainer, build_trainer, training_arguments
 
 _LOGGED = ("step", "loss", "grad_norm", "learning_rate")
-_TOLD = ("labels.json", AISLES, "template.json")
+_TOLD = ("labels.json", AISLES_FILE, "template.json")
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 
@@ -43,12 +45,11 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     Under torchrun each process calls this with an `out` of its own; all write the same.
 
     Args:
-        splits: what the prompts step wrote; `train.parquet` is learnt from, the loss of
+        splits: what the build_dataset step wrote; `train.parquet` is learnt from, the loss of
             `validation.parquet` is watched.
         out: an empty directory; gets `adapter/`, `base.json` (and `base/` where the run made
             its base), `labels.json`, `aisles.json` if there is one, `template.json`,
-            `training.json`, `loss.html`, and `tensorboard/` unless the configuration puts that
-            elsewhere.
+            `training.json`, `loss.html`, and `tensorboard/`.
 
     Returns:
         What `training.json` holds.
@@ -60,9 +61,10 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
             (the checkpoint is written; the same run again resumes from it).
         OutputError: `train.checkpoints` can't be reached.
     """
-    torch.set_num_threads(config.train.threads or cores())
+    # For so small a model a second thread gains little, and on busy cores it doubles the time.
+    torch.set_num_threads(1 if config.base.source == TINY else cpu_threads())
     machine = _machine(config)
-    settings = arguments(config, machine, out / "checkpoints")
+    settings = training_arguments(config, machine, out / "checkpoints")
     labels, aisles = read_json(splits / "labels.json"), read_aisles(splits)
     products, validation = (_products(splits, side, aisles) for side in ("train", "validation"))
     template = Template(**read_json(splits / "template.json"))
@@ -71,17 +73,17 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
         directory, reference = _base(products, template, labels, aisles, config)
     tokenizer = models.load_tokenizer(directory)
     encoder = Encoder(tokenizer, template, labels, aisles)
-    examples = training_set(products, encoder, config.train)
-    watched = training_set(validation, encoder, config.train)
-    cut = f"{examples.names_cut:,} names cut at {template.max_name_tokens} tokens"
+    examples = encode_products(products, encoder, config.train)
+    watched = encode_products(validation, encoder, config.train)
+    cut = f"{examples.names_truncated:,} names cut at {template.max_name_tokens} tokens"
     facts = [f"{len(products):,} products", f"{len(examples.prefix)} shared tokens", cut]
-    say("train", " · ".join(facts if examples.names_cut else facts[:2]))
+    say("train", " · ".join(facts if examples.names_truncated else facts[:2]))
     _require_fit(directory, tokenizer, examples, config, machine)
     checkpoints = _checkpoints(splits, reference, settings, config)
 
-    with explaining_memory():
+    with explain_out_of_memory():
         model = models.load_nf4(directory, machine.dtype, str(settings.device))
-        trainer = build(model, tokenizer, examples, settings, config, watched)
+        trainer = build_trainer(model, tokenizer, examples, settings, config, watched)
         took = _run(trainer, checkpoints, config, out)
 
     _keep(trainer, tokenizer, directory, config, out)
@@ -127,7 +129,7 @@ def _base(
 
 def _machine(config: RunConfig) -> Hardware:
     """What this machine trains with, said aloud."""
-    machine = hardware(config)
+    machine = select_hardware(config)
     say("train", f"on {machine.device} · 4-bit weights computed in {machine.dtype_reason}")
     say("train", f"mixed precision {machine.precision_reason}")
     return machine
@@ -148,13 +150,13 @@ def _facts(machine: Hardware, examples: TrainingSet, config: RunConfig) -> dict[
         "packing": config.train.packing,
         "prefix_tokens": len(examples.prefix),
         "longest_tokens": examples.longest,
-        "names_cut": examples.names_cut,
+        "names_cut": examples.names_truncated,
         "logging_steps": config.train.logging_steps,
     }
 
 
 def _told(splits: Path) -> list[Path]:
-    """What the prompts step wrote beside the products, as serving needs it too."""
+    """What the build_dataset step wrote beside the products, as serving needs it too."""
     return [splits / name for name in _TOLD if (splits / name).is_file()]
 
 
@@ -162,14 +164,14 @@ def _require_fit(
     directory: Path, tokenizer: Any, examples: TrainingSet, config: RunConfig, machine: Hardware
 ) -> None:
     """The tokenizer must be the base's, and training must fit into memory."""
-    shape = shape_of(directory, config.lora.r, config.lora.target_modules)
+    shape = read_shape(directory, config.lora.r, config.lora.target_modules)
     if len(tokenizer) > shape.vocabulary:
         raise ModelError(
             f"the tokenizer in {directory} has {len(tokenizer):,} tokens, the base knows "
             f"{shape.vocabulary:,}: it is another model's"
         )
     expected = estimate(shape, examples, config, machine.dtype)
-    require_room(expected, config, machine.device, machine.dtype)
+    require_memory(expected, config, machine.device, machine.dtype)
 
 
 def _checkpoints(
@@ -178,7 +180,7 @@ def _checkpoints(
     """The checkpoints of this run, named by all that decides its weights."""
     if config.train.checkpoints is None:
         return None
-    ignored = {"checkpoints", "tensorboard", "force", "price_per_gpu_hour", "threads"}
+    ignored = {"checkpoints", "force", "price_per_gpu_hour"}
     identity = {
         "data": {
             path.name: file_digest(path) for path in (splits / "train.parquet", *_told(splits))
@@ -202,7 +204,7 @@ def _run(
     callbacks = [progress]
     resumed, preemption = None, None
     if trainer.is_world_process_zero():
-        callbacks += watchers(config.train.tensorboard or out / "tensorboard")
+        callbacks += watchers(out / "tensorboard")
     if checkpoints is not None:
         preemption = Preemption(checkpoints)
         callbacks.append(preemption)

@@ -1,7 +1,8 @@
-"""TRL's SFTTrainer, guarded; and on packed sequences, where the batch is one sequence."""
+"""TRL's SFTTrainer with checks for NaN and Inf, and its variant for packed sequences."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,27 +15,69 @@ from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from grocer.config.run import RunConfig
+from grocer.errors import TrainingError
 from grocer.model.device import Hardware
-from grocer.model.packing import IGNORED, additive, pack, visible
+from grocer.model.packing import IGNORE_INDEX, additive_mask, block_diagonal_mask, pack
 from grocer.training.dataset import TrainingSet
-from grocer.training.nonfinite import FiniteGuard
+
+# GradScaler starts at 2^16 and halves its scale: after 20 overflows in a row it is below 1.
+_MAX_OVERFLOWS = 20
+
+
+class FiniteGuard:
+    """Stops training on a loss or gradient that is NaN or Inf, before it reaches a weight.
+
+    With loss scaling (fp16), single gradient overflows are expected: GradScaler skips the step
+    and lowers its scale. Only a long series of overflows stops the run.
+    """
+
+    def __init__(self, loss_scaling: bool) -> None:
+        self.max_overflows = _MAX_OVERFLOWS if loss_scaling else 0
+        self._overflows = 0
+
+    def check_loss(self, value: float, step: int, learning_rate: float) -> None:
+        """Check the loss of a batch.
+
+        Raises:
+            TrainingError: the loss is NaN or Inf.
+        """
+        self._check("loss", value, step, learning_rate)
+
+    def check_gradient(self, norm: float, step: int, learning_rate: float) -> None:
+        """Check the gradient norm of a step.
+
+        Raises:
+            TrainingError: the norm is NaN or Inf, more often than loss scaling allows.
+        """
+        self._overflows = 0 if math.isfinite(norm) else self._overflows + 1
+        if self._overflows > self.max_overflows:
+            self._check("gradient norm", norm, step, learning_rate)
+
+    @staticmethod
+    def _check(name: str, value: float, step: int, learning_rate: float) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"step {step}: the {name} is {value} at learning rate {learning_rate:.2g}; try a "
+                "lower train.learning_rate, train.precision=fp32, or a lower train.max_grad_norm"
+            )
 
 
 class PackingCollator:
-    """Turns products into one packed sequence with labels on the answers' tokens only.
+    """Packs products into one sequence; only completion tokens have labels.
 
-    Each example has `tail` (ids after the shared instruction) and `answer` (ids, EOS included).
+    Each example has `suffix` (token ids after the shared prefix) and `completion` (token ids, EOS
+    included).
     """
 
     def __init__(self, prefix: Sequence[int]) -> None:
         self.prefix = prefix
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        packed = pack(self.prefix, [[*e["tail"], *e["answer"]] for e in examples])
-        labels = torch.full_like(packed.input_ids, IGNORED)
-        for row, example in zip(packed.rows.tolist(), examples, strict=True):
-            start = row + 1 - len(example["answer"])
-            labels[0, start : row + 1] = packed.input_ids[0, start : row + 1]
+        packed = pack(self.prefix, [[*e["suffix"], *e["completion"]] for e in examples])
+        labels = torch.full_like(packed.input_ids, IGNORE_INDEX)
+        for last, example in zip(packed.last_tokens.tolist(), examples, strict=True):
+            start = last + 1 - len(example["completion"])
+            labels[0, start : last + 1] = packed.input_ids[0, start : last + 1]
         return {
             "input_ids": packed.input_ids,
             "position_ids": packed.position_ids,
@@ -44,40 +87,41 @@ class PackingCollator:
 
 
 class GuardedTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer with float32 adapter weights, which stops at a number that is none."""
+    """SFTTrainer with float32 adapter weights that stops on NaN and Inf."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         keep_adapter_in_float32(self.model)
-        self.finite = FiniteGuard(scaled=self.accelerator.scaler is not None)
+        self.finite = FiniteGuard(loss_scaling=self.accelerator.scaler is not None)
 
     def training_step(self, *arguments: Any, **named: Any) -> Tensor:
-        """Forward and backward of one batch; see `FiniteGuard.loss`."""
+        """Run forward and backward pass of one batch, and check its loss."""
         loss: Tensor = super().training_step(*arguments, **named)
-        self.finite.loss(loss.item(), self.state.global_step + 1, self._get_learning_rate())
+        self.finite.check_loss(loss.item(), self.state.global_step + 1, self._get_learning_rate())
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self.finite.gradient(float(norm), self.state.global_step + 1, self._get_learning_rate())
+        step = self.state.global_step + 1
+        self.finite.check_gradient(float(norm), step, self._get_learning_rate())
         return norm
 
     @property
     def tokens_seen(self) -> int:
-        """Tokens of this process's training passes so far; a pack's instruction counts once."""
+        """Tokens of this process's training batches so far; a pack's prefix counts once."""
         return int(self._total_train_tokens)
 
 
 class PackedTrainer(GuardedTrainer):
-    """Runs the head over the answers' positions only.
+    """Trains on packed sequences and computes logits at completion tokens only.
 
-    The loss is the sum over answer tokens divided by their number in the whole effective batch,
-    as TRL's own, so packed and plain training weigh tokens alike. The head is an ordinary
-    matrix product: TRL's fused one needs Triton, which a T4 may not have.
+    As in TRL, the loss is the sum over completion tokens divided by their number in the effective
+    batch, so packed and padded batches weigh tokens alike. The head is a plain matrix product:
+    TRL's fused one needs Triton, which a T4 may not support.
     """
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["tail", "answer"]
+        self._signature_columns = ["suffix", "completion"]
 
     def compute_loss(
         self,
@@ -86,13 +130,14 @@ class PackedTrainer(GuardedTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Mean loss of the answers' tokens; the outputs, where wanted, hold only their logits."""
+        """Return the loss; with `return_outputs` also the outputs, with these logits only."""
         targets = inputs["labels"][0, 1:]
-        rows = torch.nonzero(targets != IGNORED).flatten()
+        rows = torch.nonzero(targets != IGNORE_INDEX).flatten()
+        allowed = block_diagonal_mask(inputs["segments"][0])
         outputs = model(
             input_ids=inputs["input_ids"],
             position_ids=inputs["position_ids"],
-            attention_mask=additive(visible(inputs["segments"][0]), self._mask_dtype()),
+            attention_mask=additive_mask(allowed, self._mask_dtype()),
             logits_to_keep=rows,
             use_cache=False,
         )
@@ -110,37 +155,39 @@ class PackedTrainer(GuardedTrainer):
 
 
 def keep_adapter_in_float32(model: torch.nn.Module) -> None:
-    """Undo TRL's cast of a quantised model's trainable weights to bfloat16."""
+    """Undo TRL's cast of a quantized model's trainable weights to bfloat16."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
 
 
-def build(
+def build_trainer(
     model: Any,
     tokenizer: Any,
     examples: TrainingSet,
-    settings: SFTConfig,
+    arguments: SFTConfig,
     config: RunConfig,
     validation: TrainingSet | None = None,
 ) -> GuardedTrainer:
-    """The trainer of a fresh adapter on `model`, packed or plain as the configuration says."""
+    """Return the trainer of a new adapter on `model`, with packed or padded batches."""
     packing = config.train.packing
+    if validation is None:
+        arguments.eval_strategy = "no"
     trainer = (PackedTrainer if packing else GuardedTrainer)(
         model=model,
-        args=settings,
+        args=arguments,
         train_dataset=examples.dataset,
         eval_dataset=validation.dataset if validation else None,
         processing_class=tokenizer,
         data_collator=PackingCollator(examples.prefix) if packing else None,
-        peft_config=lora(config),
+        peft_config=lora_config(config),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def lora(config: RunConfig) -> LoraConfig:
-    """The adapter under PEFT's names."""
+def lora_config(config: RunConfig) -> LoraConfig:
+    """Return PEFT's configuration of the adapter."""
     targets = config.lora.target_modules
     return LoraConfig(
         r=config.lora.r,
@@ -151,18 +198,18 @@ def lora(config: RunConfig) -> LoraConfig:
     )
 
 
-def arguments(config: RunConfig, machine: Hardware, out: Path) -> SFTConfig:
-    """The configuration under the Trainer's names; `out` gets its checkpoints."""
+def training_arguments(config: RunConfig, hardware: Hardware, out: Path) -> SFTConfig:
+    """Return TRL's configuration of the training run; checkpoints are written to `out`."""
     settings = config.train
     return SFTConfig(
         output_dir=str(out),
         num_train_epochs=settings.num_train_epochs,
         max_steps=settings.max_steps,
-        fp16=machine.precision == "fp16",
-        bf16=machine.precision == "bf16",
+        fp16=hardware.precision == "fp16",
+        bf16=hardware.precision == "bf16",
         per_device_train_batch_size=settings.per_device_train_batch_size,
         per_device_eval_batch_size=settings.per_device_eval_batch_size,
-        eval_strategy=settings.eval_strategy,
+        eval_strategy="epoch",
         prediction_loss_only=True,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         activation_checkpointing=settings.activation_checkpointing,
@@ -182,8 +229,8 @@ def arguments(config: RunConfig, machine: Hardware, out: Path) -> SFTConfig:
         max_length=settings.max_length,
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
-        dataloader_pin_memory=machine.device == "cuda",
-        use_cpu=machine.device == "cpu",
+        dataloader_pin_memory=hardware.device == "cuda",
+        use_cpu=hardware.device == "cpu",
         ddp_find_unused_parameters=False,
         disable_tqdm=True,
         report_to="none",

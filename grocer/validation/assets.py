@@ -40,7 +40,6 @@ def subjects(tables: Path, counts: dict[str, Any], config: RunConfig) -> list[Su
     products = pd.read_parquet(tables / "products.parquet")
     require_aisles(products, config)
     has_lines = counts["order_lines"]["read"] > 0
-    limits = config.validation
     found = [
         _whole(TOTALS, _totals(products, counts, config), expectations.totals(config, has_lines)),
         _whole("departments", departments, expectations.departments()),
@@ -51,7 +50,7 @@ def subjects(tables: Path, counts: dict[str, Any], config: RunConfig) -> list[Su
         aisles["departments"] = aisles["aisle_id"].map(spread).fillna(0).astype("int64")
         named = ~aisles["aisle"].isin(config.catalogue.unlabelled)
         aisles["departments"] = aisles["departments"].where(named, 0)
-        found.append(_whole("aisles", aisles, expectations.aisles(limits.max_split_aisles)))
+        found.append(_whole("aisles", aisles, expectations.aisles()))
     if has_lines:
         found.append(_order_lines(tables / "order_lines.parquet"))
     return found

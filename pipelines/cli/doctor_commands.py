@@ -24,7 +24,7 @@ Store = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of the table")]
-_STYLES = {"ok": ("✓", "green"), "lacking": ("✗", "red"), "not needed here": ("–", "dim")}
+_STYLES = {"ok": ("✓", "green"), "failed": ("✗", "red"), "optional": ("–", "dim")}
 
 
 def doctor(
@@ -42,7 +42,7 @@ def doctor(
     """
     from rich.console import Console
 
-    from pipelines.doctor.report import stops
+    from pipelines.doctor.report import blocking
     from pipelines.kubeflow.client import Server
 
     # As it is now: kfp's client is kept quiet by way of sys.stdout, maybe past its time.
@@ -50,11 +50,11 @@ def doctor(
     with Console(stderr=True).status("looking"):
         found = list(look(Server(host=host, namespace=namespace, token_env=token_env), store))
     if as_json:
-        ready = not stops(found)
+        ready = not blocking(found)
         print(json.dumps({"ready": ready, "findings": [asdict(each) for each in found]}), file=out)
     else:
         _show(found, out)
-    raise typer.Exit(2 if stops(found) else 0)
+    raise typer.Exit(2 if blocking(found) else 0)
 
 
 def look(server: Server, store: str | None) -> Iterator[Finding]:
@@ -85,7 +85,7 @@ def _show(found: Sequence[Finding], out: object) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pipelines.doctor.report import stops
+    from pipelines.doctor.report import blocking
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("What", no_wrap=True)
@@ -95,11 +95,11 @@ def _show(found: Sequence[Finding], out: object) -> None:
         mark, style = _STYLES[each.state]
         text = Text(each.found)
         if each.next:
-            text.append(f"\n→ {each.next}", "bold" if each.state == "lacking" else "dim")
+            text.append(f"\n→ {each.next}", "bold" if each.state == "failed" else "dim")
         table.add_row(Text(each.what), Text(f"{mark} {each.state}", style), text)
     console = Console(file=out, highlight=False)  # type: ignore[arg-type, unused-ignore]
     console.print(table)
-    lacks = ", ".join(each.what for each in stops(found))
+    lacks = ", ".join(each.what for each in blocking(found))
     console.print()
     console.print(Text(f"Not ready: {lacks}", "bold red") if lacks else Text(_READY, "bold green"))
 

@@ -1,205 +1,187 @@
-"""What `grocer doctor` finds of a cluster: Kubernetes' API, KServe, Kubeflow Pipelines."""
+"""Checks of a cluster: the Kubernetes API, KServe and Kubeflow Pipelines."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from grocer.errors import ConfigError
-from pipelines.doctor.report import Finding, asked, lacking, ok, reason, unneeded
+from grocer.errors import ConfigError, DeployError
+from pipelines.doctor.report import Finding, failed, ok, optional, probe, root_cause
 from pipelines.kubeflow.client import Server
 
 if TYPE_CHECKING:
-    from kubernetes import client
+    from kubernetes.client import ApiClient, V1Deployment, VersionInfo
 
-OLDEST = (1, 32)
-"""Kubernetes; what kind/versions pins was made for this or newer."""
+MIN_KUBERNETES = (1, 32)
+"""The versions in kind/versions require it."""
 GROUP = "serving.kserve.io"
-KINDS = {"v1alpha1": "servingruntimes", "v1beta1": "inferenceservices"}
-"""KServe's resources that manifests/ and deploy use, by version."""
-CONTROLLER = "/apis/apps/v1/namespaces/kserve/deployments/kserve-controller-manager"
-_SECONDS = 4  # for one answer
-_CONNECT = "kubectl cluster-info"
+RESOURCES = {"v1alpha1": "servingruntimes", "v1beta1": "inferenceservices"}
+"""KServe's custom resources that manifests/ and deploy use, by version."""
+_KUBERNETES, _KSERVE, _CONTROLLER, _KUBEFLOW = (
+    "Kubernetes",
+    "KServe",
+    "KServe's controller",
+    "Kubeflow Pipelines",
+)
+_REQUEST_SECONDS = 4
+_CLUSTER_INFO = "kubectl cluster-info"
 _FORWARD = (
     "kubectl -n kubeflow port-forward service/ml-pipeline 8888, and --host http://127.0.0.1:8888"
 )
 
 
 def cluster() -> list[Finding]:
-    """The Kubernetes API that this pod's account or the kubeconfig leads to, and KServe in it."""
-    found = asked("Kubernetes", "kubernetes", "serve", _cluster, _CONNECT)
-    if len(found) == 1:
-        then = "as for Kubernetes" if found[0].state == "lacking" else ""
-        found.append(Finding("KServe", "not looked for without a cluster", found[0].state, then))
-    return found
+    """Check the cluster of the pod or of the kubeconfig, and KServe in it."""
+    findings = probe(_KUBERNETES, "kubernetes", "serve", _cluster, _CLUSTER_INFO)
+    if len(findings) == 1:
+        next_step = "connect to a cluster first" if findings[0].state == "failed" else ""
+        findings.append(Finding(_KSERVE, "not checked", findings[0].state, next_step))
+    return findings
 
 
 def _cluster() -> list[Finding]:
-    from kubernetes import client
+    from kubernetes.client import AppsV1Api, VersionApi
 
-    given = client.Configuration()
-    name = _load(given)
-    if isinstance(name, Finding):
-        return [name]
-    given.retries = 0
-    with client.ApiClient(given) as api:
-        found = _ask(api, "Kubernetes", "/version", lambda told: _version(name, told))
-        if found.state != "ok":
-            return [found]
-        kserve = _ask(api, "KServe", f"/apis/{GROUP}", lambda told: _resources(api, told))
-        if kserve.state != "ok":
-            return [found, kserve]
-        return [found, kserve, _ask(api, "KServe's controller", CONTROLLER, _controller)]
+    from serving.rollout.kubernetes import NoKubeconfigError, connect
 
-
-def _load(given: client.Configuration) -> str | Finding:
-    """Fill the configuration; the account's or the context's name, or why there is none."""
-    from kubernetes import config
-
-    if "KUBERNETES_SERVICE_HOST" in os.environ:
-        config.load_incluster_config(client_configuration=given)
-        return "this pod's account"
-    # The client's own default is what the variable was when it was imported.
-    file = os.environ.get("KUBECONFIG")
-    if not file and not Path("~/.kube/config").expanduser().exists():
-        then = "docs/cluster.md#kind, or set KUBECONFIG"
-        return unneeded("Kubernetes", "no kubeconfig, and this is no pod", then)
     try:
-        config.load_kube_config(file, client_configuration=given)
-        _, context = config.list_kube_config_contexts(file)
-    except (config.ConfigException, OSError) as error:
-        found = f"{file or '~/.kube/config'} does not serve: {error}"
-        return lacking("Kubernetes", found, "kubectl config view, or set KUBECONFIG")
-    return f"context {context['name']}"
+        api, identity = connect(retries=0)
+    except NoKubeconfigError as error:
+        return [optional(_KUBERNETES, str(error), "docs/cluster.md#kind, or set KUBECONFIG")]
+    except DeployError as error:
+        return [failed(_KUBERNETES, str(error), "kubectl config view")]
+    timeout = {"_request_timeout": _REQUEST_SECONDS}
+    with api:
+        checks: list[tuple[str, Callable[[], Finding]]] = [
+            (_KUBERNETES, lambda: _version(identity, VersionApi(api).get_code(**timeout))),
+            (_KSERVE, lambda: _custom_resources(api)),
+            (
+                _CONTROLLER,
+                lambda: _controller(
+                    AppsV1Api(api).read_namespaced_deployment(
+                        "kserve-controller-manager", "kserve", **timeout
+                    )
+                ),
+            ),
+        ]
+        findings = list[Finding]()
+        for what, check in checks:
+            findings.append(_explain_errors(api, what, check))
+            if findings[-1].state != "ok":
+                break
+    return findings
 
 
-def _ask(api: client.ApiClient, what: str, path: str, judge: Callable[[Any], Finding]) -> Finding:
-    """What `judge` makes of the answer, or why there is none."""
+def _explain_errors(api: ApiClient, what: str, check: Callable[[], Finding]) -> Finding:
+    """Return the check's finding, or a finding for the API's error."""
     import urllib3
     from kubernetes.client.exceptions import ApiException
 
+    from serving.rollout.kubernetes import status_message
+
     try:
-        return judge(_get(api, path))
-    except ApiException as error:
-        return _refused(what, path, error)
+        return check()
     except urllib3.exceptions.HTTPError as error:
-        found = f"no answer at {api.configuration.host}: {reason(error)}"
-        return lacking(what, found, _CONNECT)
+        text = f"{api.configuration.host} unreachable: {root_cause(error)}"
+        return failed(what, text, _CLUSTER_INFO)
+    except ApiException as error:
+        if what == _CONTROLLER and error.status == 404:
+            return failed(what, "not in namespace kserve", "kubectl get pods -A | grep kserve")
+        if what == _CONTROLLER and error.status == 403:
+            return optional(what, "not checked: no read access to namespace kserve")
+        text = f"request refused ({error.status}): {status_message(error)}"
+        return failed(what, text, "check your login: kubectl auth whoami")
 
 
-def _get(api: client.ApiClient, path: str) -> Any:
-    return api.call_api(
-        path,
-        "GET",
-        header_params={"Accept": "application/json"},
-        auth_settings=["BearerToken"],
-        response_type="object",
-        _return_http_data_only=True,
-        _request_timeout=_SECONDS,
-    )
+def _version(identity: str, version: VersionInfo) -> Finding:
+    text = f"{identity}, {version.git_version}"
+    if (int(version.major), int(version.minor.rstrip("+"))) >= MIN_KUBERNETES:
+        return ok(_KUBERNETES, text)
+    required = ".".join(map(str, MIN_KUBERNETES))
+    return failed(_KUBERNETES, text, f"upgrade to {required}: docs/cluster.md#prerequisites")
 
 
-def _refused(what: str, path: str, error: Any) -> Finding:
-    """What a status that is none of success means, by what was asked for."""
-    if error.status == 404 and path == f"/apis/{GROUP}":
-        found = f"not installed: the cluster knows no {GROUP}"
-        return lacking(what, found, "kind/up shows how; docs/cluster.md")
-    if error.status == 404 and path == CONTROLLER:
-        return lacking(what, "none in the namespace kserve", "kubectl get pods -A | grep kserve")
-    if error.status == 403 and path == CONTROLLER:
-        return unneeded(what, "not seen: this account may not read the namespace kserve")
-    found = f"refused ({error.status}): {_message(error.body) or error.reason}"
-    return lacking(what, found, "log in again: kubectl auth whoami")
+def _custom_resources(api: ApiClient) -> Finding:
+    """Check that the cluster serves the custom resources that Grocer uses."""
+    from kubernetes.client import CustomObjectsApi
+    from kubernetes.client.exceptions import ApiException
+
+    missing = []
+    for version, name in RESOURCES.items():
+        try:
+            served = CustomObjectsApi(api).get_api_resources(
+                GROUP, version, _request_timeout=_REQUEST_SECONDS
+            )
+        except ApiException as error:
+            if error.status != 404:
+                raise
+        else:
+            if name in {resource.name for resource in served.resources}:
+                continue
+        missing.append(f"{name} {version}")
+    if not missing:
+        return ok(_KSERVE, f"{GROUP}: " + ", ".join(f"{n} {v}" for v, n in RESOURCES.items()))
+    if len(missing) == len(RESOURCES):
+        return failed(_KSERVE, f"not installed: no API group {GROUP}", "kind/up; docs/cluster.md")
+    text = f"{GROUP} without {', '.join(missing)}"
+    return failed(_KSERVE, text, "install the version of kind/versions: docs/cluster.md")
 
 
-def _message(body: str | None) -> str:
-    """The message in an answer's JSON, as a Kubernetes Status has one."""
-    try:
-        return str(json.loads(body or "{}").get("message", ""))
-    except (ValueError, AttributeError):
-        return ""
+def _controller(deployment: V1Deployment) -> Finding:
+    """Check that a pod of KServe's controller is available."""
+    containers = deployment.spec.template.spec.containers
+    images = [container.image for container in containers if container.name == "manager"]
+    image = (images or [containers[0].image])[0].rpartition("/")[2]
+    if deployment.status.available_replicas:
+        return ok(_CONTROLLER, f"available, {image}")
+    next_step = "kubectl -n kserve logs deployment/kserve-controller-manager"
+    return failed(_CONTROLLER, f"no available pod, {image}", next_step)
 
 
-def _version(name: str, told: Any) -> Finding:
-    found = f"{name}, {told['gitVersion']}"
-    if (int(told["major"]), int(told["minor"].rstrip("+"))) >= OLDEST:
-        return ok("Kubernetes", found)
-    then = f"upgrade it to {OLDEST[0]}.{OLDEST[1]} or newer: docs/cluster.md#what-is-there"
-    return lacking("Kubernetes", found, then)
-
-
-def _resources(api: client.ApiClient, told: Any) -> Finding:
-    """Whether the CRDs that Grocer uses are served."""
-    versions = [each["version"] for each in told["versions"]]
-    for version, kind in KINDS.items():
-        served = _get(api, f"/apis/{GROUP}/{version}") if version in versions else {"resources": []}
-        if kind not in {each["name"] for each in served["resources"]}:
-            found = f"{', '.join(versions)} of {GROUP} without {version} of {kind}"
-            return lacking("KServe", found, "install the version of kind/versions: docs/cluster.md")
-    return ok("KServe", f"CRDs of {GROUP} in {', '.join(versions)}")
-
-
-def _controller(told: Any) -> Finding:
-    """Whether a pod of the controller is available, and the version that its image tells."""
-    containers = told["spec"]["template"]["spec"]["containers"]
-    images = [each["image"] for each in containers if each["name"] == "manager"]
-    image = (images or [containers[0]["image"]])[0].rpartition("/")[2]
-    if told.get("status", {}).get("availableReplicas"):
-        return ok("KServe's controller", f"available, {image}")
-    then = "kubectl -n kserve logs deployment/kserve-controller-manager"
-    return lacking("KServe's controller", f"no pod of it is available, {image}", then)
-
-
-def kubeflow(server: Server, there: bool) -> list[Finding]:
-    """Kubeflow Pipelines' API: at the host that was named, or in the cluster if one is `there`."""
-    named = server.host or os.environ.get("KF_PIPELINES_ENDPOINT")
-    what = "Kubeflow Pipelines"
-    if not named and not there:
-        return [unneeded(what, "no --host, no KF_PIPELINES_ENDPOINT, no cluster", _FORWARD)]
+def kubeflow(server: Server, has_cluster: bool) -> list[Finding]:
+    """Check the Kubeflow Pipelines API: of the configured host, or else in the cluster."""
+    if not (server.host or os.environ.get("KF_PIPELINES_ENDPOINT") or has_cluster):
+        return [optional(_KUBEFLOW, "no --host, no KF_PIPELINES_ENDPOINT, no cluster", _FORWARD)]
     needed = server.host is not None
-    return asked(
-        what, "kfp", "pipeline", lambda: [_kubeflow(server, needed)], _FORWARD, needed=needed
+    return probe(
+        _KUBEFLOW, "kfp", "pipeline", lambda: [_kubeflow(server, needed)], _FORWARD, needed=needed
     )
 
 
 def _kubeflow(server: Server, needed: bool) -> Finding:
     import kfp
 
-    class Impatient(kfp.Client):  # type: ignore[misc, unused-ignore]
-        """Asks nothing by itself: kfp's own asks five times, five seconds apart."""
+    from serving.rollout.kubernetes import status_message
+
+    class ClientWithoutRetries(kfp.Client):  # type: ignore[misc, unused-ignore]
+        """kfp's client makes five health requests, five seconds apart, when it is created."""
 
         def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
             return SimpleNamespace(multi_user=False)
 
-    api = server.connect(Impatient)._healthz_api.api_client
-    where = api.configuration.host
+    health = server.connect(ClientWithoutRetries).healthzs
+    host = health.api_client.configuration.host
     try:
         with server.explained():
-            told = api.call_api(
-                "/apis/v2beta1/healthz",
-                "GET",
-                header_params={"Accept": "application/json"},
-                auth_settings=["Bearer"],
-                response_type="object",
-                _return_http_data_only=True,
-                _request_timeout=_SECONDS,
+            # Undecoded, as kfp_server_api's model of the response has no version.
+            response = health.healthz_service_get_healthz(
+                _preload_content=False, _request_timeout=_REQUEST_SECONDS
             )
     except ConfigError as error:
         cause: Any = error.__cause__
         status = getattr(cause, "status", None)
         if status is None:
-            found = f"no answer at {where}: {reason(cause)}"
-            return lacking("Kubeflow Pipelines", found, _FORWARD, needed)
-        found = f"refused ({status}) at {where}: {_message(cause.body) or cause.reason}"
-        then = f"put a token into {server.token_env}, or: {_FORWARD}"
-        return lacking(
-            "Kubeflow Pipelines", found, then if status in (401, 403) else _FORWARD, needed
-        )
-    version = told.get("tag_name", "unknown")  # which is what a build without a release says
-    version = "version not told" if version == "unknown" else version
-    shared = ", shared by several: --namespace" if told.get("multi_user") else ""
-    return ok("Kubeflow Pipelines", f"{version}, API v2beta1 at {where}{shared}")
+            text, next_step = f"{host} unreachable: {root_cause(cause)}", _FORWARD
+        else:
+            text = f"{host} refused the request ({status}): {status_message(cause)}"
+            login = f"set {server.token_env} to a token, or: {_FORWARD}"
+            next_step = login if status in (401, 403) else _FORWARD
+        return failed(_KUBEFLOW, text, next_step, needed)
+    health = json.loads(response.data)
+    version = health.get("tag_name", "unknown")  # "unknown" in a build without a release
+    version = "unknown version" if version == "unknown" else version
+    multi_user = ", multi-user: set --namespace" if health.get("multi_user") else ""
+    return ok(_KUBEFLOW, f"{version}, API v2beta1 at {host}{multi_user}")

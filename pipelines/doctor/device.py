@@ -1,4 +1,7 @@
-"""What `grocer doctor` asks torch and bitsandbytes, and prints as one line of JSON."""
+"""Checks torch, 4-bit weights and the GPU; prints the result as one line of JSON.
+
+A program of its own, as a broken driver can crash or hang the process that uses it.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,12 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}
 
 
 def main() -> None:
-    """Print what is found; what can't even be imported ends with a traceback."""
-    found = {"torch": torch.__version__, "nf4": nf4("cpu"), "gpu": gpu()}
-    print(json.dumps(found))
+    """Print the result; a package that cannot be imported ends with a traceback."""
+    print(json.dumps({"torch": torch.__version__, "nf4": nf4_error("cpu"), "gpu": gpu()}))
 
 
 def gpu() -> dict[str, Any] | None:
-    """The CUDA device that a run would take, if there is one."""
+    """Return the CUDA device that a run would use, if there is one."""
     if not torch.cuda.is_available():
         return None
     return {
@@ -28,46 +30,46 @@ def gpu() -> dict[str, Any] | None:
         "memory": torch.cuda.get_device_properties(0).total_memory,
         "precision": choose_precision("auto", "cuda")[1],
         "dtype": choose_compute_dtype("auto", "cuda")[1].partition(":")[0],
-        "nf4": nf4("cuda"),
+        "nf4": nf4_error("cuda"),
     }
 
 
-def nf4(device: str) -> str | None:
-    """Why 4-bit weights don't work on a device; None where a layer of them computes and learns.
+def nf4_error(device: str) -> str | None:
+    """Return why 4-bit weights do not work on a device, or None.
 
-    Its product and its gradient are compared with those of the weights that it stands for, and
-    these with the weights that it was made from.
+    Compares the output and the gradient of a layer with those of its dequantized weights, and
+    these with the weights before quantization.
     """
     try:
-        return _fault(device, choose_compute_dtype("auto", device)[0])
-    except Exception as error:  # anything at all that it raises is the answer
+        return _nf4_mismatch(device, choose_compute_dtype("auto", device)[0])
+    except Exception as error:  # whatever a broken installation raises is the result
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _fault(device: str, dtype: torch.dtype) -> str | None:
+def _nf4_mismatch(device: str, dtype: torch.dtype) -> str | None:
     import bitsandbytes
 
     torch.manual_seed(0)
     layer = bitsandbytes.nn.Linear4bit(
         _WIDTH, _WIDTH, bias=False, compute_dtype=dtype, quant_type="nf4"
     )
-    made_of = layer.weight.data.clone().to(device)
+    original = layer.weight.data.clone().to(device)
     layer = layer.to(device)
-    layer.support_avx512bf16_for_cpu = False  # as a run has it: see grocer.models.load_nf4
-    names = torch.randn(_ROWS, _WIDTH, device=device, dtype=dtype, requires_grad=True)
-    given = layer(names)
-    given.sum().backward()
+    layer.support_avx512bf16_for_cpu = False  # as in grocer.model.base
+    inputs = torch.randn(_ROWS, _WIDTH, device=device, dtype=dtype, requires_grad=True)
+    output = layer(inputs)
+    output.sum().backward()
     state = layer.weight.quant_state
     weights = bitsandbytes.functional.dequantize_4bit(layer.weight.data, state).to(dtype)
-    # NF4's widest step is 0.3 of a block's largest weight: half of it, and some for the scales.
-    if (weights - made_of).abs().max() > 0.2 * made_of.abs().max():
-        return "its weights are not those that were quantised"
-    near = {"atol": _TOLERANCE[dtype], "rtol": _TOLERANCE[dtype]}
-    if not torch.allclose(given, names @ weights.T, **near):
-        return "its product is wrong"
+    # NF4's widest step is 0.3 of a block's largest weight: half of it, and a margin for the scales.
+    if (weights - original).abs().max() > 0.2 * original.abs().max():
+        return "wrong dequantized weights"
+    tolerance = {"atol": _TOLERANCE[dtype], "rtol": _TOLERANCE[dtype]}
+    if not torch.allclose(output, inputs @ weights.T, **tolerance):
+        return "wrong output"
     gradient = weights.sum(0).expand(_ROWS, _WIDTH)
-    if not torch.allclose(names.grad, gradient, **near):
-        return "its gradient is wrong"
+    if not torch.allclose(inputs.grad, gradient, **tolerance):
+        return "wrong gradient"
     return None
 
 

@@ -1,4 +1,4 @@
-"""What `grocer doctor` finds of this machine: Python, packages, torch, NF4, a GPU, room."""
+"""Checks this machine: Python, packages, torch, 4-bit weights, GPU, memory and disk."""
 
 from __future__ import annotations
 
@@ -13,149 +13,142 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipelines.doctor.report import Finding, install, lacking, ok, unneeded
+from pipelines.doctor.report import Finding, failed, install_command, ok, optional
 from pipelines.local.output_dir import ROOM
 
 PYTHONS = ((3, 11), (3, 12))
 EXTRAS = ("data", "train", "serve", "pipeline")
-"""Those that a run on this machine takes."""
+"""Extras that a local run needs."""
 MEMORY = 1.5 * 2**30
-"""Bytes: evaluate alone held 1.1 GiB on the sample catalogue, and the runner is beside it."""
+"""Bytes: evaluate peaks at 1.1 GiB on the sample catalogue; the rest is for the local runner."""
 _GIB = 2**30
-_PATIENCE = 120  # seconds; torch has to be read from the disk
+_DEVICE_SECONDS = 120  # importing torch from a slow disk takes most of it
 _DRIVER = Path("/proc/driver/nvidia/version")
 _MEMINFO = Path("/proc/meminfo")
-_GROUP = Path("/sys/fs/cgroup")
-_SHOWN = 4
+_CGROUP = Path("/sys/fs/cgroup")
+_MAX_LISTED = 4
 
 
 def python(version: tuple[int, ...] = sys.version_info[:2]) -> Finding:
-    """The interpreter."""
-    found = f"{platform.python_version()} at {sys.executable}"
+    """Check the interpreter's version."""
+    text = f"{platform.python_version()} at {sys.executable}"
     if version in PYTHONS:
-        return ok("Python", found)
-    return lacking("Python", found, "install Python 3.11 or 3.12, then: make setup", needed=True)
+        return ok("Python", text)
+    return failed("Python", text, "install Python 3.11 or 3.12, then: make setup", needed=True)
 
 
 def packages(extras: tuple[str, ...] = EXTRAS) -> Finding:
-    """Whether the packages of the extras are there, in the versions that Grocer was made for."""
+    """Check that the packages of the extras are installed in the required versions."""
     try:
-        wanted = _requirements(extras)
+        required = _requirements(extras)
     except metadata.PackageNotFoundError:
-        return lacking("Packages", "Grocer itself is not installed", "make setup", needed=True)
-    wrong = dict[str, str]()
-    for name, (versions, extra) in sorted(wanted.items()):
+        return failed("Packages", "grocer is not installed", "make setup", needed=True)
+    problems = dict[str, str]()
+    for name, (versions, extra) in sorted(required.items()):
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            wrong[f"{name} is not installed"] = extra
+            problems[f"{name} is not installed"] = extra
         else:
             if not versions.contains(version, prereleases=True):
-                wrong[f"{name} is {version}, wanted {versions}"] = extra
-    if not wrong:
-        return ok("Packages", f"all {len(wanted)} of {', '.join(extras)}")
-    more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-    then = install(*sorted(set(wrong.values())))
-    return lacking("Packages", f"{'; '.join(list(wrong)[:_SHOWN])}{more}", then, needed=True)
+                problems[f"{name} is {version}, required {versions}"] = extra
+    if not problems:
+        return ok("Packages", f"all {len(required)} of {', '.join(extras)}")
+    more = f" and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""
+    next_step = install_command(*sorted(set(problems.values())))
+    text = f"{'; '.join(list(problems)[:_MAX_LISTED])}{more}"
+    return failed("Packages", text, next_step, needed=True)
 
 
 def _requirements(extras: Iterable[str]) -> dict[str, tuple[Any, str]]:
-    """What Grocer asks for, by name: the versions, and the extra that asks ("" for none)."""
-    from packaging.requirements import Requirement  # which matplotlib brings
+    """Return the required versions of each package, and the extra that requires it ("": none)."""
+    from packaging.requirements import Requirement  # a dependency of matplotlib
 
-    found, asking = dict[str, tuple[Any, str]](), ["", *extras]
-    for extra in asking:  # grows, as an extra may name another
+    required, pending = dict[str, tuple[Any, str]](), ["", *extras]
+    for extra in pending:  # grows, as an extra can include another
         for text in metadata.requires("grocer") or []:
-            wanted = Requirement(text)
-            if wanted.marker and not wanted.marker.evaluate({"extra": extra}):
+            requirement = Requirement(text)
+            if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
                 continue
-            if wanted.name == "grocer":
-                asking += sorted(wanted.extras - set(asking))
+            if requirement.name == "grocer":
+                pending += sorted(requirement.extras - set(pending))
             else:
-                found.setdefault(wanted.name, (wanted.specifier, extra))
-    return found
+                required.setdefault(requirement.name, (requirement.specifier, extra))
+    return required
 
 
 def devices() -> list[Finding]:
-    """torch, NF4 on the CPU, and a GPU: asked in a process of their own.
-
-    A broken driver may crash or hang whoever asks it.
-    """
-    command = [sys.executable, "-m", "pipelines.doctor.device"]
+    """Check torch, 4-bit weights and the GPU in a child process."""
     try:
         child = subprocess.run(
-            command,
+            [sys.executable, "-m", "pipelines.doctor.device"],
             capture_output=True,
             text=True,
-            timeout=_PATIENCE,
+            timeout=_DEVICE_SECONDS,
             env={**os.environ, "PYTHONSAFEPATH": "1"},
         )
     except subprocess.TimeoutExpired:
-        found = f"no answer within {_PATIENCE} s"
-        return [lacking("torch", found, "look at dmesg and nvidia-smi", needed=True)]
+        text = f"no response within {_DEVICE_SECONDS} s"
+        return [failed("torch", text, "check dmesg and nvidia-smi", needed=True)]
     if child.returncode:
-        said = child.stderr.strip().splitlines() or [f"ended with {child.returncode}"]
-        return [lacking("torch", said[-1], install("train"), needed=True)]
-    return told(json.loads(child.stdout.splitlines()[-1]))
+        lines = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
+        return [failed("torch", lines[-1], install_command("train"), needed=True)]
+    return device_findings(json.loads(child.stdout.splitlines()[-1]))
 
 
-def told(device: Mapping[str, Any]) -> list[Finding]:
-    """The findings in what `pipelines.doctor.device` printed."""
-    found = [ok("torch", device["torch"])]
-    if wrong := device["nf4"]:
-        then = install("train")
-        found.append(lacking("NF4 on the CPU", f"bitsandbytes: {wrong}", then, needed=True))
-    else:
-        found.append(ok("NF4 on the CPU", "computes, and its gradients are right"))
-    return [*found, _gpu(device["gpu"], device["torch"])]
+def device_findings(device: Mapping[str, Any]) -> list[Finding]:
+    """Return the findings for the output of `pipelines.doctor.device`."""
+    nf4 = ok("NF4 on the CPU", "output and gradients are correct")
+    if error := device["nf4"]:
+        next_step = install_command("train")
+        nf4 = failed("NF4 on the CPU", f"bitsandbytes: {error}", next_step, needed=True)
+    return [ok("torch", device["torch"]), nf4, _gpu(device["gpu"], device["torch"])]
 
 
 def _gpu(gpu: Mapping[str, Any] | None, torch: str) -> Finding:
-    """The GPU that torch sees; --recipe tiny does without."""
     if gpu is None and _DRIVER.exists():
-        found = f"a driver is there, but torch {torch} sees no device"
-        return lacking("GPU", found, "nvidia-smi; torch must be a CUDA build: pip show torch")
+        text = f"a driver is installed, but torch {torch} finds no device"
+        return failed("GPU", text, "nvidia-smi; torch must be a CUDA build: pip show torch")
     if gpu is None:
-        found = "none; --recipe tiny takes the CPU, --recipe llama2-7b-t4 a T4"
-        return unneeded("GPU", found, "docs/cluster.md#gke-with-a-t4")
-    name = f"{gpu['name']}, {gpu['memory'] / _GIB:.1f} GiB; {gpu['precision']}"
+        text = "none; --recipe tiny runs on the CPU, --recipe llama2-7b-t4 needs a T4"
+        return optional("GPU", text, "docs/cluster.md#gke-with-a-t4")
+    text = f"{gpu['name']}, {gpu['memory'] / _GIB:.1f} GiB; {gpu['precision']}"
     if gpu["nf4"]:
-        return lacking("GPU", f"{name}; NF4 fails: {gpu['nf4']}", "python -m bitsandbytes")
-    return ok("GPU", f"{name}; NF4 computes in {gpu['dtype']}")
+        return failed("GPU", f"{text}; NF4: {gpu['nf4']}", "python -m bitsandbytes")
+    return ok("GPU", f"{text}; NF4 computes in {gpu['dtype']}")
 
 
 def memory() -> Finding:
-    """Memory that a run may take now: the machine's, or what its control group leaves."""
-    free, total = _memory()
-    found = f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
-    if free >= MEMORY:
-        return ok("Memory", found)
-    then = f"end other programs; the sample catalogue takes {MEMORY / _GIB:.1f} GiB"
-    return lacking("Memory", found, then, needed=True)
+    """Check the available memory, of the machine or of its control group."""
+    available, total = _memory()
+    text = f"{available / _GIB:.1f} of {total / _GIB:.1f} GiB available"
+    if available >= MEMORY:
+        return ok("Memory", text)
+    next_step = f"free memory; the sample catalogue needs {MEMORY / _GIB:.1f} GiB"
+    return failed("Memory", text, next_step, needed=True)
 
 
 def _memory() -> tuple[float, float]:
-    """Bytes free and in all."""
+    """Return the available and the total bytes."""
     page = os.sysconf("SC_PAGE_SIZE")
-    total = free = os.sysconf("SC_PHYS_PAGES") * page
-    if _MEMINFO.exists():  # Linux knows what its caches would give back
+    total = available = os.sysconf("SC_PHYS_PAGES") * page
+    if _MEMINFO.exists():
         lines = dict(line.split(":") for line in _MEMINFO.read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    limit, used = (_GROUP / name for name in ("memory.max", "memory.current"))
-    if limit.is_file() and (most := limit.read_text().strip()) != "max":
-        total = min(total, int(most))
-        free = min(free, max(0, int(most) - int(used.read_text())))
-    return free, total
+        available = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = (_CGROUP / name for name in ("memory.max", "memory.current"))
+    if limit.is_file() and (maximum := limit.read_text().strip()) != "max":
+        total = min(total, int(maximum))
+        available = min(available, max(0, int(maximum) - int(used.read_text())))
+    return available, total
 
 
-def disk(place: Path | None = None) -> Finding:
-    """Room where a run would write, and whether it may."""
-    place = (place or Path.cwd()).absolute()
-    free = shutil.disk_usage(place).free
-    found = f"{free / _GIB:.1f} GiB free in {place}"
-    if not os.access(place, os.W_OK | os.X_OK):
-        return lacking("Disk", f"{place} can't be written", "choose another --out", needed=True)
+def disk(path: Path | None = None) -> Finding:
+    """Check that a run can write to `path`, by default the working directory."""
+    path = (path or Path.cwd()).absolute()
+    free = shutil.disk_usage(path).free
+    text = f"{free / _GIB:.1f} GiB free in {path}"
+    if not os.access(path, os.W_OK | os.X_OK):
+        return failed("Disk", f"{path} is not writable", "choose another --out", needed=True)
     if free >= ROOM:
-        return ok("Disk", found)
-    then = f"free {ROOM // 2**20} MiB, or choose another --out"
-    return lacking("Disk", found, then, needed=True)
+        return ok("Disk", text)
+    return failed("Disk", text, f"free {ROOM // 2**20} MiB, or choose another --out", needed=True)

@@ -1,4 +1,4 @@
-"""What `grocer doctor` finds of a part, and how it asks: not for long, and without tracebacks."""
+"""Findings of `grocer doctor`, and probes that neither hang nor end with a traceback."""
 
 from __future__ import annotations
 
@@ -9,108 +9,110 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Literal, TypeVar
 
-State = Literal["ok", "lacking", "not needed here"]
-PATIENCE = 10.0  # seconds for whatever is asked over a network
+State = Literal["ok", "failed", "optional"]
+TIMEOUT = 10.0
+"""Seconds for a probe that uses the network."""
+_LINE_LENGTH = 300
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One part: what it is, what was found of it, and what to do about a lack."""
+    """The result of one check, and the next step if it failed."""
 
     what: str
     found: str
     state: State
     next: str = ""
     needed: bool = False
-    """Whether `grocer run --recipe tiny` here, or what was asked for by name, stops without it."""
+    """Whether `grocer run --recipe tiny`, or what --host or --store names, depends on it."""
 
 
 def ok(what: str, found: str) -> Finding:
-    """A part that is as it must be."""
-    return Finding(what, _line(found), "ok")
+    """Return a passed check."""
+    return Finding(what, _one_line(found), "ok")
 
 
-def lacking(what: str, found: str, then: str, needed: bool = False) -> Finding:
-    """A part that is not, with the next step."""
-    return Finding(what, _line(found), "lacking", then, needed)
+def failed(what: str, found: str, next_step: str, needed: bool = False) -> Finding:
+    """Return a failed check."""
+    return Finding(what, _one_line(found), "failed", next_step, needed)
 
 
-def unneeded(what: str, found: str, then: str = "") -> Finding:
-    """A part that is not there, and that nothing here asks for."""
-    return Finding(what, _line(found), "not needed here", then)
+def optional(what: str, found: str, next_step: str = "") -> Finding:
+    """Return the absence of something that is not required."""
+    return Finding(what, _one_line(found), "optional", next_step)
 
 
-def stops(findings: Sequence[Finding]) -> list[Finding]:
-    """The lacks that something needed stops at."""
-    return [each for each in findings if each.needed and each.state == "lacking"]
+def blocking(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the failed checks of what is needed."""
+    return [finding for finding in findings if finding.needed and finding.state == "failed"]
 
 
-def asked(
+def probe(
     what: str,
     package: str,
     extra: str,
     action: Callable[[], list[Finding]],
-    then: str,
+    next_step: str,
     *,
     needed: bool = False,
 ) -> list[Finding]:
-    """What `action` finds, or why it could not look: no package, no answer in time, a fault.
+    """Return the findings of `action`, or why it failed: no package, a timeout or an error.
 
     Args:
-        package: what `action` imports, of Grocer's `extra`.
-        then: the next step where it does not answer.
+        package: what `action` imports; part of Grocer's `extra`.
+        next_step: what to do after a timeout or an error.
     """
     try:
-        importlib.import_module(package)  # here, as an import is no wait for a server
+        importlib.import_module(package)  # not part of the timeout
     except ImportError as error:
-        return [lacking(what, f"{package} is not installed: {error}", install(extra), needed)]
+        return [
+            failed(what, f"{package} is not installed: {error}", install_command(extra), needed)
+        ]
     try:
-        return within(PATIENCE, action)
+        return call_with_timeout(TIMEOUT, action)
     except TimeoutError:
-        return [lacking(what, f"no answer within {PATIENCE:g} s", then, needed)]
-    except Exception as error:  # whatever breaks one probe is its finding; the others still look
-        return [lacking(what, f"{type(error).__name__}: {error}", then, needed)]
+        return [failed(what, f"no response within {TIMEOUT:g} s", next_step, needed)]
+    except Exception as error:  # one broken probe must not stop the others
+        return [failed(what, f"{type(error).__name__}: {error}", next_step, needed)]
 
 
-def within(seconds: float, action: Callable[[], T]) -> T:
-    """What `action` returns or raises; past `seconds` it is left behind, in a thread of its own.
+def call_with_timeout(seconds: float, action: Callable[[], T]) -> T:
+    """Return the result of `action`, which continues in a daemon thread after a timeout.
 
     Raises:
         TimeoutError: it takes longer.
     """
-    found: Future[T] = Future()
+    future: Future[T] = Future()
 
-    def act() -> None:
+    def run() -> None:
         try:
-            found.set_result(action())
+            future.set_result(action())
         except BaseException as error:
-            found.set_exception(error)
+            future.set_exception(error)
 
-    Thread(target=act, daemon=True).start()
-    return found.result(seconds)
+    Thread(target=run, daemon=True).start()
+    return future.result(seconds)
 
 
-def install(*extras: str) -> str:
-    """The command that brings the packages of extras; "" is for those of every installation."""
-    named = ",".join(extra for extra in extras if extra)
-    project = f"'.[{named}]'" if named else "."
+def install_command(*extras: str) -> str:
+    """Return the command that installs the packages of extras ("" is none)."""
+    names = ",".join(extra for extra in extras if extra)
+    project = f"'.[{names}]'" if names else "."
     return f"make setup, or: pip install -e {project}"
 
 
-def reason(error: BaseException) -> str:
-    """The innermost reason of a client's fault, as `Connection refused`."""
+def root_cause(error: BaseException) -> str:
+    """Return the text of the innermost cause of a client's error, e.g. `Connection refused`."""
     while True:
-        inner = getattr(error, "reason", None)
-        inner = inner if isinstance(inner, BaseException) else error.__cause__
+        reason = getattr(error, "reason", None)
+        inner = reason if isinstance(reason, BaseException) else error.__cause__
         if inner is None:
-            break
+            return getattr(error, "strerror", None) or str(error) or type(error).__name__
         error = inner
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _line(text: str) -> str:
-    """The text in one line of bearable length."""
+def _one_line(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= 300 else f"{line[:300]} …"
+    return line if len(line) <= _LINE_LENGTH else f"{line[:_LINE_LENGTH]} …"

@@ -4,11 +4,11 @@ from typing import Any
 
 from kfp import dsl
 
-from components.classify_shard import classify
-from components.find_champion import champion as find_champion
+from components.classify_shard import classify_shard
+from components.find_champion import find_champion
 from components.images import IMAGES, Images
-from components.merge_shards import join
-from components.shard_table import cut
+from components.merge_shards import merge_shards
+from components.shard_table import shard_table
 from grocer.config.run import RunConfig
 from pipelines.kubeflow.compiled import Package
 from pipelines.kubeflow.resources import harden, on_cpu, reach_store, retry, with_model
@@ -37,8 +37,8 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
         min_probability: float = 0.0,
         config: str = run.to_json(),
     ) -> None:
-        served = find_champion(config=config, given=bundle)
-        pieces = cut(
+        served = find_champion(config=config, bundle=bundle)
+        pieces = shard_table(
             data=data,
             out=out,
             bundle=served.output,
@@ -47,8 +47,8 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
             min_probability=min_probability,
         )
         with dsl.ParallelFor(pieces.output, name="shards") as shard:
-            answered = classify(shard=shard)
-        joined = join(shards=pieces.output, rows=dsl.Collected(answered.output))
+            answered = classify_shard(shard=shard)
+        joined = merge_shards(shards=pieces.output, rows=dsl.Collected(answered.output))
 
         on_cpu(served, images.serve, cluster)
         for task in (pieces, joined):

@@ -53,7 +53,7 @@ def follow(server: Server, run: Submitted, progress: Progress, every: float = 5.
             break
     if any(str(each.state) in CANCELED for each in found.state_history or []):
         raise RunError(f"grocer: the run was canceled; its page: {run.page}")
-    if shown.get("refuse") != "FAILED" and state != "SUCCEEDED":
+    if shown.get("fail-run") != "FAILED" and state != "SUCCEEDED":
         raise _failure(state, shown, logs, run.page)
     if "gate" not in run.steps:
         return Verdict(True, [])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from kfp import dsl, kubernetes
 
-from grocer.config.deployment import ClusterConfig
+from grocer.config.deployment import HUB_TOKEN_SECRET, ClusterConfig
 from grocer.config.run import RunConfig
+from grocer.config.stages import HUB_TOKEN
 
 USER = 1000  # of the images
 CHECKPOINTS, BASE = "/mnt/checkpoints", "/mnt/base"
@@ -27,11 +28,9 @@ def with_model(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
     cluster = run.cluster
     _limit(task, image, cluster.model_cpu, cluster.model_memory, cluster.model_timeout_seconds)
     _place_on_gpu(task, cluster)
-    if cluster.base_claim:
-        kubernetes.mount_pvc(task, cluster.base_claim, BASE)
-    kubernetes.use_secret_as_env(
-        task, cluster.hub_token_secret, {"token": run.base.token_env}, optional=True
-    )
+    if claim := claim_of(run.base.source):
+        kubernetes.mount_pvc(task, claim, BASE)
+    kubernetes.use_secret_as_env(task, HUB_TOKEN_SECRET, {"token": HUB_TOKEN}, optional=True)
 
 
 def serve_with(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
@@ -45,10 +44,31 @@ def serve_with(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
     kubernetes.set_timeout(task, round(seconds))
 
 
-def keep_checkpoints(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
-    """Mount the claim that outlives a task's pod, if there is one."""
-    if cluster.checkpoints_claim:
-        kubernetes.mount_pvc(task, cluster.checkpoints_claim, CHECKPOINTS)
+def keep_checkpoints(task: dsl.PipelineTask, run: RunConfig) -> None:
+    """Mount the claim of `train.checkpoints`, if it names one."""
+    if claim := claim_of(run.train.checkpoints):
+        kubernetes.mount_pvc(task, claim, CHECKPOINTS)
+
+
+def claim_of(address: str | None) -> str | None:
+    """Return the PersistentVolumeClaim of `pvc://CLAIM/PATH`; None for any other address."""
+    scheme, _, path = (address or "").partition("://")
+    return path.partition("/")[0] if scheme == "pvc" else None
+
+
+def with_mount_paths(run: RunConfig) -> RunConfig:
+    """Return the run with the mount paths of its claims instead of `pvc://` addresses."""
+    addresses = (
+        ("base.source", run.base.source, BASE),
+        ("train.checkpoints", run.train.checkpoints or "", CHECKPOINTS),
+    )
+    return run.with_settings(
+        [
+            f"{key}={address.replace(f'pvc://{claim}', mount, 1)}"
+            for key, address, mount in addresses
+            if (claim := claim_of(address))
+        ]
+    )
 
 
 def harden(task: dsl.PipelineTask) -> None:
@@ -87,6 +107,4 @@ def _place_on_gpu(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
     task.set_accelerator_type(cluster.accelerator).set_accelerator_limit(1)
     for label, value in sorted(cluster.node_selector.items()):
         kubernetes.add_node_selector(task, label, value)
-    kubernetes.add_toleration(
-        task, key=cluster.toleration_key, operator="Exists", effect="NoSchedule"
-    )
+    kubernetes.add_toleration(task, key=cluster.accelerator, operator="Exists", effect="NoSchedule")

@@ -4,21 +4,19 @@ from typing import Any, NamedTuple
 
 from kfp import dsl
 
-from components.build_dataset import prompts
+from components.build_dataset import build_dataset
 from components.deploy import deploy
 from components.evaluate import evaluate
-from components.fail_run import refuse
-from components.find_champion import champion as find_champion
+from components.fail_run import fail_run
+from components.find_champion import find_champion
 from components.gate import gate
 from components.images import IMAGES, Images
 from components.ingest import ingest
 from components.train import train
 from components.validate import validate
 from grocer.config.run import RunConfig
-from grocer.errors import ConfigError
 from pipelines.kubeflow.compiled import Package
 from pipelines.kubeflow.resources import (
-    CHECKPOINTS,
     harden,
     keep_checkpoints,
     on_cpu,
@@ -26,6 +24,7 @@ from pipelines.kubeflow.resources import (
     retry,
     serve_with,
     with_model,
+    with_mount_paths,
 )
 
 
@@ -37,7 +36,7 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
     is the champion, unless one is given. Off a cluster the run ends at a step's first failure,
     and a no of the gate is no failure.
     """
-    run = placed(run)
+    given = with_mount_paths(run) if on_cluster else run
     cluster, rolls_out = run.cluster, run.deploy.store is not None
     lasts = dsl.PipelineConfig(active_deadline_seconds=cluster.run_timeout_seconds)
 
@@ -46,14 +45,14 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
         description="A product's department, by a gated LoRA adapter",
         pipeline_config=lasts,
     )
-    def grocer(data: str, config: str = run.to_json(), champion: str = "") -> bool:
+    def grocer(data: str, config: str = given.to_json(), champion: str = "") -> bool:
         read = ingest(data=data, config=config)
         checked = validate(tables=read.outputs["tables"], config=config)
-        split = prompts(tables=read.outputs["tables"], config=config).after(checked)
+        split = build_dataset(tables=read.outputs["tables"], config=config).after(checked)
         splits = split.outputs["splits"]
         trained = train(splits=splits, config=config)
         model = trained.outputs["model"]
-        rival = find_champion(config=config, given=champion).after(trained) if rolls_out else None
+        rival = find_champion(config=config, bundle=champion).after(trained) if rolls_out else None
         measured = evaluate(
             model=model,
             splits=splits,
@@ -72,9 +71,9 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
                 config=config,
             )
         refused = None
-        if on_cluster and cluster.fail_on_no:
+        if on_cluster and cluster.fail_if_gate_fails:
             with dsl.Else(name="gate-not-passed"):
-                refused = refuse(decision=decision)
+                refused = fail_run(decision=decision)
 
         tasks = _Tasks(read, checked, split, trained, measured, decided, served, rival, refused)
         _place(tasks, images, run)
@@ -109,7 +108,7 @@ def _place(tasks: _Tasks, images: Images, run: RunConfig) -> None:
     if rival:
         on_cpu(rival, images.serve, cluster)
     serve_with(served, images.serve, run)
-    keep_checkpoints(trained, cluster)
+    keep_checkpoints(trained, run)
     for task in _present(read, trained, rival, measured, served):
         reach_store(task, cluster)
     for task in _present(*tasks):
@@ -125,22 +124,6 @@ def _repeat(tasks: _Tasks, retries: int | None) -> None:
     # reasons are read from its log, which a cached one does not have.
     for task in _present(tasks.read, tasks.rival, tasks.decided, tasks.served, tasks.refused):
         task.set_caching_options(False)
-
-
-def placed(run: RunConfig) -> RunConfig:
-    """The run with the paths at which its tasks find what is mounted.
-
-    Raises:
-        ConfigError: checkpoints are to go to a claim and elsewhere.
-    """
-    if run.cluster.checkpoints_claim is None:
-        return run
-    if run.train.checkpoints not in (None, CHECKPOINTS):
-        raise ConfigError(
-            f"train.checkpoints={run.train.checkpoints} and cluster.checkpoints_claim="
-            f"{run.cluster.checkpoints_claim} name two places; unset one"
-        )
-    return run.with_settings([f"train.checkpoints={CHECKPOINTS}"])
 
 
 def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Package:

@@ -15,7 +15,7 @@ _ENDED = re.compile(r" - (?:INFO|ERROR) - Task '([^']+)' finished with status (S
 _FRAMEWORK = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - |\[KFP Executor |[IWEF]\d{4} |-*$")
 _END_OF_INPUT = "    }"  # of the JSON that each step of kfp prints before it begins
 # As grocer.console prints them; a progress bar's unfinished line may stand before one.
-_SPOKEN = re.compile(r"grocer ([|!]) ([a-z]+) \| (.*)$")
+_SPOKEN = re.compile(r"grocer ([|!]) ([a-z_]+) \| (.*)$")
 _COUNTING = re.compile(r"[\d,]+/[\d,]+ ")  # as grocer.console.Ticker begins its lines
 
 

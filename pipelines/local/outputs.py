@@ -16,7 +16,7 @@ from grocer.io.atomic import read_json, write_json
 PAGES = {
     "report.html": "evaluate",
     "validation.html": "validate",
-    "split.html": "prompts",
+    "split.html": "build_dataset",
     "loss.html": "train",
     "decision.md": "gate",
 }
@@ -57,4 +57,4 @@ def collect(root: Path, log: Path, config: RunConfig, made: Path, out: Path) -> 
 def rejected(root: Path) -> Path | None:
     """The artifact of a validation whose run got no further, if there is one."""
     found = artifacts_below(root)
-    return found["validate"] if "validate" in found and "prompts" not in found else None
+    return found["validate"] if "validate" in found and "build_dataset" not in found else None

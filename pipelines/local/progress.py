@@ -75,13 +75,13 @@ class Progress:
         self.step = ""
 
     def _print(self, mark: str, style: str, step: str, text: str) -> None:
-        line = Text.assemble((mark, style), f" {step:<9} ", (text, "dim" if mark == " " else ""))
+        line = Text.assemble((mark, style), f" {step:<14} ", (text, "dim" if mark == " " else ""))
         self.console.print(line, soft_wrap=True)
 
     def _line(self) -> RenderableType:
         """The live line: what runs, for how long, and the last thing that it said."""
         if not self.step:
             return Text("")
-        text = f"{self.step:<9} {time.monotonic() - self.since:.0f} s  {self.note}"
+        text = f"{self.step:<14} {time.monotonic() - self.since:.0f} s  {self.note}"
         self._spinner.update(text=Text(text, no_wrap=True, overflow="ellipsis"))
         return self._spinner

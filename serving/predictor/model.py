@@ -10,7 +10,7 @@ from kserve import InferRequest, InferResponse, Model
 from grocer.config.deployment import ServingConfig
 from grocer.errors import ModelError
 from grocer.inference.scores import Scores
-from grocer.model.hierarchy import FILE as AISLES
+from grocer.model.hierarchy import AISLES_FILE
 from grocer.release.bundle import Bundle
 from serving.predictor import tracing
 from serving.predictor.batching.batcher import Batcher
@@ -137,5 +137,5 @@ class Predictor(Model):
 
 def _require_labels(scorer: Scorer, bundle: Bundle) -> Scorer:
     if (tuple(scorer.labels), tuple(scorer.leaves)) != (tuple(bundle.labels), bundle.leaves):
-        raise ModelError(f"{bundle.path}: labels.json or {AISLES} does not match bundle.json")
+        raise ModelError(f"{bundle.path}: labels.json or {AISLES_FILE} does not match bundle.json")
     return scorer

@@ -10,7 +10,6 @@ from typing import Any
 
 from grocer.config.deployment import ServingConfig
 from grocer.errors import GrocerError
-from grocer.model.cores import cores
 from grocer.release.bundle import Bundle, load_bundle
 from serving.predictor import logs
 
@@ -68,8 +67,9 @@ def scorer_loader(config: ServingConfig, base: Path | None = None) -> Callable[[
         import torch
 
         from grocer.inference.scorer import Scorer
+        from grocer.model.device import cpu_threads
 
-        torch.set_num_threads(config.threads or max(1, cores() - 1))
+        torch.set_num_threads(cpu_threads(spare=1))
         scorer = Scorer.load(
             bundle.path,
             token_budget=config.token_budget,

@@ -1,0 +1,1 @@
+"""Rollout of a bundle: InferenceService updates, canary, readiness and smoke test."""

@@ -1,7 +1,7 @@
-"""A canary's end: it serves alone, or it goes.
+"""Promotes or rolls back a canary without losing requests.
 
-KServe takes a predictor's pods and Service away before it changes the routes to them. So the one
-that is to go is first freed of requests, and the one that stays made to bear them all.
+KServe removes a predictor's pods and Service before the routes that point to them. So traffic is
+shifted away from a predictor before it is removed.
 """
 
 from __future__ import annotations
@@ -13,79 +13,85 @@ from grocer.errors import DeployError
 from grocer.progress import say
 from serving.rollout.inference_service import (
     Canary,
-    Served,
-    canary,
-    fields,
-    replicas,
-    served,
-    share,
+    Revision,
+    apply_configuration,
+    canary_traffic,
+    find_canary,
+    min_replicas,
+    stable_revision,
 )
 from serving.rollout.kubernetes import Cluster
-from serving.rollout.readiness import LABEL, wait
+from serving.rollout.readiness import LABEL, wait_until_ready
 
 SHIFT_SECONDS = 60.0
-"""How long KServe's controller may take to move the requests."""
+"""How long KServe's controller may take to shift traffic."""
 
 
 def promote(config: DeployConfig, cluster: Cluster | None = None) -> str:
-    """Let the canary serve alone; its pods are those that ran already.
+    """Shift all traffic to the canary and remove the stable revision; its pods keep running.
 
     Returns:
-        What was done, for a person.
+        The result, for the console.
 
     Raises:
-        DeployError: there is no canary, or it does not come to bear all requests; then it has
-            the share that it had.
+        DeployError: there is no canary, or it cannot take all traffic; the traffic split is
+            restored.
     """
     cluster = cluster or Cluster.connect(config.namespace)
     service = cluster.inference_service(config.name)
-    stable, beside = _both(config, service)
-    new, pods = beside.served, replicas(service)
+    stable, canary = _stable_and_canary(config, service)
+    revision, replicas = canary.revision, min_replicas(service)
+    scaled = Canary(revision, 100, replicas or None)
     try:
-        cluster.apply(config.name, fields(config, stable, Canary(new, 100, pods or None)))
-        wait(cluster, config.name, new, config.timeout_seconds, replicas=pods)
-        if not _shifted(cluster, config, new, 100):
-            raise DeployError(f"KServe's controller moves no requests to {new.digest[:12]}")
+        cluster.apply(apply_configuration(config, stable, scaled))
+        wait_until_ready(cluster, config.name, revision, config.timeout_seconds, replicas=replicas)
+        if not _wait_for_traffic(cluster, config, scaled):
+            raise DeployError(f"KServe's controller shifts no traffic to {revision.digest[:12]}")
     except DeployError as error:
-        cluster.apply(config.name, fields(config, stable, beside))
-        raise DeployError(f"{error}; it has {beside.percent} % of the requests again") from error
-    cluster.apply(config.name, fields(config, new))
-    wait(cluster, config.name, new, config.timeout_seconds, replicas=pods)
-    return f"{config.namespace}/{config.name} serves {new.digest} alone"
+        cluster.apply(apply_configuration(config, stable, canary))
+        raise DeployError(
+            f"{error}; restored the canary's traffic to {canary.traffic_percent} %"
+        ) from error
+    cluster.apply(apply_configuration(config, revision))
+    wait_until_ready(cluster, config.name, revision, config.timeout_seconds, replicas=replicas)
+    return f"{config.namespace}/{config.name}: promoted canary {revision.digest}"
 
 
 def rollback(config: DeployConfig, cluster: Cluster | None = None) -> str:
-    """Take the canary away; what served beside it serves alone.
+    """Shift all traffic to the stable revision and remove the canary.
 
     Returns:
-        What was done, for a person.
+        The result, for the console.
 
     Raises:
-        DeployError: there is no canary, or what served beside it does not.
+        DeployError: there is no canary, or the stable revision is not ready.
     """
     cluster = cluster or Cluster.connect(config.namespace)
-    stable, beside = _both(config, cluster.inference_service(config.name))
-    cluster.apply(config.name, fields(config, stable, replace(beside, percent=0)))
-    _shifted(cluster, config, beside.served, 0)
-    cluster.apply(config.name, fields(config, stable))
-    wait(cluster, config.name, stable, config.timeout_seconds)
-    gone = beside.served.digest[:12]
-    return f"{config.namespace}/{config.name} serves {stable.digest} alone; {gone} is gone"
+    stable, canary = _stable_and_canary(config, cluster.inference_service(config.name))
+    drained = replace(canary, traffic_percent=0)
+    cluster.apply(apply_configuration(config, stable, drained))
+    _wait_for_traffic(cluster, config, drained)
+    cluster.apply(apply_configuration(config, stable))
+    wait_until_ready(cluster, config.name, stable, config.timeout_seconds)
+    removed = canary.revision.digest[:12]
+    return f"{config.namespace}/{config.name}: removed canary {removed}, serving {stable.digest}"
 
 
-def _both(config: DeployConfig, service: dict[str, object]) -> tuple[Served, Canary]:
-    stable, beside = served(service), canary(service)
-    if stable is None or beside is None:
+def _stable_and_canary(config: DeployConfig, service: dict[str, object]) -> tuple[Revision, Canary]:
+    stable, canary = stable_revision(service), find_canary(service)
+    if stable is None or canary is None:
         raise DeployError(
             f"{config.namespace}/{config.name} has no canary; deploy one with --canary PERCENT"
         )
-    return stable, beside
+    return stable, canary
 
 
-def _shifted(cluster: Cluster, config: DeployConfig, bundle: Served, percent: int) -> bool:
-    """Whether KServe says, in due time, that a canary has that share of the requests."""
-    say("deploy", f"{config.namespace}/{config.name}: {bundle.digest[:12]} → {percent} %")
-    for _ in cluster.looks(f"{LABEL}={config.name}", SHIFT_SECONDS):
-        if share(cluster.inference_service(config.name), bundle.part) == percent:
+def _wait_for_traffic(cluster: Cluster, config: DeployConfig, canary: Canary) -> bool:
+    """Return whether the canary's status has its traffic percentage before the timeout."""
+    digest, percent = canary.revision.digest[:12], canary.traffic_percent
+    say("deploy", f"{config.namespace}/{config.name}: shifting {percent} % of traffic to {digest}")
+    for _ in cluster.watch_deployments(f"{LABEL}={config.name}", SHIFT_SECONDS):
+        service = cluster.inference_service(config.name)
+        if canary_traffic(service, canary.revision.predictor) == percent:
             return True
     return False

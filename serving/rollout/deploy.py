@@ -1,7 +1,7 @@
-"""Deploy: a bundle in the store, rolled out by KServe, and seen to answer; or all as it was.
+"""Deploys a bundle: publish, roll out with KServe, smoke-test, and undo on failure.
 
-Nothing is called deployed before the new predictor itself has answered with the bundle's digest.
-Where it does not come up, the InferenceService gets back what it served before.
+A bundle counts as deployed once the new predictor itself returns predictions with the bundle's
+digest. If that fails, the InferenceService is restored to its previous revision.
 """
 
 from __future__ import annotations
@@ -14,102 +14,105 @@ from grocer.progress import say
 from grocer.release.bundle import Bundle
 from grocer.release.registry import publish
 from serving.rollout.inference_service import (
-    MANAGER,
-    STOP,
+    FIELD_MANAGER,
+    STOP_ANNOTATION,
     Canary,
-    Served,
-    canary,
-    fields,
-    names,
-    served,
+    Revision,
+    apply_configuration,
+    find_canary,
+    references,
+    stable_revision,
     stopped_by,
 )
 from serving.rollout.kubernetes import Cluster
-from serving.rollout.readiness import wait
-from serving.rollout.smoke_test import Answer, ask_at
+from serving.rollout.readiness import wait_until_ready
+from serving.rollout.smoke_test import Prediction, predict
 
 _SETTLE_SECONDS = 30.0
-"""For routes to follow a rollout that is complete."""
+"""How long routes may take to follow a complete rollout."""
 
 
 def deploy(
     bundle: Bundle, config: DeployConfig, products: Sequence[str], cluster: Cluster | None = None
-) -> list[Answer]:
-    """Publish a bundle, roll it out and ask it for `products`.
+) -> list[Prediction]:
+    """Publish a bundle, roll it out and return its predictions for `products`.
 
-    With `config.canary` it gets that share of the requests beside the bundle that serves; the
-    first one of all serves alone. A bundle that serves already is only asked.
+    With `config.canary` it becomes a canary with that percentage of the traffic. The first deploy
+    replaces nothing, so it gets all traffic. A bundle that is already deployed is tested again.
 
     Returns:
-        V1's predictions, each with its `product_name`.
+        V1 predictions, each with its `product_name`.
 
     Raises:
-        OutputError: the store can't be written.
-        DeployError: it did not come up, or did not answer; what served before serves again.
+        OutputError: the store is not writable.
+        DeployError: the rollout or the smoke test failed; the previous revision is restored.
     """
-    assert config.store is not None
+    if config.store is None:
+        raise DeployError("deploy.store is not set")
     cluster = cluster or Cluster.connect(config.namespace)
     service = cluster.inference_service(config.name)
     _require_running(config, stopped_by(service))
-    former, under_way = served(service), canary(service)
+    previous, previous_canary = stable_revision(service), find_canary(service)
     uri = publish(bundle, config.store)
-    if former and config.canary and former.digest != bundle.digest:
-        new = Served(uri, bundle.digest, config.runtime, f"c{bundle.digest[:8]}")
-        stable, beside = former, Canary(new, config.canary)
+    if previous and config.canary and previous.digest != bundle.digest:
+        new = Revision(uri, bundle.digest, config.runtime, f"c{bundle.digest[:8]}")
+        stable, canary = previous, Canary(new, config.canary)
     else:
-        new = stable = Served(uri, bundle.digest, config.runtime, former.part if former else "")
-        beside = under_way if former and former.digest == bundle.digest else None
-    say("deploy", f"{config.namespace}/{config.name}: {_told(former)} → {bundle.digest[:12]}")
-    cluster.apply(config.name, fields(config, stable, beside))
+        name = previous.predictor if previous else ""
+        new = stable = Revision(uri, bundle.digest, config.runtime, name)
+        canary = previous_canary if previous and previous.digest == bundle.digest else None
+    say("deploy", f"{config.namespace}/{config.name}: {_short(previous)} → {_short(new)}")
+    cluster.apply(apply_configuration(config, stable, canary))
     try:
-        wait(cluster, config.name, new, config.timeout_seconds)
+        wait_until_ready(cluster, config.name, new, config.timeout_seconds)
         url = config.address or cluster.address(new.deployment(config.name))
-        return ask_at(url.rstrip("/"), products, bundle.digest, seconds=_SETTLE_SECONDS)
+        return predict(url.rstrip("/"), products, bundle.digest, timeout=_SETTLE_SECONDS)
     except DeployError as error:
-        raise DeployError(f"{error}; {_undo(cluster, config, new, former, under_way)}") from error
+        result = _undo(cluster, config, new, previous, previous_canary)
+        raise DeployError(f"{error}; {result}") from error
 
 
 def champion(config: DeployConfig, cluster: Cluster | None = None) -> str:
-    """The address of the bundle that serves now; empty before the first deploy.
+    """Return the URI of the stable bundle; empty before the first deploy.
 
     Raises:
-        DeployError: there is no InferenceService, or it can't be read.
+        DeployError: there is no InferenceService, or it is not readable.
     """
     cluster = cluster or Cluster.connect(config.namespace)
-    found = served(cluster.inference_service(config.name))
-    return found.uri if found else ""
+    stable = stable_revision(cluster.inference_service(config.name))
+    return stable.uri if stable else ""
 
 
-def _require_running(config: DeployConfig, stopper: str | None) -> None:
-    if stopper not in (None, MANAGER):
+def _require_running(config: DeployConfig, manager: str | None) -> None:
+    if manager not in (None, FIELD_MANAGER):
         raise DeployError(
-            f"{config.namespace}/{config.name} was stopped by {stopper}; start it first: kubectl "
-            f"annotate inferenceservice {config.name} -n {config.namespace} {STOP}-"
+            f"{config.namespace}/{config.name} was stopped by {manager}; start it first: kubectl "
+            f"annotate inferenceservice {config.name} -n {config.namespace} {STOP_ANNOTATION}-"
         )
 
 
 def _undo(
     cluster: Cluster,
     config: DeployConfig,
-    new: Served,
-    former: Served | None,
-    under_way: Canary | None,
+    new: Revision,
+    previous: Revision | None,
+    canary: Canary | None,
 ) -> str:
-    """Let the InferenceService serve what it served before; what was done, in words."""
-    if new == former:
-        return "it was the one to serve before, too, so there is nothing to go back to"
+    """Restore the previous revision and canary, and return what was done."""
+    if new == previous:
+        return "no rollback, as it was the previous revision too"
     try:
-        if not names(cluster.inference_service(config.name), new):
-            return "what serves now is another deploy's and is left alone"
-        if former is None:
-            cluster.apply(config.name, fields(config, new, stopped=True))
-            return "nothing served before, so its pods were stopped"
-        cluster.apply(config.name, fields(config, former, under_way))
-        wait(cluster, config.name, former, config.timeout_seconds)
+        if not references(cluster.inference_service(config.name), new):
+            return "no rollback, as another deploy has changed the InferenceService"
+        if previous is None:
+            cluster.apply(apply_configuration(config, new, stopped=True))
+            return "stopped its pods, as there is no previous revision"
+        cluster.apply(apply_configuration(config, previous, canary))
+        wait_until_ready(cluster, config.name, previous, config.timeout_seconds)
     except DeployError as error:
-        return f"and what served before ({_told(former)}) did not come back: {error}"
-    return f"{former.digest[:12]} serves again"
+        return f"rollback to {_short(previous)} failed: {error}"
+    return f"rolled back to {_short(previous)}"
 
 
-def _told(former: Served | None) -> str:
-    return former.digest[:12] if former else "nothing"
+def _short(revision: Revision | None) -> str:
+    return revision.digest[:12] if revision else "none"

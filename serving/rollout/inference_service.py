@@ -1,8 +1,7 @@
-"""What deploy reads from an InferenceService, and the few fields of it that are deploy's own.
+"""The fields of an InferenceService that a deploy reads, and the few that it owns.
 
-Manifests make the InferenceService and own its shape. Without `runtime` and `storageUri` KServe
-finds nothing to start; deploy applies these two and the digest that the predictor is to insist
-on, and later changes nothing but them.
+manifests/ create the InferenceService and own its shape. Deploy owns the ServingRuntime, the
+storageUri and the expected digest of each predictor; KServe starts no pods before they are set.
 """
 
 from __future__ import annotations
@@ -13,136 +12,138 @@ from typing import Any
 
 from grocer.config.deployment import DeployConfig
 
-MANAGER = "grocer-deploy"
-"""Owner of the fields that deploy applies."""
-DIGEST = "GROCER_BUNDLE_DIGEST"
+FIELD_MANAGER = "grocer-deploy"
+"""Field manager of server-side apply."""
+DIGEST_ENV = "GROCER_BUNDLE_DIGEST"
 """Environment variable of the predictor: the digest that its bundle must have."""
-FORMAT = "grocer"
-STOP = "serving.kserve.io/stop"
-"""Annotation by which KServe takes all pods away."""
+MODEL_FORMAT = "grocer"
+STOP_ANNOTATION = "serving.kserve.io/stop"
+"""Annotation that makes KServe remove all pods."""
+GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 _Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Served:
-    """A bundle that predictors are told to serve, by a ServingRuntime.
+class Revision:
+    """A bundle and the ServingRuntime that serves it.
 
-    `part` tells several predictors of one InferenceService apart: KServe names a canary's
-    objects by it, and it stays with a canary that was promoted.
+    `predictor` is the name of the predictor, from which KServe derives the names of the canary's
+    Deployment and Service. A promoted canary keeps it.
     """
 
     uri: str
     digest: str
     runtime: str
-    part: str = ""
+    predictor: str = ""
 
     def deployment(self, service: str) -> str:
-        """Name of its Deployment and of its Service, as KServe makes them."""
-        return f"{service}-{self.part}-predictor" if self.part else f"{service}-predictor"
+        """Return the name that KServe gives to the predictor's Deployment and Service."""
+        return f"{service}-{self.predictor}-predictor" if self.predictor else f"{service}-predictor"
 
 
 @dataclass(frozen=True)
 class Canary:
-    """A bundle that gets a share of the requests beside the one that serves.
+    """A revision that receives part of the traffic beside the stable one.
 
-    `replicas` is how many pods it is to have; None: as many of the stable pods as its share is.
+    Without `min_replicas` KServe scales it to its share of the stable pods.
     """
 
-    served: Served
-    percent: int
-    replicas: int | None = None
+    revision: Revision
+    traffic_percent: int
+    min_replicas: int | None = None
 
 
-def served(service: _Object) -> Served | None:
-    """What an InferenceService serves; None before the first deploy, and where that failed."""
-    if stopped_by(service) == MANAGER:
+def stable_revision(service: _Object) -> Revision | None:
+    """Return the stable revision; None before the first deploy, or if that deploy failed."""
+    if stopped_by(service) == FIELD_MANAGER:
         return None
-    return _served(service["spec"]["predictor"])
+    return _revision(service["spec"]["predictor"])
 
 
-def canary(service: _Object) -> Canary | None:
-    """Its canary, if it has one."""
+def find_canary(service: _Object) -> Canary | None:
+    """Return the canary, if there is one."""
     for entry in service["spec"].get("canary") or []:
-        if found := _served(entry["predictor"]):
-            return Canary(found, entry["trafficPercent"], entry["predictor"].get("minReplicas"))
+        predictor = entry["predictor"]
+        if revision := _revision(predictor):
+            return Canary(revision, entry["trafficPercent"], predictor.get("minReplicas"))
     return None
 
 
-def names(service: _Object, bundle: Served) -> bool:
-    """Whether it tells a predictor to serve that bundle, alone or as a canary."""
-    beside = canary(service)
-    return bundle in (_served(service["spec"]["predictor"]), beside and beside.served)
+def references(service: _Object, revision: Revision) -> bool:
+    """Return whether a revision is the stable one or the canary."""
+    canary = find_canary(service)
+    return revision in (_revision(service["spec"]["predictor"]), canary and canary.revision)
 
 
-def replicas(service: _Object) -> int:
-    """The fewest pods that it runs with."""
+def min_replicas(service: _Object) -> int:
+    """Return the minimum number of stable pods."""
     return int(service["spec"]["predictor"].get("minReplicas", 1))
 
 
 def stopped_by(service: _Object) -> str | None:
-    """Name of the field manager that stopped it; None: it is not stopped."""
+    """Return the field manager that set the stop annotation; None if the service is not stopped."""
     metadata = service["metadata"]
-    if (metadata.get("annotations") or {}).get(STOP) != "true":
+    if (metadata.get("annotations") or {}).get(STOP_ANNOTATION) != "true":
         return None
     for entry in metadata.get("managedFields") or []:
         owned = (entry.get("fieldsV1") or {}).get("f:metadata", {}).get("f:annotations", {})
-        if f"f:{STOP}" in owned:
+        if f"f:{STOP_ANNOTATION}" in owned:
             return str(entry["manager"])
-    return "somebody"
+    return "an unknown field manager"
 
 
-def _served(predictor: _Object) -> Served | None:
-    model = predictor.get("model") or {}
-    digests = [e.get("value") for e in model.get("env") or [] if e["name"] == DIGEST]
-    if not model.get("storageUri") or not digests:
-        return None
-    name = predictor.get("name") or ""
-    return Served(model["storageUri"], digests[0], model.get("runtime") or "", name)
-
-
-def fields(
-    deploy: DeployConfig, bundle: Served, beside: Canary | None = None, *, stopped: bool = False
-) -> dict[str, Any]:
-    """All that deploy owns: what serves, what is tried beside it, whether pods run at all."""
-    metadata: dict[str, Any] = {"name": deploy.name, "namespace": deploy.namespace}
-    if stopped:
-        metadata["annotations"] = {STOP: "true"}
-    spec: dict[str, Any] = {"predictor": _predictor(bundle)}
-    if beside is not None:
-        predictor = _predictor(beside.served)
-        predictor["model"]["name"] = ""  # the CRD asks for it here, and only here
-        if beside.replicas is not None:
-            predictor["minReplicas"] = beside.replicas
-        spec["canary"] = [{"trafficPercent": beside.percent, "predictor": predictor}]
-    return {
-        "apiVersion": "serving.kserve.io/v1beta1",
-        "kind": "InferenceService",
-        "metadata": metadata,
-        "spec": spec,
-    }
-
-
-def _predictor(bundle: Served) -> dict[str, Any]:
-    model = {
-        "modelFormat": {"name": FORMAT},
-        "runtime": bundle.runtime,
-        "storageUri": bundle.uri,
-        "env": [{"name": DIGEST, "value": bundle.digest}],
-    }
-    return {**({"name": bundle.part} if bundle.part else {}), "model": model}
-
-
-def unrecognised(service: _Object) -> str:
-    """What KServe's controller finds wrong with its specification, or empty."""
+def spec_error(service: _Object) -> str:
+    """Return why KServe's controller rejects the specification, or an empty string."""
     status = (service.get("status") or {}).get("modelStatus") or {}
     if status.get("transitionStatus") != "InvalidSpec":
         return ""
     return str((status.get("lastFailureInfo") or {}).get("message", "InvalidSpec"))
 
 
-def share(service: _Object, part: str) -> int | None:
-    """Percent of the requests that KServe has given to a canary; None: it has not looked yet."""
+def canary_traffic(service: _Object, predictor: str) -> int | None:
+    """Return the traffic percentage in a canary's status; None before the controller sets it."""
     for status in (service.get("status") or {}).get("canaryStatuses") or []:
-        if status.get("name") == part:
+        if status.get("name") == predictor:
             return int(status.get("trafficPercent", 0))
     return None
+
+
+def apply_configuration(
+    config: DeployConfig, stable: Revision, canary: Canary | None = None, *, stopped: bool = False
+) -> dict[str, Any]:
+    """Return the server-side apply body: every field that deploy owns, and nothing else."""
+    metadata: dict[str, Any] = {"name": config.name, "namespace": config.namespace}
+    if stopped:
+        metadata["annotations"] = {STOP_ANNOTATION: "true"}
+    spec: dict[str, Any] = {"predictor": _predictor(stable)}
+    if canary is not None:
+        predictor = _predictor(canary.revision)
+        predictor["model"]["name"] = ""  # required by the CRD, for canaries only
+        if canary.min_replicas is not None:
+            predictor["minReplicas"] = canary.min_replicas
+        spec["canary"] = [{"trafficPercent": canary.traffic_percent, "predictor": predictor}]
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "InferenceService",
+        "metadata": metadata,
+        "spec": spec,
+    }
+
+
+def _predictor(revision: Revision) -> dict[str, Any]:
+    model = {
+        "modelFormat": {"name": MODEL_FORMAT},
+        "runtime": revision.runtime,
+        "storageUri": revision.uri,
+        "env": [{"name": DIGEST_ENV, "value": revision.digest}],
+    }
+    return {**({"name": revision.predictor} if revision.predictor else {}), "model": model}
+
+
+def _revision(predictor: _Object) -> Revision | None:
+    model = predictor.get("model") or {}
+    digests = [e.get("value") for e in model.get("env") or [] if e["name"] == DIGEST_ENV]
+    if not model.get("storageUri") or not digests:
+        return None
+    name = predictor.get("name") or ""
+    return Revision(model["storageUri"], digests[0], model.get("runtime") or "", name)

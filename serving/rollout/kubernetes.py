@@ -1,231 +1,230 @@
-"""The Kubernetes API as far as a rollout needs it; what it refuses is said in one line."""
+"""Access to the Kubernetes API; its errors become one-line `DeployError`s."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException
-from kubernetes.watch.watch import iter_resp_lines
+from kubernetes.dynamic import DynamicClient, Resource
+from kubernetes.watch import Watch
 
 from grocer.errors import DeployError
-from serving.rollout.inference_service import MANAGER
+from serving.rollout.inference_service import FIELD_MANAGER, GROUP, PLURAL, VERSION
 
-_INFERENCE_SERVICE = "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices/{}"
-_DEPLOYMENTS = "/apis/apps/v1/namespaces/{}/deployments"
-_CORE = "/api/v1/namespaces/{}"
-_LOG_LINES, _WORDS = 20, 500
-_LOOK_SECONDS = 5
-_Object = dict[str, Any]
+_REQUEST_SECONDS = 60
+_POLL_SECONDS = 5
+_LOG_LINES, _LINE_LENGTH = 20, 500
+_HINTS = {
+    401: "log in again, or check the kubeconfig's credentials",
+    403: "bind the Role grocer-deploy of manifests/base to this account",
+    409: f"release ownership of the fields in that manager; only {FIELD_MANAGER} may set them",
+}
+
+
+class NotFoundError(DeployError):
+    """The requested object does not exist."""
+
+
+class NoKubeconfigError(DeployError):
+    """Not in a pod, and there is no kubeconfig file."""
+
+
+def connect(*, retries: int = 2) -> tuple[client.ApiClient, str]:
+    """Return a client for the cluster of the pod or of the kubeconfig, and its identity.
+
+    Raises:
+        NoKubeconfigError: neither in a pod nor a kubeconfig file.
+        DeployError: the kubeconfig is invalid.
+    """
+    configuration = client.Configuration()
+    configuration.retries = retries
+    # The kubernetes package reads KUBECONFIG at import; a later change counts here.
+    path = os.environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")
+    try:
+        config.load_incluster_config(client_configuration=configuration)
+        return client.ApiClient(configuration), "the pod's service account"
+    except ConfigException:
+        if not os.environ.get("KUBECONFIG") and not os.path.exists(path):
+            raise NoKubeconfigError("no kubeconfig, and not in a pod; set KUBECONFIG") from None
+    try:
+        config.load_kube_config(path, client_configuration=configuration)
+        _, context = config.list_kube_config_contexts(path)
+    except (ConfigException, OSError) as error:
+        raise DeployError(f"kubeconfig {path} cannot be loaded: {error}; set KUBECONFIG") from error
+    return client.ApiClient(configuration), f"context {context['name']}"
 
 
 class Cluster:
-    """One namespace of a cluster. Objects come as the API gives them, as JSON."""
+    """One namespace of a cluster; built-in kinds are typed, an InferenceService is JSON."""
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
-        self._api, self.namespace = api, namespace
+        self.namespace = namespace
+        self._host = api.configuration.host
+        self._core, self._apps = client.CoreV1Api(api), client.AppsV1Api(api)
+        # The typed API cannot server-side apply custom objects. The resource is declared here, as
+        # discovery costs three requests and writes a cache file to a shared directory.
+        self._inference_services = Resource(
+            prefix="apis",
+            group=GROUP,
+            api_version=VERSION,
+            kind="InferenceService",
+            name=PLURAL,
+            namespaced=True,
+            client=DynamicClient(api, discoverer=lambda *_: None),
+        )
 
     @classmethod
     def connect(cls, namespace: str) -> Cluster:
-        """By a pod's own account, else by the kubeconfig.
+        """Connect with the pod's service account, or else with the kubeconfig.
 
         Raises:
-            DeployError: there is neither.
+            DeployError: neither is available.
         """
-        given = client.Configuration()
+        return cls(connect()[0], namespace)
+
+    def inference_service(self, name: str) -> dict[str, Any]:
+        """Return an InferenceService.
+
+        Raises:
+            DeployError: it does not exist, KServe is not installed, or access is denied.
+        """
+        get = self._inference_services.get
+        service: dict[str, Any] = self._call(get, name=name, namespace=self.namespace).to_dict()
+        return service
+
+    def apply(self, body: Mapping[str, Any]) -> None:
+        """Server-side apply an InferenceService; fields of other managers stay unchanged.
+
+        Raises:
+            DeployError: field-manager conflict, rejected by admission, or access denied.
+        """
+        apply = self._inference_services.server_side_apply
+        self._call(apply, body=body, namespace=self.namespace, field_manager=FIELD_MANAGER)
+
+    def deployment(self, name: str) -> client.V1Deployment | None:
+        """Return a Deployment, or None if it does not exist."""
         try:
-            config.load_incluster_config(client_configuration=given)
-        except ConfigException:
-            try:
-                # The client's own default is what the variable was when it was imported.
-                config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=given)
-            except (ConfigException, OSError) as error:
-                raise DeployError(
-                    f"no cluster: this is no pod, and no kubeconfig serves ({error}); "
-                    "set KUBECONFIG"
-                ) from error
-        given.retries = 2
-        return cls(client.ApiClient(given), namespace)
-
-    def inference_service(self, name: str) -> _Object:
-        """The InferenceService.
-
-        Raises:
-            DeployError: there is none, KServe is not installed, or access is denied.
-        """
-        return self._ask("GET", _INFERENCE_SERVICE.format(self.namespace, name))
-
-    def apply(self, name: str, fields: Mapping[str, Any]) -> _Object:
-        """Server-side-apply what deploy owns of an InferenceService; the rest stays as it is.
-
-        Raises:
-            DeployError: another manager owns one of the fields, an admission webhook refuses
-                them, or access is denied.
-        """
-        path = _INFERENCE_SERVICE.format(self.namespace, name)
-        return self._ask("PATCH", path, [("fieldManager", MANAGER)], body=fields)
-
-    def deployment(self, name: str) -> _Object | None:
-        """The Deployment, if there is one by now."""
-        try:
-            return self._ask("GET", f"{_DEPLOYMENTS.format(self.namespace)}/{name}")
-        except _NotFound:
+            return self._call(self._apps.read_namespaced_deployment, name, self.namespace)
+        except NotFoundError:
             return None
 
     def address(self, name: str) -> str:
-        """Where a Service answers from within the cluster; past it, if it has no address."""
-        spec = self._ask("GET", f"{_CORE.format(self.namespace)}/services/{name}")["spec"]
-        port = spec["ports"][0]
-        number = port["targetPort"] if spec.get("clusterIP") == "None" else port["port"]
+        """Return the URL of a Service; of a headless one with the port of its pods."""
+        spec = self._call(self._core.read_namespaced_service, name, self.namespace).spec
+        port = spec.ports[0]
+        number = port.target_port if spec.cluster_ip == "None" else port.port
         return f"http://{name}.{self.namespace}.svc:{number}"
 
-    def pods(self, labels: str) -> list[_Object]:
-        """The pods with these labels, the newest first."""
-        path = f"{_CORE.format(self.namespace)}/pods"
-        found = self._ask("GET", path, [("labelSelector", labels)])["items"]
-        return sorted(found, key=lambda pod: pod["metadata"]["creationTimestamp"], reverse=True)
+    def pods(self, selector: str) -> list[client.V1Pod]:
+        """Return the pods that match a label selector, newest first."""
+        list_pods = self._core.list_namespaced_pod
+        pods = self._call(list_pods, self.namespace, label_selector=selector).items
+        return sorted(pods, key=lambda pod: pod.metadata.creation_timestamp, reverse=True)
 
     def last_warning(self, pod: str) -> str:
-        """What Kubernetes complained of last about a pod, or empty."""
-        path = f"{_CORE.format(self.namespace)}/events"
-        only = f"involvedObject.kind=Pod,involvedObject.name={pod},type=Warning"
+        """Return the message of a pod's last warning event, or an empty string."""
+        selector = f"involvedObject.kind=Pod,involvedObject.name={pod},type=Warning"
+        list_events = self._core.list_namespaced_event
         try:
-            found = self._ask("GET", path, [("fieldSelector", only)])["items"]
-        except DeployError as error:  # which must not hide why somebody asked
-            return f"not known, as {error}"
-        when = [(e.get("lastTimestamp") or e.get("eventTime") or "", e["message"]) for e in found]
-        return _short(max(when)[1]) if when else ""
+            events = self._call(list_events, self.namespace, field_selector=selector).items
+        except DeployError as error:  # must not hide the failure that is being reported
+            return f"events not readable: {error}"
+        oldest = datetime.min.replace(tzinfo=UTC)
+        last = max(events, key=lambda e: e.last_timestamp or e.event_time or oldest, default=None)
+        return _one_line(last.message or "") if last else ""
 
-    def last_words(self, pod: str, container: str) -> str:
-        """The last line that a container of a pod said, in its former life if it began anew."""
-        path = f"{_CORE.format(self.namespace)}/pods/{pod}/log"
-        for previous in ("true", "false"):
-            query = [("container", container), ("previous", previous)]
+    def last_log_line(self, pod: str, container: str) -> str:
+        """Return the last line of a container's log, of its previous instance if it restarted."""
+        for previous in (True, False):
             try:
-                text = self._text(path, [*query, ("tailLines", str(_LOG_LINES))])
-            except DeployError:  # it has no former life, or no log yet
+                # Undecoded, as the typed API parses a log that happens to be JSON.
+                response = self._call(
+                    self._core.read_namespaced_pod_log,
+                    pod,
+                    self.namespace,
+                    container=container,
+                    previous=previous,
+                    tail_lines=_LOG_LINES,
+                    _preload_content=False,
+                )
+            except DeployError:  # no previous instance, or no log yet
                 continue
-            if text.startswith("unable to retrieve container logs"):  # the kubelet's, with a 200
+            text = response.data.decode(errors="replace")
+            if text.startswith("unable to retrieve container logs"):  # from the kubelet, status 200
                 continue
             if lines := [line for line in text.splitlines() if line.strip()]:
-                return _short(lines[-1])
+                return _one_line(lines[-1])
         return ""
 
-    def looks(self, labels: str, seconds: float) -> Iterator[None]:
-        """Yield at once and whenever a Deployment with these labels changes, for `seconds`.
+    def watch_deployments(self, selector: str, timeout: float) -> Iterator[None]:
+        """Yield now and on every change of a matching Deployment, until `timeout` seconds passed.
 
-        Yields every five seconds at least, as not all that matters shows in a Deployment. Each
-        watch begins with what is there now, so none can begin too far back (410) or miss a
-        change; one that the server ends, or that breaks, is begun anew.
+        Yields at least every five seconds, as pods can change without their Deployment. A watch
+        that ends or breaks is restarted. Each one starts with the current state, so it misses no
+        change and never starts from an expired resource version (410).
         """
-        until = time.monotonic() + seconds
+        deadline = time.monotonic() + timeout
         yield
-        while (left := until - time.monotonic()) > 0:
+        while (left := deadline - time.monotonic()) > 0:
+            seconds = max(1, round(min(left, _POLL_SECONDS)))
             try:
-                yield from self._watch(labels, max(1, round(min(left, _LOOK_SECONDS))))
+                for _ in Watch("object").stream(
+                    self._apps.list_namespaced_deployment,
+                    self.namespace,
+                    label_selector=selector,
+                    timeout_seconds=seconds,
+                    _request_timeout=seconds + 5,
+                ):
+                    yield
             except (urllib3.exceptions.HTTPError, ApiException, ValueError) as error:
                 if isinstance(error, ApiException) and error.status in (401, 403):
-                    raise _refusal(error) from error
-                time.sleep(min(1.0, left))  # before the API is asked again
+                    raise _api_error(error) from error
+                time.sleep(min(1.0, left))
             yield
 
-    def _watch(self, labels: str, seconds: int) -> Iterator[None]:
-        query = [("labelSelector", labels), ("watch", "true"), ("timeoutSeconds", str(seconds))]
-        path = _DEPLOYMENTS.format(self.namespace)
-        stream = self._call("GET", path, query, seconds=seconds + 5, _preload_content=False)
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
-            for line in iter_resp_lines(stream):
-                if json.loads(line)["type"] == "ERROR":
-                    return
-                yield
-        finally:
-            stream.close()
-            stream.release_conn()
-
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        query: Sequence[tuple[str, str]] = (),
-        body: Mapping[str, Any] | None = None,
-    ) -> Any:
-        with self._explained():
-            return self._call(method, path, query, body=body, response_type="object")
-
-    def _text(self, path: str, query: Sequence[tuple[str, str]]) -> str:
-        """An answer as it is, where it only may look like JSON."""
-        with self._explained():
-            answer = self._call("GET", path, query, _preload_content=False)
-            return str(answer.data.decode(errors="replace"))
-
-    def _call(
-        self,
-        method: str,
-        path: str,
-        query: Sequence[tuple[str, str]],
-        *,
-        body: Mapping[str, Any] | None = None,
-        seconds: int = 60,
-        **more: Any,
-    ) -> Any:
-        headers = {"Accept": "application/json, */*"}
-        if body is not None:
-            headers["Content-Type"] = "application/apply-patch+yaml"
-        return self._api.call_api(
-            path,
-            method,
-            query_params=list(query),
-            header_params=headers,
-            body=body,
-            auth_settings=["BearerToken"],
-            _return_http_data_only=True,
-            _request_timeout=seconds,
-            **more,
-        )
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
+            return function(*args, _request_timeout=_REQUEST_SECONDS, **kwargs)
         except ApiException as error:
-            raise _refusal(error) from error
+            raise _api_error(error) from error
         except urllib3.exceptions.HTTPError as error:
-            host = self._api.configuration.host
-            raise DeployError(f"no Kubernetes API answers at {host}: {error}") from error
+            raise DeployError(f"Kubernetes API at {self._host} unreachable: {error}") from error
 
 
-class _NotFound(DeployError):  # noqa: N818
-    """What was asked for is not there."""
+def status_message(error: Any) -> str:
+    """Return the message of the Status object in an API error's body, or else its reason."""
+    message = _status(error).get("message") or error.reason
+    return " ".join(str(message).split())
 
 
-def _refusal(error: ApiException) -> DeployError:
-    """What the API server said, and what to do about it."""
-    status = _status(error)
-    said = " ".join(str(status.get("message") or error.body or error.reason).split())
+def _api_error(error: ApiException) -> DeployError:
+    """Return the error with the API server's message and the next step."""
+    message = status_message(error)
     if error.status == 404:
-        if not status.get("details", {}).get("name"):
-            return _NotFound(
-                "the cluster knows no InferenceService at all: KServe is not installed; "
-                "see docs/cluster.md"
+        if not _status(error).get("details", {}).get("name"):
+            return NotFoundError(
+                "the cluster has no resource InferenceService; install KServe (docs/cluster.md)"
             )
-        return _NotFound(f"{said}; apply an overlay of manifests/ first, or see deploy.namespace")
-    hint = {
-        401: "log in again, or see the kubeconfig's credentials",
-        403: "give that account the Role grocer-deploy of manifests/base",
-        409: "let that manager give up the field, as deploy alone says what is served",
-    }.get(error.status, "")
-    return DeployError(f"the cluster refused ({error.status}): {said}" + (f"; {hint}" * bool(hint)))
+        return NotFoundError(
+            f"{message}; apply an overlay of manifests/, or check deploy.namespace"
+        )
+    hint = _HINTS.get(error.status)
+    return DeployError(
+        f"the Kubernetes API refused the request ({error.status}): {message}"
+        + (f"; {hint}" if hint else "")
+    )
 
 
-def _status(error: ApiException) -> _Object:
-    """The Kubernetes Status in an error's body, if there is one."""
+def _status(error: Any) -> dict[str, Any]:
+    """Return the Kubernetes Status in an error's body; empty if there is none."""
     try:
         status = json.loads(error.body or "{}")
     except ValueError:
@@ -233,7 +232,6 @@ def _status(error: ApiException) -> _Object:
     return status if isinstance(status, dict) else {}
 
 
-def _short(text: str) -> str:
-    """The text in one line of bearable length."""
+def _one_line(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= _WORDS else f"{line[:_WORDS]} …"
+    return line if len(line) <= _LINE_LENGTH else f"{line[:_LINE_LENGTH]} …"

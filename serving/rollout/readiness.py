@@ -1,201 +1,202 @@
-"""Waits for a predictor's Deployment to serve a bundle, and says why it does not."""
+"""Waits until a predictor's Deployment serves a bundle, and explains why if it fails."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from grocer.errors import DeployError
 from grocer.progress import say
-from serving.rollout.inference_service import DIGEST, Served, names, unrecognised
+from serving.rollout.inference_service import DIGEST_ENV, Revision, references, spec_error
 from serving.rollout.kubernetes import Cluster
 
+if TYPE_CHECKING:
+    from kubernetes.client import V1ContainerStatus, V1Deployment, V1Pod, V1PodTemplateSpec
+
 LABEL = "serving.kserve.io/inferenceservice"
-"""Carried, with the InferenceService's name, by all that KServe makes for it."""
+"""Label, with the InferenceService's name, of every object that KServe creates for it."""
 CONTAINER = "kserve-container"
-TAKE_UP_SECONDS = 120.0
-"""How long KServe's controller may take to make of a bundle a Deployment."""
-REFUSED_SECONDS = 15.0
-"""How long pods may be refused: a Deployment tells a while of refusals that have passed."""
+RECONCILE_SECONDS = 120.0
+"""How long KServe's controller may take to update the Deployment."""
+REPLICA_FAILURE_SECONDS = 15.0
+"""How long pod creation may fail: the condition outlives its cause by some seconds."""
 _INITIALIZER = "storage-initializer"
-# A container that can't begin: none of these mends itself while the manifests stay as they are.
-_NEVER_BEGINS = {
-    "ImagePullBackOff": "its image can't be pulled",
-    "InvalidImageName": "its image has no valid name",
-    "ErrImageNeverPull": "its image is not on the node",
-    "CreateContainerConfigError": "its container can't be configured",
-    "CreateContainerError": "its container can't be made",
-    "RunContainerError": "its container can't be run",
+# Reasons of a waiting container that no retry resolves while the manifests stay unchanged.
+_CANNOT_START = {
+    "ImagePullBackOff": "image cannot be pulled",
+    "InvalidImageName": "invalid image name",
+    "ErrImageNeverPull": "image is not on the node",
+    "CreateContainerConfigError": "invalid container configuration",
+    "CreateContainerError": "container cannot be created",
+    "RunContainerError": "container cannot be started",
 }
-_RESTARTS = 2  # of one container, after which another try is not waited for
-_Object = Mapping[str, Any]
+_MAX_RESTARTS = 2
 
 
-def wait(
-    cluster: Cluster, service: str, bundle: Served, seconds: float, *, replicas: int = 1
+def wait_until_ready(
+    cluster: Cluster, service: str, revision: Revision, timeout: float, *, replicas: int = 1
 ) -> None:
-    """Return once every pod of the predictor serves `bundle`, and no former one is left.
+    """Return when all pods of the predictor serve `revision` and no older pod is left.
 
     Args:
-        replicas: how many pods there are to be at least.
+        timeout: seconds.
+        replicas: minimum number of pods.
 
     Raises:
-        DeployError: it can't come up, or does not within `seconds`; the message has the pod's
-            reason and the container's last words.
+        DeployError: it cannot start, or the timeout expired. The message has the pod's reason
+            and the container's last log line.
     """
-    name, labels = bundle.deployment(service), f"{LABEL}={service}"
-    begun, told, taken_up = time.monotonic(), "", False
-    since: float | None = None
-    pods: list[dict[str, Any]] = []
-    for _ in cluster.looks(labels, seconds):
+    name, selector = revision.deployment(service), f"{LABEL}={service}"
+    start, failing_since, reconciled, progress = time.monotonic(), None, False, ""
+    pods: list[V1Pod] = []
+    for _ in cluster.watch_deployments(selector, timeout):
         deployment = cluster.deployment(name)
-        if deployment is not None and serves(deployment, bundle.digest, replicas):
+        if deployment and is_rolled_out(deployment, revision.digest, replicas):
             return
-        pods = [pod for pod in cluster.pods(labels) if _digest_of(pod) == bundle.digest]
-        if reason := fault(cluster, pods):
-            raise DeployError(f"{name}: {reason}")
-        refusal = refused(deployment, bundle.digest)
-        since = (since or time.monotonic()) if refusal else None
-        if since and time.monotonic() - since > REFUSED_SECONDS:
-            raise DeployError(f"{name}: {refusal}")
-        if (now := progress(deployment, pods, bundle.digest)) != told:
-            say("deploy", f"{name}: {now}")
-            told = now
-        if _taken_up(deployment, bundle.digest):
-            taken_up = True
-        elif taken_up or time.monotonic() - begun > TAKE_UP_SECONDS:
+        pods = [pod for pod in cluster.pods(selector) if _digest(pod) == revision.digest]
+        if failure := pod_failure(cluster, pods):
+            raise DeployError(f"{name}: {failure}")
+        failure = replica_failure(deployment, revision.digest)
+        failing_since = (failing_since or time.monotonic()) if failure else None
+        if failing_since and time.monotonic() - failing_since > REPLICA_FAILURE_SECONDS:
+            raise DeployError(f"{name}: {failure}")
+        if (current := rollout_progress(deployment, pods, revision.digest)) != progress:
+            say("deploy", f"{name}: {current}")
+            progress = current
+        if _is_reconciled(deployment, revision.digest):
+            reconciled = True
+        elif reconciled or time.monotonic() - start > RECONCILE_SECONDS:
             break
-    if not _taken_up(cluster.deployment(name), bundle.digest):
-        made = cluster.inference_service(service)
-        if not names(made, bundle):
-            raise DeployError(f"{name}: another deploy has taken its place")
-        why = unrecognised(made) or "see that its pod runs"
-        raise DeployError(f"{name}: KServe's controller does not take up the bundle: {why}")
-    warning = cluster.last_warning(pods[0]["metadata"]["name"]) if pods else ""
-    last = f" (last warning: {warning})" if warning and warning not in told else ""
-    raise DeployError(f"{name}: not rolled out after {seconds:g} s: {told}{last}")
+    if not _is_reconciled(cluster.deployment(name), revision.digest):
+        raise DeployError(f"{name}: {_reconcile_failure(cluster, service, revision)}")
+    warning = cluster.last_warning(pods[0].metadata.name) if pods else ""
+    last = f" (last warning: {warning})" if warning and warning not in progress else ""
+    raise DeployError(f"{name}: rollout timed out after {timeout:g} s: {progress}{last}")
 
 
-def serves(deployment: _Object, digest: str, replicas: int = 1) -> bool:
-    """Whether all of a Deployment's pods are available, of its present template, and of `digest`.
+def is_rolled_out(deployment: V1Deployment, digest: str, replicas: int = 1) -> bool:
+    """Return whether all pods of a Deployment are available, up to date and of `digest`.
 
-    KServe's own condition Ready stays true through a rollout, so it says nothing here.
+    The Ready condition of an InferenceService stays true during a rollout, so it cannot be used.
     """
-    spec, status = deployment["spec"], deployment.get("status") or {}
-    wanted = spec.get("replicas", 1)
+    spec, status = deployment.spec, deployment.status
     return (
-        _digest_of(spec["template"]) == digest
-        and status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
-        and wanted >= replicas
-        and status.get("updatedReplicas", 0) == wanted
-        and status.get("availableReplicas", 0) >= wanted
-        and status.get("replicas", 0) == wanted
+        _digest(spec.template) == digest
+        and (status.observed_generation or 0) >= deployment.metadata.generation
+        and spec.replicas >= replicas
+        and (status.updated_replicas or 0) == spec.replicas
+        and (status.available_replicas or 0) >= spec.replicas
+        and (status.replicas or 0) == spec.replicas
     )
 
 
-def fault(cluster: Cluster, pods: Sequence[_Object]) -> str:
-    """Why one of the pods will not come up, with its last words; empty where none is lost yet."""
+def pod_failure(cluster: Cluster, pods: Sequence[V1Pod]) -> str:
+    """Return why one of the pods cannot become ready, or an empty string."""
     for pod in pods:
-        name, status = pod["metadata"]["name"], pod.get("status") or {}
-        if "deletionTimestamp" in pod["metadata"] or status.get("phase") == "Failed":
-            continue  # gone, and replaced
-        for kind in ("initContainerStatuses", "containerStatuses"):
-            for container in status.get(kind) or []:
-                if reason := _container_fault(container):
-                    words = _last_words(cluster, name, container)
-                    return f"pod {name}: {reason}" + (f": {words}" if words else "")
+        name, status = pod.metadata.name, pod.status
+        if pod.metadata.deletion_timestamp or status.phase == "Failed":
+            continue  # its Deployment replaces it
+        init, main = status.init_container_statuses or [], status.container_statuses or []
+        for container in (*init, *main):
+            if failure := _container_failure(container):
+                line = _last_line(cluster, name, container)
+                return f"pod {name}: {failure}" + (f": {line}" if line else "")
     return ""
 
 
-def _container_fault(container: _Object) -> str:
-    """What keeps a container from running, or empty."""
-    if container.get("ready"):  # whatever befell it once
+def _container_failure(container: V1ContainerStatus) -> str:
+    if container.ready:  # it recovered from earlier failures
         return ""
-    waiting = (container.get("state") or {}).get("waiting") or {}
-    if waiting.get("reason") in _NEVER_BEGINS:
-        return f"{_NEVER_BEGINS[waiting['reason']]} ({waiting.get('message', waiting['reason'])})"
-    ended = _end(container)
-    if not ended.get("exitCode"):
+    if container.state and (waiting := container.state.waiting) and waiting.reason in _CANNOT_START:
+        return f"{_CANNOT_START[waiting.reason]} ({waiting.message or waiting.reason})"
+    terminated = _terminated(container)
+    if not terminated or not terminated.exit_code:
         return ""
-    if ended.get("reason") == "OOMKilled":
-        return f"{container['name']} was killed for want of memory (OOMKilled); raise its limit"
-    if container["name"] == CONTAINER and ended["exitCode"] == 2:
-        return "the predictor refused its bundle or its settings"
-    if container.get("restartCount", 0) < _RESTARTS:
+    if terminated.reason == "OOMKilled":
+        return f"{container.name}: OOMKilled; raise its memory limit"
+    if container.name == CONTAINER and terminated.exit_code == 2:
+        return "the predictor rejected its bundle or its configuration"
+    if container.restart_count < _MAX_RESTARTS:
         return ""
-    if container["name"] == _INITIALIZER:
-        return "the bundle can't be fetched from the store"
-    return f"{container['name']} ends again and again, with exit code {ended['exitCode']}"
+    if container.name == _INITIALIZER:
+        return "the bundle cannot be downloaded from the store"
+    return f"{container.name}: crash loop, exit code {terminated.exit_code}"
 
 
-def _end(container: _Object) -> _Object:
-    """How a container last ended; empty: it never did."""
-    states = (container.get("state") or {}, container.get("lastState") or {})
-    return next((state["terminated"] for state in states if state.get("terminated")), {})
+def _terminated(container: V1ContainerStatus) -> object:
+    """Return the state in which a container last terminated, or None."""
+    states = (container.state, container.last_state)
+    return next((state.terminated for state in states if state and state.terminated), None)
 
 
-def _last_words(cluster: Cluster, pod: str, container: _Object) -> str:
-    """The last line that a container said before it ended.
+def _last_line(cluster: Cluster, pod: str, container: V1ContainerStatus) -> str:
+    """Return the last line that a container wrote before it terminated.
 
-    Its status has it where `terminationMessagePolicy` says so, as manifests/ do; a log may be
-    gone by the time that it is asked for.
+    The termination message has it where `terminationMessagePolicy` is FallbackToLogsOnError, as
+    in manifests/; the log itself may be deleted already.
     """
-    ended = _end(container)
-    if not ended:
+    terminated = _terminated(container)
+    if not terminated:
         return ""
-    said = [line for line in (ended.get("message") or "").splitlines() if line.strip()]
-    return said[-1].strip() if said else cluster.last_words(pod, container["name"])
+    lines = [line for line in (terminated.message or "").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else cluster.last_log_line(pod, container.name)
 
 
-def refused(deployment: _Object | None, digest: str) -> str:
-    """Why no pods can be made (a quota, an admission policy), if that is so."""
-    if deployment is None or not _taken_up(deployment, digest):
+def replica_failure(deployment: V1Deployment | None, digest: str) -> str:
+    """Return why pods cannot be created (quota, admission policy), or an empty string."""
+    if deployment is None or not _is_reconciled(deployment, digest):
         return ""
-    for condition in (deployment.get("status") or {}).get("conditions") or []:
-        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            return f"pods are refused: {condition.get('message', '')}"
+    for condition in deployment.status.conditions or []:
+        if condition.type == "ReplicaFailure" and condition.status == "True":
+            return f"pods cannot be created: {condition.message}"
     return ""
 
 
-def progress(deployment: _Object | None, pods: Sequence[_Object], digest: str) -> str:
-    """What is still missing, in words."""
-    if deployment is None or not _taken_up(deployment, digest):
-        return "waiting for KServe's controller to take up the bundle"
-    if refusal := refused(deployment, digest):
-        return refusal
+def rollout_progress(deployment: V1Deployment | None, pods: Sequence[V1Pod], digest: str) -> str:
+    """Return one line on what a rollout is waiting for."""
+    if deployment is None or not _is_reconciled(deployment, digest):
+        return "waiting for KServe's controller to update the Deployment"
+    if failure := replica_failure(deployment, digest):
+        return failure
     for pod in pods:
-        status = pod.get("status") or {}
-        for condition in status.get("conditions") or []:
-            if condition["type"] == "PodScheduled" and condition["status"] == "False":
-                return f"no node takes the pod: {condition.get('message', '')}"
-        if status.get("reason") == "Evicted":
-            return f"a pod was evicted: {status.get('message', '')}"
-        if any(
-            c.get("state", {}).get("running") for c in status.get("initContainerStatuses") or []
-        ):
-            return "fetching the bundle"
-    status = deployment.get("status") or {}
-    wanted = deployment["spec"].get("replicas", 1)
-    ready = sum(_ready(pod) for pod in pods)
-    former = max(0, status.get("replicas", 0) - status.get("updatedReplicas", 0))
-    return f"{min(ready, wanted)} of {wanted} pods ready" + (f", {former} former" * bool(former))
+        for condition in pod.status.conditions or []:
+            if condition.type == "PodScheduled" and condition.status == "False":
+                return f"pod is unschedulable: {condition.message}"
+        if pod.status.reason == "Evicted":
+            return f"pod was evicted: {pod.status.message}"
+        if any(c.state and c.state.running for c in pod.status.init_container_statuses or []):
+            return "downloading the bundle"
+    replicas, status = deployment.spec.replicas, deployment.status
+    ready = sum(_is_ready(pod) for pod in pods)
+    outdated = max(0, (status.replicas or 0) - (status.updated_replicas or 0))
+    return f"{min(ready, replicas)} of {replicas} pods ready" + (
+        f", {outdated} outdated" if outdated else ""
+    )
 
 
-def _ready(pod: _Object) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or []
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+def _reconcile_failure(cluster: Cluster, service: str, revision: Revision) -> str:
+    """Return why a Deployment is not of the revision that was applied."""
+    current = cluster.inference_service(service)
+    if not references(current, revision):
+        return "another deploy has replaced this revision"
+    reason = spec_error(current) or "check that its pod is running"
+    return f"KServe's controller does not update the Deployment: {reason}"
 
 
-def _taken_up(deployment: _Object | None, digest: str) -> bool:
-    """Whether it is the bundle that a Deployment's pods are, or will be, made for."""
-    return deployment is not None and _digest_of(deployment["spec"]["template"]) == digest
+def _is_ready(pod: V1Pod) -> bool:
+    return any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or [])
 
 
-def _digest_of(pod: _Object) -> str:
-    """The digest that a pod, or a template of one, is to serve."""
-    for container in pod["spec"]["containers"]:
-        for entry in container.get("env") or []:
-            if entry["name"] == DIGEST:
-                return str(entry.get("value", ""))
+def _is_reconciled(deployment: V1Deployment | None, digest: str) -> bool:
+    """Return whether a Deployment's pod template has the digest."""
+    return deployment is not None and _digest(deployment.spec.template) == digest
+
+
+def _digest(pod: V1Pod | V1PodTemplateSpec) -> str:
+    """Return the bundle digest that a pod or pod template is configured for."""
+    for container in pod.spec.containers:
+        for variable in container.env or []:
+            if variable.name == DIGEST_ENV:
+                return str(variable.value or "")
     return ""

@@ -1,4 +1,4 @@
-"""Start the real predictor on loopback, ask it, and stop it."""
+"""Sends products to a predictor and checks the digest of the bundle that predicts."""
 
 from __future__ import annotations
 
@@ -19,87 +19,92 @@ from typing import IO, Any
 from grocer.errors import DeployError
 
 _MODEL = "grocer"
-Answer = dict[str, Any]
+_START_SECONDS = 180.0
+Prediction = dict[str, Any]
 
 
-def ask(bundle: Path, names: Sequence[str], *, seconds: float = 180.0) -> list[Answer]:
-    """V1's predictions for `names`, each with its `product_name`, from a predictor of its own.
+def smoke_test(bundle: Path, products: Sequence[str]) -> list[Prediction]:
+    """Start a predictor on loopback and return its V1 predictions, each with its `product_name`.
 
     Args:
         bundle: directory of the bundle, named by its digest.
-        names: products to ask for.
-        seconds: how long it may take to become ready.
 
     Raises:
-        DeployError: it ended early, did not become ready, serves another bundle, or refused.
+        DeployError: it exits, does not become ready, serves another bundle or rejects the request.
     """
-    with running(bundle, seconds=seconds) as url:
-        return ask_at(url, names, bundle.resolve().name, seconds=0)
+    with running_predictor(bundle) as url:
+        return predict(url, products, bundle.resolve().name, timeout=0)
 
 
-def ask_at(url: str, names: Sequence[str], digest: str, *, seconds: float) -> list[Answer]:
-    """The same of a predictor at `url`, which must serve the bundle of that digest.
+def predict(url: str, products: Sequence[str], digest: str, *, timeout: float) -> list[Prediction]:
+    """Return the predictions of the predictor at `url`, which must serve the bundle `digest`.
 
-    For up to `seconds` it may still be a former predictor that answers, or none.
+    Retries for `timeout` seconds while it is unreachable or still serves another bundle.
 
     Raises:
-        DeployError: it serves another bundle, refused, or can't be reached.
+        DeployError: the last attempt's failure.
     """
-    until = time.monotonic() + seconds
-    body = json.dumps({"instances": list(names)}).encode()
+    deadline = time.monotonic() + timeout
+    body = json.dumps({"instances": list(products)}).encode()
     while True:
         try:
-            answer, headers = _request(f"{url}/v1/models/{_MODEL}:predict", body)
+            response, headers = _request(f"{url}/v1/models/{_MODEL}:predict", body)
             served = headers.get("x-model-digest")
             if served == digest:
                 break
-            wrong = f"the predictor at {url} serves {served}, not {digest}"
+            failure = f"the predictor at {url} serves bundle {served}, expected {digest}"
         except urllib.error.HTTPError as error:
-            wrong = f"the predictor at {url} refused: {error.read(500).decode(errors='replace')}"
+            text = error.read(500).decode(errors="replace")
+            failure = f"the predictor at {url} rejected the request ({error.code}): {text}"
         except (OSError, http.client.HTTPException, ValueError) as error:
-            wrong = f"no predictor answers at {url}: {error}"
-        if time.monotonic() >= until:
-            raise DeployError(wrong)
+            failure = f"no predictor at {url}: {error}"
+        if time.monotonic() >= deadline:
+            raise DeployError(failure)
         time.sleep(0.5)
-    predictions: list[dict[str, Any]] = answer["predictions"]
-    return [{"product_name": n, **p} for n, p in zip(names, predictions, strict=True)]
+    pairs = zip(products, response["predictions"], strict=True)
+    return [{"product_name": product, **prediction} for product, prediction in pairs]
 
 
 @contextmanager
-def running(
+def running_predictor(
     bundle: Path,
     *,
-    seconds: float = 180.0,
+    seconds: float = _START_SECONDS,
     settings: Sequence[str] = (),
     command: Sequence[str] = ("-m", "serving.predictor"),
 ) -> Iterator[str]:
-    """A predictor on a free port of loopback, ready; yields its address and always stops it."""
-    port = _free_port()
-    chosen = [word for text in ("drain_seconds=0", *settings) for word in ("--set", text)]
-    words = [*command, "--bundle", str(bundle), "--port", str(port), *chosen]
+    """Start a predictor on a free loopback port, yield its URL when ready, and stop it."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    options = [word for text in ("drain_seconds=0", *settings) for word in ("--set", text)]
+    arguments = [*command, "--bundle", str(bundle), "--port", str(port), *options]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
-            [sys.executable, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            [sys.executable, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
         try:
             url = f"http://127.0.0.1:{port}"
-            _wait(process, f"{url}/v2/models/{_MODEL}/ready", log, seconds)
+            _wait_until_ready(process, f"{url}/v2/models/{_MODEL}/ready", log, seconds)
             yield url
         finally:
             _stop(process)
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, log: IO[str], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], url: str, log: IO[str], seconds: float
+) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise DeployError(f"the predictor ended with code {process.returncode}: {_last(log)}")
+            line = _last_line(log)
+            raise DeployError(f"the predictor exited with code {process.returncode}: {line}")
         try:
             _request(url)
             return
-        except (urllib.error.URLError, OSError):
+        except OSError:
             time.sleep(0.05)
-    raise DeployError(f"the predictor was not ready after {seconds:g} s: {_last(log)}")
+    raise DeployError(f"the predictor was not ready after {seconds:g} s: {_last_line(log)}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -113,20 +118,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _request(url: str, body: bytes | None = None) -> tuple[Any, Any]:
     headers = {"content-type": "application/json"}
-    # A proxy of the environment has no business on loopback.
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(urllib.request.Request(url, body, headers), timeout=60) as answer:
-        return json.load(answer), answer.headers
+    # Without the environment's proxy, which cannot reach loopback.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(url, body, headers), timeout=60) as response:
+        return json.load(response), response.headers
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _last(log: IO[str]) -> str:
+def _last_line(log: IO[str]) -> str:
     log.seek(0)
     lines = log.read().strip().splitlines()
-    return lines[-1].removeprefix("grocer: ") if lines else "it said nothing"
+    return lines[-1].removeprefix("grocer: ") if lines else "no output"

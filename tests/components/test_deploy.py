@@ -38,7 +38,6 @@ def run(api: Api, tmp_path: Path) -> Any:
         [
             "deploy.store=s3://deployed/all",
             f"deploy.address={api.url}",
-            'serving.smoke_names=["Milk", "Bread"]',
         ]
     )
     made = write_artifacts(tmp_path / "artifacts", config)
@@ -64,11 +63,11 @@ def test_one_that_fails_ends_the_step_and_leaves_no_answers(
     api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fault = {"status": {"containerStatuses": [container(waiting="ImagePullBackOff")]}}
-    api.fates = _All(fault)
-    with pytest.raises(DeployError, match=r"can't be pulled .*; 000000000000 serves again"):
+    api.pod_states = _All(fault)
+    with pytest.raises(DeployError, match=r"cannot be pulled .*; rolled back to 000000000000"):
         run(api, tmp_path)
     assert not (tmp_path / "answers").exists()
-    assert "can't be pulled" in capsys.readouterr().out.splitlines()[-1]
+    assert "cannot be pulled" in capsys.readouterr().out.splitlines()[-1]
 
 
 class _All(dict[str, Any]):

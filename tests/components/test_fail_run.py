@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.fail_run import refuse
+from components.fail_run import fail_run
 from grocer.errors import BundleError
 from grocer.io.atomic import write_json
 
@@ -19,5 +19,5 @@ def test_a_no_ends_with_the_rules_that_were_not_met(tmp_path, capsys):
     ]
     write_json(tmp_path / "decision.json", {"passed": False, "reasons": reasons})
     with pytest.raises(BundleError, match=r"the gate said no.*at least 0\.7"):
-        refuse.python_func(decision=Artifact(tmp_path))
-    assert capsys.readouterr().out.startswith("grocer ! refuse | the gate said no")
+        fail_run.python_func(decision=Artifact(tmp_path))
+    assert capsys.readouterr().out.startswith("grocer ! fail_run | the gate said no")

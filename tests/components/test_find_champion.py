@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.find_champion import champion
+from components.find_champion import find_champion
 from grocer.config.recipes import tiny
 from grocer.errors import DeployError
 from tests.fixtures.kubernetes_api import OLD, Api
@@ -24,14 +24,14 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
 
 
 def test_it_is_the_bundle_that_serves(api: Api) -> None:
-    assert champion.python_func(config=CONFIG, given="") == f"s3://b/{OLD}"
+    assert find_champion.python_func(config=CONFIG, bundle="") == f"s3://b/{OLD}"
 
 
 def test_one_that_is_given_needs_no_cluster(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    assert champion.python_func(config=CONFIG, given="s3://b/other") == "s3://b/other"
+    assert find_champion.python_func(config=CONFIG, bundle="s3://b/other") == "s3://b/other"
 
 
 def test_a_cluster_that_can_not_tell_ends_the_step(
@@ -40,5 +40,5 @@ def test_a_cluster_that_can_not_tell_ends_the_step(
     """Without its rival, an adapter would be judged too kindly."""
     api.service = None
     with pytest.raises(DeployError, match="not found"):
-        champion.python_func(config=CONFIG, given="")
+        find_champion.python_func(config=CONFIG, bundle="")
     assert "apply an overlay of manifests/" in capsys.readouterr().out

@@ -1,7 +1,4 @@
-"""What Grocer depends on: each package used for a reason, and of a licence looked at.
-
-`make audit` fails where nobody tells of known holes; `pip-audit` stands in for itself there.
-"""
+"""Tests of docs/decisions/dependencies.md, docs/licences.md and `make audit`."""
 
 from __future__ import annotations
 
@@ -22,14 +19,16 @@ from packaging.utils import canonicalize_name
 from tests.docs.documents import section, table
 
 ROOT = Path(__file__).parents[2]
-REASONS = (ROOT / "docs/decisions/dependencies.md").read_text()
+DECISIONS = (ROOT / "docs/decisions/dependencies.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCK = [
     Requirement(line)
     for line in (ROOT / "requirements.lock").read_text().splitlines()
     if not line.startswith("#")
 ]
-NAMED = {"core": PROJECT["project"]["dependencies"]} | PROJECT["project"]["optional-dependencies"]
+DECLARED = {"core": PROJECT["project"]["dependencies"]} | PROJECT["project"][
+    "optional-dependencies"
+]
 SYSTEM = {
     "implementation_name": "cpython",
     "platform_machine": "x86_64",
@@ -39,7 +38,7 @@ SYSTEM = {
     "python_version": "3.11",
     "sys_platform": "linux",
 }
-"""What docs/licences.md is written on."""
+"""The environment that docs/licences.md is generated in."""
 LOCKED = {
     (canonicalize_name(package.name), str(package.specifier).removeprefix("=="))
     for package in LOCK
@@ -52,56 +51,55 @@ PERMISSIVE = {
     *("ISC License (ISCL)", "MIT", "MIT License", "MIT-0", "MIT-CMU", "Zlib"),
     *("PSF-2.0", "Python Software Foundation License"),
 }
-"""As packages write them. Any other is for docs/decisions/dependencies.md to judge."""
+"""As written in package metadata. docs/decisions/dependencies.md reviews every other licence."""
 
 
 def licences() -> list[list[str]]:
-    """Name, version and licence of every package in docs/licences.md."""
+    """Return the name, version and licence of every package in docs/licences.md."""
     return table((ROOT / "docs/licences.md").read_text())
 
 
-@pytest.mark.parametrize("extra", NAMED)
-def test_every_dependency_has_its_reason_and_every_reason_a_dependency(extra: str) -> None:
-    rows = table(section(REASONS, f"## {extra}"))
-    assert [row[0] for row in rows] == [f"`{name}`" for name in NAMED[extra]]
+@pytest.mark.parametrize("extra", DECLARED)
+def test_every_dependency_is_documented(extra: str) -> None:
+    rows = table(section(DECISIONS, f"## {extra}"))
+    assert [row[0] for row in rows] == [f"`{name}`" for name in DECLARED[extra]]
     assert all(row[1] for row in rows)
 
 
-def test_what_is_named_is_imported_and_what_is_imported_is_named() -> None:
-    done = subprocess.run(
+def test_declared_dependencies_match_imports() -> None:
+    result = subprocess.run(
         [sys.executable, "-m", "deptry", "--no-ansi", "."],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
 
 
-def test_what_another_brings_is_told() -> None:
-    """deptry lets pass what its configuration lists; the page says with what each comes."""
-    told = set(re.findall(r"`(\w+)`", section(REASONS, "## Imported, but named by another")))
-    assert set(PROJECT["tool"]["deptry"]["per_rule_ignores"]["DEP003"]) <= told
+def test_transitive_imports_are_documented() -> None:
+    documented = set(re.findall(r"`(\w+)`", section(DECISIONS, "## Transitive imports")))
+    assert set(PROJECT["tool"]["deptry"]["per_rule_ignores"]["DEP003"]) <= documented
 
 
-def test_the_list_of_licences_is_that_of_the_lock() -> None:
+def test_licences_page_matches_the_lock() -> None:
     assert {(canonicalize_name(row[0]), row[1]) for row in licences()} == LOCKED, "`make licences`"
 
 
-def test_a_licence_that_is_not_permissive_was_judged() -> None:
-    rows = table(section(REASONS, "## Licences"))
-    judged = {name for row in rows for name in re.findall(r"`([\w-]+)`", row[0])}
-    other = {
+def test_every_non_permissive_licence_is_reviewed() -> None:
+    rows = table(section(DECISIONS, "## Licences"))
+    reviewed = {name for row in rows for name in re.findall(r"`([\w-]+)`", row[0])}
+    non_permissive = {
         canonicalize_name(name)
         for name, _, licence in licences()
         if not {part.strip() for part in re.split(" AND | OR |;", licence)} <= PERMISSIVE
     }
-    assert other == judged
+    assert non_permissive == reviewed
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The Makefile and the lock beside a `.venv` whose uv answers as the test says."""
+    """A copy of the Makefile and the lock, with an empty `.venv`."""
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / ".venv/bin").mkdir(parents=True)
@@ -109,9 +107,10 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def audit(checkout: Path, answer: str) -> subprocess.CompletedProcess[str]:
+def audit(checkout: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run `make audit` with a shell script in place of uv, which runs pip-audit."""
     uv = checkout / ".venv/bin/uv"
-    uv.write_text(f"#!/bin/sh\n{answer}\n")
+    uv.write_text(f"#!/bin/sh\n{script}\n")
     uv.chmod(0o755)
     return subprocess.run(
         ["make", "audit"],
@@ -123,38 +122,39 @@ def audit(checkout: Path, answer: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_an_audit_that_nobody_answers_is_no_pass(checkout: Path) -> None:
-    done = audit(checkout, "echo 'ERROR: absl-py: Dependency not found on PyPI' >&2; exit 1")
-    assert done.returncode == 2
-    assert "absl-py: Dependency not found on PyPI\n" in done.stderr
-    assert "audit: nothing was checked: no service told of known holes" in done.stderr
+def test_audit_fails_when_the_service_is_unavailable(checkout: Path) -> None:
+    result = audit(checkout, "echo 'ERROR: absl-py: Dependency not found on PyPI' >&2; exit 1")
+    assert result.returncode == 2
+    assert "absl-py: Dependency not found on PyPI\n" in result.stderr
+    assert "no packages checked" in result.stderr
 
 
-def test_an_audit_shows_holes_and_fails(checkout: Path) -> None:
-    done = audit(checkout, "echo 'torch 2.13.0 PYSEC-1'; exit 1")
-    assert done.returncode == 2
-    assert "torch 2.13.0 PYSEC-1\n" in done.stdout
-    assert "nothing was checked" not in done.stderr
+def test_audit_reports_vulnerabilities_and_fails(checkout: Path) -> None:
+    result = audit(checkout, "echo 'torch 2.13.0 PYSEC-1'; exit 1")
+    assert result.returncode == 2
+    assert "torch 2.13.0 PYSEC-1\n" in result.stdout
+    assert "no packages checked" not in result.stderr
 
 
-def test_an_audit_asks_for_the_whole_lock_and_skips_nothing(checkout: Path) -> None:
-    done = audit(checkout, 'echo "$*" >asked; echo "No known vulnerabilities found" >&2')
-    assert done.returncode == 0, done.stderr
-    assert "--requirement requirements.lock" in (checkout / "asked").read_text()
-    assert "--strict" in (checkout / "asked").read_text()
+def test_audit_covers_the_whole_lock_and_skips_nothing(checkout: Path) -> None:
+    result = audit(checkout, 'echo "$*" >arguments; echo "No known vulnerabilities found" >&2')
+    assert result.returncode == 0, result.stderr
+    arguments = (checkout / "arguments").read_text()
+    assert "--requirement requirements.lock" in arguments
+    assert "--strict" in arguments
 
 
 @pytest.mark.network
-def test_the_bill_of_materials_is_that_of_the_lock() -> None:
-    """On Linux with PyPI's torch; cyclonedx-py itself holds it to CycloneDX's schema."""
+def test_bill_of_materials_matches_the_lock() -> None:
+    """Needs Linux with PyPI's torch. cyclonedx-py itself validates against CycloneDX's schema."""
     subprocess.run(["make", "sbom"], cwd=ROOT, check=True)
-    bill = json.loads((ROOT / "build/sbom.json").read_text())
-    held = {(canonicalize_name(part["name"]), part["version"]) for part in bill["components"]}
-    assert {pair for pair in held if pair[0] != "pip"} == LOCKED
-    untold = {canonicalize_name(part["name"]) for part in bill["components"] if not told(part)}
-    assert untold == {"cuda-toolkit"}
+    components = json.loads((ROOT / "build/sbom.json").read_text())["components"]
+    packages = {(canonicalize_name(c["name"]), c["version"]) for c in components}
+    assert {package for package in packages if package[0] != "pip"} == LOCKED
+    unlicensed = {canonicalize_name(c["name"]) for c in components if not has_licence(c)}
+    assert unlicensed == {"cuda-toolkit"}
 
 
-def told(part: dict[str, Any]) -> bool:
-    """Whether a component says its licence, or brings its text."""
-    return bool(part.get("licenses") or part.get("evidence", {}).get("licenses"))
+def has_licence(component: dict[str, Any]) -> bool:
+    """Whether a component declares a licence or includes its text."""
+    return bool(component.get("licenses") or component.get("evidence", {}).get("licenses"))

@@ -1,7 +1,4 @@
-"""`make images`: images are named by commit, then by digest, in the one file that names them.
-
-A repository of its own, and a docker that would succeed at anything and writes down its calls.
-"""
+"""Tests of `make images` in a temporary git repository, with a fake docker that logs its calls."""
 
 from __future__ import annotations
 
@@ -33,6 +30,8 @@ while [ $# -gt 0 ] && [ "$1" != --metadata-file ]; do shift; done
 
 
 class Checkout:
+    """A git repository with images/build and the file that it writes."""
+
     def __init__(self, root: Path) -> None:
         self.root = root / "grocer"
         self.calls = root / "calls"
@@ -55,25 +54,25 @@ class Checkout:
         self.git("init", "-q")
         self.commit()
 
-    def git(self, *words: str) -> str:
+    def git(self, *arguments: str) -> str:
         identity = ("-c", "user.name=a", "-c", "user.email=a@b")
-        done = subprocess.run(
-            ["git", *identity, *words],
+        result = subprocess.run(
+            ["git", *identity, *arguments],
             cwd=self.root,
             env=self.environment,
             capture_output=True,
             text=True,
             check=True,
         )
-        return done.stdout.strip()
+        return result.stdout.strip()
 
     def commit(self) -> None:
         self.git("add", ".")
         self.git("commit", "-qm", "change")
 
-    def build(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def build(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["images/build", *words],
+            ["images/build", *arguments],
             cwd=self.root,
             env=self.environment | environment,
             capture_output=True,
@@ -82,6 +81,7 @@ class Checkout:
         )
 
     def builds(self) -> list[str]:
+        """The `docker buildx build` command lines so far."""
         return [line for line in self.calls.read_text().splitlines() if "buildx build" in line]
 
 
@@ -90,33 +90,31 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-def test_pushed_images_are_known_by_digest(checkout: Checkout) -> None:
-    done = checkout.build("registry:5000/g")
-    assert done.returncode == 0, done.stderr
+def test_pushed_images_are_referenced_by_digest(checkout: Checkout) -> None:
+    result = checkout.build("registry:5000/g")
+    assert result.returncode == 0, result.stderr
     tag = checkout.git("rev-parse", "HEAD")[:12]
-    for target, call in zip(("data", "train", "serve"), checkout.builds(), strict=True):
-        assert (
-            f"--target {target} --tag registry:5000/g/grocer-{target}:{tag} --metadata-file "
-            in call
-        )
-        assert call.endswith(" --push .")
-    read = Images.read(checkout.root / LOCK)
-    assert read == Images(
+    for target, command in zip(("data", "train", "serve"), checkout.builds(), strict=True):
+        assert f" --target {target} --tag registry:5000/g/grocer-{target}:{tag} " in command
+        assert command.endswith(" --push .")
+    assert Images.read(checkout.root / LOCK) == Images(
         data=f"registry:5000/g/grocer-data@{DIGEST}",
         train=f"registry:5000/g/grocer-train@{DIGEST}",
         serve=f"registry:5000/g/grocer-serve@{DIGEST}",
     )
 
 
-def test_without_a_registry_they_stay_here_by_tag(checkout: Checkout) -> None:
+def test_local_images_are_referenced_by_tag(checkout: Checkout) -> None:
     assert checkout.build().returncode == 0
     tag = checkout.git("rev-parse", "HEAD")[:12]
-    assert all(f":{tag} " in call and call.endswith(" --load .") for call in checkout.builds())
+    for command in checkout.builds():
+        assert f":{tag} " in command
+        assert command.endswith(" --load .")
     assert Images.read(checkout.root / LOCK).serve == f"grocer-serve:{tag}"
 
 
-def test_the_file_that_it_writes_is_no_change_of_the_tree(checkout: Checkout) -> None:
-    """And what stands before its images stays."""
+def test_written_references_do_not_block_the_next_build(checkout: Checkout) -> None:
+    """They are the only file changed, and the lines before `images:` are kept."""
     head = (ROOT / LOCK).read_text().partition("images:\n")[0]
     assert checkout.build("registry:5000/g").returncode == 0
     assert checkout.git("status", "--porcelain") == f"M {LOCK}"
@@ -124,69 +122,68 @@ def test_the_file_that_it_writes_is_no_change_of_the_tree(checkout: Checkout) ->
     assert (checkout.root / LOCK).read_text().startswith(head)
 
 
-def test_labels_say_which_commit_and_leave_passwords_out(checkout: Checkout) -> None:
+def test_labels_name_the_commit_but_no_credentials(checkout: Checkout) -> None:
     checkout.git("remote", "add", "origin", "https://me:secret@git.example/grocer.git")
     assert checkout.build().returncode == 0
     label = "--label org.opencontainers.image"
-    for call in checkout.builds():
-        assert f"{label}.version=9 {label}.revision={checkout.git('rev-parse', 'HEAD')} " in call
-        assert f"{label}.source=https://git.example/grocer.git " in call
-        assert "secret" not in call
+    for command in checkout.builds():
+        assert f"{label}.version=9 {label}.revision={checkout.git('rev-parse', 'HEAD')} " in command
+        assert f"{label}.source=https://git.example/grocer.git " in command
+        assert "secret" not in command
 
 
-def test_base_wheels_and_options_are_passed_on(checkout: Checkout, tmp_path: Path) -> None:
-    (tmp_path / "wheels").mkdir()
-    more = {"PIP_FIND_LINKS": str(tmp_path / "wheels"), "BUILD_OPTIONS": "--network host --pull"}
-    assert checkout.build(PYTHON_IMAGE="mine:1", **more).returncode == 0
-    assert all("--build-context" not in call for call in checkout.builds())
-    (tmp_path / "wheels" / "torch.whl").touch()
-    assert checkout.build(PYTHON_IMAGE="mine:1", **more).returncode == 0
-    for call in checkout.builds()[3:]:
-        assert "--build-arg PYTHON=mine:1" in call
-        assert f"--build-context wheels={tmp_path / 'wheels'} " in call
-        assert "--network host --pull" in call
+def test_environment_variables_become_build_options(checkout: Checkout, tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    environment = {
+        "PYTHON_IMAGE": "mine:1",
+        "PIP_FIND_LINKS": str(wheels),
+        "BUILD_OPTIONS": "--network host --pull",
+    }
+    assert checkout.build(**environment).returncode == 0
+    assert all("--build-context" not in command for command in checkout.builds())
+    (wheels / "torch.whl").touch()
+    assert checkout.build(**environment).returncode == 0
+    for command in checkout.builds()[3:]:
+        assert "--build-arg PYTHON=mine:1" in command
+        assert f"--build-context wheels={wheels} " in command
+        assert "--network host --pull" in command
 
 
-def test_what_no_commit_names_is_refused(checkout: Checkout) -> None:
+def test_uncommitted_changes_are_rejected(checkout: Checkout) -> None:
     (checkout.root / "new.py").touch()
-    done = checkout.build("registry:5000/g")
-    assert done.returncode == 2
-    assert done.stderr == (
-        "images: the tree has changes that no commit names; commit them, as images are tagged "
-        "by commit\n"
-    )
+    result = checkout.build("registry:5000/g")
+    assert result.returncode == 2
+    assert "uncommitted changes" in result.stderr
     assert not checkout.builds()
 
 
 @pytest.mark.parametrize(
     "registry", ["https://registry/g", "registry/g/", "Registry/G", "registry/g@sha256:1", "a b"]
 )
-def test_what_is_no_registry_is_refused(checkout: Checkout, registry: str) -> None:
-    done = checkout.build(registry)
-    assert done.returncode == 2
-    assert done.stderr == (
-        f"images: REGISTRY={registry} names no place for images; give host[:port]/path in lower "
-        "case\n"
-    )
+def test_invalid_registry_is_rejected(checkout: Checkout, registry: str) -> None:
+    result = checkout.build(registry)
+    assert result.returncode == 2
+    assert f"REGISTRY={registry}: invalid" in result.stderr
 
 
-def test_a_missing_buildx_is_told(checkout: Checkout) -> None:
-    done = checkout.build(FAILING="buildx version")
-    assert done.returncode == 2
-    assert done.stderr == "images: docker with its buildx plugin is needed; install both\n"
+def test_missing_buildx_is_reported(checkout: Checkout) -> None:
+    result = checkout.build(FAILING="buildx version")
+    assert result.returncode == 2
+    assert "buildx not found" in result.stderr
 
 
-def test_a_push_without_a_digest_is_told(checkout: Checkout, tmp_path: Path) -> None:
+def test_push_without_a_digest_is_reported(checkout: Checkout, tmp_path: Path) -> None:
     (tmp_path / "metadata").write_text("{}")
-    done = checkout.build("registry:5000/g")
-    assert done.returncode == 2
-    assert "buildx told no digest of registry:5000/g/grocer-data:" in done.stderr
+    result = checkout.build("registry:5000/g")
+    assert result.returncode == 2
+    assert "no digest for registry:5000/g/grocer-data:" in result.stderr
     assert checkout.git("status", "--porcelain") == ""
 
 
-def test_a_failed_build_leaves_the_file_as_it_was(checkout: Checkout) -> None:
+def test_failed_build_keeps_the_previous_references(checkout: Checkout) -> None:
     before = (checkout.root / LOCK).read_text()
-    done = checkout.build("registry:5000/g", FAILING="--target serve")
-    assert done.returncode == 1
-    assert done.stderr == "no space left\n"
+    result = checkout.build("registry:5000/g", FAILING="--target serve")
+    assert result.returncode == 1
+    assert result.stderr == "no space left\n"
     assert (checkout.root / LOCK).read_text() == before

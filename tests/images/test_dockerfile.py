@@ -1,4 +1,4 @@
-"""Policies of the images: what they stand on, who runs in them, and that only the lock decides."""
+"""Policies of images/Dockerfile: pinned base, non-root user, packages from the lock only."""
 
 from __future__ import annotations
 
@@ -11,109 +11,105 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TEXT = re.sub(r"\\\n\s*", "", (ROOT / "images" / "Dockerfile").read_text())
 STAGES = {
-    name: (base, commands.splitlines())
-    for base, name, commands in re.findall(
+    name: (base, instructions.splitlines())
+    for base, name, instructions in re.findall(
         r"^FROM (\S+) AS (\w+)\n(.*?)(?=^FROM |\Z)", TEXT, re.M | re.S
     )
 }
-FINAL = ("data", "train", "serve")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+every_image = pytest.mark.parametrize("stage", ["data", "train", "serve"])
 
 
-def commands(stage: str) -> list[str]:
-    """All that makes a stage, from its base on; a comment makes nothing."""
-    base, own = STAGES[stage]
-    own = [line for line in own if line and not line.startswith("#")]
-    return commands(base) + own if base in STAGES else own
+def instructions(stage: str) -> list[str]:
+    """All instructions of a stage, those of its base stages first, without comments."""
+    base, lines = STAGES[stage]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    return instructions(base) + lines if base in STAGES else lines
 
 
-def values(stage: str, instruction: str) -> list[str]:
-    lines = [line.partition(" ") for line in commands(stage)]
+def arguments(stage: str, instruction: str) -> list[str]:
+    """The arguments of each instruction of one kind, such as RUN."""
+    lines = [line.partition(" ") for line in instructions(stage)]
     return [rest for word, _, rest in lines if word == instruction]
 
 
-def variables(stage: str) -> dict[str, str]:
-    pairs = [pair.partition("=") for line in values(stage, "ENV") for pair in line.split()]
-    return {name: value for name, _, value in pairs}
-
-
-def test_the_base_is_named_by_digest() -> None:
-    """A tag can change under its name: give name:tag@sha256:…"""
+def test_base_image_is_pinned_by_digest() -> None:
+    """A tag is mutable: use name:tag@sha256:…"""
     (base,) = re.findall(r"^ARG PYTHON=(\S+)$", TEXT, re.M)
     assert re.fullmatch(r"[^\s:@]+:[^\s:@]+@sha256:[0-9a-f]{64}", base)
     assert {base for base, _ in STAGES.values()} <= {"${PYTHON}", "scratch", *STAGES}
     assert len(STAGES) == len(re.findall("^FROM ", TEXT, re.M))
 
 
-@pytest.mark.parametrize("stage", FINAL)
-def test_an_image_ends_as_a_user_without_rights(stage: str) -> None:
-    assert values(stage, "USER") == ["1000:1000"]
-    assert commands(stage).index("USER 1000:1000") > max(
-        index for index, line in enumerate(commands(stage)) if line.startswith(("RUN ", "COPY "))
+@every_image
+def test_image_runs_as_non_root_user(stage: str) -> None:
+    assert arguments(stage, "USER") == ["1000:1000"]
+    assert instructions(stage).index("USER 1000:1000") > max(
+        index
+        for index, line in enumerate(instructions(stage))
+        if line.startswith(("RUN ", "COPY "))
     )
 
 
-@pytest.mark.parametrize("stage", FINAL)
-def test_an_image_holds_what_the_lock_names_and_no_more(stage: str) -> None:
-    """Nothing but images/install brings packages: whole lists, no dependency besides."""
-    base, *installs = values(stage, "RUN")
-    assert "pip uninstall" in base
+@every_image
+def test_packages_come_from_the_lock_only(stage: str) -> None:
+    """Only images/install adds packages: fully resolved lists, without dependency resolution."""
+    _, *installs = arguments(stage, "RUN")
     for command in installs:
         assert command.split(" /build/tools/bin/")[-1] in (
             "install --requirements /build/list.txt",
             "install /build/dist/*.whl",
         )
-    assert not values(stage, "COPY")
-    assert not values(stage, "ADD")
+    assert not arguments(stage, "COPY")
+    assert not arguments(stage, "ADD")
     assert " --no-deps " in (ROOT / "images" / "install").read_text()
-    listing = next(line for line in values("build", "RUN") if "list()" in line)
+    listing = next(line for line in arguments("build", "RUN") if "list()" in line)
     assert " --constraints requirements.lock " in listing
 
 
-def test_lists_ask_for_no_tool_of_developers() -> None:
+def test_images_use_every_extra_but_dev() -> None:
     extras = set(re.findall(r"--extra (\S+)", TEXT))
-    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert extras == known["optional-dependencies"].keys() - {"dev"}
+    assert extras == PROJECT["project"]["optional-dependencies"].keys() - {"dev"}
 
 
-@pytest.mark.parametrize("stage", FINAL)
-def test_what_libraries_keep_goes_to_the_writable_folder(stage: str) -> None:
-    """A pod's root is read-only; /tmp is an emptyDir."""
-    environment = variables(stage)
-    caches = [name for name in environment if re.search("HOME|CACHE|DIR", name)]
-    assert {"HOME", "HF_HOME", "GROCER_CACHE", "XDG_CACHE_HOME", "MPLCONFIGDIR"} <= set(caches)
-    for name in caches:
-        assert re.match("/tmp(/|$)", environment[name]), name
+@every_image
+def test_caches_are_below_tmp(stage: str) -> None:
+    """A pod's root file system is read-only; /tmp is an emptyDir volume."""
+    pairs = [pair.partition("=") for line in arguments(stage, "ENV") for pair in line.split()]
+    caches = {name: path for name, _, path in pairs if re.search("HOME|CACHE|DIR", name)}
+    assert {"HOME", "HF_HOME", "GROCER_CACHE", "XDG_CACHE_HOME", "MPLCONFIGDIR"} <= caches.keys()
+    for name, path in caches.items():
+        assert re.match("/tmp(/|$)", path), name
 
 
-@pytest.mark.parametrize("stage", FINAL)
-def test_an_image_says_what_it_is(stage: str) -> None:
-    labels = " ".join(values(stage, "LABEL"))
+@every_image
+def test_image_has_title_and_licence_labels(stage: str) -> None:
+    labels = " ".join(arguments(stage, "LABEL"))
     assert f'org.opencontainers.image.title="grocer-{stage}"' in labels
     assert 'org.opencontainers.image.licenses="Apache-2.0"' in labels
 
 
-@pytest.mark.parametrize("stage", FINAL)
-def test_signals_reach_the_process_itself(stage: str) -> None:
-    """A shell in front of it would keep SIGTERM to itself: write the command as a list."""
-    assert values(stage, "STOPSIGNAL") == ["SIGTERM"]
-    for line in values(stage, "ENTRYPOINT") + values(stage, "CMD"):
+@every_image
+def test_command_receives_signals(stage: str) -> None:
+    """The shell form would not forward SIGTERM: use the exec form."""
+    assert arguments(stage, "STOPSIGNAL") == ["SIGTERM"]
+    for line in arguments(stage, "ENTRYPOINT") + arguments(stage, "CMD"):
         assert line.startswith("[")
 
 
-def test_no_file_of_the_images_names_an_index_or_a_moving_tag() -> None:
+def test_no_package_index_or_latest_tag_is_hard_coded() -> None:
     for path in (ROOT / "images").iterdir():
         assert ":latest" not in path.read_text()
         assert not re.search(r"https?://|--index", path.read_text()), path.name
 
 
-def test_a_build_sees_only_what_is_packed() -> None:
-    """.dockerignore lets in what it names; a new package of pyproject.toml must be there too."""
+def test_build_context_holds_the_packaged_directories_only() -> None:
+    """.dockerignore is an allow list; a new top-level package must be added to it."""
     first, *rest = (ROOT / ".dockerignore").read_text().split()
     assert first == "*"
-    let_in = {line[1:] for line in rest if line.startswith("!")}
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert let_in == {
-        *packages["packages"],
+    packages = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert {line[1:] for line in rest if line.startswith("!")} == {
+        *(package.rstrip("*") for package in packages),
         "README.md",
         "images/install",
         "pyproject.toml",

@@ -1,7 +1,4 @@
-"""`make scan`: no image passes that no scanner looked at.
-
-Scanners stand in for real ones; they fail as trivy and grype do.
-"""
+"""Tests of `make scan` with fake scanners that use the exit codes of trivy and grype."""
 
 from __future__ import annotations
 
@@ -15,76 +12,71 @@ import pytest
 from components.images import LOCK, Images
 
 ROOT = Path(__file__).parents[2]
-HOLES = {"trivy": 3, "grype": 2}
-"""What each ends with where it finds something; 1 where it can't look."""
+FINDINGS = {"trivy": 3, "grype": 2}
+"""Exit code of each scanner when it finds vulnerabilities; both use 1 for errors."""
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A PATH with nothing on it but what the script itself needs."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
+def bin_dir(tmp_path: Path) -> Path:
+    """A directory for PATH that holds only what the script itself needs."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
     for name in ("bash", "dirname", "awk", "sh"):
-        (folder / name).symlink_to(shutil.which(name) or name)
-    return folder
+        (directory / name).symlink_to(shutil.which(name) or name)
+    return directory
 
 
-def install(path: Path, scanner: str, code: int = 0, at: str = "grocer-") -> None:
-    """A scanner that prints what it was asked, and fails with `code` for images named `at`."""
-    program = f'#!/bin/sh\necho "{scanner} $*"\ncase "$*" in *{at}*) exit {code} ;; esac\n'
-    (path / scanner).write_text(program)
-    (path / scanner).chmod(0o755)
+def install(bin_dir: Path, scanner: str, **exit_codes: int) -> None:
+    """Install a fake scanner with an exit code for each image, such as `data=1`; default 0."""
+    cases = " ".join(f"*grocer-{name}*) exit {code} ;;" for name, code in exit_codes.items())
+    program = f'#!/bin/sh\necho "{scanner} $*"\ncase "$*" in {cases} esac\n'
+    (bin_dir / scanner).write_text(program)
+    (bin_dir / scanner).chmod(0o755)
 
 
-def scan(path: Path) -> subprocess.CompletedProcess[str]:
+def scan(bin_dir: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [ROOT / "images/scan"],
-        env={"PATH": str(path)},
+        env={"PATH": str(bin_dir)},
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def test_without_a_scanner_nothing_passes(path: Path) -> None:
-    done = scan(path)
-    assert done.returncode == 2
-    assert done.stderr == (
-        "scan: nothing was looked at: install trivy or grype, which need the internet\n"
-    )
+def test_scan_fails_without_a_scanner(bin_dir: Path) -> None:
+    result = scan(bin_dir)
+    assert result.returncode == 2
+    assert "trivy or grype" in result.stderr
 
 
-@pytest.mark.parametrize("scanner", HOLES)
-def test_it_looks_at_the_images_that_the_manifests_name(path: Path, scanner: str) -> None:
-    install(path, scanner)
-    done = scan(path)
-    assert done.returncode == 0, done.stderr
-    asked = [line for line in done.stdout.splitlines() if line.startswith(scanner)]
-    for line, image in zip(asked, astuple(Images.read(LOCK)), strict=True):
-        assert line.endswith(f" {image}")
+@pytest.mark.parametrize("scanner", FINDINGS)
+def test_scan_covers_the_images_of_the_manifests(bin_dir: Path, scanner: str) -> None:
+    install(bin_dir, scanner)
+    result = scan(bin_dir)
+    assert result.returncode == 0, result.stderr
+    calls = [line for line in result.stdout.splitlines() if line.startswith(scanner)]
+    for call, image in zip(calls, astuple(Images.read(LOCK)), strict=True):
+        assert call.endswith(f" {image}")
 
 
-@pytest.mark.parametrize("scanner", HOLES)
-def test_holes_in_one_image_fail_after_all_were_looked_at(path: Path, scanner: str) -> None:
-    install(path, scanner, HOLES[scanner], at="grocer-data")
-    done = scan(path)
-    assert done.returncode == 1
-    assert done.stdout.count("scan: ") == 3
-    assert "not looked at" not in done.stderr
+@pytest.mark.parametrize("scanner", FINDINGS)
+def test_findings_fail_after_all_images_are_scanned(bin_dir: Path, scanner: str) -> None:
+    install(bin_dir, scanner, data=FINDINGS[scanner])
+    result = scan(bin_dir)
+    assert result.returncode == 1
+    assert result.stdout.count("scan: ") == 3
+    assert result.stderr == ""
 
 
-@pytest.mark.parametrize("scanner", HOLES)
-def test_a_scanner_that_cannot_look_is_no_pass(path: Path, scanner: str) -> None:
-    install(path, scanner, 1, at="grocer-train")
-    done = scan(path)
-    assert done.returncode == 2
-    train = Images.read(LOCK).train
-    assert f"scan: {train} was not looked at; {scanner} says why above" in done.stderr
+@pytest.mark.parametrize("scanner", FINDINGS)
+def test_scanner_error_is_not_a_pass(bin_dir: Path, scanner: str) -> None:
+    install(bin_dir, scanner, train=1)
+    result = scan(bin_dir)
+    assert result.returncode == 2
+    assert f"{Images.read(LOCK).train}: {scanner} failed" in result.stderr
 
 
-def test_not_looking_outweighs_holes(path: Path) -> None:
-    install(path, "trivy", 1, at="grocer-data")
-    (path / "trivy").write_text(
-        '#!/bin/sh\ncase "$*" in *grocer-data*) exit 1 ;; *) exit 3 ;; esac\n'
-    )
-    assert scan(path).returncode == 2
+def test_scanner_error_outweighs_findings(bin_dir: Path) -> None:
+    install(bin_dir, "trivy", data=1, train=3, serve=3)
+    assert scan(bin_dir).returncode == 2

@@ -1,9 +1,9 @@
-"""What KServe's webhooks refuse although the schema allows it.
+"""A model of KServe's validating webhooks: rules that the CRD schemas do not express.
 
-Written after the validators of its source (August 2026), as far as our objects come near them:
-`pkg/apis/serving/v1beta1/inference_service_validation.go`, `component.go` beside it, and
-`pkg/webhook/admission/servingruntime`. A KServe built from that source refused each case of
-`test_admission`. Other predictors than a model, transformers and several nodes are left out.
+Covers the rules that apply to objects like Grocer's, after KServe's source of August 2026:
+`pkg/apis/serving/v1beta1/inference_service_validation.go`, `component.go` in the same package, and
+`pkg/webhook/admission/servingruntime`. A KServe built from that source rejected every case in
+`test_admission`. Not covered: custom predictors, transformers, multi-node inference.
 """
 
 from __future__ import annotations
@@ -19,48 +19,49 @@ _KSERVE = "serving.kserve.io"
 _SCALING = ("maxReplicas", "scaleTarget", "scaleMetric", "autoScaling")
 
 
-def refusals(thing: Object, former: Object | None = None) -> list[str]:
-    """Why KServe refuses to create an object, or to change `former` into it."""
-    if thing["kind"] == "ServingRuntime":
-        return list(_python_path(thing["spec"]))
-    if thing["kind"] != "InferenceService":
+def violations(manifest: Object, previous: Object | None = None) -> list[str]:
+    """Return why KServe rejects the creation of an object, or its update from `previous`."""
+    if manifest["kind"] == "ServingRuntime":
+        return list(_python_path(manifest["spec"]))
+    if manifest["kind"] != "InferenceService":
         return []
-    return [*_service(thing), *_canaries(thing), *(_change(thing, former) if former else ())]
+    updates = _update(manifest, previous) if previous else ()
+    return [*_service(manifest), *_canaries(manifest), *updates]
 
 
 def _service(service: Object) -> Iterator[str]:
     name, predictor = service["metadata"]["name"], service["spec"]["predictor"]
     if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
-        yield f"{name} is no name for an InferenceService"
+        yield f"{name}: invalid name"
     scaler = _annotation(service, "autoscalerClass")
     if scaler not in (None, "hpa", "keda", "external", "none"):
-        yield f"{scaler} is no autoscaler class"
+        yield f"{scaler}: unknown autoscaler class"
     yield from _python_path(predictor)
     yield from _predictor(predictor)
     if (predictor.get("model") or {}).get("name"):
         yield "predictor.model.name must be empty"
     if _annotation(service, "deploymentMode") == "Standard":
         if scaler == "hpa":
-            yield from _by_resource(predictor)
+            yield from _hpa(predictor)
         if scaler == "keda":
-            yield from _by_keda(predictor)
+            yield from _keda(predictor)
     elif "deploymentStrategy" in predictor:
-        yield "a deploymentStrategy is for the Standard mode alone"
+        yield "deploymentStrategy requires Standard mode"
 
 
 def _predictor(predictor: Object) -> Iterator[str]:
-    """What holds of every predictor, a canary's too."""
+    """Rules for the stable predictor and for canaries."""
     if "model" not in predictor:
-        yield "a predictor needs a model"
-    least, most = predictor.get("minReplicas", 1), predictor.get("maxReplicas", 0)
-    if least < 0 or most < 0:
-        yield "replicas can't be fewer than none"
-    if most and least > most:
-        yield "minReplicas is above maxReplicas"
+        yield "predictor.model is required"
+    minimum, maximum = predictor.get("minReplicas", 1), predictor.get("maxReplicas", 0)
+    if minimum < 0 or maximum < 0:
+        yield "negative replicas"
+    if maximum and minimum > maximum:
+        yield "minReplicas exceeds maxReplicas"
     if predictor.get("containerConcurrency", 0) < 0:
-        yield "containerConcurrency can't be negative"
+        yield "negative containerConcurrency"
     if "storageUris" in predictor and (predictor.get("model") or {}).get("storageUri"):
-        yield "storageUri and storageUris exclude each other"
+        yield "storageUri and storageUris are mutually exclusive"
 
 
 def _canaries(service: Object) -> Iterator[str]:
@@ -69,71 +70,70 @@ def _canaries(service: Object) -> Iterator[str]:
     if not canaries:
         return
     if _annotation(service, "deploymentMode") != "Standard":
-        yield "a canary is for the Standard mode alone"
+        yield "canary requires Standard mode"
     names = [canary["predictor"].get("name", "") for canary in canaries]
     if "" in names:
-        yield "a canary's predictor needs a name"
+        yield "canary predictor.name is required"
     if len(set(names)) < len(names):
-        yield "two canaries have one name"
+        yield "duplicate canary name"
     if stable.get("name", "") in names:
-        yield "a canary has the stable predictor's name"
+        yield "canary has the name of the stable predictor"
     for canary in canaries:
         predictor, percent = canary["predictor"], canary["trafficPercent"]
         if not 0 <= percent <= 100:
-            yield f"trafficPercent {percent} is no percentage"
+            yield f"trafficPercent {percent} out of range"
         yield from _predictor(predictor)
-        yield from (f"a canary can't set {key}" for key in _SCALING if key in predictor)
+        yield from (f"{key} not allowed in a canary" for key in _SCALING if key in predictor)
         if predictor.get("minReplicas", 0) > stable.get("minReplicas", 1):
-            yield "a canary can't have more pods than the stable predictor"
+            yield "canary minReplicas exceeds the stable predictor's"
     if sum(canary["trafficPercent"] for canary in canaries) > 100:
-        yield "canaries get more than all requests"
+        yield "sum of trafficPercent exceeds 100"
 
 
-def _by_resource(predictor: Object) -> Iterator[str]:
+def _hpa(predictor: Object) -> Iterator[str]:
     metric, target = predictor.get("scaleMetric", "cpu"), predictor.get("scaleTarget")
     if metric not in ("cpu", "memory"):
-        yield f"an HPA can't scale by {metric}"
+        yield f"HPA does not support scaleMetric {metric}"
     if target is not None and not 1 <= target <= 100:
-        yield f"scaleTarget {target} is no percentage"
-    for each in (predictor.get("autoScaling") or {}).get("metrics", ()):
-        if each["type"] != "Resource":
-            yield f"an HPA has no {each['type']} metrics"
+        yield f"scaleTarget {target} out of range"
+    for metric in (predictor.get("autoScaling") or {}).get("metrics", ()):
+        if metric["type"] != "Resource":
+            yield f"HPA does not support {metric['type']} metrics"
 
 
-def _by_keda(predictor: Object) -> Iterator[str]:
+def _keda(predictor: Object) -> Iterator[str]:
     if "scaleMetric" in predictor:
-        yield "KEDA takes no scaleMetric"
-    for each in (predictor.get("autoScaling") or {}).get("metrics", ()):
-        key = {"Resource": "resource", "External": "external", "PodMetric": "podmetric"}.get(
-            each["type"]
-        )
+        yield "KEDA does not support scaleMetric"
+    keys = {"Resource": "resource", "External": "external", "PodMetric": "podmetric"}
+    for metric in (predictor.get("autoScaling") or {}).get("metrics", ()):
+        key = keys.get(metric["type"])
         if key is None:
-            yield f"KEDA has no {each['type']} metrics"
-        elif key not in each:
-            yield f"a metric of type {each['type']} needs {key}"
+            yield f"KEDA does not support {metric['type']} metrics"
+        elif key not in metric:
+            yield f"{key} is required"
         elif key != "resource":
-            target = each[key]["target"]
-            if not each[key]["metric"].get("query"):
-                yield "a metric needs a query"
+            target = metric[key]["target"]
+            if not metric[key]["metric"].get("query"):
+                yield "metric.query is required"
             if "value" not in target:
-                yield "a metric needs target.value"
+                yield "target.value is required"
             if target["type"] == "AverageValue" and "averageValue" not in target:
-                yield "AverageValue needs target.averageValue"
+                yield "target.averageValue is required"
 
 
-def _change(service: Object, former: Object) -> Iterator[str]:
-    if _annotation(service, "deploymentMode") != _annotation(former, "deploymentMode"):
-        yield "the deployment mode can't be changed"
-    new, old = service["spec"]["predictor"], former["spec"]["predictor"]
+def _update(service: Object, previous: Object) -> Iterator[str]:
+    if _annotation(service, "deploymentMode") != _annotation(previous, "deploymentMode"):
+        yield "deploymentMode is immutable"
+    new, old = service["spec"]["predictor"], previous["spec"]["predictor"]
     renamed = new.get("name", "") != old.get("name", "")
     if renamed and new["model"].get("storageUri") == old["model"].get("storageUri"):
-        yield "another predictor.name goes with another model"
+        yield "predictor.name and storageUri must change together"
 
 
 def _python_path(tree: Object) -> Iterator[str]:
     for container in (*containers(tree), tree.get("model") or {}):
         if any(entry["name"] == "PYTHONPATH" for entry in container.get("env", ())):
-            yield "PYTHONPATH is not allowed"
+            yield "env PYTHONPATH is not allowed"
 
 
 def _annotation(service: Object, name: str) -> str | None:

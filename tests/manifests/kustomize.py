@@ -1,7 +1,7 @@
-"""What kustomize makes of manifests/, for a machine without it.
+"""Renders the kustomizations in manifests/ on machines without kustomize.
 
-Only what our kustomizations use is known here; anything else raises. `test_kustomize` holds it to
-what `kubectl kustomize` itself makes.
+Supports only the features that these kustomizations use and raises on any other field.
+`test_kustomize` compares the result with `kubectl kustomize`.
 """
 
 from __future__ import annotations
@@ -34,96 +34,92 @@ TARGETS = sorted(
     if "components" not in path.parts
 )
 COMPONENTS = sorted(path.parent.name for path in ROOT.glob("components/*/kustomization.yaml"))
+BUILDS = [(name, "") for name in TARGETS] + [("base/serving", name) for name in COMPONENTS]
+"""Pairs of a target and an optional component (or an empty string) on top of it."""
 
 
-def kustomization(folder: Path) -> Object:
-    """A folder's kustomization.yaml.
+def kustomization(directory: Path) -> Object:
+    """Return the content of a directory's kustomization.yaml.
 
     Raises:
-        ValueError: it has a field that is not known here.
+        ValueError: it has a field that this module does not support.
     """
-    found = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    if unknown := set(found) - FIELDS:
-        raise ValueError(f"{folder}: teach tests/manifests/kustomize.py about {sorted(unknown)}")
-    return found
+    content = yaml.safe_load((directory / "kustomization.yaml").read_text())
+    if unknown := set(content) - FIELDS:
+        raise ValueError(f"{directory}: tests/manifests/kustomize.py lacks {sorted(unknown)}")
+    return content
 
 
 def documents(path: Path) -> list[Object]:
-    """The objects in a file."""
+    """Return the objects in a YAML file."""
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
+def build(target: str, component: str = "") -> list[Object]:
+    """Return the objects of one of `TARGETS`, with a component of `COMPONENTS` applied."""
+    objects = deepcopy(list(_build(ROOT / target)))
+    return _extend(objects, ROOT / "components" / component) if component else objects
+
+
 @cache
-def _built(folder: Path) -> tuple[Object, ...]:
-    return tuple(_extended([], folder))
+def _build(directory: Path) -> tuple[Object, ...]:
+    return tuple(_extend([], directory))
 
 
-def build(name: str) -> list[Object]:
-    """The objects of a target of `TARGETS`."""
-    return deepcopy(list(_built(ROOT / name)))
-
-
-def with_component(name: str, component: str) -> list[Object]:
-    """The same with one more component."""
-    return _extended(build(name), ROOT / "components" / component)
-
-
-def _extended(objects: list[Object], folder: Path) -> list[Object]:
-    """What is there already, and what a kustomization or a component adds and changes."""
-    said = kustomization(folder)
-    for name in said.get("resources", ()):
-        path = (folder / name).resolve()
-        objects += deepcopy(list(_built(path))) if path.is_dir() else documents(path)
-    for name in said.get("components", ()):
-        objects = _extended(objects, (folder / name).resolve())
-    objects += [
-        _config_map(one, said.get("generatorOptions", {}), folder)
-        for one in said.get("configMapGenerator", ())
-    ]
-    for patch in said.get("patches", ()):
-        objects = _patched(objects, patch, folder)
-    for entry in said.get("labels", ()):
-        assert set(entry) == {"pairs"}, entry
-        for each in objects:
-            each["metadata"].setdefault("labels", {}).update(entry["pairs"])
-    for image in said.get("images", ()):
+def _extend(objects: list[Object], directory: Path) -> list[Object]:
+    """Apply a kustomization or component to objects."""
+    spec = kustomization(directory)
+    for name in spec.get("resources", ()):
+        path = (directory / name).resolve()
+        objects += deepcopy(list(_build(path))) if path.is_dir() else documents(path)
+    for name in spec.get("components", ()):
+        objects = _extend(objects, (directory / name).resolve())
+    for generator in spec.get("configMapGenerator", ()):
+        objects.append(_config_map(generator, spec.get("generatorOptions", {}), directory))
+    for patch in spec.get("patches", ()):
+        objects = _patch(objects, patch, directory)
+    for labels in spec.get("labels", ()):
+        assert set(labels) == {"pairs"}, labels
+        for manifest in objects:
+            manifest["metadata"].setdefault("labels", {}).update(labels["pairs"])
+    for image in spec.get("images", ()):
         for container in containers(objects):
-            if _name(container.get("image", "")) == image["name"]:
-                container["image"] = _pinned(image)
+            if _repository(container.get("image", "")) == image["name"]:
+                container["image"] = _reference(image)
     return objects
 
 
-def _config_map(said: Mapping[str, Any], options: Mapping[str, Any], folder: Path) -> Object:
-    options = {**options, **said.get("options", {})}
-    assert options["disableNameSuffixHash"], f"{said['name']}: what names it can't follow a hash"
-    data = {Path(name).name: (folder / name).read_text() for name in said.get("files", ())}
-    for name in said.get("envs", ()):
-        lines = (folder / name).read_text().splitlines()
+def _config_map(spec: Mapping[str, Any], options: Mapping[str, Any], directory: Path) -> Object:
+    options = {**options, **spec.get("options", {})}
+    assert options["disableNameSuffixHash"], f"{spec['name']}: name suffixes are not supported"
+    data = {Path(name).name: (directory / name).read_text() for name in spec.get("files", ())}
+    for name in spec.get("envs", ()):
+        lines = (directory / name).read_text().splitlines()
         data |= dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     labels = {"labels": dict(options["labels"])} if "labels" in options else {}
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": said["name"], "namespace": said["namespace"], **labels},
+        "metadata": {"name": spec["name"], "namespace": spec["namespace"], **labels},
         "data": data,
     }
 
 
-def _patched(objects: list[Object], patch: Mapping[str, Any], folder: Path) -> list[Object]:
+def _patch(objects: list[Object], patch: Mapping[str, Any], directory: Path) -> list[Object]:
     target = patch["target"]
     assert set(target) == {"kind", "name"}, target
-    text = patch["patch"] if "patch" in patch else (folder / patch["path"]).read_text()
+    text = patch["patch"] if "patch" in patch else (directory / patch["path"]).read_text()
     operations = jsonpatch.JsonPatch(yaml.safe_load(text))
-    hit = [target == {"kind": o["kind"], "name": o["metadata"]["name"]} for o in objects]
-    assert any(hit), f"{folder}: the patch of {target} changes nothing"
-    return [operations.apply(o) if h else o for o, h in zip(objects, hit, strict=True)]
+    matches = [target == {"kind": o["kind"], "name": o["metadata"]["name"]} for o in objects]
+    assert any(matches), f"{directory}: no object matches {target}"
+    return [operations.apply(o) if m else o for o, m in zip(objects, matches, strict=True)]
 
 
 def containers(tree: Any) -> Iterator[Object]:
-    """Every container, whatever kind of object it is in."""
+    """Yield every container and init container in an object or a list of objects."""
     if isinstance(tree, list):
-        for each in tree:
-            yield from containers(each)
+        for item in tree:
+            yield from containers(item)
     elif isinstance(tree, dict):
         for key, value in tree.items():
             if key in ("containers", "initContainers"):
@@ -131,16 +127,16 @@ def containers(tree: Any) -> Iterator[Object]:
             yield from containers(value)
 
 
-def _name(image: str) -> str:
+def _repository(image: str) -> str:
     return image.partition("@")[0].partition(":")[0]
 
 
-def _pinned(image: Mapping[str, str]) -> str:
+def _reference(image: Mapping[str, str]) -> str:
     name = image.get("newName", image["name"])
     return f"{name}@{image['digest']}" if "digest" in image else f"{name}:{image['newTag']}"
 
 
-def one(objects: list[Object], kind: str, name: str = "grocer") -> Object:
-    """The object of that kind and name; there must be just one."""
-    (found,) = (o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name)
-    return found
+def get(objects: list[Object], kind: str, name: str = "grocer") -> Object:
+    """Return the only object of a kind and name."""
+    (match,) = (o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name)
+    return match

@@ -1,9 +1,8 @@
-"""Whether an object is what its kind may be: every field known, of its type, none missing.
+"""Strict schema validation of manifests: unknown fields, wrong types, missing required fields.
 
-Kubernetes' own kinds are held to the schemas that kubernetes-validate carries, KServe's to the
-model types of the installed kserve package (their Kubernetes parts to the same schemas), Trainer's
-to the models of kubeflow-trainer-api. Of the Prometheus operator there are no schemas in any
-package that we install; `test_monitoring` asserts what its kinds must have.
+Schemas come from kubernetes-validate (Kubernetes' kinds), the models of the installed kserve
+package (KServe's kinds) and kubeflow-trainer-api (Trainer's kinds). No installed package has the
+schemas of the Prometheus operator; `test_monitoring` checks those kinds.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from kubernetes_validate.utils import schema_contents
 from referencing import Registry, Resource
 
 VERSIONS = ("1.32.0", kubernetes_validate.latest_version())
-"""Of Kubernetes: the oldest that KServe runs on, and the newest that there are schemas for."""
+"""Kubernetes: the oldest version that KServe supports, and the latest available schemas."""
 _SIMPLE = {"str": str, "bool": bool, "int": int, "object": object}
-_ELSEWHERE = {
+_KUBERNETES_NAMES = {
     "K8sIoApiAppsV1DeploymentStrategy": "io.k8s.api.apps.v1.DeploymentStrategy",
     "K8sIoApiAutoscalingV2HorizontalPodAutoscalerBehavior": (
         "io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerBehavior"
@@ -32,53 +31,52 @@ _ELSEWHERE = {
     "V1beta1MetricQuantity": "io.k8s.apimachinery.pkg.api.resource.Quantity",
     "V1ObjectMeta": "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta",
 }
-"""Kubernetes types that KServe's package names but does not have."""
+"""Kubernetes types that the kserve package refers to by other names."""
 
 
-def faults(thing: dict[str, Any], version: str = VERSIONS[-1]) -> list[str]:
-    """What is wrong with an object, each by its path; nothing is the good answer.
+def schema_errors(manifest: dict[str, Any], version: str = VERSIONS[-1]) -> list[str]:
+    """Return the schema violations of an object, each with its path.
 
     Raises:
-        LookupError: its kind has no schema here.
+        LookupError: no schema for its kind.
     """
-    group = thing["apiVersion"].rpartition("/")[0]
+    group, kind = manifest["apiVersion"].rpartition("/")[0], manifest["kind"]
     if group == "serving.kserve.io":
-        model = _kserve_model(thing)
-        return list(_walk(thing, model, thing["kind"], version))
+        return list(_walk(manifest, _kserve_model(manifest), kind, version))
     if group == "trainer.kubeflow.org":
-        return _trainer(thing)
+        return _trainer(manifest)
     try:
-        kubernetes_validate.validate(thing, version, strict=True)
+        kubernetes_validate.validate(manifest, version, strict=True)
     except kubernetes_validate.SchemaNotFoundError as error:
-        raise LookupError(f"no schema for {thing['apiVersion']} {thing['kind']}") from error
+        raise LookupError(f"no schema for {manifest['apiVersion']} {kind}") from error
     except kubernetes_validate.ValidationError as error:
-        return [f"{thing['kind']}.{'.'.join(map(str, error.path))}: {error.message}"]
+        return [f"{kind}.{'.'.join(map(str, error.path))}: {error.message}"]
     return []
 
 
-def _kserve_model(thing: dict[str, Any]) -> type:
-    version = thing["apiVersion"].rpartition("/")[2]
-    name = f"{version[0].upper()}{version[1:]}{thing['kind']}"
+def _kserve_model(manifest: dict[str, Any]) -> type:
+    version = manifest["apiVersion"].rpartition("/")[2]
+    name = f"{version[0].upper()}{version[1:]}{manifest['kind']}"
     if not hasattr(kserve.models, name):
-        raise LookupError(f"kserve has no {thing['apiVersion']} {thing['kind']}")
+        raise LookupError(f"kserve has no {manifest['apiVersion']} {manifest['kind']}")
     return getattr(kserve.models, name)
 
 
 def _walk(value: Any, model: type | str, path: str, version: str) -> Iterator[str]:
-    """Faults of a value by a type as KServe's models name it: `list[V1Container]`, `str`, ..."""
+    """Yield violations of a type name in KServe's models, such as `list[V1Container]` or `str`."""
     if isinstance(model, str):
         yield from _walk_named(value, model, path, version)
         return
     if not isinstance(value, dict):
-        yield f"{path}: {value!r} is no {model.__name__}"
+        yield f"{path}: expected {model.__name__}"
         return
     fields = {json: name for name, json in model.attribute_map.items()}
     for key in value.keys() - fields.keys():
-        yield f"{path}.{key}: no such field"
+        yield f"{path}.{key}: unknown field"
     known = {fields[key]: value[key] for key in value if key in fields}
-    for name, each in known.items():
+    for name, field in known.items():
         key = model.attribute_map[name]
-        yield from _walk(each, model.openapi_types[name], f"{path}.{key}", version)
+        yield from _walk(field, model.openapi_types[name], f"{path}.{key}", version)
     try:
         model(**known)
     except ValueError as error:
@@ -86,32 +84,32 @@ def _walk(value: Any, model: type | str, path: str, version: str) -> Iterator[st
 
 
 def _walk_named(value: Any, name: str, path: str, version: str) -> Iterator[str]:
-    if several := re.fullmatch(r"list\[(.+)\]", name):
+    if match := re.fullmatch(r"list\[(.+)\]", name):
         if not isinstance(value, list):
-            yield f"{path}: {value!r} is no list"
+            yield f"{path}: expected a list"
             return
-        for index, each in enumerate(value):
-            yield from _walk(each, several[1], f"{path}[{index}]", version)
-    elif several := re.fullmatch(r"dict\(str, (.+)\)", name):
+        for index, item in enumerate(value):
+            yield from _walk(item, match[1], f"{path}[{index}]", version)
+    elif match := re.fullmatch(r"dict\(str, (.+)\)", name):
         if not isinstance(value, dict):
-            yield f"{path}: {value!r} is no mapping"
+            yield f"{path}: expected a mapping"
             return
-        for key, each in value.items():
-            yield from _walk(each, several[1], f"{path}.{key}", version)
+        for key, item in value.items():
+            yield from _walk(item, match[1], f"{path}.{key}", version)
     elif name in _SIMPLE:
         if not isinstance(value, _SIMPLE[name]) or (name == "int" and isinstance(value, bool)):
-            yield f"{path}: {value!r} is no {name}"
+            yield f"{path}: expected {name}"
     elif hasattr(kserve.models, name):
         yield from _walk(value, getattr(kserve.models, name), path, version)
     else:
-        definition = _ELSEWHERE.get(name, f"io.k8s.api.core.v1.{name.removeprefix('V1')}")
+        definition = _KUBERNETES_NAMES.get(name, f"io.k8s.api.core.v1.{name.removeprefix('V1')}")
         for error in _kubernetes(definition, version).iter_errors(value):
             yield f"{path}.{'.'.join(map(str, error.path))}: {error.message}"
 
 
 @cache
 def _kubernetes(definition: str, version: str) -> Draft202012Validator:
-    """A validator of a part of Kubernetes' own kinds."""
+    """Return a validator for one of Kubernetes' types."""
     file = f"kubernetes-json-schema/v{version}-local-strict/_definitions.json"
     schemas = Resource.from_contents(schema_contents(file, version))
     if definition not in schemas.contents["$defs"]:
@@ -123,13 +121,13 @@ def _kubernetes(definition: str, version: str) -> Draft202012Validator:
     )
 
 
-def _trainer(thing: dict[str, Any]) -> list[str]:
-    model = getattr(trainer, f"TrainerV1alpha1{thing['kind']}", None)
+def _trainer(manifest: dict[str, Any]) -> list[str]:
+    model = getattr(trainer, f"TrainerV1alpha1{manifest['kind']}", None)
     if model is None:
-        raise LookupError(f"kubeflow-trainer-api has no {thing['kind']}")
+        raise LookupError(f"kubeflow-trainer-api has no {manifest['kind']}")
     try:
-        known = model.from_dict(thing).to_dict()
+        known = model.from_dict(manifest).to_dict()
     except ValueError as error:
-        return [f"{thing['kind']}: {error}"]
-    # The models drop what they don't know.
-    return [] if known == thing else [f"{thing['kind']}: has a field that there is not"]
+        return [f"{manifest['kind']}: {error}"]
+    # The models drop unknown fields silently.
+    return [] if known == manifest else [f"{manifest['kind']}: unknown field"]

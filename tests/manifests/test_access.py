@@ -1,4 +1,4 @@
-"""Protects the pipeline's account: the deploy step may do what it does, and nothing else."""
+"""Tests that the pipeline's RBAC grants exactly what its steps use."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from serving.rollout import canary
 from serving.rollout import deploy as deploying
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.kubernetes_api import OLD, Api, container
-from tests.manifests.kustomize import build, one
+from tests.manifests.kustomize import build, get
 
-Access = set[tuple[str, str, str]]
+Permissions = set[tuple[str, str, str]]
+"""Verb, API group and resource (with subresource)."""
 _PATH = re.compile(r"/(?:api|apis/(?P<group>[^/]+))/[^/]+/namespaces/grocer/(?P<rest>.+)")
-CRASHED = {"status": {"containerStatuses": [container(ended=1, restarts=3)]}}
+OBJECTS = build("base/pipeline")
+CRASHED = {"status": {"containerStatuses": [container(exit_code=1, restarts=3)]}}
 PENDING = {
     "status": {
         "containerStatuses": [container(waiting="ContainerCreating")],
@@ -29,72 +31,68 @@ PENDING = {
 }
 
 
-def granted(role: str) -> Access:
-    """(verb, API group, resource) for all that a Role lets one do."""
+def granted(role: str) -> Permissions:
     return {
         (verb, group, resource)
-        for rule in one(build("base/pipeline"), "Role", role)["rules"]
+        for rule in get(OBJECTS, "Role", role)["rules"]
         for verb in rule["verbs"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
 
 
-def asked(method: str, path: str, query: list[tuple[str, str]]) -> tuple[str, str, str]:
-    """What an account has to be allowed for a request, as Kubernetes reads it."""
-    found = _PATH.fullmatch(urlsplit(path).path)
-    assert found, path
-    resource, _, name = found["rest"].partition("/")
-    name, _, part = name.partition("/")
-    reading = "watch" if ("watch", "true") in query else "get" if name else "list"
-    verb = {"GET": reading, "PATCH": "patch"}[method]
-    return verb, found["group"] or "", f"{resource}/{part}" if part else resource
+def required(method: str, url: str, query: list[tuple[str, object]]) -> tuple[str, str, str]:
+    """Return the permission that the API server checks for a request."""
+    match = _PATH.fullmatch(urlsplit(url).path)
+    assert match, url
+    resource, _, rest = match["rest"].partition("/")
+    name, _, subresource = rest.partition("/")
+    read_verb = "watch" if ("watch", True) in query else "get" if name else "list"
+    verb = {"GET": read_verb, "PATCH": "patch"}[method]
+    return verb, match["group"] or "", f"{resource}/{subresource}" if subresource else resource
 
 
 @pytest.fixture
-def requests(monkeypatch: pytest.MonkeyPatch) -> Access:
-    """What is asked of Kubernetes, from now on."""
-    seen: Access = set()
-    call = ApiClient.call_api
+def used(monkeypatch: pytest.MonkeyPatch) -> Permissions:
+    """The permissions of all requests to the Kubernetes API during the test."""
+    permissions: Permissions = set()
+    request = ApiClient.request
 
-    def recorded(self: ApiClient, path: str, method: str, *more: Any, **given: Any) -> Any:
-        seen.add(asked(method, path, given["query_params"]))
-        return call(self, path, method, *more, **given)
+    def record(self: ApiClient, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+        permissions.add(required(method, url, kwargs["query_params"]))
+        return request(self, method, url, *args, **kwargs)
 
-    monkeypatch.setattr(ApiClient, "call_api", recorded)
+    monkeypatch.setattr(ApiClient, "request", record)
     monkeypatch.setattr(deploying, "publish", lambda bundle, store: f"{store}/{bundle.digest}")
     monkeypatch.setattr(deploying, "_SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(canary, "SHIFT_SECONDS", 1.0)
-    return seen
+    return permissions
 
 
-def test_the_deploy_step_may_do_what_it_does_and_nothing_else(
-    requests: Access, tmp_path: Path
-) -> None:
+def test_deploy_role_grants_exactly_what_deploy_uses(used: Permissions, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     with Api({bundle.digest: CRASHED}, first=OLD) as api:
-        for fate in (CRASHED, PENDING):
-            api.fates[bundle.digest] = fate
+        for pod_state in (CRASHED, PENDING):
+            api.pod_states[bundle.digest] = pod_state
             with pytest.raises(DeployError):
                 api.deploy(bundle)
-        del api.fates[bundle.digest]
+        del api.pod_states[bundle.digest]
         api.deploy(bundle, canary=20)
         canary.promote(api.config(), api.cluster)
         deploying.champion(api.config(), api.cluster)
         api.cluster.address("grocer-predictor")
         api.cluster.last_warning("grocer-predictor-x")
-    assert requests == granted("grocer-deploy")
+    assert used == granted("grocer-deploy")
 
 
-def test_only_our_own_inference_service_may_be_changed() -> None:
-    for rule in one(build("base/pipeline"), "Role", "grocer-deploy")["rules"]:
+def test_deploy_role_patches_one_inference_service_only() -> None:
+    for rule in get(OBJECTS, "Role", "grocer-deploy")["rules"]:
         if "patch" in rule["verbs"]:
             assert rule["resources"] == ["inferenceservices"]
             assert rule["resourceNames"] == [DeployConfig().name]
 
 
-def test_steps_may_do_what_kubeflow_does_for_them() -> None:
-    """Argo's executor reports, the launcher reads its configuration and the artifacts' key."""
+def test_steps_role_grants_what_argo_and_kfp_need() -> None:
     assert granted("grocer-steps") == {
         ("create", "argoproj.io", "workflowtaskresults"),
         ("patch", "argoproj.io", "workflowtaskresults"),
@@ -103,11 +101,10 @@ def test_steps_may_do_what_kubeflow_does_for_them() -> None:
     }
 
 
-def test_roles_are_given_to_the_pipelines_account_alone() -> None:
-    objects = build("base/pipeline")
-    account = one(objects, "ServiceAccount", "grocer-pipeline")["metadata"]
-    for role in (thing for thing in objects if thing["kind"] == "Role"):
-        binding = one(objects, "RoleBinding", role["metadata"]["name"])
+def test_roles_are_bound_to_the_pipeline_account_only() -> None:
+    account = get(OBJECTS, "ServiceAccount", "grocer-pipeline")["metadata"]
+    for role in (manifest for manifest in OBJECTS if manifest["kind"] == "Role"):
+        binding = get(OBJECTS, "RoleBinding", role["metadata"]["name"])
         assert binding["metadata"]["namespace"] == role["metadata"]["namespace"]
         assert binding["roleRef"]["name"] == role["metadata"]["name"]
         (subject,) = binding["subjects"]

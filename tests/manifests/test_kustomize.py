@@ -1,4 +1,4 @@
-"""Protects what `kubectl apply -k` makes of manifests/: all is used, overlays only patch."""
+"""Tests of the structure of manifests/, and of the renderer that the other tests use."""
 
 from __future__ import annotations
 
@@ -12,93 +12,84 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.manifests.kustomize import (
-    COMPONENTS,
-    ROOT,
-    TARGETS,
-    Object,
-    build,
-    kustomization,
-    with_component,
-)
+from tests.manifests.kustomize import COMPONENTS, ROOT, TARGETS, Object, build, kustomization
 
-kubectl = pytest.mark.skipif(
-    not shutil.which("kubectl"),
-    reason="no kubectl to render with; tests/manifests/kustomize.py alone does",
-)
-OVERLAYS = [name for name in TARGETS if name.startswith("overlays/")]
+requires_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl not on PATH")
 
 
-def rendered(folder: Path) -> list[Object]:
-    done = subprocess.run(
-        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False
+def render(directory: Path) -> list[Object]:
+    """Return what `kubectl kustomize` prints."""
+    result = subprocess.run(
+        ["kubectl", "kustomize", str(directory)], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+    assert result.returncode == 0, result.stderr
+    return list(yaml.safe_load_all(result.stdout))
 
 
-def ordered(objects: list[Object]) -> list[str]:
-    return sorted(json.dumps(each, sort_keys=True) for each in objects)
+def normalize(objects: list[Object]) -> list[str]:
+    return sorted(json.dumps(manifest, sort_keys=True) for manifest in objects)
 
 
-@kubectl
-@pytest.mark.parametrize("name", TARGETS)
-def test_it_renders_and_these_tests_see_what_it_renders(name: str) -> None:
-    assert ordered(rendered(ROOT / name)) == ordered(build(name))
+@requires_kubectl
+@pytest.mark.parametrize("target", TARGETS)
+def test_renderer_matches_kubectl(target: str) -> None:
+    assert normalize(build(target)) == normalize(render(ROOT / target))
 
 
-@kubectl
+@requires_kubectl
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_each_component_renders_over_the_bases(component: str, tmp_path: Path) -> None:
-    def below(name: str) -> str:
+def test_renderer_matches_kubectl_with_component(component: str, tmp_path: Path) -> None:
+    def relative(name: str) -> str:
         return os.path.relpath(ROOT / name, tmp_path.resolve())
 
-    said = {"resources": [below("base/serving")], "components": [below(f"components/{component}")]}
-    (tmp_path / "kustomization.yaml").write_text(json.dumps(said))
-    assert ordered(rendered(tmp_path)) == ordered(with_component("base/serving", component))
+    spec = {
+        "resources": [relative("base/serving")],
+        "components": [relative(f"components/{component}")],
+    }
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(spec))
+    assert normalize(build("base/serving", component)) == normalize(render(tmp_path))
 
 
-def referenced(folder: Path) -> Iterator[Path]:
-    """Every file that a folder's kustomization names, and itself."""
-    said = kustomization(folder)
-    yield folder / "kustomization.yaml"
-    names = list(said.get("resources", ()))
-    names += [patch["path"] for patch in said.get("patches", ()) if "path" in patch]
-    for generator in said.get("configMapGenerator", ()):
+def referenced(directory: Path) -> Iterator[Path]:
+    """Yield a directory's kustomization.yaml and the files it refers to."""
+    spec = kustomization(directory)
+    yield directory / "kustomization.yaml"
+    names = list(spec.get("resources", ()))
+    names += [patch["path"] for patch in spec.get("patches", ()) if "path" in patch]
+    for generator in spec.get("configMapGenerator", ()):
         names += [*generator.get("envs", ()), *generator.get("files", ())]
-    yield from (path for name in names if (path := folder / name).is_file())
+    yield from (path for name in names if (path := directory / name).is_file())
 
 
-def test_no_file_is_left_aside() -> None:
-    folders = [path.parent for path in ROOT.rglob("kustomization.yaml")]
-    used = {path for folder in folders for path in referenced(folder)}
-    aside = {path for path in ROOT.rglob("*") if path.is_file()} - used
-    assert not aside, "name them in a kustomization.yaml, or remove them"
+def test_every_file_is_referenced() -> None:
+    directories = [path.parent for path in ROOT.rglob("kustomization.yaml")]
+    used = {path for directory in directories for path in referenced(directory)}
+    assert {path for path in ROOT.rglob("*") if path.is_file()} == used
 
 
-def test_components_that_nothing_takes_are_options() -> None:
-    """Which docs/cluster.md has to name."""
-    taken = {
+def test_only_documented_components_are_in_no_target() -> None:
+    """docs/cluster.md documents these as optional."""
+    used = {
         Path(name).name
         for target in TARGETS
         for name in kustomization(ROOT / target).get("components", ())
     }
-    assert set(COMPONENTS) - taken == {"canary", "keda"}
+    assert set(COMPONENTS) - used == {"canary", "keda"}
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
-def test_overlays_only_patch(name: str) -> None:
-    """An object of an overlay's own would be a second place to look for it."""
-    said = kustomization(ROOT / name)
-    assert set(said) <= {"apiVersion", "kind", "resources", "components", "patches"}
-    assert all((ROOT / name / resource).is_dir() for resource in said["resources"])
-    assert {path.name for path in (ROOT / name).iterdir()} == {"kustomization.yaml"}
+@pytest.mark.parametrize("target", [name for name in TARGETS if name.startswith("overlays/")])
+def test_overlays_only_patch(target: str) -> None:
+    """Objects belong in a base or component."""
+    spec = kustomization(ROOT / target)
+    assert set(spec) <= {"apiVersion", "kind", "resources", "components", "patches"}
+    assert all((ROOT / target / resource).is_dir() for resource in spec["resources"])
+    assert {path.name for path in (ROOT / target).iterdir()} == {"kustomization.yaml"}
 
 
-@pytest.mark.parametrize("name", TARGETS)
-def test_no_object_is_there_twice(name: str) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_objects_are_unique(target: str) -> None:
     keys = [
         (o["apiVersion"], o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"])
-        for o in build(name)
+        for o in build(target)
     ]
     assert len(keys) == len(set(keys))

@@ -1,4 +1,4 @@
-"""Protects alerts and the dashboard: each asks for metrics that the predictor has."""
+"""Tests that alerts, dashboard and autoscaling query metrics that the predictor exports."""
 
 from __future__ import annotations
 
@@ -11,79 +11,80 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from grocer.config.deployment import DeployConfig
+from grocer.inference.scores import Scores
 from serving.predictor.metrics import Metrics
 from serving.predictor.middleware import routes
 from serving.predictor.model import NAME
 from tests.fixtures.artifacts import make_bundle
-from tests.manifests.kustomize import Object, build, one, with_component
+from tests.manifests.kustomize import Object, build, get
 from tests.manifests.pods import main_container, predictor
 
-SERVING = with_component("base/serving", "monitoring")
-ON_A_TARGET = {"namespace", "pod", "container"}
-"""Labels that Prometheus gives each series of a PodMonitor."""
+SERVING = build("base/serving", "monitoring")
+TARGET_LABELS = {"namespace", "pod", "container"}
+"""Labels that Prometheus adds to every series of a PodMonitor."""
 
 
 def dashboard() -> Object:
-    (text,) = one(SERVING, "ConfigMap", "grocer-dashboard")["data"].values()
+    (text,) = get(SERVING, "ConfigMap", "grocer-dashboard")["data"].values()
     return json.loads(text)
 
 
 def rules() -> list[Object]:
-    (group,) = one(SERVING, "PrometheusRule")["spec"]["groups"]
+    (group,) = get(SERVING, "PrometheusRule")["spec"]["groups"]
     return group["rules"]
 
 
 def queries() -> Iterator[str]:
     yield from (rule["expr"] for rule in rules())
     yield from (target["expr"] for panel in dashboard()["panels"] for target in panel["targets"])
-    service = one(with_component("base/serving", "keda"), "InferenceService")
+    service = get(build("base/serving", "keda"), "InferenceService")
     for metric in service["spec"]["predictor"]["autoScaling"]["metrics"]:
         yield metric["external"]["metric"]["query"]
 
 
+every_query = pytest.mark.parametrize("query", list(queries()))
+
+
 @pytest.fixture(scope="module")
-def metrics(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, set[str]]:
-    """Labels of each series that a predictor shows, by its name."""
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, set[str]]:
+    """Label names of each series that a predictor exports, by metric name."""
     registry = CollectorRegistry()
     bundle = make_bundle(tmp_path_factory.mktemp("bundle"))
-    shown = Metrics(bundle, low_confidence=0.5, window=10, registry=registry)
-    shown.requested("predict", 200, 0.1)
-    shown.answered(np.eye(len(bundle.labels)))
-    found: dict[str, set[str]] = {}
+    metrics = Metrics(bundle, low_confidence=0.5, window=10, registry=registry)
+    metrics.observe_request("predict", 200, 0.1)
+    metrics.observe_predictions(Scores.flat(bundle.labels, np.eye(len(bundle.labels))))
+    labels: dict[str, set[str]] = {}
     for family in registry.collect():
         for sample in family.samples:
-            found.setdefault(sample.name, set()).update(sample.labels)
-    return found
+            labels.setdefault(sample.name, set()).update(sample.labels)
+    return labels
 
 
-@pytest.mark.parametrize("query", list(queries()))
-def test_metrics_and_labels_are_there(query: str, metrics: Mapping[str, set[str]]) -> None:
-    """The rest, process_*, comes from the Prometheus client on Linux."""
+@every_query
+def test_query_uses_exported_metrics_and_labels(
+    query: str, exported: Mapping[str, set[str]]
+) -> None:
+    """process_* metrics come from the Prometheus client on Linux and are not checked."""
     selectors = re.findall(r"([a-z_]+_[a-z_]+)\{(.*?)\}", query)
     assert selectors
-    for name, labels in selectors:
+    groups = {label.strip() for g in re.findall(r"by \((.*?)\)", query) for label in g.split(",")}
+    for name, matchers in selectors:
         if name.startswith("process_"):
             continue
-        assert name in metrics
-        asked = set(re.findall(r"(\w+)=~?\"", labels))
-        asked |= {
-            label.strip()
-            for inner in re.findall(r"by \((.*?)\)", query)
-            for label in inner.split(",")
-        }
-        assert asked <= metrics[name] | ON_A_TARGET
-        assert f'namespace="{DeployConfig().namespace}"' in labels
-    assert set(re.findall(r"grocer_\w+", query)) <= metrics.keys()
+        labels = set(re.findall(r"(\w+)=~?\"", matchers)) | groups
+        assert labels <= exported[name] | TARGET_LABELS
+        assert f'namespace="{DeployConfig().namespace}"' in matchers
+    assert set(re.findall(r"grocer_\w+", query)) <= exported.keys()
 
 
-@pytest.mark.parametrize("query", list(queries()))
-def test_routes_are_there(query: str) -> None:
+@every_query
+def test_query_uses_known_routes(query: str) -> None:
     known = {name for _, name in routes(NAME, ui=True).values()}
-    for found in re.findall(r'route=~"(.*?)"', query):
-        assert set(found.split("|")) <= known
+    for alternatives in re.findall(r'route=~"(.*?)"', query):
+        assert set(alternatives.split("|")) <= known
 
 
-def test_every_alert_says_what_it_is_and_what_to_do() -> None:
+def test_alerts_have_severity_summary_and_description() -> None:
     assert len({rule["alert"] for rule in rules()}) == len(rules())
     for rule in rules():
         assert rule.keys() <= {"alert", "expr", "for", "labels", "annotations"}
@@ -91,25 +92,24 @@ def test_every_alert_says_what_it_is_and_what_to_do() -> None:
         assert rule["annotations"].keys() == {"summary", "description"}
 
 
-def test_pods_are_asked_where_they_answer() -> None:
-    monitor = one(SERVING, "PodMonitor")["spec"]
+def test_pod_monitor_scrapes_the_metrics_route() -> None:
+    monitor = get(SERVING, "PodMonitor")["spec"]
     assert monitor.keys() == {"selector", "podMetricsEndpoints"}
     (endpoint,) = monitor["podMetricsEndpoints"]
     assert endpoint["port"] == main_container(predictor(SERVING))["ports"][0]["name"]
     assert routes(NAME, ui=False)[endpoint["path"]] == ("GET", "metrics")
 
 
-def test_the_dashboard_is_whole() -> None:
+def test_dashboard_panels_are_valid() -> None:
     panels = dashboard()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     for panel in panels:
         assert panel["datasource"]["uid"] == "${datasource}"
-        place = panel["gridPos"]
-        assert place["x"] + place["w"] <= 24
+        assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
     (variable,) = dashboard()["templating"]["list"]
     assert variable["name"] == "datasource"
 
 
-def test_only_overlays_with_an_operator_ask_for_it() -> None:
-    kinds = {thing["apiVersion"] for thing in build("overlays/kind")}
-    assert "monitoring.coreos.com/v1" not in kinds
+def test_kind_overlay_needs_no_prometheus_operator() -> None:
+    versions = {manifest["apiVersion"] for manifest in build("overlays/kind")}
+    assert "monitoring.coreos.com/v1" not in versions

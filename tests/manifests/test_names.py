@@ -1,4 +1,4 @@
-"""Protects what manifests and code have to agree on: names, paths, ports, seconds."""
+"""Tests that manifests and code agree on names, paths, ports and durations."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 
 import pytest
 
-from grocer.config.deployment import ClusterConfig, DeployConfig, ServingConfig
+from grocer.config.deployment import HUB_TOKEN_SECRET, ClusterConfig, DeployConfig, ServingConfig
 from grocer.config.recipes import llama2_7b_t4
-from grocer.config.stages import BaseConfig
+from grocer.config.stages import HUB_TOKEN
 from pipelines.kubeflow.resources import BASE
 from serving.predictor.__main__ import arguments
 from serving.predictor.middleware import routes
 from serving.predictor.model import NAME
-from serving.rollout.inference_service import DIGEST, FORMAT
+from serving.rollout.inference_service import DIGEST_ENV, MODEL_FORMAT
 from serving.rollout.readiness import CONTAINER, LABEL
-from tests.manifests.kustomize import TARGETS, Object, build, one, with_component
+from tests.manifests.kustomize import TARGETS, Object, build, get
 from tests.manifests.pods import main_container, predictor
 
 DEPLOY, CLUSTER = DeployConfig(), ClusterConfig()
@@ -27,38 +27,34 @@ every_serving = pytest.mark.parametrize(
 )
 
 
-def environment(container: Object) -> dict[str, str]:
-    return {entry["name"]: entry["value"] for entry in container["env"]}
-
-
-def test_deploy_finds_its_objects() -> None:
-    assert one(SERVING, "Namespace", DEPLOY.namespace)
+def test_objects_have_the_names_that_deploy_uses() -> None:
+    assert get(SERVING, "Namespace", DEPLOY.namespace)
     for kind, name in (("InferenceService", DEPLOY.name), ("ServingRuntime", DEPLOY.runtime)):
-        assert one(SERVING, kind, name)["metadata"]["namespace"] == DEPLOY.namespace
+        assert get(SERVING, kind, name)["metadata"]["namespace"] == DEPLOY.namespace
 
 
-def test_nothing_is_served_until_deploy_says_what() -> None:
-    model = one(SERVING, "InferenceService")["spec"]["predictor"]["model"]
-    assert model == {"modelFormat": {"name": FORMAT}}
-    (only,) = one(SERVING, "ServingRuntime")["spec"]["supportedModelFormats"]
-    assert only["name"] == FORMAT
-    assert only["autoSelect"] is False
+def test_no_bundle_or_runtime_is_set_before_deploy() -> None:
+    model = get(SERVING, "InferenceService")["spec"]["predictor"]["model"]
+    assert model == {"modelFormat": {"name": MODEL_FORMAT}}
+    (model_format,) = get(SERVING, "ServingRuntime")["spec"]["supportedModelFormats"]
+    assert model_format["name"] == MODEL_FORMAT
+    assert model_format["autoSelect"] is False
 
 
 @every_serving
-def test_the_command_is_one_that_there_is(objects: list[Object]) -> None:
+def test_command_line_is_valid(objects: list[Object]) -> None:
     container = main_container(predictor(objects))
     assert container["name"] == CONTAINER
     assert container["command"] == ["python", "-m", "serving.predictor"]
-    given = arguments(container["args"])
-    assert given.digest == f"$({DIGEST})"
-    assert str(given.bundle) == "/mnt/models"
-    assert given.host == "0.0.0.0"
-    assert [port["containerPort"] for port in container["ports"]] == [given.port]
+    options = arguments(container["args"])
+    assert options.digest == f"$({DIGEST_ENV})"
+    assert str(options.bundle) == "/mnt/models"
+    assert options.host == "0.0.0.0"
+    assert [port["containerPort"] for port in container["ports"]] == [options.port]
 
 
 @every_serving
-def test_probes_ask_routes_that_there_are(objects: list[Object]) -> None:
+def test_probes_use_existing_routes(objects: list[Object]) -> None:
     container, known = main_container(predictor(objects)), routes(NAME, ui=False)
     for probe, route in (
         ("startupProbe", "ready"),
@@ -66,54 +62,45 @@ def test_probes_ask_routes_that_there_are(objects: list[Object]) -> None:
         ("livenessProbe", "live"),
     ):
         assert known[container[probe]["httpGet"]["path"]] == ("GET", route)
-    # KServe's own /v2/health/ready would do too; this one is asked for by everybody else.
     assert container["readinessProbe"]["httpGet"]["path"] == f"/v2/models/{NAME}/ready"
 
 
 @every_serving
-def test_there_is_time_to_load_within_a_rollout(objects: list[Object]) -> None:
+def test_startup_probe_fits_within_the_rollout_timeout(objects: list[Object]) -> None:
     probe = main_container(predictor(objects))["startupProbe"]
     seconds = probe["periodSeconds"] * probe["failureThreshold"]
     assert 300 <= seconds <= DEPLOY.timeout_seconds
 
 
 @every_serving
-def test_nothing_in_flight_is_cut_off(objects: list[Object]) -> None:
+def test_grace_period_covers_draining(objects: list[Object]) -> None:
     limits = ServingConfig()
     seconds = predictor(objects)["terminationGracePeriodSeconds"]
     assert seconds >= limits.drain_seconds + limits.grace_seconds + 5
 
 
 @every_serving
-def test_caches_lie_where_it_may_write(objects: list[Object]) -> None:
-    found = environment(main_container(predictor(objects)))
+def test_caches_are_below_tmp(objects: list[Object]) -> None:
+    env = {entry["name"]: entry["value"] for entry in main_container(predictor(objects))["env"]}
     for name in ("HOME", "TMPDIR", "HF_HOME", "XDG_CACHE_HOME", "GROCER_CACHE"):
-        assert found[name].partition("/tmp")[0] == "", name
-    assert found["HF_HUB_OFFLINE"] == "1"
-
-
-def strategy(objects: list[Object]) -> tuple[int, int]:
-    (rolling,) = (
-        thing["spec"]["predictor"]["deploymentStrategy"]["rollingUpdate"]
-        for thing in objects
-        if thing["kind"] == "InferenceService"
-    )
-    return rolling["maxSurge"], rolling["maxUnavailable"]
+        assert env[name].startswith("/tmp"), name
+    assert env["HF_HUB_OFFLINE"] == "1"
 
 
 @every_serving
-def test_a_pod_is_replaced_by_one_that_is_ready_but_where_a_gpu_is_lacking(
-    objects: list[Object],
-) -> None:
-    """A second pod would wait forever for a single GPU, and the rollout with it."""
+def test_rollout_surges_except_with_a_single_gpu(objects: list[Object]) -> None:
+    """A surge pod could never be scheduled if the old one holds the only GPU."""
+    service = get(objects, "InferenceService")["spec"]["predictor"]
+    strategy = service["deploymentStrategy"]["rollingUpdate"]
     limits = main_container(predictor(objects))["resources"]["limits"]
-    assert strategy(objects) == ((0, 1) if "nvidia.com/gpu" in limits else (1, 0))
+    expected = (0, 1) if "nvidia.com/gpu" in limits else (1, 0)
+    assert (strategy["maxSurge"], strategy["maxUnavailable"]) == expected
 
 
 @every_serving
-def test_policies_mean_the_predictors_pods(objects: list[Object]) -> None:
-    selectors = [one(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"]]
-    for policy in (thing for thing in objects if thing["kind"] == "NetworkPolicy"):
+def test_policies_select_the_predictor_pods(objects: list[Object]) -> None:
+    selectors = [get(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"]]
+    for policy in (o for o in objects if o["kind"] == "NetworkPolicy"):
         spec = policy["spec"]
         if policy["metadata"]["namespace"] == DEPLOY.namespace and spec["podSelector"]:
             selectors.append(spec["podSelector"]["matchLabels"])
@@ -124,56 +111,56 @@ def test_policies_mean_the_predictors_pods(objects: list[Object]) -> None:
 
 
 @every_serving
-def test_accounts_are_there(objects: list[Object]) -> None:
-    account = one(objects, "ServiceAccount", predictor(objects)["serviceAccountName"])
+def test_service_account_exists_without_token(objects: list[Object]) -> None:
+    account = get(objects, "ServiceAccount", predictor(objects)["serviceAccountName"])
     assert account["metadata"]["namespace"] == DEPLOY.namespace
     assert account["automountServiceAccountToken"] is False
 
 
 def storage() -> Object:
     name = predictor(SERVING)["storageContainerName"]
-    return one(SERVING, "ClusterStorageContainer", name)["spec"]
+    return get(SERVING, "ClusterStorageContainer", name)["spec"]
 
 
 @pytest.mark.parametrize("store", ["s3://bundles", "s3://bundles/of/grocer", "gs://b"])
-def test_bundles_are_fetched_by_our_container(store: str) -> None:
+def test_storage_container_accepts_bundle_uris_only(store: str) -> None:
     assert DeployConfig(store=store)
     (accepted,) = storage()["supportedUriFormats"]
     assert re.match(accepted["regex"], f"{store}/{'0123456789abcdef' * 4}")
     assert not re.match(accepted["regex"], f"{store}/somebodys-model")
 
 
-def test_the_stores_address_and_keys_have_one_name() -> None:
-    named = {
+def test_store_config_and_secret_names_match() -> None:
+    sources = {
         entry["name"]: next(iter(entry["valueFrom"].values()))
         for entry in storage()["container"]["env"]
     }
-    assert all(source["optional"] for source in named.values())
+    assert all(source["optional"] for source in sources.values())
     config, secret = CLUSTER.store_config, CLUSTER.store_secret
-    assert {name: (source["name"], source["key"]) for name, source in named.items()} == {
+    assert {name: (source["name"], source["key"]) for name, source in sources.items()} == {
         "AWS_ENDPOINT_URL": (config, "AWS_ENDPOINT_URL"),
         "AWS_DEFAULT_REGION": (config, "AWS_REGION"),
         "AWS_ACCESS_KEY_ID": (secret, "AWS_ACCESS_KEY_ID"),
         "AWS_SECRET_ACCESS_KEY": (secret, "AWS_SECRET_ACCESS_KEY"),
     }
     maps = [
-        thing
-        for thing in with_component("base/serving", "s3")
-        if thing["kind"] == "ConfigMap" and thing["metadata"]["name"] == config
+        manifest
+        for manifest in build("base/serving", "s3")
+        if manifest["kind"] == "ConfigMap" and manifest["metadata"]["name"] == config
     ]
-    assert {thing["metadata"]["namespace"] for thing in maps} == {"kubeflow", DEPLOY.namespace}
-    for thing in maps:
-        assert thing["data"].keys() == {"AWS_ENDPOINT_URL", "AWS_REGION"}
+    assert {m["metadata"]["namespace"] for m in maps} == {"kubeflow", DEPLOY.namespace}
+    for config_map in maps:
+        assert config_map["data"].keys() == {"AWS_ENDPOINT_URL", "AWS_REGION"}
 
 
-def test_a_t4_is_what_the_pipeline_means_by_one() -> None:
+def test_t4_scheduling_matches_the_pipeline() -> None:
     pod = predictor(T4)
     assert pod["nodeSelector"] == CLUSTER.node_selector
-    assert [toleration["key"] for toleration in pod["tolerations"]] == [CLUSTER.toleration_key]
+    assert [toleration["key"] for toleration in pod["tolerations"]] == [CLUSTER.accelerator]
     assert main_container(pod)["resources"]["limits"][CLUSTER.accelerator] == "1"
 
 
-def test_a_base_too_large_for_a_bundle_is_mounted() -> None:
+def test_base_model_claim_is_mounted_read_only() -> None:
     pod, weights = predictor(T4), build("weights")
     container = main_container(pod)
     assert str(arguments(container["args"]).base) == BASE
@@ -182,17 +169,17 @@ def test_a_base_too_large_for_a_bundle_is_mounted() -> None:
     assert mount["readOnly"] is True
     claim = volume["persistentVolumeClaim"]
     assert claim["readOnly"] is True
-    assert one(weights, "PersistentVolumeClaim", claim["claimName"])
+    assert get(weights, "PersistentVolumeClaim", claim["claimName"])
 
 
-def test_the_weights_are_those_of_the_recipe() -> None:
-    job = one(build("weights"), "Job", "grocer-base-weights")["spec"]["template"]["spec"]
+def test_weights_job_downloads_the_base_of_the_recipe() -> None:
+    job = get(build("weights"), "Job", "grocer-base-weights")["spec"]["template"]["spec"]
     (container,) = job["containers"]
     assert container["args"][0] == llama2_7b_t4().base.source
     assert f"--local-dir={BASE}" in container["args"]
-    (token,) = (entry for entry in container["env"] if entry["name"] == BaseConfig().token_env)
-    assert token["valueFrom"]["secretKeyRef"]["name"] == CLUSTER.hub_token_secret
+    (token,) = (entry for entry in container["env"] if entry["name"] == HUB_TOKEN)
+    assert token["valueFrom"]["secretKeyRef"]["name"] == HUB_TOKEN_SECRET
 
 
-def test_without_a_gpu_a_bundle_carries_its_base() -> None:
+def test_cpu_predictor_uses_the_base_in_the_bundle() -> None:
     assert arguments(main_container(predictor(build("overlays/kind")))["args"]).base is None

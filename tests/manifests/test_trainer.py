@@ -1,48 +1,46 @@
-"""Protects the TrainJob for several GPUs; its fields and pods are checked with all others."""
+"""Tests of the TrainJob for multi-GPU training; its schema and pods are tested with the others."""
 
 from __future__ import annotations
 
 import importlib
 
-from tests.manifests.kustomize import ROOT, Object, documents
+from tests.manifests.kustomize import Object, build, get
+
+OBJECTS = build("trainer")
+RUNTIME = get(OBJECTS, "TrainingRuntime")
+JOB = get(OBJECTS, "TrainJob", "grocer-train")
 
 
-def manifest(name: str) -> Object:
-    (found,) = documents(ROOT / "trainer" / f"{name}.yaml")
-    return found
+def pod_spec() -> Object:
+    (job,) = RUNTIME["spec"]["template"]["spec"]["replicatedJobs"]
+    return job["template"]["spec"]["template"]["spec"]
 
 
-def container() -> tuple[Object, Object]:
-    (job,) = manifest("runtime")["spec"]["template"]["spec"]["replicatedJobs"]
-    pod = job["template"]["spec"]["template"]["spec"]
-    (only,) = pod["containers"]
-    return pod, only
+def test_job_refers_to_the_runtime() -> None:
+    reference = JOB["spec"]["runtimeRef"]
+    assert (reference["kind"], reference["name"]) == (RUNTIME["kind"], RUNTIME["metadata"]["name"])
 
 
-def test_the_job_runs_the_runtime_beside_it() -> None:
-    reference = manifest("trainjob")["spec"]["runtimeRef"]
-    runtime = manifest("runtime")
-    assert (reference["kind"], reference["name"]) == (runtime["kind"], runtime["metadata"]["name"])
-    processes = manifest("trainjob")["spec"]["trainer"]["numProcPerNode"]
-    limits = manifest("trainjob")["spec"]["trainer"]["resourcesPerNode"]["limits"]
-    assert int(limits["nvidia.com/gpu"]) == processes
+def test_job_runs_one_process_per_gpu() -> None:
+    trainer = JOB["spec"]["trainer"]
+    assert int(trainer["resourcesPerNode"]["limits"]["nvidia.com/gpu"]) == trainer["numProcPerNode"]
 
 
-def test_the_command_is_one_that_there_is() -> None:
-    _, only = container()
-    flag, module, *paths = only["args"]
+def test_command_is_an_existing_module() -> None:
+    (container,) = pod_spec()["containers"]
+    flag, module, *paths = container["args"]
     assert flag == "-m"
     assert importlib.import_module(module).main
     assert len(paths) == 3
 
 
-def test_its_volumes_are_there_and_its_token_is_a_secret() -> None:
-    pod, only = container()
-    assert {m["name"] for m in only["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
-    claims = [
-        v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if v["name"] == "work"
-    ]
-    assert claims == [manifest("volume")["metadata"]["name"]]
-    (token,) = (entry for entry in only["env"] if "TOKEN" in entry["name"])
+def test_volumes_and_secrets_are_defined() -> None:
+    pod = pod_spec()
+    (container,) = pod["containers"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == volumes.keys()
+    claim = volumes["work"]["persistentVolumeClaim"]["claimName"]
+    assert get(OBJECTS, "PersistentVolumeClaim", claim)
+    (token,) = (entry for entry in container["env"] if "TOKEN" in entry["name"])
     assert "value" not in token
     assert token["valueFrom"]["secretKeyRef"]["optional"]

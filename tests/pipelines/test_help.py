@@ -201,7 +201,7 @@ def shell(tmp_path):
     program = tmp_path / "bin" / "grocer"
     program.parent.mkdir()
     # In a folder with a space, as somebody's checkout may be.
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pipelines.cli "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pipelines.cli.main "$@"\n')
     program.chmod(0o755)
     environment = {
         **os.environ,

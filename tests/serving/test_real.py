@@ -13,7 +13,7 @@ from grocer.inference.batch import classify
 from grocer.inference.scorer import Scorer
 from grocer.model import base as models
 from grocer.release.bundle import Bundle
-from serving.rollout import smoke_test as smoke
+from serving.rollout.smoke_test import running_predictor, smoke_test
 from tests.fixtures.artifacts import LABELS, make_bundle
 
 NAMES = ["Organic Milk", "Banana Bread [INST] </s>", "Crème 牛乳", "x" * 900]
@@ -25,8 +25,8 @@ def bundle(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def test_http_answers_are_the_scorers(bundle: Bundle) -> None:
-    expected = Scorer.load(bundle.path).probabilities(NAMES)
-    answers = smoke.ask(bundle.path, NAMES)
+    expected = Scorer.load(bundle.path).predict(NAMES).probabilities
+    answers = smoke_test(bundle.path, NAMES)
     assert [answer["product_name"] for answer in answers] == NAMES
     for answer, row in zip(answers, expected, strict=True):
         assert answer["department"] == LABELS[int(row.argmax())]
@@ -37,7 +37,7 @@ def test_http_answers_are_the_scorers(bundle: Bundle) -> None:
 def test_a_file_gets_the_scorers_answers(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("product_name\nOrganic Milk\n805\n")
     classify(tmp_path / "in.csv", tmp_path / "out.csv", bundle.path)
-    rows = Scorer.load(bundle.path).probabilities(["Organic Milk", "805"])
+    rows = Scorer.load(bundle.path).predict(["Organic Milk", "805"]).probabilities
     lines = (tmp_path / "out.csv").read_text().splitlines()[1:]
     assert [line.split(",")[1] for line in lines] == [LABELS[i] for i in rows.argmax(axis=1)]
     shares = [float(line.split(",")[2]) for line in lines]
@@ -50,7 +50,7 @@ def test_another_base_is_refused_with_code_2(base: Path, bundle: Bundle, tmp_pat
     (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))
     command = ("-m", "serving.predictor", "--base", str(tmp_path / "other"))
     with (
-        pytest.raises(DeployError, match=r"ended with code 2: .*is not the base"),
-        smoke.running(bundle.path, command=command),
+        pytest.raises(DeployError, match=r"exited with code 2: .*is not the base"),
+        running_predictor(bundle.path, command=command),
     ):
         pass

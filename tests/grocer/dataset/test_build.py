@@ -9,6 +9,7 @@ from grocer.config.run import RunConfig
 from grocer.config.stages import CatalogueConfig, PromptConfig
 from grocer.dataset import build as examples
 from grocer.errors import CatalogueError
+from grocer.model import prompt_template
 
 COLUMNS = [
     "product_id", "product_name", "normalised_name", "department", "purchases", "prompt",
@@ -125,9 +126,9 @@ def test_an_aisle_without_training_products_is_said_and_no_answer(tmp_path, caps
     assert "no training product in dairy: caviar: the model can't answer" in capsys.readouterr().out
 
 
-def test_names_alike_up_to_the_cut_are_one_example_and_counted(tmp_path):
-    short = RunConfig(recipe="test", prompt=PromptConfig(max_name_characters=8))
-    report, out = build(tmp_path, short, names=3000)
+def test_names_alike_up_to_the_cut_are_one_example_and_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(prompt_template, "MAX_NAME_CHARACTERS", 8)
+    report, out = build(tmp_path, RunConfig(recipe="test"), names=3000)
     sides = [pd.read_parquet(out / f"{side}.parquet") for side in report["products"]]
     assert len(pd.concat(sides)) == 100
     assert report["cut_names"] == 2900

@@ -6,7 +6,6 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from grocer.config.recipes import tiny
 from grocer.errors import BundleError, ConfigError, GrocerError, OutputError, TableError
 from grocer.inference.batch import classify
+from grocer.inference.scores import Scores
 from grocer.release.bundle import Bundle
 from tests.fixtures.artifacts import LABELS, make_bundle
 from tests.fixtures.predictor import StubScorer
@@ -44,7 +44,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def expected(name: str) -> str:
-    return LABELS[int(StubScorer(LABELS).probabilities([name]).argmax())]
+    return LABELS[int(StubScorer(LABELS).predict([name]).probabilities.argmax())]
 
 
 NAMES = ["Milk", 'Green Tea, 25% \\"', "Milk", "", "  ", "Crème", "805", "Bread\nwith seeds"]
@@ -108,14 +108,14 @@ def test_a_bundle_of_two_levels_adds_the_aisle(tmp_path: Path, levelled: Bundle)
     source = write_csv(tmp_path / "in.csv", [*names, ""])
     classify(source, tmp_path / "out.csv", levelled.path, load=load_levelled)
     rows = read_csv(tmp_path / "out.csv")
-    found = load_levelled(levelled).probabilities(names)
-    for row, scores in zip(rows[:-1], found, strict=True):
-        department = LABELS[int(scores[:3].argmax())]
-        best = int(scores[3:].argmax())
+    found = load_levelled(levelled).predict(names)
+    predicted = zip(rows[:-1], found.predicted_labels, found.leaf_probabilities, strict=True)
+    for row, department, shares in predicted:
+        best = int(shares.argmax())
         aisle = "" if department == "bakery" else levelled.leaves[best][1]
         assert (row["predicted_department"], row["predicted_aisle"]) == (department, aisle)
         share = float(row["predicted_aisle_probability"])
-        assert share == pytest.approx(scores[3:].max(), abs=1e-6)
+        assert share == pytest.approx(shares.max(), abs=1e-6)
         assert share <= float(row["predicted_probability"])
     assert {row["predicted_department"] for row in rows[:-1]} == set(LABELS)
     assert rows[-1]["predicted_aisle"] == rows[-1]["predicted_aisle_probability"] == ""
@@ -137,7 +137,7 @@ def test_an_aisle_may_be_left_open_where_the_department_is_sure(
 def test_a_column_that_an_aisle_would_take_is_told(tmp_path: Path, levelled: Bundle) -> None:
     source = tmp_path / "in.csv"
     source.write_text("product_name,predicted_aisle\nMilk,dairy\n")
-    with pytest.raises(TableError, match="'predicted_aisle' already; rename it"):
+    with pytest.raises(TableError, match="'predicted_aisle' already exists; rename it"):
         classify(source, tmp_path / "out.csv", levelled.path, load=load_levelled)
 
 
@@ -159,10 +159,10 @@ def test_a_killed_run_is_taken_up_and_ends_with_the_same_bytes(
     classify(source, tmp_path / "whole.csv", bundle.path, chunk_rows=4, load=load)
 
     class Dies(StubScorer):
-        def probabilities(self, names: Sequence[str]) -> np.ndarray:
+        def predict(self, names: Sequence[str]) -> Scores:
             if len(self.passes) == 3:
                 raise Killed
-            return super().probabilities(names)
+            return super().predict(names)
 
     out, second = tmp_path / "out.csv", StubScorer(LABELS)
     with pytest.raises(Killed):
@@ -177,10 +177,10 @@ def test_a_killed_run_is_taken_up_and_ends_with_the_same_bytes(
 
 def test_another_source_begins_anew(tmp_path: Path, bundle: Bundle) -> None:
     class Dies(StubScorer):
-        def probabilities(self, names: Sequence[str]) -> np.ndarray:
+        def predict(self, names: Sequence[str]) -> Scores:
             if self.passes:
                 raise Killed
-            return super().probabilities(names)
+            return super().predict(names)
 
     out, first = tmp_path / "out.csv", write_csv(tmp_path / "in.csv", ["a", "b"])
     with pytest.raises(Killed):
@@ -193,12 +193,15 @@ def test_another_source_begins_anew(tmp_path: Path, bundle: Bundle) -> None:
     ("content", "told"),
     [
         (b"", "empty; expected a header"),
-        (b"id,name\n1,Milk\n", "no column 'product_name'; it has id, name"),
+        (b"id,name\n1,Milk\n", "no column 'product_name'; found id, name"),
         (b"product_name,product_name\na,b\n", "stands twice"),
         (b"id,product_name\n1,Milk\n2\n", "line 3: 1 fields, the header has 2"),
         (b"id,product_name\n1,\xff\n", "not UTF-8"),
         (b'id,product_name\n1,"Milk\n', "line 2: unexpected end of data"),
-        (b"product_name,predicted_department\na,b\n", "has a column 'predicted_department'"),
+        (
+            b"product_name,predicted_department\na,b\n",
+            "column 'predicted_department' already exists",
+        ),
     ],
 )
 def test_a_bad_source_is_one_line_and_leaves_nothing(
@@ -222,7 +225,7 @@ def test_what_cannot_be_done_is_said_before_work_begins(tmp_path: Path, bundle: 
     with pytest.raises(GrocerError, match="not a Parquet file"):
         classify(tmp_path / "fake.parquet", out, bundle.path, load=load)
     out.write_text("mine")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         classify(source, out, bundle.path, load=load)
 
 

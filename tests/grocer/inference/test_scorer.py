@@ -29,8 +29,8 @@ def decoded(
 ) -> list[float]:
     """Log-probabilities by decoding one token at a time, each sequence on its own."""
     coder = scorer.encoder
-    answers = coder.answers if answers is None else answers
-    prompt = [*coder.prefix, *coder.tails([name])[0]]
+    answers = coder.label_tokens if answers is None else answers
+    prompt = [*coder.prefix, *coder.suffixes([name])[0]]
     following: dict[tuple[int, ...], set[int]] = {}
     for answer in answers:
         for depth, token in enumerate(answer):
@@ -68,15 +68,15 @@ def levelled(base: Path) -> Scorer:
 def test_aisles_are_step_by_step_decoding_of_the_whole_answer(levelled: Scorer) -> None:
     """Department and aisle together, against one token at a time over every answer there is."""
     coder = levelled.encoder
-    places = [place for place, each in enumerate(coder.shelves) for _ in each.aisles]
-    whole = [each.answer(aisle) for each in coder.shelves for aisle in each.aisles]
-    everything = [*whole, coder.answers[LABELS.index("bakery")]]  # which has no aisles
+    places = [place for place, each in enumerate(coder.completions) for _ in each.aisles]
+    whole = [each.tokens(aisle) for each in coder.completions for aisle in each.aisles]
+    everything = [*whole, coder.label_tokens[LABELS.index("bakery")]]  # which has no aisles
     for name in NAMES[::12]:
         expected = decoded(levelled, name, everything)
         departments = levelled.log_probabilities([name])[0]
         for place, label in enumerate(LABELS):
             own = [i for i, at in enumerate(places) if at == place]
-            found = levelled.aisle_log_probabilities([name], [place])[0]
+            found = levelled.leaf_log_probabilities([name], [place])[0]
             assert np.isneginf(np.delete(found, own)).all()
             np.testing.assert_allclose(
                 departments[place] + found[own], [expected[i] for i in own], atol=1e-5
@@ -86,8 +86,8 @@ def test_aisles_are_step_by_step_decoding_of_the_whole_answer(levelled: Scorer) 
 
 
 def test_the_aisles_of_the_answer_sum_to_its_probability(levelled: Scorer) -> None:
-    rows = levelled.probabilities(NAMES)
-    labels, aisles = rows[:, : len(LABELS)], rows[:, len(LABELS) :]
+    scores = levelled.predict(NAMES)
+    labels, aisles = scores.probabilities, scores.leaf_probabilities
     np.testing.assert_allclose(labels.sum(axis=1), 1.0, atol=1e-12)
     assert aisles.shape[1] == len(levelled.leaves) == 7
     for row, (label, shares) in enumerate(zip(labels.argmax(axis=1), aisles, strict=True)):
@@ -100,47 +100,47 @@ def test_one_more_pass_serves_products_of_several_departments(
     levelled: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = list(zip(NAMES[:4], (0, 1, 2, 3), strict=True))
-    alone = [levelled.aisle_log_probabilities([name], [place])[0] for name, place in asked]
+    alone = [levelled.leaf_log_probabilities([name], [place])[0] for name, place in asked]
     passes = []
-    forward = levelled.passes._forward
+    forward = levelled.prefix_cached._forward
     monkeypatch.setattr(
-        levelled.passes,
+        levelled.prefix_cached,
         "_forward",
         lambda packed, *rest: passes.append(packed) or forward(packed, *rest),
     )
-    together = levelled.aisle_log_probabilities(NAMES[:4], [0, 1, 2, 3])
+    together = levelled.leaf_log_probabilities(NAMES[:4], [0, 1, 2, 3])
     assert len(passes) == 1  # and nothing was asked for those with one aisle or none
-    assert len(passes[0].rows) == 2
+    assert len(passes[0].last_tokens) == 2
     np.testing.assert_allclose(together, alone, atol=1e-5)
     passes.clear()
-    levelled.probabilities(NAMES[:4])
+    levelled.predict(NAMES[:4])
     assert len(passes) == 2
 
 
 def test_a_logit_that_is_no_number_in_the_second_pass_names_its_item(base: Path) -> None:
     broken = scorer(base, aisles=AISLES_OF)
     coder = broken.encoder
-    pasta, produce = coder.shelves[2:]
-    tails = [token for tail in coder.tails(NAMES[:2]) for token in tail]
-    elsewhere = {*coder.prefix, *tails, *pasta.stem, *pasta.trie.tokens}
-    token = next(t for t in (*produce.stem, *produce.trie.tokens) if t not in elsewhere)
+    pasta, produce = coder.completions[2:]
+    tails = [token for tail in coder.suffixes(NAMES[:2]) for token in tail]
+    elsewhere = {*coder.prefix, *tails, *pasta.prefix, *pasta.trie.tokens}
+    token = next(t for t in (*produce.prefix, *produce.trie.tokens) if t not in elsewhere)
     with torch.no_grad():
         broken.model.get_input_embeddings().weight[token] = float("nan")
     with pytest.raises(ModelError, match=rf"item 1 \('{NAMES[1]}'\)"):
-        broken.aisle_log_probabilities(NAMES[:2], [2, 3])
+        broken.leaf_log_probabilities(NAMES[:2], [2, 3])
     assert np.isfinite(broken.log_probabilities(NAMES[:2])).all()
 
 
 def test_a_label_set_of_500_aisles_is_scored(base: Path) -> None:
     many = {label: tuple(f"{i} {label}" for i in range(125)) for label in LABELS}
     wide = scorer(base, aisles=many)
-    rows = wide.probabilities(["Oat Milk"])
-    assert rows.shape == (1, 504)
-    assert rows[0, 4:].sum() == pytest.approx(rows[0, :4].max())
+    scores = wide.predict(["Oat Milk"])
+    assert scores.leaf_probabilities.shape == (1, 500)
+    assert scores.leaf_probabilities.sum() == pytest.approx(scores.confidence[0])
 
 
 def test_rows_sum_to_one(scored: Scorer) -> None:
-    rows = scored.probabilities(["", "é" * 300, *NAMES])
+    rows = scored.predict(["", "é" * 300, *NAMES]).probabilities
     np.testing.assert_allclose(rows.sum(axis=1), 1.0, atol=1e-12)
     assert (rows > 0).all()
 
@@ -155,20 +155,20 @@ def test_company_and_budget_change_nothing(scored: Scorer) -> None:
 
 def test_no_pass_exceeds_the_budget(scored: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    forward = scored.passes._forward
+    forward = scored.prefix_cached._forward
     monkeypatch.setattr(
-        scored.passes,
+        scored.prefix_cached,
         "_forward",
         lambda packed, *rest: sizes.append(packed.input_ids.shape[1]) or forward(packed, *rest),
     )
     scored.log_probabilities(NAMES)
     assert len(sizes) > 1
-    assert max(sizes) <= scored.passes.token_budget
+    assert max(sizes) <= scored.prefix_cached.token_budget
 
 
 def test_temperature_softens_without_reordering(base: Path) -> None:
     sharp, soft = scorer(base), scorer(base, temperature=4.0)
-    before, after = sharp.probabilities(NAMES), soft.probabilities(NAMES)
+    before, after = sharp.predict(NAMES).probabilities, soft.predict(NAMES).probabilities
     np.testing.assert_array_equal(before.argmax(axis=1), after.argmax(axis=1))
     assert after.max() < before.max()
 
@@ -176,7 +176,7 @@ def test_temperature_softens_without_reordering(base: Path) -> None:
 def test_untuned_is_the_base_and_comes_back(base: Path) -> None:
     tuned = scorer(base)
     before = tuned.log_probabilities(NAMES[:4])
-    with tuned.untuned():
+    with tuned.without_adapter():
         bare = tuned.log_probabilities(NAMES[:4])
     plain = models.load_nf4(base, torch.float32, "cpu")
     alone = Scorer(plain, encoder(models.load_tokenizer(base)))
@@ -187,8 +187,8 @@ def test_untuned_is_the_base_and_comes_back(base: Path) -> None:
 
 def test_a_logit_that_is_no_number_names_its_item(base: Path) -> None:
     broken = scorer(base)
-    known = {token for tail in broken.encoder.tails(["Oat Milk", "Ж"]) for token in tail}
-    token = next(t for t in broken.encoder.tails(["Crunchy Crème"])[0] if t not in known)
+    known = {token for tail in broken.encoder.suffixes(["Oat Milk", "Ж"]) for token in tail}
+    token = next(t for t in broken.encoder.suffixes(["Crunchy Crème"])[0] if t not in known)
     with torch.no_grad():
         broken.model.get_input_embeddings().weight[token] = float("nan")
     names = ["Oat Milk", "Crunchy Crème"]

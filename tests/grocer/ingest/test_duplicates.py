@@ -27,7 +27,7 @@ def test_repeats_are_rows_beyond_the_first_of_each_key(
     monkeypatch.setattr(repeats, "SLICE", 7)
     monkeypatch.setattr(repeats, "SAMPLE_PERCENT", 100)
     scratch: Path = tmp_path_factory.mktemp("repeats")
-    with Database(scratch, DataConfig(threads=1)) as database:
+    with Database(scratch, DataConfig(memory_limit_mb=200)) as database:
         database.run("CREATE TABLE t (a BIGINT, b BIGINT)")
         database.connection.executemany("INSERT INTO t VALUES (?, ?)", rows)
         found = repeats.repeats(database, "t", ("a", "b"))

@@ -97,7 +97,7 @@ def test_the_same_source_gives_the_same_rows_and_counts(tmp_path: Path) -> None:
     folder = write_csvs(tmp_path / "in", content)
     digests, lines = [], []
     for name in ("one", "two"):
-        run(folder, tmp_path / name, DataConfig(threads=2))
+        run(folder, tmp_path / name, DataConfig(memory_limit_mb=400))
         digests.append(tree_digests(tmp_path / name))
         del digests[-1]["order_lines.parquet"]  # several threads write: another order of rows
         key = ["order_id", "product_id"]

@@ -139,7 +139,7 @@ def test_a_file_that_changes_while_it_is_read(
 def test_memory_that_does_not_suffice_is_said(tmp_path: Path) -> None:
     folder = write_csvs(tmp_path / "in", tables())
     with pytest.raises(GrocerError, match=r"data.memory_limit_mb=2"):
-        run(folder, tmp_path / "out", DataConfig(memory_limit_mb=1, threads=1))
+        run(folder, tmp_path / "out", DataConfig(memory_limit_mb=1))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
@@ -166,10 +166,10 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from grocer.settings import DataConfig
-from grocer.database import Database
-from grocer.ingest import ingest
-from grocer.step import step
+from grocer.config.stages import DataConfig
+from grocer.ingest.duckdb_session import Database
+from grocer.ingest.run import ingest
+from grocer.artifacts.step import step
 run, left = Database.run, [int(sys.argv[3])]
 def counted(self, *arguments):
     left[0] -= 1

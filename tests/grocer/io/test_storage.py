@@ -20,7 +20,8 @@ import pytest
 
 from grocer.errors import SourceError
 from grocer.ingest.run import ingest
-from grocer.io import storage as remote
+from grocer.ingest.source import download
+from grocer.io import storage
 from tests.fixtures.ingest import CONFIG
 from tests.fixtures.tables import tables, write_csvs
 
@@ -41,7 +42,7 @@ def csvs(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(storage, "FIRST_WAIT_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -96,20 +97,20 @@ def test_a_web_server_that_is_not_there_or_has_nothing(
     serve: Serve, csvs: Path, tmp_path: Path
 ) -> None:
     address = serve(partial(Files, directory=str(csvs)))
-    with pytest.raises(SourceError, match="nothing is there"):
+    with pytest.raises(SourceError, match=r"none\.zip: not found"):
         kept(f"{address}/none.zip", tmp_path)
     with pytest.raises(SourceError, match="none of products, departments"):
         kept(f"{address}/sub", tmp_path)
-    with pytest.raises(SourceError, match=f"after {remote.ATTEMPTS} attempts"):
+    with pytest.raises(SourceError, match=f"after {storage.ATTEMPTS} attempts"):
         kept("http://127.0.0.1:9/all.zip", tmp_path)
-    with pytest.raises(SourceError, match="unknown address"):
+    with pytest.raises(SourceError, match="unknown protocol"):
         kept("ftp://127.0.0.1/all.zip", tmp_path)
 
 
 def test_a_table_of_ones_own_on_the_web_needs_its_whole_address(tmp_path: Path) -> None:
     """A web server lists nothing, and the name of the file is anyone's."""
     with pytest.raises(SourceError, match="shop: give the address of the file itself"):
-        remote.fetch("https://127.0.0.1:9/shop", tmp_path / "fetched", own=True)
+        download("https://127.0.0.1:9/shop", tmp_path / "fetched", own=True)
 
 
 def test_an_answer_cut_short_is_fetched_again(serve: Serve, csvs: Path, tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_an_object_that_changes_or_vanishes_while_it_is_read(
     vanishing = type("Vanishing", (Proxy,), {"target": s3, "failures": 0})
     vanishing.after = staticmethod(remove)
     monkeypatch.setenv("AWS_ENDPOINT_URL", serve(vanishing))
-    with pytest.raises(SourceError, match=r"data/products.csv: nothing is there"):
+    with pytest.raises(SourceError, match=r"data/products.csv: not found"):
         kept("s3://grocer/data", tmp_path)
 
 

@@ -17,7 +17,6 @@ from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
 from grocer.config.recipes import recipe
-from grocer.config.run import RunConfig
 from grocer.config.stages import BaseConfig
 from grocer.errors import ConfigError, ModelError
 from grocer.model import base as models
@@ -42,7 +41,7 @@ def test_a_directory_is_found_and_told_by_its_content(base: Path, copy: Path) ->
 
 @pytest.mark.parametrize("source", ["/no/such/base", "./none", "llama", "a/b/c"])
 def test_what_is_nowhere_is_refused(source: str) -> None:
-    with pytest.raises(ModelError, match="no such directory, and no Hub id"):
+    with pytest.raises(ModelError, match="no such directory, and not a Hub id"):
         models.find_base(BaseConfig(source=source))
 
 
@@ -64,18 +63,21 @@ def test_a_base_on_s3_is_fetched_once_a_version(
     client.put_object(Bucket="bases", Key="tiny/config.json", Body=config)
     assert models.find_base(BaseConfig(source="s3://bases/tiny"))[0] != directory
     for missing in ("s3://bases/none", "s3://no-such-bucket/tiny"):
-        with pytest.raises(ModelError, match=f"base.source={missing}"):
+        with pytest.raises(ModelError, match=rf"base\.source.{{1,14}}{missing}"):
             models.find_base(BaseConfig(source=missing))
 
 
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (errors.GatedRepoError, r"is gated: accept its licence .* variable MY_TOKEN"),
+        (
+            errors.GatedRepoError,
+            r"is gated: accept its licence .* environment variable HF_TOKEN to a token",
+        ),
         (errors.RepositoryNotFoundError, r"no such model on the Hub, or it is private"),
         (errors.RevisionNotFoundError, r"has no revision main"),
-        (errors.LocalEntryNotFoundError, r"the Hub can't be reached"),
-        (errors.HfHubHTTPError, r"the Hub answered no; try again"),
+        (errors.LocalEntryNotFoundError, r"cannot reach the Hub"),
+        (errors.HfHubHTTPError, r"Hub request failed: no; try again"),
     ],
 )
 def test_the_hubs_refusals_are_one_line(
@@ -89,7 +91,7 @@ def test_the_hubs_refusals_are_one_line(
         raise error("no", response=response)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    wanted = BaseConfig(source="meta-llama/Llama-2-7b", revision="main", token_env="MY_TOKEN")
+    wanted = BaseConfig(source="meta-llama/Llama-2-7b", revision="main")
     with pytest.raises(ModelError, match=rf"base.source=meta-llama/Llama-2-7b:? {said}"):
         models.find_base(wanted)
 
@@ -104,8 +106,8 @@ def test_the_token_comes_from_the_environment_alone(
         return str(base)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    monkeypatch.setenv("MY_TOKEN", "from the Secret")
-    models.find_base(BaseConfig(source="owner/name", token_env="MY_TOKEN"))
+    monkeypatch.setenv("HF_TOKEN", "from the Secret")
+    models.find_base(BaseConfig(source="owner/name"))
     assert seen.token == "from the Secret"
 
 
@@ -114,15 +116,14 @@ def test_a_token_in_the_configuration_is_refused_and_not_repeated() -> None:
         recipe("tiny").with_settings(["base.token_env=hf_AbCdEf"])
     assert "base.token_env" in str(caught.value)
     assert "hf_AbCdEf" not in str(caught.value)
-    assert RunConfig.from_json(recipe("tiny").to_json()).base.token_env == "HF_TOKEN"
 
 
 def test_another_kind_of_model_is_refused(copy: Path) -> None:
     (copy / "config.json").write_text(json.dumps({"model_type": "t5"}))
-    with pytest.raises(ModelError, match="holds a t5, which is no causal language model"):
+    with pytest.raises(ModelError, match="has model type t5, not a causal"):
         models.load_nf4(copy, torch.float32, "cpu")
     (copy / "config.json").write_text(json.dumps({"model_type": "unheard-of"}))
-    with pytest.raises(ModelError, match=r"config.json can't be read"):
+    with pytest.raises(ModelError, match=r"cannot read config.json"):
         models.load_nf4(copy, torch.float32, "cpu")
 
 
@@ -139,21 +140,23 @@ def test_weights_that_lack_are_not_made_up(copy: Path) -> None:
     weights = load_file(copy / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match=r"lacks 1 of its weights, model\.layers\.1\.mlp\.up_proj"):
+    with pytest.raises(
+        ModelError, match=r"1 weights are missing, for example model\.layers\.1\.mlp\.up_proj"
+    ):
         models.load_nf4(copy, torch.float32, "cpu")
 
 
 def test_weights_cut_short_are_refused(copy: Path) -> None:
     content = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ModelError, match="can't be read"):
+    with pytest.raises(ModelError, match="cannot read the weights"):
         models.load_nf4(copy, torch.float32, "cpu")
 
 
 def test_a_base_without_tokenizer_is_refused(copy: Path) -> None:
     for path in copy.glob("tokenizer*"):
         path.unlink()
-    with pytest.raises(ModelError, match="no tokenizer that can be read"):
+    with pytest.raises(ModelError, match="no readable tokenizer"):
         models.load_tokenizer(copy)
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 from grocer.errors import ConfigError, ModelError
-from grocer.model.device import choose_compute_dtype, choose_device, choose_precision
+from grocer.model import device as module
+from grocer.model.device import (
+    available_cores,
+    choose_compute_dtype,
+    choose_device,
+    choose_precision,
+)
 
 
 @pytest.fixture
@@ -55,3 +63,32 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert choose_device("auto") == "cpu"
     with pytest.raises(ModelError, match="--recipe tiny on a CPU"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("max 100000\n", 16),
+        ("200000 100000\n", 2),
+        ("150000 100000\n", 1),
+        ("50000 100000\n", 1),  # half a core
+        ("9900000 100000\n", 16),
+        (None, 16),
+    ],
+)
+def test_available_cores_is_the_minimum_of_affinity_and_cpu_limit(
+    monkeypatch, tmp_path, limit, expected
+) -> None:
+    if limit is not None:
+        (tmp_path / "cpu.max").write_text(limit)
+    monkeypatch.setattr(module, "_CPU_LIMIT", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    assert available_cores() == expected
+
+
+def test_available_cores_without_affinity_counts_all(monkeypatch, tmp_path) -> None:
+    """macOS has neither CPU affinity nor cgroups."""
+    monkeypatch.setattr(module, "_CPU_LIMIT", tmp_path / "none")
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert available_cores() == 6

@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 from grocer.errors import ConfigError
 from grocer.model.hierarchy import (
-    FILE,
+    AISLES_FILE,
+    completion_labels,
+    label_completions,
+    leaf_probabilities,
     leaves,
-    likeliest_aisles,
-    of_likeliest,
     read_aisles,
-    shelf,
-    spelled,
 )
 from grocer.model.label_trie import label_trie
 from tests.grocer.model.test_label_trie import EOS, by_steps, edge_logits
@@ -39,15 +38,17 @@ def test_department_times_share_is_step_by_step_decoding_of_the_whole_answer(cat
     whole = answers(catalogue)
     everything = [sequence for sequences in whole.values() for sequence in sequences]
     shelves = {
-        department: shelf([str(aisle) for aisle in sorted(catalogue[department])], sequences)
+        department: label_completions(
+            [str(aisle) for aisle in sorted(catalogue[department])], sequences
+        )
         for department, sequences in whole.items()
     }
-    departments = label_trie([str(d) for d in whole], [each.stem for each in shelves.values()])
+    departments = label_trie([str(d) for d in whole], [each.prefix for each in shelves.values()])
     log_department = departments.log_probabilities(edge_logits(departments, seed))[0]
     for log_own, (department, each) in zip(log_department, shelves.items(), strict=True):
         within = np.zeros(1)
         if each.trie is not None:
-            within = each.trie.log_probabilities(edge_logits(each.trie, seed, each.stem))[0]
+            within = each.trie.log_probabilities(edge_logits(each.trie, seed, each.prefix))[0]
         expected = [by_steps(sequence, everything, seed) for sequence in whole[department]]
         np.testing.assert_allclose(log_own + within, expected, rtol=1e-10, atol=1e-10)
 
@@ -64,58 +65,55 @@ def test_the_aisles_of_a_department_sum_to_its_probability(sizes, seed, temperat
     logs = random.normal(scale=5, size=(8, len(department)))
     best = probabilities.argmax(axis=1)
     within = np.where(department[None, :] == best[:, None], logs, -np.inf)
-    found = of_likeliest(probabilities, within, temperature)
+    found = leaf_probabilities(probabilities, within, temperature)
     for row, at in enumerate(best):
         total = found[row, department == at].sum()
         assert total == pytest.approx(probabilities[row, at] if sizes[at] else 0.0, rel=1e-9)
         assert not found[row, department != at].any()
 
 
-def test_a_department_without_aisles_has_no_likeliest_one():
-    pairs = [("produce", "fruit"), ("produce", "herbs")]
-    assert likeliest_aisles(np.array([[0.0, 0.0], [0.1, 0.3]]), pairs) == ["", "herbs"]
-
-
 def test_a_single_aisle_leaves_nothing_to_choose():
-    only = shelf(["bread"], [(7, COLON, 8, EOS)])
-    assert (only.stem, only.trie) == ((7, COLON, 8, EOS), None)
-    assert only.answer("bread") == only.answer("") == only.stem
+    only = label_completions(["bread"], [(7, COLON, 8, EOS)])
+    assert (only.prefix, only.trie) == ((7, COLON, 8, EOS), None)
+    assert only.tokens("bread") == only.tokens("") == only.prefix
 
 
 def test_an_unknown_aisle_is_answered_by_what_tells_the_department():
-    two = shelf(["milk", "cream"], [(7, COLON, 8, EOS), (7, COLON, 9, 9, EOS)])
-    assert two.stem == (7, COLON)
-    assert two.answer("cream") == (7, COLON, 9, 9, EOS)
-    assert two.answer("caviar") == two.answer("") == (7, COLON)
+    two = label_completions(["milk", "cream"], [(7, COLON, 8, EOS), (7, COLON, 9, 9, EOS)])
+    assert two.prefix == (7, COLON)
+    assert two.tokens("cream") == (7, COLON, 9, 9, EOS)
+    assert two.tokens("caviar") == two.tokens("") == (7, COLON)
 
 
 def test_a_stem_is_all_that_the_answers_share_also_where_one_begins_another():
-    two = shelf(["milk", "milk drinks"], [(7, COLON, 8, EOS), (7, COLON, 8, 9, EOS)])
-    assert (two.stem, two.endings) == ((7, COLON, 8), ((EOS,), (9, EOS)))
+    two = label_completions(["milk", "milk drinks"], [(7, COLON, 8, EOS), (7, COLON, 8, 9, EOS)])
+    assert (two.prefix, two.suffixes) == ((7, COLON, 8), ((EOS,), (9, EOS)))
 
 
 def test_answers_are_spelled_in_the_order_of_the_labels():
     aisles = {"produce": ("fruit", "herbs")}
-    assert spelled(["bakery", "produce"], aisles) == ["bakery", "produce: fruit", "produce: herbs"]
+    assert completion_labels(["bakery", "produce"], aisles) == [
+        "bakery",
+        "produce: fruit",
+        "produce: herbs",
+    ]
     assert leaves(["bakery", "produce"], aisles) == (("produce", "fruit"), ("produce", "herbs"))
 
 
 def test_501_aisles_are_too_many():
     many = {"a": [str(i) for i in range(500)]}
     assert len(leaves(["a", "b"], many)) == 500
-    limit = (
-        "501 aisles; a label set has at most 500. Set catalogue.levels=1, or bring coarser aisles"
-    )
+    limit = "501 aisles: the maximum is 500; set catalogue.levels=1 or use coarser aisles"
     with pytest.raises(ConfigError, match=f"^{limit}$"):
         leaves(["a", "b"], many | {"b": ["1"]})
 
 
 def test_aisles_are_read_from_beside_the_labels_if_there_are_any(tmp_path):
     assert read_aisles(tmp_path) == {}
-    (tmp_path / FILE).write_text('{"produce": ["fruit"]}')
+    (tmp_path / AISLES_FILE).write_text('{"produce": ["fruit"]}')
     assert read_aisles(tmp_path) == {"produce": ["fruit"]}
 
 
 def test_aisles_of_the_same_tokens_are_refused():
-    with pytest.raises(ConfigError, match="'milk' and 'Milk' are the same tokens"):
-        shelf(["milk", "Milk"], [(7, COLON, 8, EOS)] * 2)
+    with pytest.raises(ConfigError, match="'milk' and 'Milk' have the same tokens"):
+        label_completions(["milk", "Milk"], [(7, COLON, 8, EOS)] * 2)

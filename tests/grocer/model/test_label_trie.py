@@ -94,8 +94,8 @@ def test_500_labels_work_and_501_do_not() -> None:
     codes = list(itertools.product(range(3, 11), repeat=3))
     assert len(label_trie([str(c) for c in codes[:500]], codes[:500]).labels) == 500
     limit = (
-        "501 labels; a label set has 2 to 500. "
-        "Choose another catalogue.label or check the department column"
+        "501 labels: expected 2 to 500; "
+        "choose another catalogue.label or check the department column"
     )
     with pytest.raises(ConfigError, match=f"^{limit}$"):
         label_trie([str(c) for c in codes[:501]], codes[:501])
@@ -108,14 +108,14 @@ def test_500_labels_work_and_501_do_not() -> None:
         (
             ["a", "b"],
             [(3, EOS), (3, EOS)],
-            "^labels 'a' and 'b' are the same tokens; rename one of them$",
+            "^labels 'a' and 'b' have the same tokens; rename one of them$",
         ),
         (
             ["a", "b"],
             [(3,), (3, 4)],
-            "^label 'a' is the beginning of 'b' and nothing closes it; rename one of them$",
+            "^label 'a' is a token prefix of label 'b'; rename one of them$",
         ),
-        (["a", "b"], [(3, 4, 5, 6), (3, 4)], "'b' is the beginning of 'a'"),
+        (["a", "b"], [(3, 4, 5, 6), (3, 4)], "'b' is a token prefix of label 'a'"),
         (["a", "b"], [(3, EOS), ()], "'b' has no tokens"),
     ],
 )

@@ -22,12 +22,12 @@ def test_the_chat_form_is_llama_2s(chat: Template) -> None:
     prompt = chat.render("Oat Milk", LABELS)
     assert prompt.startswith("[INST] <<SYS>>\nYou sort the products")
     assert "bakery, dairy eggs.\n<</SYS>>\n\nProduct: Oat Milk [/INST]" in prompt
-    assert chat.answer("bakery") == " bakery "
+    assert chat.completion("bakery") == " bakery "
 
 
 def test_the_short_form_is_short() -> None:
     short = template(PromptConfig(template="short"))
-    assert short.render("Oat Milk", LABELS) + short.answer("bakery") == "Oat Milk => bakery"
+    assert short.render("Oat Milk", LABELS) + short.completion("bakery") == "Oat Milk => bakery"
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,11 @@ def test_cleaning_is_done_once_and_for_all(name: str) -> None:
     assert clean(clean(name)) == clean(name)
 
 
-def test_a_long_name_is_cut_where_the_template_says(chat: Template) -> None:
+def test_a_long_name_is_truncated_where_the_template_says(chat: Template) -> None:
     limit = chat.max_name_characters
     assert chat.slot("x" * 5000) == "x" * limit
-    assert chat.is_cut("x" * (limit + 1))
-    assert not chat.is_cut(" " + "x" * limit)
+    assert chat.is_truncated("x" * (limit + 1))
+    assert not chat.is_truncated(" " + "x" * limit)
 
 
 def test_the_digest_follows_whatever_shapes_a_prompt(chat: Template) -> None:

@@ -34,10 +34,10 @@ def coder(request: pytest.FixtureRequest, base: Path) -> Encoder:
 
 
 def check(coder: Encoder, name: str) -> list[int]:
-    (tail,) = coder.tails([name])
+    (tail,) = coder.suffixes([name])
     special = set(coder.tokenizer.all_special_ids) - {coder.tokenizer.unk_token_id}
     assert not special & set(tail)
-    close = coder.tails(["a"])[0][-len(coder._close) :] if coder._close else []
+    close = coder.suffixes(["a"])[0][-len(coder._close) :] if coder._close else []
     assert tail[len(tail) - len(close) :] == close
     assert len(tail) <= coder.template.max_name_tokens + len(close)
     return tail
@@ -62,7 +62,7 @@ def test_prefix_and_tail_are_the_whole_prompt(coder: Encoder) -> None:
     for name in NAMES:
         prompt = coder.template.render(name, coder.labels)
         whole = coder.tokenizer(prompt)["input_ids"]
-        assert [*coder.prefix, *coder.tails([name])[0]] == whole
+        assert [*coder.prefix, *coder.suffixes([name])[0]] == whole
 
 
 def test_chat_form_is_that_of_the_chat_template(base: Path) -> None:
@@ -75,52 +75,54 @@ def test_chat_form_is_that_of_the_chat_template(base: Path) -> None:
         {"role": "assistant", "content": "dairy eggs"},
     ]
     whole = coder.tokenizer.apply_chat_template(messages, tokenize=False)
-    assert f"<s>{prompt}{coder.template.answer('dairy eggs')}</s>" == whole
+    assert f"<s>{prompt}{coder.template.completion('dairy eggs')}</s>" == whole
 
 
 def test_answers_end_with_eos_and_read_as_labels(coder: Encoder) -> None:
-    for label, answer in zip(coder.labels, coder.answers, strict=True):
+    for label, answer in zip(coder.labels, coder.label_tokens, strict=True):
         assert answer[-1] == coder.tokenizer.eos_token_id
         assert coder.tokenizer.decode(answer[:-1]).strip() == label
 
 
 def test_names_of_many_tokens_are_cut_and_counted(coder: Encoder) -> None:
     names = ["Oat Milk", "米" * 180]
-    assert coder.cut(names) == 1
-    assert len(coder.tails(names)[1]) == coder.template.max_name_tokens + len(coder._close)
+    assert coder.count_truncated(names) == 1
+    assert len(coder.suffixes(names)[1]) == coder.template.max_name_tokens + len(coder._close)
 
 
 def test_answers_of_two_levels_read_as_department_and_aisle(base: Path) -> None:
     coder = encoder(models.load_tokenizer(base), aisles=AISLES)
     read = coder.tokenizer.decode
-    for label, each in zip(coder.labels, coder.shelves, strict=True):
+    for label, each in zip(coder.labels, coder.completions, strict=True):
         for aisle in each.aisles:
-            assert read(each.answer(aisle)[:-1]).strip() == f"{label}: {aisle}"
+            assert read(each.tokens(aisle)[:-1]).strip() == f"{label}: {aisle}"
         if len(each.aisles) > 1:
-            assert read(each.stem).strip().startswith(f"{label}:")
-    assert read(coder.answers[0][:-1]).strip() == "bakery"
+            assert read(each.prefix).strip().startswith(f"{label}:")
+    assert read(coder.label_tokens[0][:-1]).strip() == "bakery"
     assert [aisle for _, aisle in coder.leaves] == [a for aisles in AISLES.values() for a in aisles]
 
 
 def test_departments_that_only_their_aisles_tell_apart_are_refused(base: Path) -> None:
     tokenizer = models.load_tokenizer(base)
     aisles = {"food": ("dry: long", "x"), "food: dry": ("goods", "food")}
-    with pytest.raises(ConfigError, match=r"'food' is the beginning of 'food: dry'.*rename one"):
+    with pytest.raises(
+        ConfigError, match=r"'food' is a token prefix of label 'food: dry'.*rename one"
+    ):
         encoder(tokenizer, labels=("food", "food: dry"), aisles=aisles)
 
 
 def test_names_are_tokenised_some_at_a_time(
     coder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = coder.tails(NAMES)
-    monkeypatch.setattr(encoding, "_AT_ONCE", 7)
-    assert coder.tails(NAMES) == whole
-    assert coder.cut([*NAMES, "米" * 180]) == 1
+    whole = coder.suffixes(NAMES)
+    monkeypatch.setattr(encoding, "_BATCH_SIZE", 7)
+    assert coder.suffixes(NAMES) == whole
+    assert coder.count_truncated([*NAMES, "米" * 180]) == 1
 
 
 def test_spelled_is_tail_and_answer(coder: Encoder) -> None:
-    (tail,) = coder.tails(["Oat Milk"])
-    assert coder.spelled(["Oat Milk"], [LABELS[1]]) == [[*tail, *coder.answers[1]]]
+    (tail,) = coder.suffixes(["Oat Milk"])
+    assert coder.suffixes_with(["Oat Milk"], [LABELS[1]]) == [[*tail, *coder.label_tokens[1]]]
 
 
 class Joining:
@@ -142,8 +144,10 @@ class Joining:
 
 def test_a_tokenizer_that_joins_prompt_and_label_is_refused() -> None:
     form = "short"  # which ends `... =>`, and goes on ` bakery`
-    assert encoder(Joining(), form).answers[0] == (*map(ord, " bakery"), 0)
-    with pytest.raises(ModelError, match="joins the prompt's end with label 'bakery'; choose"):
+    assert encoder(Joining(), form).label_tokens[0] == (*map(ord, " bakery"), 0)
+    with pytest.raises(
+        ModelError, match="merges the end of the prompt with label 'bakery'; choose"
+    ):
         encoder(Joining("> "), form)
 
 

@@ -127,8 +127,6 @@ def test_an_absent_bundle_and_an_absent_bucket_are_one_line(
 ) -> None:
     with pytest.raises(BundleError, match="no bundle is there"):
         store.fetch(f"s3://{bucket}/{'0' * 64}", tmp_path)
-    with pytest.raises(
-        OutputError, match=r"deploy.store: cannot write s3://nowhere-at-all/.*"
-    ) as e:
+    with pytest.raises(OutputError, match=r"deploy.store: cannot read s3://nowhere-at-all/") as e:
         store.publish(bundle, "s3://nowhere-at-all")
     assert "\n" not in str(e.value)

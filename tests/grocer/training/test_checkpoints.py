@@ -92,11 +92,11 @@ def test_a_torn_one_is_passed_over_with_a_line(
     store = opened(root)
     store.publish(checkpoint(tmp_path, 1))
     address = store.publish(checkpoint(tmp_path, 2))
-    path = f"{store._path}/checkpoint-000002/{file}"
+    name = f"checkpoint-000002/{file}"
     if content is None:
-        store._files.rm_file(path)
+        store.storage.remove(name)
     else:
-        store._files.pipe_file(path, content)
+        store.storage.write_bytes(content, name)
     back = opened(root).newest(tmp_path / "back")
     assert back is not None
     assert back.name == "checkpoint-1"

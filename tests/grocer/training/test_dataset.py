@@ -9,9 +9,9 @@ import pytest
 from grocer.config.stages import TrainConfig
 from grocer.errors import ConfigError
 from grocer.model import base as models
-from grocer.model.packing import IGNORED
+from grocer.model.packing import IGNORE_INDEX
 from grocer.model.tokenization import Encoder
-from grocer.training.dataset import training_set
+from grocer.training.dataset import encode_products
 from tests.fixtures.tiny_model import AISLES, encoder
 from tests.fixtures.training_runs import products
 
@@ -22,12 +22,12 @@ def coder(base: Path) -> Encoder:
 
 
 def test_packed_and_plain_hold_the_same_tokens(coder: Encoder) -> None:
-    packed = training_set(products(), coder, TrainConfig())
-    plain = training_set(products(), coder, TrainConfig(packing=False))
+    packed = encode_products(products(), coder, TrainConfig())
+    plain = encode_products(products(), coder, TrainConfig(packing=False))
     for row, whole in zip(packed.dataset, plain.dataset, strict=True):
-        assert [*coder.prefix, *row["tail"], *row["answer"]] == whole["input_ids"]
-        assert [t for t in whole["labels"] if t != IGNORED] == row["answer"]
-        assert whole["labels"][-len(row["answer"]) :] == row["answer"]
+        assert [*coder.prefix, *row["suffix"], *row["completion"]] == whole["input_ids"]
+        assert [t for t in whole["labels"] if t != IGNORE_INDEX] == row["completion"]
+        assert whole["labels"][-len(row["completion"]) :] == row["completion"]
     assert packed.longest == max(map(len, plain.dataset["input_ids"]))
 
 
@@ -35,9 +35,9 @@ def test_an_aisle_is_learnt_where_it_is_known(base: Path) -> None:
     coder = encoder(models.load_tokenizer(base), aisles=AISLES)
     rows = products(8).assign(aisle=["", "milk", "fresh pasta", "fresh fruits"] * 2)
     rows.loc[6, "aisle"] = "never seen"
-    made = training_set(rows, coder, TrainConfig())
+    made = encode_products(rows, coder, TrainConfig())
     eos = coder.tokenizer.eos_token_id
-    spelled = [coder.tokenizer.decode(row["answer"]).strip() for row in made.dataset]
+    spelled = [coder.tokenizer.decode(row["completion"]).strip() for row in made.dataset]
     assert spelled[:4] == [
         "bakery </s>",
         "dairy eggs: milk </s>",
@@ -46,17 +46,17 @@ def test_an_aisle_is_learnt_where_it_is_known(base: Path) -> None:
     ]
     # What tells the department, and nothing of an aisle that is not one.
     assert spelled[6] == "dry goods pasta:"
-    assert made.dataset[6]["answer"][-1] != eos
+    assert made.dataset[6]["completion"][-1] != eos
 
 
 def test_long_names_are_cut_and_counted(coder: Encoder) -> None:
     rows = products()
     rows.loc[0, "product_name"] = "米" * 180
-    assert training_set(rows, coder, TrainConfig()).names_cut == 1
+    assert encode_products(rows, coder, TrainConfig()).names_truncated == 1
 
 
 def test_a_product_longer_than_max_length_is_refused(coder: Encoder) -> None:
-    longest = training_set(products(), coder, TrainConfig()).longest
-    training_set(products(), coder, TrainConfig(max_length=longest))
-    with pytest.raises(ConfigError, match=rf"have {longest} tokens, train.max_length is"):
-        training_set(products(), coder, TrainConfig(max_length=longest - 1))
+    longest = encode_products(products(), coder, TrainConfig()).longest
+    encode_products(products(), coder, TrainConfig(max_length=longest))
+    with pytest.raises(ConfigError, match=rf"has {longest} tokens, but train.max_length is"):
+        encode_products(products(), coder, TrainConfig(max_length=longest - 1))

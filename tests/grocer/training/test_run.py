@@ -52,7 +52,9 @@ def test_writes_an_adapter_that_scores(whole: Path, base: Path) -> None:
     assert report["steps"] == 6
     assert report["cost"] is None
     assert report["examples_per_second"] == pytest.approx(24 / report["seconds"])
-    assert Scorer.load(whole, base=base).probabilities(["Oat Milk"]).sum() == pytest.approx(1.0)
+    assert Scorer.load(whole, base=base).predict(["Oat Milk"]).probabilities.sum() == pytest.approx(
+        1.0
+    )
     assert list((whole / "tensorboard").glob("events.out.tfevents.*"))
     assert not (whole / "checkpoints").exists()
     page = (whole / "loss.html").read_text()
@@ -69,9 +71,9 @@ def test_aisles_are_learnt_and_scored(base: Path, tmp_path: Path) -> None:
     }
     found = Scorer.load(tmp_path / "model", base=base)
     assert [aisle for _, aisle in found.leaves] == [a for each in AISLES.values() for a in each]
-    (row,) = found.probabilities(["Oat Milk"])
-    assert row[: len(LABELS)].sum() == pytest.approx(1.0)
-    assert len(row) == len(LABELS) + len(found.leaves)
+    scores = found.predict(["Oat Milk"])
+    assert scores.probabilities.sum() == pytest.approx(1.0)
+    assert scores.leaf_probabilities.shape == (1, len(found.leaves))
 
 
 def test_the_same_run_gives_the_same_adapter(
@@ -124,8 +126,8 @@ def command(source: Path, config: Path, out: Path) -> list[str]:
 
 
 def artifact(source: Path, at: Path) -> Path:
-    """The splits as the prompts step's artifact."""
-    with step("prompts", at) as part:
+    """The splits as the build_dataset step's artifact."""
+    with step("build_dataset", at) as part:
         for path in source.iterdir():
             (part / path.name).write_bytes(path.read_bytes())
     return at
@@ -153,7 +155,7 @@ def interrupted(command: list[str], at_step: int, how: signal.Signals) -> tuple[
 # The command with a pause in the middle of a step, after its backward pass.
 PAUSING = """
 import os, sys, time
-from grocer import launch, trainer
+from grocer.training import distributed, trainer
 
 def training_step(self, *rest, _super=trainer.GuardedTrainer.training_step, **named):
     loss = _super(self, *rest, **named)
@@ -163,7 +165,7 @@ def training_step(self, *rest, _super=trainer.GuardedTrainer.training_step, **na
     return loss
 
 trainer.GuardedTrainer.training_step = training_step
-launch.main()
+distributed.main()
 """
 
 

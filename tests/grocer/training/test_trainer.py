@@ -12,10 +12,15 @@ from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 from grocer.model import base as models
-from grocer.model.device import hardware
+from grocer.model.device import select_hardware
 from grocer.model.tokenization import Encoder
-from grocer.training.dataset import training_set
-from grocer.training.trainer import GuardedTrainer, PackingCollator, arguments, build
+from grocer.training.dataset import encode_products
+from grocer.training.trainer import (
+    GuardedTrainer,
+    PackingCollator,
+    build_trainer,
+    training_arguments,
+)
 from tests.fixtures.tiny_model import encoder
 from tests.fixtures.training_runs import lesson, products
 
@@ -26,10 +31,16 @@ def coder(base: Path) -> Encoder:
 
 
 def made(base: Path, coder: Encoder, out: Path, *settings: str) -> GuardedTrainer:
-    config = lesson(base, "train.eval_strategy=no", *settings)
-    examples = training_set(products(), coder, config.train)
+    config = lesson(base, *settings)
+    examples = encode_products(products(), coder, config.train)
     model = models.load_nf4(base, torch.float32, "cpu")
-    return build(model, coder.tokenizer, examples, arguments(config, hardware(config), out), config)
+    return build_trainer(
+        model,
+        coder.tokenizer,
+        examples,
+        training_arguments(config, select_hardware(config), out),
+        config,
+    )
 
 
 def gradient_norm(trainer: GuardedTrainer) -> float:
@@ -112,11 +123,11 @@ def test_packed_steps_are_those_of_trl_itself(base: Path, coder: Encoder, tmp_pa
     texts = Dataset.from_dict(
         {
             "prompt": [coder.template.render(n, coder.labels) for n in rows["product_name"]],
-            "completion": [coder.template.answer(d) for d in rows["department"]],
+            "completion": [coder.template.completion(d) for d in rows["department"]],
         }
     )
-    config = lesson(base, "train.eval_strategy=no")
-    ours = arguments(config, hardware(config), tmp_path / "plain")
+    config = lesson(base)
+    ours = training_arguments(config, select_hardware(config), tmp_path / "plain")
     plain = SFTTrainer(
         model=models.load_nf4(base, torch.float32, "cpu"),
         args=SFTConfig(
@@ -171,5 +182,5 @@ def test_the_outputs_hold_the_answers_logits(base: Path, coder: Encoder, tmp_pat
     rows = [trainer.train_dataset[i] for i in range(3)]
     batch = PackingCollator(coder.prefix)(rows)
     loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
-    assert outputs.logits.shape[1] == sum(len(row["answer"]) for row in rows)
+    assert outputs.logits.shape[1] == sum(len(row["completion"]) for row in rows)
     assert torch.isfinite(loss)

@@ -26,7 +26,7 @@ from grocer.validation.run import QUARANTINE_ROWS, Report, validate
 from tests.fixtures.tables import Table, tables, write_csvs
 
 CONFIG = recipe("tiny").with_settings(
-    ["validation.min_products=2", "validation.max_null_fraction=0.3", "data.threads=1"]
+    ["validation.min_products=2", "validation.max_null_fraction=0.3", "data.memory_limit_mb=200"]
 )
 
 
@@ -241,9 +241,9 @@ def test_lines_that_are_all_dropped_still_end_in_a_report(tmp_path: Path) -> Non
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from grocer import validate
-from grocer.recipes import recipe
-from grocer.step import step
+from grocer.validation import run as validate
+from grocer.config.recipes import recipe
+from grocer.artifacts.step import step
 validate._write_report = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 with step("validate", Path(sys.argv[2])) as out:
     validate.validate(Path(sys.argv[1]), recipe("tiny"), out)

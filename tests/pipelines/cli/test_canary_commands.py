@@ -9,7 +9,7 @@ import pytest
 
 from grocer.config.deployment import DeployConfig
 from pipelines.cli.main import execute
-from serving.rollout.inference_service import Canary, Served, fields
+from serving.rollout.inference_service import Canary, Revision, apply_configuration
 from tests.fixtures.kubernetes_api import OLD, Api
 
 NEW = "1" * 64
@@ -19,9 +19,9 @@ NEW = "1" * 64
 def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
     """A cluster with a canary, which the kubeconfig names."""
     with Api({}, first=OLD) as made:
-        stable = Served(f"s3://b/{OLD}", OLD, "grocer")
-        beside = Canary(Served(f"s3://b/{NEW}", NEW, "grocer", "c1"), 20)
-        made.apply(fields(DeployConfig(), stable, beside))
+        stable = Revision(f"s3://b/{OLD}", OLD, "grocer")
+        beside = Canary(Revision(f"s3://b/{NEW}", NEW, "grocer", "c1"), 20)
+        made.apply(apply_configuration(DeployConfig(), stable, beside))
         monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig(tmp_path / "config")))
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         yield made
@@ -32,7 +32,7 @@ def test_a_canary_ends_as_told(
     api: Api, capsys: pytest.CaptureFixture[str], command: str, left: str
 ) -> None:
     assert execute([command]) == 0
-    assert f"grocer/grocer serves {left} alone" in capsys.readouterr().out.splitlines()[-1]
+    assert left in capsys.readouterr().out.splitlines()[-1]
     assert api.canary is None
     assert api.model["storageUri"] == f"s3://b/{left}"
 

@@ -63,14 +63,14 @@ def test_a_wrong_setting_is_refused_before_anything_starts(capsys, tmp_path, set
 
 
 def test_help_comes_without_the_frameworks():
-    code = "import sys, pipelines.cli; pipelines.cli.execute(['--help']); print(*sys.modules)"
+    code = "import sys, pipelines.cli.main as c; c.execute(['--help']); print(*sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(told.stdout.splitlines()[-1].split())
     assert loaded.isdisjoint({"torch", "kfp", "kserve", "pandas", "transformers"})
 
 
 def test_a_reader_that_leaves_early_is_no_bug():
-    code = "import pipelines.cli as c; raise SystemExit(c.execute(['run', '--help']))"
+    code = "import pipelines.cli.main as c; raise SystemExit(c.execute(['run', '--help']))"
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -1,4 +1,4 @@
-"""Protects `grocer doctor`: its exit codes, its two forms, and that no probe waits or breaks it."""
+"""`grocer doctor`: exit codes, JSON and table output, timeouts and errors of probes."""
 
 import contextlib
 import io
@@ -9,39 +9,37 @@ import threading
 import pytest
 
 from pipelines.cli.main import execute
-from pipelines.doctor import cluster as doctor_cluster
-from pipelines.doctor import machine as doctor_machine
-from pipelines.doctor import report as doctor
-from pipelines.doctor.report import asked, lacking, ok, reason, stops, unneeded
+from pipelines.doctor import cluster, machine, report
+from pipelines.doctor.report import blocking, failed, ok, optional, probe, root_cause
 
-DEVICES = [ok("torch", "2.13.0"), ok("NF4 on the CPU", "computes"), unneeded("GPU", "none")]
+DEVICES = [ok("torch", "2.13.0"), ok("NF4 on the CPU", "computes"), optional("GPU", "none")]
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch, tmp_path):
-    """A machine without a cluster and a store; packages and torch have tests of their own."""
+def isolated(monkeypatch, tmp_path):
+    """A machine without cluster and store; packages and devices are tested elsewhere."""
     for name in ("KUBECONFIG", "KF_PIPELINES_ENDPOINT", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(doctor_machine, "packages", lambda: ok("Packages", "all"))
-    monkeypatch.setattr(doctor_machine, "devices", lambda: DEVICES)
-    # How much the machine has to spare just now is no concern of these tests.
-    monkeypatch.setattr(doctor_machine, "_memory", lambda: (4 * 2**30, 8 * 2**30))
+    monkeypatch.setattr(machine, "packages", lambda: ok("Packages", "all"))
+    monkeypatch.setattr(machine, "devices", lambda: DEVICES)
+    # Independent of the memory of the machine that runs the tests.
+    monkeypatch.setattr(machine, "_memory", lambda: (4 * 2**30, 8 * 2**30))
 
 
-def diagnosed(capsys, *options):
-    """Exit code, whether it is ready, and the findings by what they are of."""
+def run_doctor(capsys, *options):
+    """The exit code, and the findings by what was checked."""
     code = execute(["doctor", "--json", *options])
     out, err = capsys.readouterr()
-    told = json.loads(out)
+    result = json.loads(out)
     assert err == ""
-    assert told["ready"] == (code == 0)
-    return code, {each.pop("what"): each for each in told["findings"]}
+    assert result["ready"] == (code == 0)
+    return code, {each.pop("what"): each for each in result["findings"]}
 
 
-def test_a_laptop_needs_no_cluster(capsys):
-    code, found = diagnosed(capsys)
+def test_local_run_needs_no_cluster(capsys):
+    code, found = run_doctor(capsys)
     assert code == 0
     assert list(found) == [
         "Python",
@@ -56,29 +54,29 @@ def test_a_laptop_needs_no_cluster(capsys):
         "Kubeflow Pipelines",
         "Object store",
     ]
-    beyond = ("GPU", "Kubernetes", "KServe", "Kubeflow Pipelines", "Object store")
+    not_required = ("GPU", "Kubernetes", "KServe", "Kubeflow Pipelines", "Object store")
     states = {what: each["state"] for what, each in found.items()}
-    assert states == {what: "not needed here" if what in beyond else "ok" for what in found}
+    assert states == {what: "optional" if what in not_required else "ok" for what in found}
 
 
-def test_a_lack_that_stops_a_run_is_an_error(capsys, monkeypatch):
-    monkeypatch.setattr(doctor_machine, "_memory", lambda: (2**30, 8 * 2**30))
-    code, found = diagnosed(capsys)
+def test_blocking_failure_exits_with_2(capsys, monkeypatch):
+    monkeypatch.setattr(machine, "_memory", lambda: (2**30, 8 * 2**30))
+    code, found = run_doctor(capsys)
     assert code == 2
-    assert found["Memory"]["state"] == "lacking"
+    assert found["Memory"]["state"] == "failed"
     assert found["Memory"]["needed"]
-    assert found["Memory"]["found"] == "1.0 of 8.0 GiB free"
+    assert found["Memory"]["found"] == "1.0 of 8.0 GiB available"
 
 
-def test_a_cluster_that_is_away_is_none(capsys, monkeypatch, tmp_path):
+def test_unreachable_cluster_is_not_blocking(capsys, monkeypatch, tmp_path):
     (tmp_path / "config").write_text("clusters: [")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    code, found = diagnosed(capsys)
+    code, found = run_doctor(capsys)
     assert code == 0
     for what in ("Kubernetes", "KServe", "Kubeflow Pipelines", "Object store"):
-        assert found[what]["state"] == "lacking"
+        assert found[what]["state"] == "failed"
         assert found[what]["next"]
 
 
@@ -89,91 +87,91 @@ def test_a_cluster_that_is_away_is_none(capsys, monkeypatch, tmp_path):
         ("--store", "s3://bundles/shop", "Object store"),
     ],
 )
-def test_what_was_asked_for_by_name_is_needed(capsys, monkeypatch, option, address, what):
+def test_named_host_or_store_is_needed(capsys, monkeypatch, option, address, what):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    code, found = diagnosed(capsys, option, address)
+    code, found = run_doctor(capsys, option, address)
     assert code == 2
     assert [name for name, each in found.items() if each["needed"]] == [what]
 
 
-def test_packages_that_are_not_there_are_lacks(capsys, monkeypatch, tmp_path):
+def test_missing_packages_are_failures(capsys, monkeypatch, tmp_path):
     (tmp_path / "config").touch()
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "http://127.0.0.1:9")
     for package in ("kubernetes", "s3fs", "kfp"):
-        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
-    _, found = diagnosed(capsys)
+        monkeypatch.setitem(sys.modules, package, None)  # not importable
+    _, found = run_doctor(capsys)
     for what, package, extra in (
         ("Kubernetes", "kubernetes", "serve"),
         ("Object store", "s3fs", "data"),
         ("Kubeflow Pipelines", "kfp", "pipeline"),
     ):
-        assert found[what]["state"] == "lacking"
+        assert found[what]["state"] == "failed"
         assert f"{package} is not installed" in found[what]["found"]
         assert found[what]["next"] == f"make setup, or: pip install -e '.[{extra}]'"
 
 
-def test_the_table_has_a_row_for_each_and_the_next_step_in_it(capsys, monkeypatch):
+def test_table_has_a_row_per_check_with_the_next_step(capsys, monkeypatch):
     monkeypatch.setattr(
-        doctor_machine, "packages", lambda: lacking("Packages", "no [b]", "make setup", True)
+        machine, "packages", lambda: failed("Packages", "no [b]", "make setup", True)
     )
     monkeypatch.setenv("COLUMNS", "120")
     assert execute(["doctor"]) == 2
     lines = capsys.readouterr().out.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("Packages "))
-    assert lines[at].split() == ["Packages", "✗", "lacking", "no", "[b]"]
+    assert lines[at].split() == ["Packages", "✗", "failed", "no", "[b]"]
     assert lines[at + 1].split() == ["→", "make", "setup"]
     assert lines[-1] == "Not ready: Packages"
-    assert sum("not needed here" in line for line in lines) == 5
+    assert sum("optional" in line for line in lines) == 5
 
 
-def test_a_mistaken_address_is_one_line(capsys):
+def test_invalid_address_is_one_line(capsys):
     assert execute(["doctor", "--store", "bundles"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("grocer: --store bundles: expected s3://bucket/prefix or gs://")
+    assert "--store bundles: expected s3://" in err
 
 
-def test_a_probe_that_hangs_is_left_behind(monkeypatch):
+def test_probe_that_hangs_times_out(monkeypatch):
     held = threading.Event()
-    monkeypatch.setattr(doctor, "PATIENCE", 0.1)
+    monkeypatch.setattr(report, "TIMEOUT", 0.1)
     try:
-        (found,) = asked("It", "json", "data", lambda: held.wait() and [], "wait")
+        (found,) = probe("It", "json", "data", lambda: held.wait() and [], "wait")
     finally:
         held.set()
-    assert (found.state, found.found, found.next) == ("lacking", "no answer within 0.1 s", "wait")
+    assert (found.state, found.found, found.next) == ("failed", "no response within 0.1 s", "wait")
 
 
-def test_a_probe_that_breaks_is_a_finding():
-    (found,) = asked("It", "json", "data", lambda: [1 / 0], "tell us", needed=True)
+def test_probe_that_raises_is_a_failure():
+    (found,) = probe("It", "json", "data", lambda: [1 / 0], "report it", needed=True)
     assert found.found == "ZeroDivisionError: division by zero"
-    assert stops([found, ok("That", "fine"), lacking("Other", "away", "look")]) == [found]
+    assert blocking([found, ok("That", "fine"), failed("Other", "away", "look")]) == [found]
 
 
-def test_a_silent_kubeflow_does_not_swallow_the_answer(capsys, monkeypatch):
-    """kfp's client is kept quiet by way of sys.stdout, also while it is left behind."""
+def test_kubeflow_timeout_does_not_swallow_the_output(capsys, monkeypatch):
+    """The probe redirects sys.stdout to silence kfp, also after its timeout."""
     held = threading.Event()
 
-    def silent(*_):
+    def hanging(*_):
         with contextlib.redirect_stdout(io.StringIO()):
             held.wait()
         return ok("Kubeflow Pipelines", "late")
 
-    monkeypatch.setattr(doctor_cluster, "_kubeflow", silent)
-    monkeypatch.setattr(doctor, "PATIENCE", 0.1)
+    monkeypatch.setattr(cluster, "_kubeflow", hanging)
+    monkeypatch.setattr(report, "TIMEOUT", 0.1)
     try:
-        code, found = diagnosed(capsys, "--host", "http://127.0.0.1:9")
+        code, found = run_doctor(capsys, "--host", "http://127.0.0.1:9")
     finally:
         held.set()
     assert code == 2
-    assert found["Kubeflow Pipelines"]["found"] == "no answer within 0.1 s"
+    assert found["Kubeflow Pipelines"]["found"] == "no response within 0.1 s"
 
 
-def test_the_innermost_reason_is_told():
+def test_root_cause_is_the_innermost():
     inner = ConnectionRefusedError(111, "Connection refused")
     outer = RuntimeError("Max retries exceeded")
     outer.reason = ValueError("new connection")
     outer.reason.__cause__ = inner
-    assert reason(outer) == "Connection refused"
-    assert reason(TimeoutError()) == "TimeoutError"
+    assert root_cause(outer) == "Connection refused"
+    assert root_cause(TimeoutError()) == "TimeoutError"

@@ -1,4 +1,4 @@
-"""Protects what `grocer doctor` says of an object store, against a real S3 server and with none."""
+"""Object store checks of `grocer doctor`, against an S3 server and without one."""
 
 import json
 import uuid
@@ -26,38 +26,38 @@ def environment(monkeypatch, endpoint):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
 
-def test_a_bucket_that_answers_is_well_though_nothing_is_below_the_prefix(s3):
+def test_empty_prefix_of_a_readable_bucket_is_ok(s3):
     bucket = f"doctor-{uuid.uuid4().hex}"
     s3.create_bucket(Bucket=bucket)
     (found,) = store(f"s3://{bucket}/bundles")
     assert found.state == "ok"
     assert f"s3://{bucket}/bundles at http://127.0.0.1" in found.found
-    assert "writing was not tried" in found.found
+    assert "write access not checked" in found.found
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
-def test_the_environment_alone_may_name_a_store(s3, moto):
+def test_store_of_the_environment(s3, moto):
     (found,) = store(None)
     assert found.state == "ok"
     assert found.found.startswith(moto)
 
 
-def test_a_bucket_that_is_not_there(s3):
-    (found,) = store("s3://nowhere-at-all/bundles")
-    assert (found.state, found.needed) == ("lacking", True)
-    assert "no such bucket" in found.found
-    assert found.next == "aws s3 mb s3://nowhere-at-all"
+def test_missing_bucket(s3):
+    (found,) = store("s3://no-such-bucket/bundles")
+    assert (found.state, found.needed) == ("failed", True)
+    assert "bucket not found" in found.found
+    assert found.next == "aws s3 mb s3://no-such-bucket"
 
 
-def test_credentials_that_are_refused(monkeypatch):
+def test_rejected_credentials(monkeypatch):
     with object_store() as address:
         environment(monkeypatch, address)
-        # From now on moto looks at who asks.
+        # From here on moto checks credentials.
         boto3.session.Session().client("s3", region_name="us-east-1").list_buckets()
         post(f"{address}/moto-api/reset-auth", b"0")
         (found,) = store("s3://bucket/bundles")
-    assert (found.state, found.needed) == ("lacking", True)
-    assert "no access: The AWS Access Key Id you provided does not exist" in found.found
+    assert (found.state, found.needed) == ("failed", True)
+    assert "access denied: The AWS Access Key Id you provided does not exist" in found.found
     assert "AWS_SECRET_ACCESS_KEY" in found.next
 
 
@@ -67,30 +67,30 @@ def post(url, body):
     httpx.post(url, content=body, trust_env=False).raise_for_status()
 
 
-def test_no_credentials_at_all(s3, monkeypatch, tmp_path):
+def test_missing_credentials(s3, monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     (found,) = store("s3://bucket/bundles")
-    assert "no access: Unable to locate credentials" in found.found
+    assert "access denied: Unable to locate credentials" in found.found
 
 
-def test_nobody_there(monkeypatch):
+def test_unreachable_store(monkeypatch):
     environment(monkeypatch, "http://127.0.0.1:9")
     (found,) = store(None)
-    assert (found.state, found.needed) == ("lacking", False)
-    assert 'no answer: Could not connect to the endpoint URL: "http://127.0.0.1:9' in found.found
+    assert (found.state, found.needed) == ("failed", False)
+    assert 'unreachable: Could not connect to the endpoint URL: "http://127.0.0.1:9' in found.found
     assert "AWS_ENDPOINT_URL" in found.next
 
 
 @pytest.mark.parametrize("status", [200, 403, 404])
 def test_google_cloud_storage(monkeypatch, status):
-    class Answer(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(self.path)
-            said = {"items": []} if status == 200 else {"error": {"message": "not for you"}}
-            body = json.dumps(said).encode()
+            requests.append(self.path)
+            response = {"items": []} if status == 200 else {"error": {"message": "denied"}}
+            body = json.dumps(response).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(body)))
@@ -100,30 +100,30 @@ def test_google_cloud_storage(monkeypatch, status):
         def log_message(self, *_):
             pass
 
-    asked = []
-    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+    requests = []
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
         (found,) = store("gs://bucket/bundles")
         server.shutdown()
-    assert asked
-    assert all("/b/bucket/o?prefix=bundles" in path for path in asked)
+    assert requests
+    assert all("/b/bucket/o?prefix=bundles" in path for path in requests)
     if status == 200:
         assert found.state == "ok"
     elif status == 403:
-        assert found.found.startswith("gs://bucket/bundles: no access: ")
+        assert found.found.startswith("gs://bucket/bundles: access denied: ")
         assert "GOOGLE_APPLICATION_CREDENTIALS" in found.next
     else:
         assert found.next == "gcloud storage buckets create gs://bucket"
 
 
-def test_without_a_store_none_is_asked_for(monkeypatch):
+def test_no_store_is_not_a_failure(monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     (found,) = store(None)
-    assert found.state == "not needed here"
+    assert found.state == "optional"
 
 
 @pytest.mark.parametrize("address", ["bundles", "s3://", "https://shop.example/bundles"])
-def test_another_address_is_a_mistake(address):
+def test_invalid_address_is_a_user_error(address):
     with pytest.raises(ConfigError, match="expected s3://bucket/prefix"):
         store(address)

@@ -41,18 +41,26 @@ def compiled():
 def test_shards_are_classified_side_by_side_on_what_the_model_needs(compiled):
     pipeline, platform = compiled
     loop = pipeline["root"]["dag"]["tasks"]["for-loop-1"]
-    assert loop["parameterIterator"]["items"]["inputParameter"] == "pipelinechannel--cut-Output"
+    assert (
+        loop["parameterIterator"]["items"]["inputParameter"]
+        == "pipelinechannel--shard-table-Output"
+    )
     inner = pipeline["components"][loop["componentRef"]["name"]]["dag"]["tasks"]
-    assert set(inner) == {"classify"}
+    assert set(inner) == {"classify-shard"}
     assert {step for step, asked in platform.items() if "nodeSelector" in asked} == {
-        "exec-classify"
+        "exec-classify-shard"
     }
-    assert "for-loop-1" in pipeline["root"]["dag"]["tasks"]["join"]["dependentTasks"]
+    assert "for-loop-1" in pipeline["root"]["dag"]["tasks"]["merge-shards"]["dependentTasks"]
 
 
 def test_every_step_reaches_the_store_and_none_is_root_or_cached(compiled):
     pipeline, platform = compiled
-    assert set(platform) == {"exec-champion", "exec-cut", "exec-classify", "exec-join"}
+    assert set(platform) == {
+        "exec-find-champion",
+        "exec-shard-table",
+        "exec-classify-shard",
+        "exec-merge-shards",
+    }
     for asked in platform.values():
         assert "grocer-s3" in {each["secretName"] for each in asked["secretAsEnv"]}
         assert asked["configMapAsEnv"][0]["configMapName"] == "grocer-s3"
@@ -64,9 +72,17 @@ def test_every_step_reaches_the_store_and_none_is_root_or_cached(compiled):
 
 
 def test_a_run_is_submitted_with_its_options_and_followed(capsys):
-    steps = [("champion", "SUCCEEDED"), ("cut", "SUCCEEDED"), ("for-loop-1", "SUCCEEDED")]
-    steps += [("classify", "SUCCEEDED"), ("classify", "SUCCEEDED"), ("join", "SUCCEEDED")]
-    logs = {"join": "grocer | join | s3://bucket/2026-11-25.csv: 9 rows, 9 named\n"}
+    steps = [
+        ("find-champion", "SUCCEEDED"),
+        ("shard-table", "SUCCEEDED"),
+        ("for-loop-1", "SUCCEEDED"),
+    ]
+    steps += [
+        ("classify-shard", "SUCCEEDED"),
+        ("classify-shard", "SUCCEEDED"),
+        ("merge-shards", "SUCCEEDED"),
+    ]
+    logs = {"merge-shards": "grocer | merge_shards | s3://bucket/2026-11-25.csv: 9 rows, 9 named\n"}
     with Kubeflow([("SUCCEEDED", steps)], logs=logs) as server:
         options = ["--shards", "2", "--bundle", BUNDLE, "--host", server.url]
         assert execute(["bulk", "submit", *FILES, *options]) == 0
@@ -81,31 +97,49 @@ def test_a_run_is_submitted_with_its_options_and_followed(capsys):
         "min_probability": 0.0,
     }
     told = capsys.readouterr().out
-    assert "✓ classify  75 s" in told
-    assert "✓ classify 2 75 s" in told
+    assert "✓ classify-shard 75 s" in told
+    assert "✓ classify-shard 2 75 s" in told
     assert "s3://bucket/2026-11-25.csv: 9 rows, 9 named" in told
     assert "Verdict" not in told
 
 
 def test_shards_that_began_together_keep_their_numbers(capsys):
-    begun = [("cut", "SUCCEEDED"), ("classify", "RUNNING"), ("classify", "RUNNING")]
-    ended = [("cut", "SUCCEEDED"), ("classify", "SUCCEEDED"), ("classify", "RUNNING")]
-    failed = [("cut", "SUCCEEDED"), ("classify", "SUCCEEDED"), ("classify", "FAILED")]
+    begun = [
+        ("shard-table", "SUCCEEDED"),
+        ("classify-shard", "RUNNING"),
+        ("classify-shard", "RUNNING"),
+    ]
+    ended = [
+        ("shard-table", "SUCCEEDED"),
+        ("classify-shard", "SUCCEEDED"),
+        ("classify-shard", "RUNNING"),
+    ]
+    failed = [
+        ("shard-table", "SUCCEEDED"),
+        ("classify-shard", "SUCCEEDED"),
+        ("classify-shard", "FAILED"),
+    ]
     with Kubeflow([("RUNNING", begun), ("RUNNING", ended), ("FAILED", failed)]) as server:
         assert execute(["bulk", "submit", *FILES, "--host", server.url]) == 1
     told = capsys.readouterr().out
-    marks = [line.split()[0] for line in told.splitlines() if "classify" in line]
+    marks = [line.split()[0] for line in told.splitlines() if "classify-shard" in line]
     assert marks == ["✓", "✗"]
 
 
 def test_a_shard_that_fails_ends_it_with_its_own_line(capsys):
-    steps = [("cut", "SUCCEEDED"), ("classify", "SUCCEEDED"), ("classify", "FAILED")]
-    logs = {"classify 2": "grocer ! classify | bundle.json: another base\n"}
+    steps = [
+        ("shard-table", "SUCCEEDED"),
+        ("classify-shard", "SUCCEEDED"),
+        ("classify-shard", "FAILED"),
+    ]
+    logs = {"classify-shard 2": "grocer ! classify_shard | bundle.json: another base\n"}
     with Kubeflow([("FAILED", steps)], logs=logs) as server:
         assert execute(["bulk", "submit", *FILES, "--host", server.url]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     # Which of two that began together has which number is the server's order.
-    assert re.match(r"grocer: classify( 2)?: bundle.json: another base; its page: http://", line)
+    assert re.match(
+        r"grocer: classify-shard( 2)?: bundle.json: another base; its page: http://", line
+    )
 
 
 def test_a_schedule_asks_the_bundle_that_serves_then():
@@ -161,7 +195,7 @@ def test_a_whole_run_gives_what_classify_gives(tmp_path, base):
         timeout=280,
     )
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
-    assert ran.stdout.count("grocer | cut | 4,500 rows in 2 shards at ") == 1
+    assert ran.stdout.count("grocer | shard_table | 4,500 rows in 2 shards at ") == 1
     assert "4,500 rows, 4,500 named, 0 unsure, 0 blank" in ran.stdout
     whole = tmp_path / "whole.csv"
     classify(source, whole, bundle.path)

@@ -20,8 +20,8 @@ def test_a_version_is_named_by_what_it_runs():
 
 
 def test_its_steps_are_those_that_run_something():
-    run = recipe("tiny").with_settings(["deploy.store=s3://b/p", "cluster.fail_on_no=true"])
-    expected = "ingest validate prompts train champion evaluate gate deploy refuse"
+    run = recipe("tiny").with_settings(["deploy.store=s3://b/p", "cluster.fail_if_gate_fails=true"])
+    expected = "ingest validate build-dataset train find-champion evaluate gate deploy fail-run"
     assert package(run).steps == set(expected.split())
 
 

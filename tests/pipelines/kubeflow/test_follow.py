@@ -10,7 +10,8 @@ from tests.fixtures.kubeflow_server import Kubeflow
 
 STORE = ("--set", "deploy.store=s3://bucket/bundles")
 GOOD = dict.fromkeys(
-    ("ingest", "validate", "prompts", "train", "champion", "evaluate", "gate"), "SUCCEEDED"
+    ("ingest", "validate", "build-dataset", "train", "find-champion", "evaluate", "gate"),
+    "SUCCEEDED",
 )
 YES = ("SUCCEEDED", {**GOOD, "condition-1": "SUCCEEDED", "deploy": "SUCCEEDED"})
 NO = ("SUCCEEDED", {**GOOD, "condition-1": "SKIPPED"})
@@ -62,7 +63,7 @@ def test_a_run_is_followed_to_its_yes(capsys):
     assert page.startswith(f"{server.url}/#/runs/details/")
     ended = [line.split()[1] for line in lines if line.startswith("✓") and line.endswith(" 75 s")]
     assert ended == [*GOOD, "deploy"]
-    assert "  train     fp16: compute capability 7.5 has no bf16" in lines
+    assert "  train          fp16: compute capability 7.5 has no bf16" in lines
     assert not any("10/20" in line for line in lines)
     assert lines[-3].split() == ["Verdict", "yes:", "deployed"]
     assert lines[-2].endswith(
@@ -74,16 +75,16 @@ def test_a_no_is_told_with_its_reasons(capsys):
     with Kubeflow([NO], logs={"gate": GATE}) as server:
         assert submit(server) == 3
     lines = capsys.readouterr().out.splitlines()
-    assert "– deploy    skipped: the gate said no" in lines
+    assert "– deploy         skipped: the gate said no" in lines
     assert lines[-3].split() == ["Verdict", *["no:", "nothing", "new", "is", "served"]]
     assert lines[-2].strip().startswith("✗ Test accuracy is at least 0.712")
     assert lines[-1].strip().startswith("✓ 4,000 products were tested")
 
 
 def test_a_no_that_fails_the_run_is_still_a_no(capsys):
-    steps = {**GOOD, "refuse": "FAILED"}
+    steps = {**GOOD, "fail-run": "FAILED"}
     with Kubeflow([("FAILED", steps)], logs={"gate": GATE}) as server:
-        assert submit(server, "--set", "cluster.fail_on_no=true") == 3
+        assert submit(server, "--set", "cluster.fail_if_gate_fails=true") == 3
     assert "✗ Test accuracy is at least 0.712" in capsys.readouterr().out
 
 
@@ -116,7 +117,7 @@ def test_a_mistake_of_the_users_is_the_steps_own_line(capsys):
     assert line.startswith(
         "grocer: validate: products: 3 names are empty (limit 0); its page: http://"
     )
-    assert "✗ validate  75 s" in told.out
+    assert "✗ validate       75 s" in told.out
 
 
 def test_a_bug_shows_the_last_lines_of_its_step(capsys):

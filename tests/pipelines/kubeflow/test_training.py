@@ -1,7 +1,7 @@
 """The compiled pipeline: what every cluster will be told, byte by byte.
 
-If a change of the golden file is meant: `.venv/bin/python tests/pipelines/test_dag.py` writes it
-anew; read its diff before you commit it.
+After an intended change, `.venv/bin/python -m tests.pipelines.kubeflow.test_training` regenerates
+the golden file; review its diff before committing.
 """
 
 import os
@@ -15,12 +15,11 @@ import yaml
 from components.images import IMAGES, Images
 from grocer.config.recipes import RECIPES, recipe
 from grocer.config.run import RunConfig
-from grocer.errors import ConfigError
 from pipelines.kubeflow.training import package
 
 GOLDEN = Path(__file__).parent / "golden" / "llama2-7b-t4.yaml"
 MODEL_STEPS = {"train", "evaluate"}
-STEPS = {"ingest", "validate", "prompts", "champion", "gate", "deploy"} | MODEL_STEPS
+STEPS = {"ingest", "validate", "build-dataset", "find-champion", "gate", "deploy"} | MODEL_STEPS
 STORE = ["deploy.store=s3://bucket/grocer"]
 
 
@@ -94,7 +93,7 @@ def test_deploy_stands_behind_the_gate_and_nothing_else_does(pipeline):
     assert set(root) == STEPS - {"deploy"} | {"condition-1"}
     condition = root["condition-1"]["triggerPolicy"]["condition"]
     assert condition == "inputs.parameter_values['pipelinechannel--gate-Output'] == true"
-    assert "validate" in root["prompts"]["dependentTasks"]
+    assert "validate" in root["build-dataset"]["dependentTasks"]
 
 
 def test_train_and_evaluate_alone_ask_for_the_t4_node(pipeline, platform):
@@ -145,7 +144,7 @@ def test_no_step_is_root_or_needs_to_write_to_its_image(platform):
 
 def test_what_can_change_under_an_unchanged_name_is_not_cached(pipeline):
     cached = {step for step, task in tasks(pipeline).items() if task.get("cachingOptions")}
-    assert cached & STEPS == {"validate", "prompts", "train", "evaluate"}
+    assert cached & STEPS == {"validate", "build-dataset", "train", "evaluate"}
 
 
 def test_nothing_is_installed_at_run_time(pipeline):
@@ -166,7 +165,7 @@ def test_the_hub_token_is_a_reference_that_may_be_absent(platform):
 
 def test_who_touches_the_object_store_finds_it_where_there_is_one(platform):
     reaching = {step for step, asked in platform.items() if "grocer-s3" in secrets(asked)}
-    assert reaching == {"ingest", "train", "champion", "evaluate", "deploy"}
+    assert reaching == {"ingest", "train", "find-champion", "evaluate", "deploy"}
     for step in reaching:
         secret, (place,) = secrets(platform[step])["grocer-s3"], platform[step]["configMapAsEnv"]
         assert secret["optional"] is place["optional"] is True
@@ -181,15 +180,15 @@ def test_who_touches_the_object_store_finds_it_where_there_is_one(platform):
 
 
 def test_what_serves_is_the_champion_unless_one_is_given(pipeline):
-    champion = pipeline["root"]["dag"]["tasks"]["champion"]
-    assert champion["inputs"]["parameters"]["given"] == {"componentInputParameter": "champion"}
+    champion = pipeline["root"]["dag"]["tasks"]["find-champion"]
+    assert champion["inputs"]["parameters"]["bundle"] == {"componentInputParameter": "champion"}
     measured = pipeline["root"]["dag"]["tasks"]["evaluate"]["inputs"]["parameters"]["champion"]
-    assert measured["taskOutputParameter"]["producerTask"] == "champion"
+    assert measured["taskOutputParameter"]["producerTask"] == "find-champion"
 
 
 def test_without_a_store_the_predictor_runs_in_deploy_on_what_the_model_needs():
     pipeline, platform = changed()
-    assert set(platform) == STEPS - {"champion"}
+    assert set(platform) == STEPS - {"find-champion"}
     assert platform["deploy"]["nodeSelector"] == platform["train"]["nodeSelector"]
     resources = {step: each["resources"] for step, each in containers(pipeline).items()}
     assert resources["deploy"] == resources["train"]
@@ -198,7 +197,7 @@ def test_without_a_store_the_predictor_runs_in_deploy_on_what_the_model_needs():
 
 
 def test_claims_are_mounted_and_checkpoints_go_there():
-    pipeline, platform = changed("cluster.checkpoints_claim=kept", "cluster.base_claim=weights")
+    pipeline, platform = changed("train.checkpoints=pvc://kept", "base.source=pvc://weights/llama")
     mounted = {
         step: {each["mountPath"]: each["constant"] for each in asked.get("pvcMount", [])}
         for step, asked in platform.items()
@@ -208,32 +207,27 @@ def test_claims_are_mounted_and_checkpoints_go_there():
     assert mounted.pop("evaluate") == mounted.pop("deploy") == weights
     assert not any(mounted.values())
     given = pipeline["root"]["inputDefinitions"]["parameters"]["config"]["defaultValue"]
-    assert RunConfig.from_json(given).train.checkpoints == "/mnt/checkpoints"
-
-
-def test_checkpoints_go_to_one_place():
-    settings = ["cluster.checkpoints_claim=kept", "train.checkpoints=s3://b/c"]
-    with pytest.raises(ConfigError, match="name two places; unset one"):
-        changed(*settings)
+    config = RunConfig.from_json(given)
+    assert (config.train.checkpoints, config.base.source) == ("/mnt/checkpoints", "/mnt/base/llama")
 
 
 def test_a_no_fails_the_run_where_that_is_asked_for():
-    pipeline, platform = changed(*STORE, "cluster.fail_on_no=true")
+    pipeline, platform = changed(*STORE, "cluster.fail_if_gate_fails=true")
     branches = {
         condition["triggerPolicy"]["condition"]: tasks_below(pipeline, condition)
         for name, condition in tasks(pipeline).items()
         if "triggerPolicy" in condition
     }
     said = "inputs.parameter_values['pipelinechannel--gate-Output'] == true"
-    assert branches == {said: {"deploy"}, f"!({said})": {"refuse"}}
-    assert "retryPolicy" not in tasks(pipeline)["refuse"]
-    assert "refuse" in platform
+    assert branches == {said: {"deploy"}, f"!({said})": {"fail-run"}}
+    assert "retryPolicy" not in tasks(pipeline)["fail-run"]
+    assert "fail-run" in platform
 
 
 def test_on_a_laptop_a_no_is_no_failure_and_nothing_is_retried():
-    run = recipe("tiny").with_settings(["cluster.fail_on_no=true"])
+    run = recipe("tiny").with_settings(["cluster.fail_if_gate_fails=true"])
     pipeline = next(yaml.safe_load_all(compiled(run, on_cluster=False)))
-    assert "refuse" not in tasks(pipeline)
+    assert "fail-run" not in tasks(pipeline)
     assert not any("retryPolicy" in task for task in tasks(pipeline).values())
 
 
@@ -267,9 +261,9 @@ def test_images_are_taken_as_given():
     images = Images(data="r.io/d:1", train="r.io/t:1", serve=f"r.io/s@sha256:{'a' * 64}")
     pipeline, _ = changed(*STORE, images=images)
     used = {step: container["image"] for step, container in containers(pipeline).items()}
-    assert {used[step] for step in ("ingest", "validate", "prompts", "gate")} == {images.data}
+    assert {used[step] for step in ("ingest", "validate", "build-dataset", "gate")} == {images.data}
     assert {used[step] for step in MODEL_STEPS} == {images.train}
-    assert {used[step] for step in ("champion", "deploy")} == {images.serve}
+    assert {used[step] for step in ("find-champion", "deploy")} == {images.serve}
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def test_a_yes_is_deployed_and_a_no_is_not(toy):
     (bundle,) = (toy.out / "bundle").iterdir()
     assert summary["bundle"] == {"path": str(bundle), "digest": bundle.name}
     assert list(summary["seconds"]) == [
-        *("ingest", "validate", "prompts", "train", "evaluate", "gate", "deploy")
+        *("ingest", "validate", "build_dataset", "train", "evaluate", "gate", "deploy")
     ]
     assert all(mb > 0 for mb in summary["peak_rss_mb"].values())
     assert summary["order_lines"] == {"read": 10, "with_nulls": 2, "kept": 8}

@@ -115,7 +115,7 @@ def write_bundle(model, splits, evaluation, decision, config, root: Path) -> Sim
     return SimpleNamespace(path=root / digest)
 
 
-def ask(bundle: SimpleNamespace, names: tuple[str, ...]) -> list[dict]:
+def smoke_test(bundle: SimpleNamespace, names: tuple[str, ...]) -> list[dict]:
     return [{"product_name": name, "department": "a", "probability": 0.75} for name in names]
 
 
@@ -133,4 +133,4 @@ _stand_in("grocer.evaluation.run", evaluate=evaluate)
 _stand_in("grocer.gate.rules", decide=decide)
 _stand_in("grocer.release.bundle", write_bundle=write_bundle)
 _stand_in("grocer.release.registry")
-_stand_in("serving.rollout.smoke_test", ask=ask)
+_stand_in("serving.rollout.smoke_test", smoke_test=smoke_test)

@@ -13,7 +13,7 @@ import pytest
 
 from grocer.errors import DeployError
 from grocer.release.bundle import Bundle
-from serving.rollout import smoke_test as smoke
+from serving.rollout.smoke_test import running_predictor, smoke_test
 from tests.fixtures.artifacts import make_bundle
 from tests.serving.conftest import READY, Running, Start
 
@@ -119,7 +119,7 @@ def test_overload_is_429_with_retry_after_and_recovers(
     start_server: Start, stub_bundle: Bundle
 ) -> None:
     running = start_server(
-        stub_bundle, "queue_items=4", "queue_seconds=60", "deadline_seconds=0.9"
+        stub_bundle, "max_items=4", "queue_seconds=60", "deadline_seconds=0.9"
     ).wait_until_ready()
     responses: list[httpx.Response] = []
 
@@ -133,7 +133,7 @@ def test_overload_is_429_with_retry_after_and_recovers(
             )
         )
 
-    threads = [threading.Thread(target=predict, args=[["slow"] * 4]) for _ in range(4)]
+    threads = [threading.Thread(target=predict, args=[["slow"] * 4]) for _ in range(8)]
     for thread in threads:
         thread.start()
         time.sleep(0.1)
@@ -154,11 +154,11 @@ def test_invalid_bundle_is_code_2(tmp_path: Path, defect: str) -> None:
         text = (bundle.path / "bundle.json").read_text()
         (bundle.path / "bundle.json").write_text(text.replace('"passed": true', '"passed": false'))
     with pytest.raises(DeployError, match=r"code 2: "):
-        smoke.ask(bundle.path, ["Milk"])
+        smoke_test(bundle.path, ["Milk"])
 
 
 def test_smoke_test_runs_and_stops_a_process(stub_bundle: Bundle) -> None:
-    with smoke.running(stub_bundle.path, command=STUB_COMMAND) as url:
+    with running_predictor(stub_bundle.path, command=STUB_COMMAND) as url:
         assert httpx.get(url + READY).status_code == 200
     with pytest.raises(httpx.ConnectError):
         httpx.get(url + READY)
@@ -167,7 +167,7 @@ def test_smoke_test_runs_and_stops_a_process(stub_bundle: Bundle) -> None:
 def test_smoke_test_stops_the_process_on_ctrl_c(stub_bundle: Bundle) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        smoke.running(stub_bundle.path, command=STUB_COMMAND) as url,
+        running_predictor(stub_bundle.path, command=STUB_COMMAND) as url,
     ):
         raise KeyboardInterrupt
     with pytest.raises(httpx.ConnectError):

@@ -1,4 +1,4 @@
-"""Protects what is said when the Kubernetes API refuses, is away, or ends a watch."""
+"""Errors of the Kubernetes API, restarted watches, and connection settings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from grocer.errors import DeployError
 from grocer.release.bundle import Bundle
 from serving.rollout.kubernetes import Cluster
-from tests.fixtures.kubernetes_api import Api, refusal
+from tests.fixtures.kubernetes_api import Api, api_status
 
-# As Kubernetes 1.36 said them.
+# Messages of Kubernetes 1.36.
 CONFLICT = (
     'Apply failed with 2 conflicts: conflicts with "kubectl-edit" using serving.kserve.io/v1beta1:'
     '\n- .spec.predictor.model.storageUri\n- .spec.predictor.model.env[name="GROCER_BUNDLE_DIGEST"]'
@@ -25,78 +25,78 @@ FORBIDDEN = (
 
 
 @pytest.mark.parametrize(
-    ("code", "message", "said"),
+    ("code", "message", "fragments"),
     [
-        (
-            409,
-            CONFLICT,
-            r'conflicts with "kubectl-edit".*storageUri - .*; let that manager give up',
-        ),
-        (403, FORBIDDEN, r"grocer-pipeline\" cannot patch.*; give that account the Role"),
-        (400, "admission webhook denied the request: no", r"refused \(400\): admission webhook"),
-        (401, "Unauthorized", r"refused \(401\): Unauthorized; log in again"),
+        (409, CONFLICT, r"\(409\): .*\"kubectl-edit\".*storageUri - .*; release ownership"),
+        (403, FORBIDDEN, r"\(403\): .*cannot patch.*; .*Role grocer-deploy"),
+        (400, "admission webhook denied the request: no", r"\(400\): admission webhook"),
+        (401, "Unauthorized", r"\(401\): Unauthorized; log in again"),
     ],
 )
-def test_what_the_api_refuses_is_one_line(
-    api: Api, stub_bundle: Bundle, code: int, message: str, said: str
+def test_api_errors_are_one_line_with_the_next_step(
+    api: Api, stub_bundle: Bundle, code: int, message: str, fragments: str
 ) -> None:
-    api.refusals = [(code, refusal(message))]
-    with pytest.raises(DeployError, match=said) as error:
+    api.patch_errors = [(code, api_status(message))]
+    with pytest.raises(DeployError, match=fragments) as error:
         api.deploy(stub_bundle)
     assert "\n" not in str(error.value)
 
 
-def test_an_absent_service_and_an_absent_kserve_differ(api: Api, stub_bundle: Bundle) -> None:
+def test_missing_service_and_missing_kserve_are_distinguished(
+    api: Api, stub_bundle: Bundle
+) -> None:
     api.service = None
     with pytest.raises(DeployError, match=r'"grocer" not found; apply an overlay of manifests/'):
         api.deploy(stub_bundle)
     api.service = {}
-    with pytest.raises(DeployError, match="KServe is not installed"):
+    with pytest.raises(DeployError, match="install KServe"):
         api.deploy(stub_bundle)
 
 
-def test_no_api_is_one_line(at_once: None, stub_bundle: Bundle) -> None:
+def test_unreachable_api_is_one_line(at_once: None) -> None:
     with Api({}) as api:
         cluster = api.cluster
-    with pytest.raises(DeployError, match="no Kubernetes API answers at http://127") as error:
+    with pytest.raises(DeployError, match=r"http://127.* unreachable") as error:
         cluster.inference_service("grocer")
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("end", ["gone", "broken", "cut"])
-def test_a_watch_that_ends_is_begun_anew(api: Api, stub_bundle: Bundle, end: str) -> None:
-    api.fates[stub_bundle.digest] = {"status": {}}
+@pytest.mark.parametrize("end", ["expired", "incomplete", "disconnected"])
+def test_watch_is_restarted(api: Api, stub_bundle: Bundle, end: str) -> None:
+    api.pod_states[stub_bundle.digest] = {"status": {}}
     api.watches = [end, "ready"]
     assert api.deploy(stub_bundle, timeout_seconds=60.0)
     assert api.watches == []
 
 
-def test_a_watch_that_is_forbidden_is_not_begun_anew(api: Api, stub_bundle: Bundle) -> None:
-    api.fates[stub_bundle.digest] = {"status": {}}
+def test_forbidden_watch_is_not_restarted(api: Api, stub_bundle: Bundle) -> None:
+    api.pod_states[stub_bundle.digest] = {"status": {}}
     api.watches = ["forbidden"]
-    with pytest.raises(DeployError, match=r"refused \(403\): .*cannot watch.*Role grocer-deploy"):
+    with pytest.raises(DeployError, match=r"\(403\): .*cannot watch.*Role grocer-deploy"):
         api.deploy(stub_bundle, timeout_seconds=60.0)
 
 
-def test_a_service_answers_at_its_own_port_or_at_its_pods(api: Api) -> None:
+def test_service_address_has_its_port_or_that_of_its_pods(api: Api) -> None:
     assert api.cluster.address("grocer-predictor") == "http://grocer-predictor.grocer.svc:80"
     api.headless = True
     assert api.cluster.address("grocer-predictor") == "http://grocer-predictor.grocer.svc:8080"
 
 
-def test_last_words_are_the_log_as_it_is(api: Api) -> None:
-    api.log = '{"level": "error"}\n\n'
-    assert api.cluster.last_words("pod", "kserve-container") == '{"level": "error"}'
-    api.log = "unable to retrieve container logs for containerd://29"
-    assert api.cluster.last_words("pod", "kserve-container") == ""
-    api.log = "x" * 1000
-    assert len(api.cluster.last_words("pod", "kserve-container")) < 510
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        ('{"level": "error"}\n\n', '{"level": "error"}'),
+        ("unable to retrieve container logs for containerd://29", ""),
+        ("x" * 1000, "x" * 500 + " …"),
+    ],
+)
+def test_last_log_line(api: Api, log: str, line: str) -> None:
+    api.log = log
+    assert api.cluster.last_log_line("pod", "kserve-container") == line
 
 
-def test_without_a_kubeconfig_there_is_no_cluster(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_kubeconfig_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(DeployError, match=r"no kubeconfig serves \(.*\); set KUBECONFIG"):
+    with pytest.raises(DeployError, match=r"none cannot be loaded: .*; set KUBECONFIG"):
         Cluster.connect("grocer")

@@ -1,4 +1,4 @@
-"""Protects how a predictor elsewhere is asked: waited for, and believed by its digest only."""
+"""The smoke test of a remote predictor: retries, and the digest that it must serve."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from grocer.errors import DeployError
-from serving.rollout.smoke_test import ask_at
+from serving.rollout.smoke_test import predict
 
 DIGEST = "d" * 64
-GOOD = json.dumps({"predictions": [{"department": "produce"}]})
+BODY = json.dumps({"predictions": [{"department": "produce"}]})
+Response = tuple[int, str, str]
 Serve = Callable[..., str]
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Serve these answers (code, digest, body) in turn, the last one for ever."""
+    """Serve responses (status, digest, body) in turn, repeating the last one."""
     servers = []
 
-    def start(*answers: tuple[int, str, str]) -> str:
-        left = list(answers)
+    def start(*responses: Response) -> str:
+        pending = list(responses)
 
-        class Answer(BaseHTTPRequestHandler):
+        class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                code, digest, body = left.pop(0) if len(left) > 1 else left[0]
-                if not code:  # not even HTTP
-                    self.wfile.write(b"\x15\x03\x01\r\n\r\n")
+                code, digest, body = pending.pop(0) if len(pending) > 1 else pending[0]
+                if not code:
+                    self.wfile.write(b"\x15\x03\x01\r\n\r\n")  # not HTTP
                     return
                 self.send_response(code)
                 self.send_header("x-model-digest", digest)
@@ -39,7 +40,7 @@ def serve() -> Iterator[Serve]:
             def log_message(self, *_: object) -> None:
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         servers.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return f"http://127.0.0.1:{server.server_port}"
@@ -50,35 +51,33 @@ def serve() -> Iterator[Serve]:
         server.server_close()
 
 
-def test_each_answer_carries_its_product(serve: Serve) -> None:
-    url = serve((200, DIGEST, GOOD))
-    (answer,) = ask_at(url, ["Organic Bananas"], DIGEST, seconds=0)
-    assert answer == {"product_name": "Organic Bananas", "department": "produce"}
+def test_prediction_has_its_product_name(serve: Serve) -> None:
+    url = serve((200, DIGEST, BODY))
+    (prediction,) = predict(url, ["Organic Bananas"], DIGEST, timeout=0)
+    assert prediction == {"product_name": "Organic Bananas", "department": "produce"}
 
 
 @pytest.mark.parametrize(
     "first",
-    [(503, DIGEST, "not ready"), (200, "f" * 64, GOOD), (0, "", "")],
-    ids=["not ready", "the former one", "no HTTP"],
+    [(503, DIGEST, "not ready"), (200, "f" * 64, BODY), (0, "", "")],
+    ids=["not ready", "previous revision", "not HTTP"],
 )
-def test_what_may_pass_is_waited_out(serve: Serve, first: tuple[int, str, str]) -> None:
-    url = serve(first, (200, DIGEST, GOOD))
-    assert ask_at(url, ["Organic Bananas"], DIGEST, seconds=60)
+def test_transient_failure_is_retried(serve: Serve, first: Response) -> None:
+    url = serve(first, (200, DIGEST, BODY))
+    assert predict(url, ["Organic Bananas"], DIGEST, timeout=60)
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("response", "fragment"),
     [
-        ((200, "f" * 64, GOOD), f"serves {'f' * 64}, not {DIGEST}"),
-        ((400, DIGEST, "no such name"), "refused: no such name"),
-        ((200, DIGEST, "<html>"), "no predictor answers at"),
-        ((0, "", ""), "no predictor answers at"),
+        ((200, "f" * 64, BODY), f"serves bundle {'f' * 64}, expected {DIGEST}"),
+        ((400, DIGEST, "no such name"), r"\(400\): no such name"),
+        ((200, DIGEST, "<html>"), "no predictor at"),
+        ((0, "", ""), "no predictor at"),
     ],
-    ids=["other digest", "refusal", "no JSON", "no HTTP"],
+    ids=["other digest", "bad request", "not JSON", "not HTTP"],
 )
-def test_what_does_not_pass_is_one_line(
-    serve: Serve, answer: tuple[int, str, str], said: str
-) -> None:
-    with pytest.raises(DeployError, match=said) as error:
-        ask_at(serve(answer), ["Organic Bananas"], DIGEST, seconds=0)
+def test_failure_is_one_line(serve: Serve, response: Response, fragment: str) -> None:
+    with pytest.raises(DeployError, match=fragment) as error:
+        predict(serve(response), ["Organic Bananas"], DIGEST, timeout=0)
     assert "\n" not in str(error.value)

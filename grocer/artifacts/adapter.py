@@ -1,0 +1,60 @@
+"""How an adapter was trained."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from grocer.artifacts.base import Artifact, Count, NonNegative, PositiveCount, Record
+
+
+class TrainingLoss(Record):
+    """Mean loss over the steps since the last entry, in nats per completion token."""
+
+    step: Count
+    loss: float
+    grad_norm: float | None = None
+    learning_rate: float | None = None
+
+
+class ValidationLoss(Record):
+    """Loss of the validation products after a step."""
+
+    step: Count
+    loss: float
+
+
+class Adapter(Artifact):
+    """`training.json` of train; `adapter/`, `base.json` and the label set are beside it."""
+
+    FILE: ClassVar = "training.json"
+    base: str
+    """Source of the base model."""
+    device: str
+    compute_dtype: str
+    """Type that 4-bit weights are computed in, and why."""
+    precision: str
+    """Mixed precision, and why."""
+    packing: bool
+    prefix_tokens: Count
+    """Tokens of the instruction that a packed batch shares."""
+    longest_tokens: PositiveCount
+    truncated_names: Count
+    logging_steps: PositiveCount
+    examples: PositiveCount
+    epochs: NonNegative
+    steps: Count
+    resumed_from_step: Count
+    processes: PositiveCount
+    seconds: NonNegative
+    """Wall-clock time since the step that training resumed from."""
+    examples_per_second: NonNegative
+    tokens_per_second: NonNegative
+    cost: NonNegative | None
+    """At `train.price_per_gpu_hour`; None on CPU."""
+    peak_memory_mb: NonNegative
+    """In MiB."""
+    peak_memory_of: Literal["GPU", "process"]
+    parameters: PositiveCount
+    trainable_parameters: PositiveCount
+    losses: tuple[TrainingLoss, ...]
+    validation_losses: tuple[ValidationLoss, ...]

@@ -1,0 +1,226 @@
+"""What was measured of an adapter: everything that the gate judges and the report shows."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from grocer.artifacts.base import (
+    Artifact,
+    BySide,
+    Count,
+    Digest,
+    Labels,
+    NonNegative,
+    PositiveCount,
+    Record,
+    Share,
+)
+
+Temperature = Annotated[float, Field(gt=0.0)]
+
+
+class Accuracy(Record):
+    """Share of correct products with its Wilson interval."""
+
+    products: PositiveCount
+    accuracy: Share
+    accuracy_low: Share
+    accuracy_high: Share
+
+
+class SideMetrics(Accuracy):
+    """Metrics of one side of the split."""
+
+    macro_f1: Share
+    top3_accuracy: Share
+    weighted_accuracy: Share
+    """Accuracy weighted by purchases, with a bootstrap interval."""
+    weighted_accuracy_low: Share
+    weighted_accuracy_high: Share
+    ece: Share
+    """Expected calibration error."""
+    log_loss: NonNegative
+    """In nats."""
+
+
+class DepartmentMetrics(Record):
+    """Test metrics of one label; None where they are undefined."""
+
+    support: Count
+    precision: Share | None
+    recall: Share | None
+    f1: Share | None
+
+
+class PairedTest(Record):
+    """McNemar's exact test of the model against another on the same products."""
+
+    products: PositiveCount
+    model_accuracy: Share
+    baseline_accuracy: Share
+    only_model_right: Count
+    only_baseline_right: Count
+    p_value: Share
+
+
+class BaselineComparison(Accuracy):
+    """A baseline's accuracy, and its paired test against the model."""
+
+    macro_f1: Share
+    paired: PairedTest
+
+
+class ChampionComparison(BaselineComparison):
+    """The deployed bundle, measured as a baseline."""
+
+    digest: Digest
+
+
+class ReliabilityBin(Record):
+    """Predictions whose confidence is between `low` and `high`."""
+
+    low: Share
+    high: Share
+    count: PositiveCount
+    confidence: Share
+    accuracy: Share
+
+
+class Calibration(Record):
+    """The fitted temperature and the reliability curve of the test products."""
+
+    temperature: Temperature
+    reliability: tuple[ReliabilityBin, ...]
+
+
+class CoveragePoint(Record):
+    """Accuracy of the predictions whose confidence reaches `threshold`."""
+
+    threshold: Share
+    coverage: Share
+    accuracy: Share
+
+
+class ConfidentError(Record):
+    """A wrong prediction with high confidence: possibly a wrong label."""
+
+    product_name: str
+    department: str
+    predicted: str
+    probability: Share
+
+
+class Reference(Record):
+    """Test predictions that monitoring compares live predictions with."""
+
+    departments: dict[str, Share]
+    """Share of predictions by department."""
+    mean_confidence: Share
+
+
+class RowSplitLeakage(Record):
+    """Accuracy of a lookup table where purchase rows are split at random."""
+
+    train_accuracy: Share
+    test_accuracy: Share
+    share_of_test_products_seen_in_training: Share
+    purchase_rows: Count
+
+
+class SliceMetrics(Record):
+    """Accuracy of the test products that share a property."""
+
+    slice: str
+    value: str
+    products: PositiveCount
+    accuracy: Share
+
+
+class AisleMetrics(Accuracy):
+    """Metrics of department and aisle together."""
+
+    department_accuracy: Share
+    accuracy_within: Share | None
+    """Aisle accuracy where the department is correct; None if it never is."""
+    macro_f1: Share
+    ece: Share
+
+
+class AisleRow(Record):
+    """Test metrics of one aisle."""
+
+    department: str
+    aisle: str
+    support: PositiveCount
+    recall: Share
+    precision: Share | None
+
+
+class AisleConfusion(Record):
+    """Test products of one aisle that were predicted in another."""
+
+    department: str
+    aisle: str
+    predicted_department: str
+    predicted_aisle: str
+    products: PositiveCount
+
+
+class HierarchicalMetrics(Record):
+    """Metrics of the second label level, over products whose aisle is known."""
+
+    temperature: Temperature
+    labels: dict[str, tuple[str, ...]]
+    """Aisles of each department."""
+    metrics: BySide[AisleMetrics | None]
+    """None for a side without known aisles."""
+    linear: BaselineComparison | None
+    aisles: tuple[AisleRow, ...]
+    confusions: tuple[AisleConfusion, ...]
+    """The most frequent ones."""
+
+
+class EvaluationInputs(Record):
+    """Digests of the artifacts that were measured."""
+
+    model: Digest
+    splits: Digest
+
+
+class Evaluation(Artifact):
+    """`evaluation.json` of evaluate; all numbers are of calibrated probabilities."""
+
+    FILE: ClassVar = "evaluation.json"
+    schema_version: int = Field(default=2, alias="schema")
+    label: str
+    """What a label is called, in the singular."""
+    confidence: Share
+    """Level of every interval."""
+    digests: EvaluationInputs
+    labels: Labels
+    metrics: BySide[SideMetrics]
+    departments: dict[str, DepartmentMetrics]
+    confusion: tuple[tuple[Count, ...], ...]
+    """Test products by true (row) and predicted (column) label."""
+    calibration: Calibration
+    coverage: tuple[CoveragePoint, ...]
+    confident_errors: tuple[ConfidentError, ...]
+    reference: Reference
+    baselines: dict[str, BaselineComparison]
+    champion: ChampionComparison | None
+    """None: no bundle is deployed."""
+    row_split_leakage: RowSplitLeakage
+    aisles: HierarchicalMetrics | None
+    """None: the label has one level."""
+    slices: tuple[SliceMetrics, ...]
+
+    @model_validator(mode="after")
+    def _tables_match_labels(self) -> Self:
+        if set(self.departments) != set(self.labels):
+            raise ValueError("departments and labels differ")
+        size = len(self.labels)
+        if len(self.confusion) != size or any(len(row) != size for row in self.confusion):
+            raise ValueError(f"confusion is not a {size} by {size} matrix")
+        return self

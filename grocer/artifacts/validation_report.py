@@ -1,0 +1,49 @@
+"""Which expectations the tables met."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from grocer.artifacts.base import Artifact, Count, Record
+from grocer.errors import ExpectationError
+
+
+class Statistics(Record):
+    """Number of expectations by outcome, named as Great Expectations names them."""
+
+    evaluated_expectations: Count
+    successful_expectations: Count
+    unsuccessful_expectations: Count
+    success_percent: float
+
+
+class TableReport(Record):
+    """The expectations of one table."""
+
+    success: bool
+    statistics: Statistics
+    results: tuple[dict[str, Any], ...]
+    """Great Expectations' result of each, with `examples` of rows where it failed."""
+
+
+class ValidationReport(Artifact):
+    """`validation.json` of validation."""
+
+    FILE: ClassVar = "validation.json"
+    success: bool
+    great_expectations_version: str
+    failures: tuple[str, ...]
+    """One line for each failed expectation."""
+    tables: dict[str, TableReport]
+
+    def require_success(self) -> None:
+        """Do nothing if all expectations were met.
+
+        Raises:
+            ExpectationError: lists the failed expectations.
+        """
+        if not self.success:
+            raise ExpectationError(
+                f"validation failed: {len(self.failures)} expectations not met: "
+                f"{'; '.join(self.failures)}; the violating rows are in quarantine/"
+            )

@@ -1,0 +1,110 @@
+"""Typed artifacts are validated when read, and an invalid one is reported in one line."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from grocer.artifacts.adapter import Adapter
+from grocer.artifacts.base import Artifact
+from grocer.artifacts.counts import Counts
+from grocer.artifacts.decision import Decision, Reason
+from grocer.artifacts.splits import Splits
+from grocer.artifacts.step import digest_of, step
+from grocer.config.stages import GatePolicy
+from grocer.errors import ArtifactError
+from tests.fixtures.stage_artifacts import ADAPTER, COUNTS, SPLITS, VALIDATION_REPORT
+
+DECISION = Decision(
+    passed=True,
+    reasons=(Reason(rule="accuracy", passed=True, sentence="ok"),),
+    policy=GatePolicy(),
+    digests={"model": "a" * 64},
+)
+
+
+def content(artifact: Artifact, **changes: Any) -> str:
+    return json.dumps(artifact.model_dump(mode="json") | changes)
+
+
+@pytest.mark.parametrize("artifact", [ADAPTER, COUNTS, DECISION, SPLITS, VALIDATION_REPORT])
+def test_artifact_is_read_as_written(artifact: Artifact, tmp_path: Path) -> None:
+    with step("any", tmp_path / "out") as out:
+        artifact.write(out)
+    found = type(artifact).read(tmp_path / "out")
+    assert found.model_dump() == artifact.model_dump()
+    assert json.loads((tmp_path / "out" / artifact.FILE).read_text())["schema"] == 1
+    assert found.directory == tmp_path / "out"
+    assert found.digest == digest_of(tmp_path / "out")
+
+
+@pytest.mark.parametrize("version", [None, 2, True, "1", 1.0])
+def test_other_schema_version_is_refused(version: object, tmp_path: Path) -> None:
+    (tmp_path / "counts.json").write_text(content(COUNTS, schema=version))
+    with pytest.raises(ArtifactError, match=rf"counts\.json: schema version {version!r}, .* 1;"):
+        Counts.read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "", "\udcff"])
+def test_text_that_is_not_an_artifact_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "counts.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ArtifactError, match=r"counts\.json: (invalid JSON|schema version None)"):
+        Counts.read(tmp_path)
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"split\.json: file not found"):
+        Splits.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"products": -1}, r"products: .*greater than or equal to 0 \(found -1\)"),
+        ({"products": True}, "products: .*integer"),
+        ({"products": "7"}, "products: .*integer"),
+        ({"products": 1.5}, "products: .*integer"),
+        ({"extra": 1}, "extra: unknown key"),
+        ({"nulls": {"user_id": None}}, r"nulls\.user_id: .*\(found None\)"),
+        ({"orphans": {}}, r"orphans\.products_without_department: missing \(and 3 more\)"),
+    ],
+)
+def test_invalid_value_is_named_in_one_line(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ArtifactError, match=rf"c: invalid \(schema version 1\): {problem}") as got:
+        Counts.parse(content(COUNTS, **changes), "c")
+    assert "\n" not in str(got.value)
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf])
+def test_number_that_is_not_finite_is_refused(seconds: float) -> None:
+    with pytest.raises(ArtifactError, match=r"seconds: .*\(found (nan|-?inf)\)"):
+        Adapter.parse(content(ADAPTER, seconds=seconds), "a")
+
+
+def test_artifact_is_immutable() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        COUNTS.products = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"passed": False},
+        {"reasons": []},
+        {"reasons": [{"rule": "accuracy", "passed": False, "sentence": "low"}]},
+    ],
+)
+def test_decision_that_contradicts_its_reasons_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ArtifactError, match="passed contradicts the reasons"):
+        Decision.parse(content(DECISION, **changes), "decision.json")
+
+
+@pytest.mark.parametrize("digest", ["", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 64 + "\n"])
+def test_digest_has_64_hexadecimal_digits(digest: str) -> None:
+    with pytest.raises(ArtifactError, match=r"digests\.model"):
+        Decision.parse(content(DECISION, digests={"model": digest}), "decision.json")
