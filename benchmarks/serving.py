@@ -227,12 +227,13 @@ def resident(url: str) -> float:
 
 def make_bundle(root: Path) -> Path:
     """A tiny bundle of the sample catalogue, trained for a minute; it need not be good."""
+    from grocer.artifacts.counts import Counts
     from grocer.artifacts.step import digest_of, step
     from grocer.config.recipes import recipe
-    from grocer.dataset import build as examples
+    from grocer.dataset.run import run as build_dataset
     from grocer.evaluation.run import evaluate
     from grocer.gate.rules import decide
-    from grocer.ingest.run import ingest
+    from grocer.ingest.run import run as ingest
     from grocer.io.atomic import read_json, write_json
     from grocer.release.bundle import write_bundle
     from grocer.training.run import train
@@ -253,7 +254,7 @@ def make_bundle(root: Path) -> Path:
     with step("ingest", tables) as out:
         ingest(str(CATALOGUE), config.data, out)
     with step("build_dataset", splits, {"tables": tables}) as out:
-        examples.build(tables, config, out)
+        build_dataset(Counts.read(tables), config, out)
     with step("train", model, {"splits": splits}) as out:
         train(splits, config, out)
     with step("evaluate", evaluation, {"model": model, "splits": splits}) as out:

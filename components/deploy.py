@@ -24,7 +24,7 @@ def deploy(
 
     from grocer.artifacts.step import step
     from grocer.config.run import RunConfig
-    from grocer.dataset.build import most_purchased
+    from grocer.dataset.run import most_purchased
     from grocer.io.atomic import write_json
     from grocer.release.bundle import write_bundle
     from serving.rollout.smoke_test import smoke_test
