@@ -28,10 +28,10 @@ from grocer.gate.rules import check_digests
 from grocer.io.atomic import (
     file_digest,
     json_digest,
+    output_directory,
     read_json,
     tree_digest,
     tree_digests,
-    whole_directory,
 )
 from grocer.model.hierarchy import AISLES_FILE, Leaf, leaves, read_aisles
 
@@ -139,7 +139,7 @@ def write_bundle(
     text = _text(manifest)
     digest = tree_digest({**manifest.files, MANIFEST: sha256(text).hexdigest()})
     if not (root / digest).is_dir():
-        with whole_directory(root / digest) as part:
+        with output_directory(root / digest) as part:
             for name, source in sources.items():
                 (part / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(source, part / name)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from grocer import progress as console
 from grocer.errors import BundleError, OutputError
-from grocer.io.atomic import file_digest, whole_directory
+from grocer.io.atomic import file_digest, output_directory
 from grocer.io.storage import Storage
 from grocer.release.bundle import MANIFEST, Bundle, load_bundle
 
@@ -64,7 +64,7 @@ def fetch(address: str, into: Path) -> Bundle:
         raise BundleError(f"{address}: no bundle is there, or only a part of one")
     if astray := [name for name in sorted(names) if ".." in PurePosixPath(name).parts]:
         raise BundleError(f"{address}: {astray[0]} is no part of a bundle; remove it")
-    with whole_directory(into / digest) as part:
+    with output_directory(into / digest) as part:
         for name in names:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             storage.get(part / name, name)

@@ -30,8 +30,7 @@ from serving.predictor.middleware import routes
 from serving.predictor.protocol.models import AISLE_OUTPUTS, OUTPUTS, Models
 from serving.predictor.protocol.openapi import operations
 from serving.predictor.protocol.responses import output_types
-from tests.docs.documents import ROOT, blocks, prose, section, table
-from tests.docs.test_troubleshooting import is_said
+from tests.docs.documents import ROOT, blocks, in_source, prose, section, table
 from tests.serving.conftest import Running, Start
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
@@ -223,7 +222,7 @@ def test_messages_in_the_text_are_in_the_source() -> None:
     messages = [message for message in quoted if " " in message]
     assert len(messages) == 3
     for message in (*messages, documented(500).body["error"]):
-        assert is_said(message), message
+        assert in_source(message), message
 
 
 def test_every_status_of_an_error_is_documented() -> None:

@@ -18,7 +18,7 @@ from grocer.artifacts.counts import Counts, OrderLineCounts, OrphanCounts
 from grocer.artifacts.splits import Overlap, Splits, Stratification
 from grocer.artifacts.validation_report import ValidationReport
 from grocer.errors import TableError
-from grocer.io.atomic import tree_digest, tree_digests, whole_directory, write_json
+from grocer.io.atomic import output_directory, tree_digest, tree_digests, write_json
 from grocer.progress import Ticker, say
 
 STUBBORN = """
@@ -135,7 +135,7 @@ def decide(evaluation: dict, policy: object) -> SimpleNamespace:
 
 
 def write_bundle(model, splits, evaluation, decision, config, root: Path) -> SimpleNamespace:
-    with whole_directory(root / "making") as part:
+    with output_directory(root / "making") as part:
         (part / "bundle.json").write_text("{}")
     digest = tree_digest(tree_digests(root / "making"))
     (root / "making").rename(root / digest)
