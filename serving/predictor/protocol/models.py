@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic.json_schema import SkipJsonSchema
-from pydantic_core import PydanticCustomError
 
 from grocer.config.deployment import ServingConfig
 from grocer.model.prompt_template import clean
@@ -21,6 +20,14 @@ OUTPUTS = ("department", "probability", "ranked_departments", "ranked_probabilit
 AISLE_OUTPUTS = ("aisle", "aisle_probability")
 """Additional V2 outputs of a bundle with aisles."""
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class ItemError(ValueError):
+    """An invalid item of a list. One validator of a list costs less than one of each item."""
+
+    def __init__(self, item: int, message: str) -> None:
+        super().__init__(message)
+        self.item = item
 
 
 class Model(BaseModel):
@@ -88,7 +95,7 @@ def _v1_requests(config: ServingConfig, name: Any, base: Any) -> tuple[type[Mode
     def short_names(instances: list[Any]) -> list[str]:
         for i, text in enumerate(result := names(instances)):
             if len(text.split()) > config.explain_words:
-                raise _item_error(i, f"at most {config.explain_words} words can be explained")
+                raise ItemError(i, f"at most {config.explain_words} words can be explained")
         return result
 
     class PredictRequest(Model):
@@ -191,9 +198,9 @@ def _require_text(names: list[str]) -> list[str]:
     for i, name in enumerate(names):
         ascii_only = name.isascii()
         if not name.isprintable() if ascii_only else _CONTROL.search(name):
-            raise _item_error(i, "control characters and line breaks are not allowed")
+            raise ItemError(i, "control characters and line breaks are not allowed")
         if name.isspace() if ascii_only else not clean(name):
-            raise _item_error(i, "the name is blank")
+            raise ItemError(i, "the name is blank")
     return names
 
 
@@ -201,10 +208,5 @@ def _require_distinct(outputs: list[Any]) -> list[Any]:
     names = [output.name for output in outputs]
     for i, name in enumerate(names):
         if name in names[:i]:
-            raise _item_error(i, f"{name} is requested twice")
+            raise ItemError(i, f"{name} is requested twice")
     return outputs
-
-
-def _item_error(item: int, message: str) -> PydanticCustomError:
-    # Validating a list costs less than each of its items; `requests.describe` adds the index.
-    return PydanticCustomError("item", message, {"item": item})

@@ -17,7 +17,7 @@ from kserve.protocol.infer_type import deserialize_bytes_tensor, to_http_paramet
 from pydantic import BaseModel, ValidationError
 
 from serving.predictor.errors import RequestError
-from serving.predictor.protocol.models import Models
+from serving.predictor.protocol.models import ItemError, Models
 
 LENGTH_HEADER = "inference-header-content-length"
 _UNION_BRANCHES = (("constrained-str",), ("NamedProduct",))
@@ -95,11 +95,13 @@ def describe(error: ValidationError, *parent: str | int) -> str:
     # An instance is a string or an object: the other branch of the union fails as well.
     first = next((e for e in errors if e["loc"][-1:] not in _UNION_BRANCHES), errors[0])
     path, message = [*parent, *first["loc"]], first["msg"][0].lower() + first["msg"][1:]
-    if first["type"] == "extra_forbidden":
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, ItemError):
+        path.append(cause.item)
+        message = str(cause)
+    elif first["type"] == "extra_forbidden":
         path.pop()  # the name of the field is the client's input
         message = "unknown field"
-    elif first["type"] == "item":
-        path.append(first["ctx"]["item"])
     # A location also contains the branches of unions, which are no field names.
     parts = (f"[{p}]" if isinstance(p, int) else f".{p}" for p in path if _is_step(p))
     return f"{''.join(parts).removeprefix('.') or 'request body'}: {message}"
