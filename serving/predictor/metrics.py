@@ -69,8 +69,8 @@ class Metrics:
             name: create(f"grocer_{name}", registry=registry) for name, create in _METRICS.items()
         }
         self._low_confidence = low_confidence
-        reference = bundle.manifest.evaluation["reference"]
-        self._reference = [reference["departments"].get(label, 0.0) for label in bundle.labels]
+        reference = bundle.manifest.evaluation.reference
+        self._reference = [reference.departments.get(label, 0.0) for label in bundle.labels]
         self._recent: deque[tuple[int, float]] = deque(maxlen=window)
         self._counts: Tally[int] = Tally()
         self._confidence = 0.0
@@ -80,7 +80,7 @@ class Metrics:
             bundle.manifest.template["digest"],
             bundle.config.recipe,
         ).set(1)
-        self._metrics["reference_confidence"].set(reference["mean_confidence"])
+        self._metrics["reference_confidence"].set(reference.mean_confidence)
         for index, label in enumerate(bundle.labels):
             self._metrics["reference_share"].labels(label).set(self._reference[index])
             share = partial(self._share, index)

@@ -11,7 +11,7 @@ import pytest
 from grocer.release.bundle import Bundle
 from serving.predictor import ui
 from tests.fixtures.artifacts import LABELS
-from tests.fixtures.browser import dom, laid_out, needs_chromium, shown
+from tests.fixtures.browser import dom, measure_layout, needs_chromium, shown
 from tests.fixtures.predictor import StubScorer
 from tests.serving.conftest import Running, Start
 
@@ -31,7 +31,7 @@ def test_page_loads_nothing_and_allows_no_other_script(server_with_ui: Running) 
     assert "default-src 'none'" in policy
     assert "script-src 'sha256-" in policy
     assert "Predict the department of a product" in response.text
-    assert "<h2>Limits</h2>" in response.text
+    assert "<h2>Limitations</h2>" in response.text
     assert "<table>" in response.text
 
 
@@ -81,9 +81,9 @@ def test_page_with_a_prediction_fits_and_is_readable(
     assert "<li>" in html
     html = html.replace("<details>", "<details open>")
     assert "<details open>" in html
-    for each in laid_out({"ui": html}, tmp_path):
+    for each in measure_layout({"ui": html}, tmp_path):
         assert each["dark"] == (each["scheme"] == "dark")
-        assert (each["wider"], each["faint"], each["unreachable"]) == (0, [], [])
+        assert (each["overflow"], each["low_contrast"], each["not_focusable"]) == (0, [], [])
 
 
 def test_html_in_the_model_card_is_escaped() -> None:
