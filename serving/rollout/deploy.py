@@ -37,8 +37,8 @@ def deploy(
 ) -> list[Prediction]:
     """Publish a bundle, roll it out and return its predictions for `products`.
 
-    With `config.canary` it becomes a canary with that percentage of the traffic. The first deploy
-    replaces nothing, so it gets all traffic. A bundle that is already deployed is tested again.
+    With `config.canary` it becomes a canary with that percentage of the traffic, except for the
+    first deploy. A bundle that is already deployed is only tested again.
 
     Returns:
         V1 predictions, each with its `product_name`.

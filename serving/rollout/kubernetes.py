@@ -153,7 +153,7 @@ class Cluster:
             text = response.data.decode(errors="replace")
             if text.startswith("unable to retrieve container logs"):  # from the kubelet, status 200
                 continue
-            if lines := [line for line in text.splitlines() if line.strip()]:
+            if lines := text.strip().splitlines():
                 return _one_line(lines[-1])
         return ""
 
