@@ -28,6 +28,11 @@ def test_links_resolve(page: Path) -> None:
     assert broken(page, page.read_text()) == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_has_no_conflict_markers(page: Path) -> None:
+    assert "\n<<<<<<< " not in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("link", "valid"),
     [
