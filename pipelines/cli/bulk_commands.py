@@ -31,8 +31,7 @@ bulk = typer.Typer(
 )
 
 Data = Annotated[
-    str,
-    typer.Option(metavar="URI", help="Input file, at s3://, gs:// or https://; CSV or Parquet"),
+    str, typer.Option(metavar="URI", help="Input file, at s3://, gs:// or https://; CSV or Parquet")
 ]
 Out = Annotated[
     str,
@@ -42,8 +41,7 @@ Out = Annotated[
     ),
 ]
 Bundle = Annotated[
-    str | None,
-    typer.Option(metavar="URI", help="Bundle to use; default: the deployed one"),
+    str | None, typer.Option(metavar="URI", help="Bundle to use; default: the deployed one")
 ]
 Shards = Annotated[
     int,

@@ -67,8 +67,7 @@ KubernetesFormat = Annotated[
     ),
 ]
 KubeflowNamespace = Annotated[
-    str,
-    typer.Option("--namespace", metavar="NAME", help="Namespace of the --kubernetes objects"),
+    str, typer.Option("--namespace", metavar="NAME", help="Namespace of the --kubernetes objects")
 ]
 Host = Annotated[
     str | None,
@@ -79,27 +78,19 @@ Host = Annotated[
     ),
 ]
 Namespace = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="User namespace, for a multi-user Kubeflow"),
+    str | None, typer.Option(metavar="NAME", help="User namespace, for a multi-user Kubeflow")
 ]
 Token = Annotated[
     str,
-    typer.Option(
-        metavar="NAME",
-        help="Environment variable with the bearer token for Kubeflow",
-    ),
+    typer.Option(metavar="NAME", help="Environment variable with the bearer token for Kubeflow"),
 ]
 Account = Annotated[
-    str,
-    typer.Option(metavar="NAME", help="Kubernetes service account of the steps"),
+    str, typer.Option(metavar="NAME", help="Kubernetes service account of the steps")
 ]
 MinProbability = Annotated[
     float,
     typer.Option(
-        metavar="P",
-        min=0.0,
-        max=1.0,
-        help="Leave the department empty below this probability",
+        metavar="P", min=0.0, max=1.0, help="Leave the department empty below this probability"
     ),
 ]
 Follow = Annotated[bool, typer.Option(help="Wait for the run and show its steps, or only start it")]

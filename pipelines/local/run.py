@@ -35,12 +35,7 @@ class RunError(Exception):
 
 
 def run(
-    data: str,
-    out: Path,
-    config: RunConfig,
-    *,
-    replace: bool = False,
-    champion: Path | None = None,
+    data: str, out: Path, config: RunConfig, *, replace: bool = False, champion: Path | None = None
 ) -> Finished:
     """Run the pipeline on `data` and write everything to the directory `out`.
 
@@ -62,11 +57,7 @@ def run(
 
         champion = load_bundle(champion).path.resolve()
     with interruptible(), working_dir(out, replace=replace, keep=Path(source)) as work:
-        arguments = {
-            "data": source,
-            "config": config.to_json(),
-            "champion": str(champion or ""),
-        }
+        arguments = {"data": source, "config": config.to_json(), "champion": str(champion or "")}
         code, outcome = _execute(work, arguments, _environment(config))
         if code:
             raise _failure(outcome, out, work)
