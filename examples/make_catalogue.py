@@ -1,10 +1,10 @@
-"""Write the sample catalogue: a made-up shop in the six files of the Instacart schema.
+"""Generate the sample catalogue: a fictional grocery in the six files of the Instacart schema.
 
-    python examples/make_catalogue.py [OUT]        (examples/catalogue unless told otherwise)
+    python examples/make_catalogue.py [OUT]        (default: examples/catalogue)
 
-Names come from the grammar in `vocabulary.toml`, orders from a simple shopper. The same bytes come
-out on every machine: one seeded generator, no sets to iterate, and no logarithms or powers, whose
-last bit may differ between C libraries.
+Names come from the grammar in `vocabulary.toml`, orders from a simple model of shoppers. The output
+is the same on every machine, byte by byte: there is one seeded generator, no iteration over sets,
+and no logarithm or power, whose last bit may differ between C libraries.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 HERE = Path(__file__).parent
 SEED = 20170501
 USERS = 360
-TWINS = 40
+DUPLICATES = 40
 CONFLICTS = 6
-BRANDED = 0.62  # share of names with a brand, unless the department says otherwise
-BRANDED_SHORT = 0.85  # and for two plain words, which a real shop would sell under the same name
-REORDERED = 0.6  # chance that a line repeats something the user has bought before
+BRANDED = 0.62  # share of names with a brand, if the department does not set it
+BRANDED_SHORT = 0.85  # for names of two words, which would often be equal without a brand
+REORDERED = 0.6  # probability that a line is a product that the user has bought before
 
 
 class Product(NamedTuple):
@@ -43,11 +43,11 @@ class Order(NamedTuple):
     hour: int
     days_since_prior: str
     lines: list[tuple[int, int]]
-    """(product_id, reordered) in the order of the cart; none where eval_set is `test`."""
+    """(product_id, reordered) in the order of the cart; empty if eval_set is `test`."""
 
 
 class Grammar:
-    """Makes names: patterns expanded with the shared word lists and a department's brands."""
+    """Generate names from patterns, the shared word lists and a department's brands."""
 
     def __init__(self, vocabulary: Mapping[str, Any], random: Random) -> None:
         self.departments: Mapping[str, Any] = vocabulary["departments"]
@@ -55,14 +55,14 @@ class Grammar:
         self.random = random
 
     def expand(self, pattern: str) -> str:
-        """One name of a pattern: first (a|b) and [a|b], then <word> in what was chosen."""
+        """Return a random name of a pattern: choose from (a|b) and [a|b], then replace <word>."""
         pick = self.random.choice
         text = re.sub(r"\(([^)]*)\)", lambda found: pick(found[1].split("|")), pattern)
         text = re.sub(r"\[([^]]*)\]", lambda found: pick(["", pick(found[1].split("|"))]), text)
         return re.sub(r"<(\w+)>", lambda found: pick(self.words[found[1]]), text)
 
     def name(self, department: str, pattern: str) -> str:
-        """A name of 2 to 7 different words: brand?, what the pattern says, pack size?"""
+        """Return a name of 2 to 7 distinct words: optional brand, pattern, optional pack size."""
         entry = self.departments[department]
         while True:
             name = self.expand(pattern)
@@ -77,7 +77,7 @@ class Grammar:
                 return " ".join(words)
 
     def patterns(self, department: str) -> list[tuple[str, str]]:
-        """(aisle, pattern) of a department."""
+        """Return the (aisle, pattern) pairs of a department."""
         aisles = self.departments[department]["aisles"]
         return [(aisle, pattern) for aisle, patterns in aisles.items() for pattern in patterns]
 
@@ -87,7 +87,7 @@ def normalised(name: str) -> str:
 
 
 def make_products(grammar: Grammar, oddities: Mapping[str, list[str]]) -> list[Product]:
-    """All the products in the shuffled order of their ids."""
+    """Return all products, shuffled; ids follow this order."""
     random = grammar.random
     seen: dict[str, Product] = {}
     labelled = [name for name in grammar.departments if name != "missing"]
@@ -95,7 +95,7 @@ def make_products(grammar: Grammar, oddities: Mapping[str, list[str]]) -> list[P
         for number in range(entry["products"]):
             source = department if department != "missing" else random.choice(labelled)
             patterns = grammar.patterns(source)
-            # In turn, so that every aisle has its products.
+            # Patterns take turns, so that every aisle has products.
             aisle, pattern = patterns[number % len(patterns)]
             while normalised(name := grammar.name(source, pattern)) in seen:
                 pass
@@ -103,24 +103,24 @@ def make_products(grammar: Grammar, oddities: Mapping[str, list[str]]) -> list[P
                 aisle = "missing"
             seen[normalised(name)] = Product(name, aisle, department)
     products = list(seen.values())
-    products += twins(products, random) + conflicts(products, grammar)
-    shelf = {
+    products += duplicates(products, random) + conflicts(products, grammar)
+    department_of = {
         aisle: department
         for department, entry in grammar.departments.items()
         for aisle in entry["aisles"]
     }
     products += [
-        Product(n, aisle, shelf[aisle]) for aisle, names in oddities.items() for n in names
+        Product(n, aisle, department_of[aisle]) for aisle, names in oddities.items() for n in names
     ]
     random.shuffle(products)
     return products
 
 
-def twins(products: list[Product], random: Random) -> list[Product]:
-    """Second entries that differ from the first in case or spacing only."""
-    ways = (str.upper, str.lower, str.capitalize, "{} ".format, " {}".format, double_space)
-    chosen = random.sample(products, TWINS)
-    return [p._replace(name=ways[i % len(ways)](p.name)) for i, p in enumerate(chosen)]
+def duplicates(products: list[Product], random: Random) -> list[Product]:
+    """Return copies of some products with another case or spacing in the name."""
+    changes = (str.upper, str.lower, str.capitalize, "{} ".format, " {}".format, double_space)
+    chosen = random.sample(products, DUPLICATES)
+    return [p._replace(name=changes[i % len(changes)](p.name)) for i, p in enumerate(chosen)]
 
 
 def double_space(name: str) -> str:
@@ -128,21 +128,21 @@ def double_space(name: str) -> str:
 
 
 def conflicts(products: list[Product], grammar: Grammar) -> list[Product]:
-    """Second entries of the same name in another department."""
-    elsewhere = {
+    """Return copies of some products in another department."""
+    other = {
         "bakery": ("snacks", "cookies cakes"),
         "international": ("pantry", "condiments"),
         "canned goods": ("deli", "prepared soups salads"),
     }
-    chosen = [p for p in products if p.department in elsewhere]
+    chosen = [p for p in products if p.department in other]
     return [
-        Product(p.name, elsewhere[p.department][1], elsewhere[p.department][0])
+        Product(p.name, other[p.department][1], other[p.department][0])
         for p in grammar.random.sample(chosen, CONFLICTS)
     ]
 
 
-class Shelf:
-    """Draws products as shoppers do: departments by share, and within one by Zipf's law."""
+class Popularity:
+    """Draw products: departments by share of purchases, products within one by Zipf's law."""
 
     def __init__(self, products: list[Product], shares: Mapping[str, int]) -> None:
         rank = dict.fromkeys(shares, 0)
@@ -165,15 +165,15 @@ class Shelf:
         return random.choices(self.ids, cum_weights=self.cumulative)[0]
 
 
-def make_orders(shelf: Shelf, random: Random) -> Iterator[Order]:
-    """Every user's orders: all `prior` but the last, which is `train` or `test`."""
+def make_orders(popularity: Popularity, random: Random) -> Iterator[Order]:
+    """Yield each user's orders: all are `prior` but the last, which is `train` or `test`."""
     for user in range(1, USERS + 1):
         x = random.random()
         count = 4 + int(52 * x * x * x)
         bought: dict[int, None] = {}
         for number in range(1, count + 1):
             eval_set = "prior" if number < count else random.choices(["train", "test"], [64, 36])[0]
-            lines = [] if eval_set == "test" else fill_cart(bought, shelf, random)
+            lines = [] if eval_set == "test" else fill_cart(bought, popularity, random)
             yield Order(
                 user=user,
                 eval_set=eval_set,
@@ -185,21 +185,23 @@ def make_orders(shelf: Shelf, random: Random) -> Iterator[Order]:
             )
 
 
-def fill_cart(bought: dict[int, None], shelf: Shelf, random: Random) -> list[tuple[int, int]]:
-    """A cart of some nine different products; remembers them in `bought`."""
+def fill_cart(
+    bought: dict[int, None], popularity: Popularity, random: Random
+) -> list[tuple[int, int]]:
+    """Return a cart of about nine distinct products, and add them to `bought`."""
     size = 1 + int(32 * random.random() * random.random())
     past = list(bought)
     cart: dict[int, int] = {}
     while len(cart) < size:
-        again = past and random.random() < REORDERED
-        product = random.choice(past) if again else shelf.draw(random)
+        reorder = past and random.random() < REORDERED
+        product = random.choice(past) if reorder else popularity.draw(random)
         cart[product] = int(product in bought)
     bought.update(dict.fromkeys(cart))
     return list(cart.items())
 
 
 def days_between(random: Random) -> int:
-    """Days since the prior order, with the peaks at a week and at thirty or more."""
+    """Return days since the prior order, with peaks at 7 days and at 30 (30 or more)."""
     return random.choices(range(31), [2, 4, 5, 6, 6, 6, 7, 9] + [4] * 7 + [2] * 15 + [11])[0]
 
 
@@ -230,7 +232,7 @@ def write_dimensions(out: Path, products: list[Product], departments: Mapping[st
 
 
 def write_orders(out: Path, orders: list[Order], random: Random) -> None:
-    """Order ids are shuffled, as in the real files: they tell neither user nor time."""
+    """Write orders and order lines; ids are shuffled, as in the real files."""
     ids = random.sample(range(1, len(orders) + 1), len(orders))
     write_csv(
         out / "orders.csv",
@@ -260,7 +262,7 @@ def main(out: Path) -> None:
     products = make_products(Grammar(vocabulary, random), vocabulary["oddities"])
     departments = vocabulary["departments"]
     shares = {name: entry["purchases"] for name, entry in departments.items()}
-    orders = list(make_orders(Shelf(products, shares), random))
+    orders = list(make_orders(Popularity(products, shares), random))
     out.mkdir(parents=True, exist_ok=True)
     write_dimensions(out, products, departments)
     write_orders(out, orders, random)
