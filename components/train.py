@@ -23,8 +23,8 @@ def train(
 
     source, target = Path(splits.path), Path(model.path)
     with step("train", target, {"splits": source}) as out:
-        report = train.train(source, RunConfig.from_json(config), out)
+        adapter = train.train(source, RunConfig.from_json(config), out)
     shutil.copyfile(target / "loss.html", page.path)
-    for name, value in report.items():
+    for name, value in adapter:
         if isinstance(value, int | float):
             metrics.log_metric(name, float(value))

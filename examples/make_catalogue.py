@@ -1,10 +1,10 @@
-"""Generate the sample catalogue: a fictional grocery in the six files of the Instacart schema.
+"""Generate the sample catalogue: a fictional shop in the six files of Instacart's schema.
 
     python examples/make_catalogue.py [OUT]        (default: examples/catalogue)
 
 Names come from the grammar in `vocabulary.toml`, orders from a simple model of shoppers. The output
-is the same on every machine, byte by byte: there is one seeded generator, no iteration over sets,
-and no logarithm or power, whose last bit may differ between C libraries.
+is byte-identical on every machine: one seeded random generator, no iteration over sets, and no
+logarithms or powers, whose last bit differs between C libraries.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ SEED = 20170501
 USERS = 360
 DUPLICATES = 40
 CONFLICTS = 6
-BRANDED = 0.62  # share of names with a brand, if the department does not set it
-BRANDED_SHORT = 0.85  # for names of two words, which would often be equal without a brand
-REORDERED = 0.6  # probability that a line is a product that the user has bought before
+BRANDED = 0.62  # share of names with a brand, unless the department overrides it
+BRANDED_SHORT = 0.85  # the same for names of two words, which several shops would share
+REORDERED = 0.6  # probability that an order line repeats an earlier purchase of the user
 
 
 class Product(NamedTuple):
@@ -43,11 +43,11 @@ class Order(NamedTuple):
     hour: int
     days_since_prior: str
     lines: list[tuple[int, int]]
-    """(product_id, reordered) in the order of the cart; empty if eval_set is `test`."""
+    """(product_id, reordered) in cart order; empty if eval_set is `test`."""
 
 
 class Grammar:
-    """Generate names from patterns, the shared word lists and a department's brands."""
+    """Generates names by expanding patterns with shared word lists and a department's brands."""
 
     def __init__(self, vocabulary: Mapping[str, Any], random: Random) -> None:
         self.departments: Mapping[str, Any] = vocabulary["departments"]
@@ -55,7 +55,7 @@ class Grammar:
         self.random = random
 
     def expand(self, pattern: str) -> str:
-        """Return a random name of a pattern: choose from (a|b) and [a|b], then replace <word>."""
+        """Expand a pattern: first (a|b) and the optional [a|b], then <word> in the result."""
         pick = self.random.choice
         text = re.sub(r"\(([^)]*)\)", lambda found: pick(found[1].split("|")), pattern)
         text = re.sub(r"\[([^]]*)\]", lambda found: pick(["", pick(found[1].split("|"))]), text)
@@ -87,7 +87,7 @@ def normalised(name: str) -> str:
 
 
 def make_products(grammar: Grammar, oddities: Mapping[str, list[str]]) -> list[Product]:
-    """Return all products, shuffled; ids follow this order."""
+    """Return all products, shuffled; the position is the id."""
     random = grammar.random
     seen: dict[str, Product] = {}
     labelled = [name for name in grammar.departments if name != "missing"]
@@ -95,7 +95,7 @@ def make_products(grammar: Grammar, oddities: Mapping[str, list[str]]) -> list[P
         for number in range(entry["products"]):
             source = department if department != "missing" else random.choice(labelled)
             patterns = grammar.patterns(source)
-            # Patterns take turns, so that every aisle has products.
+            # Round-robin, so that every aisle has products.
             aisle, pattern = patterns[number % len(patterns)]
             while normalised(name := grammar.name(source, pattern)) in seen:
                 pass
@@ -117,7 +117,7 @@ def make_products(grammar: Grammar, oddities: Mapping[str, list[str]]) -> list[P
 
 
 def duplicates(products: list[Product], random: Random) -> list[Product]:
-    """Return copies of some products with another case or spacing in the name."""
+    """Return duplicates that differ from existing products only in case or spacing."""
     changes = (str.upper, str.lower, str.capitalize, "{} ".format, " {}".format, double_space)
     chosen = random.sample(products, DUPLICATES)
     return [p._replace(name=changes[i % len(changes)](p.name)) for i, p in enumerate(chosen)]
@@ -128,21 +128,21 @@ def double_space(name: str) -> str:
 
 
 def conflicts(products: list[Product], grammar: Grammar) -> list[Product]:
-    """Return copies of some products in another department."""
-    other = {
+    """Return duplicates of existing names in another department."""
+    elsewhere = {
         "bakery": ("snacks", "cookies cakes"),
         "international": ("pantry", "condiments"),
         "canned goods": ("deli", "prepared soups salads"),
     }
-    chosen = [p for p in products if p.department in other]
+    chosen = [p for p in products if p.department in elsewhere]
     return [
-        Product(p.name, other[p.department][1], other[p.department][0])
+        Product(p.name, elsewhere[p.department][1], elsewhere[p.department][0])
         for p in grammar.random.sample(chosen, CONFLICTS)
     ]
 
 
 class Popularity:
-    """Draw products: departments by share of purchases, products within one by Zipf's law."""
+    """Samples products: departments by share, products within a department by Zipf's law."""
 
     def __init__(self, products: list[Product], shares: Mapping[str, int]) -> None:
         rank = dict.fromkeys(shares, 0)
@@ -166,7 +166,7 @@ class Popularity:
 
 
 def make_orders(popularity: Popularity, random: Random) -> Iterator[Order]:
-    """Yield each user's orders: all are `prior` but the last, which is `train` or `test`."""
+    """Yield every user's orders: all `prior` except the last, which is `train` or `test`."""
     for user in range(1, USERS + 1):
         x = random.random()
         count = 4 + int(52 * x * x * x)
@@ -201,7 +201,7 @@ def fill_cart(
 
 
 def days_between(random: Random) -> int:
-    """Return days since the prior order, with peaks at 7 days and at 30 (30 or more)."""
+    """Return the days since the prior order, with peaks at 7 and at 30 (or more)."""
     return random.choices(range(31), [2, 4, 5, 6, 6, 6, 7, 9] + [4] * 7 + [2] * 15 + [11])[0]
 
 
@@ -232,7 +232,7 @@ def write_dimensions(out: Path, products: list[Product], departments: Mapping[st
 
 
 def write_orders(out: Path, orders: list[Order], random: Random) -> None:
-    """Write orders and order lines; ids are shuffled, as in the real files."""
+    """Write orders and order lines with shuffled ids, which reveal neither user nor time."""
     ids = random.sample(range(1, len(orders) + 1), len(orders))
     write_csv(
         out / "orders.csv",

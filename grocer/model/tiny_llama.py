@@ -159,7 +159,7 @@ def _pretrain(encoder: Encoder, names: Sequence[str], config: TinyConfig) -> Any
                 hidden_size=config.hidden,
                 intermediate_size=config.hidden * 8 // 3 // 16 * 16,
                 num_hidden_layers=_LAYERS,
-                num_attention_heads=config.heads,
+                num_attention_heads=config.hidden // 32,
                 max_position_embeddings=4096,
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,

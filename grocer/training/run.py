@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from trl import SFTConfig
 
+from grocer.artifacts.adapter import Adapter, TrainingLoss, ValidationLoss
 from grocer.config.run import RunConfig
 from grocer.errors import ModelError, TrainingError
 from grocer.io.atomic import file_digest, read_json, write_json
@@ -39,7 +40,7 @@ _TOLD = ("labels.json", AISLES_FILE, "template.json")
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 
-def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
+def train(splits: Path, config: RunConfig, out: Path) -> Adapter:
     """Train on the products in `splits`; write adapter, base reference, metrics and loss page.
 
     Under torchrun each process calls this with an `out` of its own; all write the same.
@@ -90,13 +91,13 @@ def train(splits: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     write_json(out / "base.json", reference.to_json())
     for told in _told(splits):
         shutil.copyfile(told, out / told.name)
-    report = {
-        "base": reference.source,
+    report = Adapter(
+        base=reference.source,
         **_facts(machine, examples, config),
-        "examples": len(products),
+        examples=len(products),
         **took,
-    }
-    write_json(out / "training.json", report)
+    )
+    report.write(out)
     (out / "loss.html").write_text(loss_page(report), encoding="utf-8")
     return report
 
@@ -150,7 +151,7 @@ def _facts(machine: Hardware, examples: TrainingSet, config: RunConfig) -> dict[
         "packing": config.train.packing,
         "prefix_tokens": len(examples.prefix),
         "longest_tokens": examples.longest,
-        "names_cut": examples.names_truncated,
+        "truncated_names": examples.names_truncated,
         "logging_steps": config.train.logging_steps,
     }
 
@@ -238,17 +239,17 @@ def _run(
         if device == "cuda"
         else None,
         "peak_memory_mb": memory,
-        "memory_of": memory_kind,
+        "peak_memory_of": memory_kind,
         "parameters": total,
         "trainable_parameters": trainable,
-        "losses": [
-            {key: entry[key] for key in _LOGGED if key in entry}
+        "losses": tuple(
+            TrainingLoss(**{key: entry[key] for key in _LOGGED if key in entry})
             for entry in state.log_history
             if "loss" in entry
-        ],
-        "validation_losses": [
-            {"step": entry["step"], "loss": entry["eval_loss"]}
+        ),
+        "validation_losses": tuple(
+            ValidationLoss(step=entry["step"], loss=entry["eval_loss"])
             for entry in state.log_history
             if "eval_loss" in entry
-        ],
+        ),
     }

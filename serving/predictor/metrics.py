@@ -61,15 +61,15 @@ class Metrics:
         info = of(Gauge, "model_info", "What is served", "digest", "base", "template", "recipe")
         base, template = bundle.manifest.base, bundle.manifest.template
         info.labels(bundle.digest, base["digest"], template["digest"], bundle.config.recipe).set(1)
-        reference = bundle.manifest.evaluation["reference"]
-        self._reference = [reference["departments"].get(label, 0.0) for label in bundle.labels]
+        reference = bundle.manifest.evaluation.reference
+        self._reference = [reference.departments.get(label, 0.0) for label in bundle.labels]
         expected = of(Gauge, "reference_share", "Share on the test side", "department")
         share = of(Gauge, "latest_share", "Share of the latest answers", "department")
         for index, label in enumerate(bundle.labels):
             expected.labels(label).set(self._reference[index])
             share.labels(label).set_function(lambda index=index: self._share(index))
         of(Gauge, "reference_confidence", "Mean confidence on the test side").set(
-            reference["mean_confidence"]
+            reference.mean_confidence
         )
         of(Gauge, "latest_confidence", "Mean confidence of the latest answers").set_function(
             lambda: self._confidence / max(len(self._latest), 1)

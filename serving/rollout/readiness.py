@@ -12,7 +12,13 @@ from serving.rollout.inference_service import DIGEST_ENV, Revision, references, 
 from serving.rollout.kubernetes import Cluster
 
 if TYPE_CHECKING:
-    from kubernetes.client import V1ContainerStatus, V1Deployment, V1Pod, V1PodTemplateSpec
+    from kubernetes.client import (
+        V1ContainerStateTerminated,
+        V1ContainerStatus,
+        V1Deployment,
+        V1Pod,
+        V1PodTemplateSpec,
+    )
 
 LABEL = "serving.kserve.io/inferenceservice"
 """Label, with the InferenceService's name, of every object that KServe creates for it."""
@@ -124,7 +130,7 @@ def _container_failure(container: V1ContainerStatus) -> str:
     return f"{container.name}: crash loop, exit code {terminated.exit_code}"
 
 
-def _terminated(container: V1ContainerStatus) -> object:
+def _terminated(container: V1ContainerStatus) -> V1ContainerStateTerminated | None:
     """Return the state in which a container last terminated, or None."""
     states = (container.state, container.last_state)
     return next((state.terminated for state in states if state and state.terminated), None)
@@ -136,10 +142,9 @@ def _last_line(cluster: Cluster, pod: str, container: V1ContainerStatus) -> str:
     The termination message has it where `terminationMessagePolicy` is FallbackToLogsOnError, as
     in manifests/; the log itself may be deleted already.
     """
-    terminated = _terminated(container)
-    if not terminated:
+    if not (terminated := _terminated(container)):
         return ""
-    lines = [line for line in (terminated.message or "").splitlines() if line.strip()]
+    lines = (terminated.message or "").strip().splitlines()
     return lines[-1].strip() if lines else cluster.last_log_line(pod, container.name)
 
 

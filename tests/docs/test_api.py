@@ -30,8 +30,7 @@ from grocer.release.bundle import Bundle
 from serving.predictor import protocol
 from serving.predictor import responses as answers
 from serving.predictor.middleware import routes
-from tests.docs.documents import ROOT, blocks, prose, section, table
-from tests.docs.test_troubleshooting import is_said
+from tests.docs.documents import ROOT, blocks, in_source, prose, section, table
 from tests.serving.conftest import Running, Start
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
@@ -223,7 +222,7 @@ def test_what_can_not_be_staged_is_still_said() -> None:
     messages = [message for message in told if " " in message]
     assert len(messages) == 3
     for message in (*messages, staged(500).body["error"]):
-        assert is_said(message), message
+        assert in_source(message), message
 
 
 def test_every_status_of_a_refusal_has_its_example() -> None:

@@ -1,4 +1,4 @@
-"""The sample catalogue is what its script writes, and has the properties of the real files."""
+"""The sample catalogue is reproducible, and has the schema, shape and oddities of the real data."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def names(tables: dict[str, Rows]) -> list[str]:
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "1"])
-def test_script_writes_the_committed_files(tmp_path: Path, hash_seed: str) -> None:
+def test_script_reproduces_the_committed_files(tmp_path: Path, hash_seed: str) -> None:
     subprocess.run(
         [sys.executable, EXAMPLES / "make_catalogue.py", tmp_path / "out"],
         check=True,
@@ -89,33 +89,33 @@ def test_files_have_the_schema_and_unix_line_endings(table: str) -> None:
     assert all(None not in row and None not in row.values() for row in read(table))
 
 
-def test_sizes(tables: dict[str, Rows], lines: Rows) -> None:
+def test_size_is_limited(tables: dict[str, Rows], lines: Rows) -> None:
     assert len(tables["products"]) >= 4000
     assert len(tables["aisles"]) >= 90
     assert 30_000 <= len(lines) <= 60_000
     assert sum(path.stat().st_size for path in CATALOGUE.iterdir()) < 4_000_000
 
 
-def test_departments_are_those_of_instacart_with_enough_products(tables: dict[str, Rows]) -> None:
-    names = {row["department_id"]: row["department"] for row in tables["departments"]}
-    assert names == {str(i): name for i, name in enumerate(DEPARTMENTS, start=1)}
+def test_departments_match_instacart_and_have_enough_products(tables: dict[str, Rows]) -> None:
+    of_id = {row["department_id"]: row["department"] for row in tables["departments"]}
+    assert of_id == {str(i): name for i, name in enumerate(DEPARTMENTS, start=1)}
     products: dict[str, int] = defaultdict(int)
     for row in tables["products"]:
-        products[names[row["department_id"]]] += 1
+        products[of_id[row["department_id"]]] += 1
     assert products.pop("bulk") >= 25
     assert min(products[name] for name in DEPARTMENTS if name != "bulk") >= 40
     assert 0.02 < products["missing"] / len(tables["products"]) < 0.03
 
 
-def test_each_aisle_is_in_one_department(tables: dict[str, Rows]) -> None:
+def test_each_aisle_belongs_to_one_department(tables: dict[str, Rows]) -> None:
     departments = defaultdict(set)
     for row in tables["products"]:
         departments[row["aisle_id"]].add(row["department_id"])
     assert set(departments) == {row["aisle_id"] for row in tables["aisles"]}
-    assert all(len(ids) == 1 for ids in departments.values())
+    assert all(len(found) == 1 for found in departments.values())
 
 
-def test_keys_are_unique_and_references_valid(tables: dict[str, Rows], lines: Rows) -> None:
+def test_foreign_keys_are_valid(tables: dict[str, Rows], lines: Rows) -> None:
     def column(table: str, name: str) -> list[str]:
         return [row[name] for row in tables[table]]
 
@@ -124,11 +124,11 @@ def test_keys_are_unique_and_references_valid(tables: dict[str, Rows], lines: Ro
     assert {line["product_id"] for line in lines} <= set(column("products", "product_id"))
     assert len({(line["order_id"], line["product_id"]) for line in lines}) == len(lines)
     for eval_set in ("prior", "train"):
-        order_ids = {o["order_id"] for o in tables["orders"] if o["eval_set"] == eval_set}
-        assert set(column(f"order_products__{eval_set}", "order_id")) == order_ids
+        of_set = {o["order_id"] for o in tables["orders"] if o["eval_set"] == eval_set}
+        assert set(column(f"order_products__{eval_set}", "order_id")) == of_set
 
 
-def test_only_first_orders_have_no_days_since_prior_order(tables: dict[str, Rows]) -> None:
+def test_days_since_prior_order_is_missing_only_for_first_orders(tables: dict[str, Rows]) -> None:
     for order in tables["orders"]:
         first = order["order_number"] == "1"
         assert (order["days_since_prior_order"] == "") == first
@@ -136,18 +136,18 @@ def test_only_first_orders_have_no_days_since_prior_order(tables: dict[str, Rows
         assert not first or order["eval_set"] == "prior"
 
 
-def test_share_of_lines_with_nulls_is_below_the_limit(tables: dict[str, Rows], lines: Rows) -> None:
+def test_share_of_lines_with_a_null_matches_instacart(tables: dict[str, Rows], lines: Rows) -> None:
     first = {order["order_id"] for order in tables["orders"] if order["order_number"] == "1"}
     assert 0.05 < sum(line["order_id"] in first for line in lines) / len(lines) < 0.08
 
 
-def test_produce_has_few_products_and_many_purchases(tables: dict[str, Rows], lines: Rows) -> None:
+def test_produce_has_few_products_but_many_purchases(tables: dict[str, Rows], lines: Rows) -> None:
     produce = {row["product_id"] for row in tables["products"] if row["department_id"] == "4"}
     assert len(produce) / len(tables["products"]) < 0.06
     assert sum(line["product_id"] in produce for line in lines) / len(lines) > 0.25
 
 
-def test_reordered_marks_products_bought_before(tables: dict[str, Rows], lines: Rows) -> None:
+def test_reordered_marks_repeated_purchases(tables: dict[str, Rows], lines: Rows) -> None:
     carts = defaultdict(list)
     for line in lines:
         carts[line["order_id"]].append(line)
@@ -161,7 +161,7 @@ def test_reordered_marks_products_bought_before(tables: dict[str, Rows], lines: 
 
 
 @pytest.mark.parametrize(
-    ("text", "minimum"),
+    ("oddity", "at_least"),
     [
         ('\\"', 10),
         (",", 100),
@@ -176,8 +176,8 @@ def test_reordered_marks_products_bought_before(tables: dict[str, Rows], lines: 
         ("  ", 5),
     ],
 )
-def test_names_have_unusual_characters(names: list[str], text: str, minimum: int) -> None:
-    assert sum(text in name for name in names) >= minimum
+def test_names_contain_oddities(names: list[str], oddity: str, at_least: int) -> None:
+    assert sum(oddity in name for name in names) >= at_least
 
 
 def test_some_names_are_digits_or_have_surrounding_spaces(names: list[str]) -> None:
@@ -185,7 +185,7 @@ def test_some_names_are_digits_or_have_surrounding_spaces(names: list[str]) -> N
     assert sum(name != name.strip() for name in names) >= 5
 
 
-def test_backslash_precedes_a_doubled_quote_in_the_file() -> None:
+def test_backslash_before_a_quote_is_part_of_the_name() -> None:
     text = (CATALOGUE / "products.csv").read_text(encoding="utf-8")
     assert '"9\\"" Glass Pie Dish"' in text
     assert '"""Everyday"" Rolled Oats"' in text
@@ -197,5 +197,5 @@ def test_some_names_are_duplicates_and_some_have_two_departments(tables: dict[st
         normalised = " ".join(row["product_name"].casefold().split())
         spellings[normalised].add(row["product_name"])
         departments[normalised].add(row["department_id"])
-    assert 35 <= sum(len(each) > 1 for each in spellings.values()) <= 45
-    assert 4 <= sum(len(each) > 1 for each in departments.values()) <= 10
+    assert 35 <= sum(len(found) > 1 for found in spellings.values()) <= 45
+    assert 4 <= sum(len(found) > 1 for found in departments.values()) <= 10

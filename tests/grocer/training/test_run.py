@@ -32,7 +32,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(source: Path, base: Path, out: Path, *settings: str) -> dict[str, object]:
     out.mkdir()
-    return train.train(source, lesson(base, *settings), out)
+    return train.train(source, lesson(base, *settings), out).model_dump()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from grocer.release.bundle import Bundle
 from serving.predictor import ui
 from tests.fixtures.artifacts import LABELS
-from tests.fixtures.browser import dom, laid_out, needs_chromium, shown
+from tests.fixtures.browser import dom, measure_layout, needs_chromium, shown
 from tests.fixtures.predictor import StubScorer
 from tests.serving.conftest import Running, Start
 
@@ -31,7 +31,7 @@ def test_the_page_is_self_contained_and_allows_no_other_script(with_page: Runnin
     assert "default-src 'none'" in policy
     assert "script-src 'sha256-" in policy
     assert "Which department?" in answer.text
-    assert "<h2>Limits</h2>" in answer.text
+    assert "<h2>Limitations</h2>" in answer.text
     assert "<table>" in answer.text
 
 
@@ -79,9 +79,9 @@ def test_the_page_with_an_answer_fits_and_can_be_read(levelled: Running, tmp_pat
     assert "<li>" in answered
     answered = answered.replace("<details>", "<details open>")
     assert "<details open>" in answered
-    for each in laid_out({"ui": answered}, tmp_path):
+    for each in measure_layout({"ui": answered}, tmp_path):
         assert each["dark"] == (each["scheme"] == "dark")
-        assert (each["wider"], each["faint"], each["unreachable"]) == (0, [], [])
+        assert (each["overflow"], each["low_contrast"], each["not_focusable"]) == (0, [], [])
 
 
 def test_what_a_label_holds_stays_text() -> None:
