@@ -14,7 +14,7 @@ import duckdb
 
 from grocer import progress
 from grocer.config.stages import DataConfig
-from grocer.errors import OutputError, SourceError, TableError
+from grocer.errors import GrocerError, OutputError, SourceError, TableError
 from grocer.ingest.statements import statements
 
 PROGRESS_SECONDS = 5.0
@@ -63,8 +63,19 @@ class Database:
             TableError: the data can't be parsed, or the query needs more memory than the limit.
             SourceError, OutputError: a file can't be read, or the disk is full.
         """
-        with self._user_errors(label), self._progress(label):
+        done = threading.Event()
+        reporter = threading.Thread(target=self._report_progress, args=(label, done), daemon=True)
+        reporter.start()
+        try:
             return self.connection.execute(query).fetchall()
+        except duckdb.Error as error:
+            user_error = self._user_error(label, error)
+            if user_error is None:
+                raise
+            raise user_error from error
+        finally:
+            done.set()
+            reporter.join()
 
     def number(self, query: str, label: str = "the tables") -> int:
         """Return the single whole number that a query returns."""
@@ -92,45 +103,27 @@ class Database:
         finally:
             self.connection.execute(f"SET threads = {self.threads}")
 
-    @contextmanager
-    def _progress(self, label: str) -> Iterator[None]:
-        """Report the progress of the block's query every `PROGRESS_SECONDS`, from a thread."""
-        done = threading.Event()
+    def _report_progress(self, label: str, done: threading.Event) -> None:
+        while not done.wait(PROGRESS_SECONDS):
+            percent = self.connection.query_progress()
+            if 0 < percent <= 100:
+                progress.say("ingest", f"{label} · {percent:.0f} %")
 
-        def report() -> None:
-            while not done.wait(PROGRESS_SECONDS):
-                percent = self.connection.query_progress()
-                if 0 < percent <= 100:
-                    progress.say("ingest", f"{label} · {percent:.0f} %")
-
-        reporter = threading.Thread(target=report, daemon=True)
-        reporter.start()
-        try:
-            yield
-        finally:
-            done.set()
-            reporter.join()
-
-    @contextmanager
-    def _user_errors(self, label: str) -> Iterator[None]:
-        """Translate errors that the user can fix; others are internal and pass."""
-        try:
-            yield
-        except duckdb.Error as error:
-            message = str(error)
-            if "No space left" in message or "max_temp_directory_size" in message:
-                text = f"{label}: no space is left on the device; choose another --out"
-                raise OutputError(text) from error
-            if isinstance(error, duckdb.OutOfMemoryException):
-                raise TableError(
-                    f"{label}: DuckDB needs more than {self.memory_limit_mb} MiB; raise it with "
-                    f"--set data.memory_limit_mb={2 * self.memory_limit_mb}"
-                ) from error
-            if isinstance(error, duckdb.InvalidInputException | duckdb.ConversionException):
-                raise TableError(_reader_error(label, message)) from error
-            if isinstance(error, duckdb.IOException):
-                raise SourceError(f"{label}: cannot read: {message.splitlines()[0]}") from error
-            raise
+    def _user_error(self, label: str, error: duckdb.Error) -> GrocerError | None:
+        """Translate an error that the user can fix; return None for an internal error."""
+        message = str(error)
+        if "No space left" in message or "max_temp_directory_size" in message:
+            return OutputError(f"{label}: no space is left on the device; choose another --out")
+        if isinstance(error, duckdb.OutOfMemoryException):
+            return TableError(
+                f"{label}: DuckDB needs more than {self.memory_limit_mb} MiB; raise it with "
+                f"--set data.memory_limit_mb={2 * self.memory_limit_mb}"
+            )
+        if isinstance(error, duckdb.InvalidInputException | duckdb.ConversionException):
+            return TableError(_reader_error(label, message))
+        if isinstance(error, duckdb.IOException):
+            return SourceError(f"{label}: cannot read: {message.splitlines()[0]}")
+        return None
 
 
 def _reader_error(label: str, message: str) -> str:
