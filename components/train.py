@@ -17,14 +17,15 @@ def train(
     import shutil
     from pathlib import Path
 
+    from grocer.artifacts.splits import Splits
     from grocer.artifacts.step import step
     from grocer.config.run import RunConfig
-    from grocer.training import run as train
+    from grocer.training.run import run
 
     source, target = Path(splits.path), Path(model.path)
     with step("train", target, {"splits": source}) as out:
-        report = train.train(source, RunConfig.from_json(config), out)
+        adapter = run(Splits.read(source), RunConfig.from_json(config), out)
     shutil.copyfile(target / "loss.html", page.path)
-    for name, value in report.items():
+    for name, value in adapter.model_dump(exclude={"schema_version"}).items():
         if isinstance(value, int | float):
             metrics.log_metric(name, float(value))

@@ -183,7 +183,9 @@ def _with_aisles(scored: Mapping[str, Scored], scorer: Scorer) -> tuple[dict[str
     """
     leaves = scorer.leaves
     within = {
-        name: scorer.leaf_log_probabilities(side.table["product_name"].tolist(), side.predicted)
+        name: scorer.leaf_log_probabilities(
+            scorer.encode(side.table["product_name"].tolist()), side.predicted
+        )
         for name, side in scored.items()
     }
     side = scored["validation"]
@@ -227,7 +229,9 @@ def ask(scorer: Scorer, names: Iterable[str], what: str) -> metrics.Floats:
     if not listed:
         return np.empty((0, len(scorer.labels)))
     ticker = Ticker("evaluate", len(listed), "products")
-    return scorer.log_probabilities(listed, progress=lambda done, _: ticker.at(done, what))
+    return scorer.log_probabilities(
+        scorer.encode(listed), progress=lambda done, _: ticker.at(done, what)
+    )
 
 
 def _take(table: pd.DataFrame, size: int, seed: int) -> tuple[pd.DataFrame, metrics.Ints]:
