@@ -57,20 +57,21 @@ def ingest(source: Path, out: Path) -> None:
     """Grocer's step, with its settings as they come."""
     from grocer.artifacts.step import step
     from grocer.config.stages import DataConfig
-    from grocer.ingest.run import ingest
+    from grocer.ingest.run import run
 
     with step("ingest", out / "tables") as part:
-        ingest(str(source), DataConfig(), part)
+        run(str(source), DataConfig(), part)
 
 
 def validate(source: Path, out: Path) -> None:
     """Grocer's step, on what `ingest` wrote to the same place."""
+    from grocer.artifacts.counts import Counts
     from grocer.artifacts.step import step
     from grocer.config.recipes import recipe
-    from grocer.validation.run import validate
+    from grocer.validation.run import run
 
     with step("validate", out / "report", {"tables": out / "tables"}) as part:
-        validate(out / "tables", recipe("tiny"), part).require()
+        run(Counts.read(out / "tables"), recipe("tiny"), part).require_success()
 
 
 JOBS = {job.__name__: job for job in (ingest, validate, pandas_join)}

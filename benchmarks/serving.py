@@ -111,7 +111,7 @@ def forward_cpu(bundle: Path) -> float:
 def batching(bundle: Path, seconds: float) -> dict[str, Any]:
     """Single names from 64 clients, with batching and one name a pass."""
     found: dict[str, Any] = {"clients": CLIENTS}
-    for label, settings in (("with", ()), ("without", ("token_budget=1", "batch_wait_ms=0"))):
+    for label, settings in (("with", ()), ("without", ("token_budget=1",))):
         say("benchmark", f"{CLIENTS} clients, {label} batching")
         with running_predictor(bundle, settings=("queue_seconds=60", *settings)) as url:
             load = asyncio.run(closed_loop(url, CLIENTS, 1, seconds))
@@ -227,21 +227,22 @@ def resident(url: str) -> float:
 
 def make_bundle(root: Path) -> Path:
     """A tiny bundle of the sample catalogue, trained for a minute; it need not be good."""
+    from grocer.artifacts.counts import Counts
+    from grocer.artifacts.splits import Splits
     from grocer.artifacts.step import digest_of, step
     from grocer.config.recipes import recipe
-    from grocer.dataset import build as examples
+    from grocer.dataset.run import run as build_dataset
     from grocer.evaluation.run import evaluate
     from grocer.gate.rules import decide
-    from grocer.ingest.run import ingest
+    from grocer.ingest.run import run as ingest
     from grocer.io.atomic import read_json, write_json
     from grocer.release.bundle import write_bundle
-    from grocer.training.run import train
+    from grocer.training.run import run as train
 
     config = recipe("tiny").with_settings(
         [
             "train.max_steps=60",
-            "evaluation.train_sample=200",
-            "evaluation.base_model_sample=200",
+            "evaluation.sample_size=200",
             "gate.min_accuracy=0.0",
             "gate.max_train_test_gap=1.0",
             "gate.baselines=[]",
@@ -254,9 +255,9 @@ def make_bundle(root: Path) -> Path:
     with step("ingest", tables) as out:
         ingest(str(CATALOGUE), config.data, out)
     with step("build_dataset", splits, {"tables": tables}) as out:
-        examples.build(tables, config, out)
+        build_dataset(Counts.read(tables), config, out)
     with step("train", model, {"splits": splits}) as out:
-        train(splits, config, out)
+        train(Splits.read(splits), config, out)
     with step("evaluate", evaluation, {"model": model, "splits": splits}) as out:
         evaluate(model, splits, config, out)
     with step("gate", decision, {"evaluation": evaluation}) as out:

@@ -143,7 +143,6 @@ def settings(given: argparse.Namespace, *extra: str) -> RunConfig:
             f"train.max_steps={given.steps}",
             f"train.per_device_train_batch_size={given.batch}",
             "train.logging_steps=1",
-            "train.eval_strategy=no",
             *extra,
         ]
     )

@@ -123,7 +123,6 @@ def settings(products: int, batch: int, accumulated: int, on_gpu: bool, *extra: 
             f"train.per_device_train_batch_size={batch}",
             f"train.gradient_accumulation_steps={accumulated}",
             "train.logging_steps=1",
-            "train.eval_strategy=no",
             *cpu,
             *(f"train.{setting}" for setting in extra),
         ]

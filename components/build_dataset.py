@@ -16,12 +16,14 @@ def build_dataset(
     import shutil
     from pathlib import Path
 
+    from grocer.artifacts.counts import Counts
     from grocer.artifacts.step import step
     from grocer.config.run import RunConfig
-    from grocer.dataset import build as dataset
+    from grocer.dataset.run import run
 
     source, target = Path(tables.path), Path(splits.path)
     with step("build_dataset", target, {"tables": source}) as out:
-        report = dataset.build(source, RunConfig.from_json(config), out)
+        result = run(Counts.read(source), RunConfig.from_json(config), out)
     shutil.copyfile(target / "split.html", page.path)
-    splits.metadata.update(report["products"], overlap=sum(report["overlap"].values()))
+    overlap = sum(result.overlap.model_dump().values())
+    splits.metadata.update(dict(result.products), overlap=overlap)

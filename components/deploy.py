@@ -24,7 +24,7 @@ def deploy(
 
     from grocer.artifacts.step import step
     from grocer.config.run import RunConfig
-    from grocer.dataset.build import most_purchased
+    from grocer.dataset.run import most_purchased
     from grocer.io.atomic import write_json
     from grocer.release.bundle import write_bundle
     from serving.rollout.smoke_test import smoke_test
@@ -38,7 +38,7 @@ def deploy(
     }
     with step("deploy", Path(answers.path), inputs) as out:
         made = write_bundle(**inputs, config=run, root=Path(bundle.path))
-        names = run.serving.smoke_names or most_purchased(inputs["splits"])
+        names = most_purchased(inputs["splits"])
         if run.deploy.store is None:
             answered = smoke_test(made.path, names)
         else:

@@ -12,8 +12,8 @@ def ingest(data: str, config: str, tables: dsl.Output[dsl.Dataset]):
 
     from grocer.artifacts.step import step
     from grocer.config.run import RunConfig
-    from grocer.ingest import run as ingest
+    from grocer.ingest.run import run
 
     with step("ingest", Path(tables.path)) as out:
-        counts = ingest.ingest(data, RunConfig.from_json(config).data, out)
-    tables.metadata.update(counts["order_lines"], products=counts["products"])
+        counts = run(data, RunConfig.from_json(config).data, out)
+    tables.metadata.update(counts.order_lines.model_dump(), products=counts.products)

@@ -16,13 +16,14 @@ def validate(
     import shutil
     from pathlib import Path
 
+    from grocer.artifacts.counts import Counts
     from grocer.artifacts.step import explained, step
     from grocer.config.run import RunConfig
-    from grocer.validation import run as validate
+    from grocer.validation.run import run
 
     source, target = Path(tables.path), Path(report.path)
     with step("validate", target, {"tables": source}) as out:
-        found = validate.validate(source, RunConfig.from_json(config), out)
+        result = run(Counts.read(source), RunConfig.from_json(config), out)
     shutil.copyfile(target / "validation.html", page.path)
     with explained("validate"):
-        found.require()
+        result.require_success()

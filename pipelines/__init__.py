@@ -1,1 +1,1 @@
-"""The pipelines, the local runner and the command line."""
+"""The pipelines, their local runner and the command line."""

@@ -25,9 +25,9 @@ STYLES = [
     for second in ("Sweet", "Large", "Plain", "Mini", "Twin", "Winter")
 ]
 SMALL = [
-    *("tiny.vocabulary=400", "tiny.hidden=64", "tiny.steps=10", "train.max_steps=10"),
-    *("train.threads=1", "lora.r=4", "evaluation.train_sample=40"),
-    *("evaluation.base_model_sample=20", "evaluation.bootstrap=100", "gate.min_test_products=20"),
+    *("tiny.hidden=64", "tiny.steps=10", "train.max_steps=10"),
+    *("lora.r=4", "evaluation.sample_size=40"),
+    "gate.min_test_products=20",
     *('gate.baselines=["linear"]', "gate.linear_margin=1.0", "gate.min_department_recall=0.0"),
     *("gate.max_train_test_gap=1.0", "gate.max_ece=1.0"),
 ]

@@ -1,8 +1,14 @@
-"""Tests of the threshold of `make mutation`."""
+"""Tests of the threshold and the configuration of `make mutation`."""
+
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from tests.mutation_score import main
+
+ROOT = Path(__file__).parents[1]
+MUTMUT = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
 
 
 def results(killed, *statuses):
@@ -34,3 +40,15 @@ def test_scores_are_printed_by_module(capsys):
         "grocer.split             100.0 %  1 killed",
     ]
     assert "grocer.gate" in output.err
+
+
+@pytest.mark.parametrize("path", MUTMUT["only_mutate"])
+def test_mutated_module_exists(path):
+    assert (ROOT / path).is_file()
+
+
+@pytest.mark.parametrize("node_id", MUTMUT["pytest_add_cli_args_test_selection"])
+def test_selected_test_exists(node_id):
+    """A missing test would silently lower the score."""
+    path, _, function = node_id.partition("::")
+    assert f"def {function}" in (ROOT / path).read_text()

@@ -1,4 +1,4 @@
-"""What all sections of the configuration share: strictness, and the types of their fields."""
+"""Base class and shared field types of all configuration sections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """A part of the configuration: immutable, strict about names and types."""
+    """Base class of a configuration section: immutable, without unknown keys or coercion."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True

@@ -1,6 +1,6 @@
-"""What a run is: one frozen `RunConfig`, typed, checked when it is built.
+"""The configuration of a run: one frozen, typed and validated `RunConfig`.
 
-Unknown keys are refused; `--set section.key=value` changes one setting of it.
+`--set section.key=value` changes one setting. Unknown and removed keys are refused.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pydantic import ValidationError, model_validator
 
 from grocer.config.base import Section
 from grocer.config.deployment import ClusterConfig, DeployConfig, ServingConfig
+from grocer.config.removed import REMOVED
 from grocer.config.stages import (
     BaseConfig,
     CatalogueConfig,
@@ -30,12 +31,14 @@ from grocer.config.stages import (
 from grocer.errors import ConfigError
 from grocer.io.atomic import json_digest
 
+_ERRORS_SHOWN = 3
+
 
 class RunConfig(Section):
-    """A whole run, as one value."""
+    """The whole configuration of a run."""
 
     recipe: str
-    """Name of the recipe that this began as."""
+    """Name of the recipe that the configuration is based on."""
     data: DataConfig = DataConfig()
     validation: ValidationConfig = ValidationConfig()
     catalogue: CatalogueConfig = CatalogueConfig()
@@ -52,9 +55,9 @@ class RunConfig(Section):
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
-    def _sides_leave_training_data(self) -> RunConfig:
+    def _split_leaves_training_products(self) -> RunConfig:
         if self.split.validation + self.split.test > 0.8:
-            raise ValueError("split.validation + split.test leave under 20 % for training")
+            raise ValueError("split.validation + split.test leave less than 20 % for training")
         return self
 
     @property
@@ -63,15 +66,15 @@ class RunConfig(Section):
         return json_digest(self.model_dump(mode="json"))
 
     def to_json(self) -> str:
-        """The configuration as one line of JSON, as `from_json` reads it."""
+        """Return the configuration as one line of JSON, readable by `from_json`."""
         return json.dumps(self.model_dump(mode="json"), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> RunConfig:
-        """Read what `to_json` wrote.
+        """Parse the output of `to_json`.
 
         Raises:
-            ConfigError: unknown keys, wrong types, values out of range.
+            ConfigError: unknown or removed keys, wrong types, values out of range.
         """
         try:
             return cls.model_validate_json(text)
@@ -79,43 +82,44 @@ class RunConfig(Section):
             raise ConfigError(explain(error)) from error
 
     def with_settings(self, settings: Sequence[str]) -> RunConfig:
-        """A copy with `--set section.key=value` applied; values are JSON, or else plain text.
+        """Return a copy with `section.key=value` applied; values are JSON or plain text.
 
         Raises:
-            ConfigError: a setting without `=`, an unknown key, a wrong type or value.
+            ConfigError: a setting without `=`, an unknown or removed key, a wrong type or value.
         """
         tree = self.model_dump(mode="json")
         for setting in settings:
             key, equals, text = setting.partition("=")
             if not equals:
                 raise ConfigError(f"--set {setting}: expected section.key=value")
-            self._place(tree, key.strip(), text.strip())
+            _assign(tree, key.strip(), text.strip())
         return self.from_json(json.dumps(tree))
 
-    @classmethod
-    def _place(cls, tree: dict[str, Any], key: str, text: str) -> None:
-        """Put `text` at the dotted `key`, or say what keys there are."""
-        *sections, leaf = key.split(".")
-        branch: dict[str, Any] = tree
-        for depth, name in enumerate(sections):
-            inner = branch.get(name)
-            if name in branch and inner is None and name == "columns":
-                branch[name] = inner = ColumnMapping().model_dump()
-            if not isinstance(inner, dict):
-                raise cls._unknown(key, ".".join(sections[:depth]), branch)
-            branch = inner
-        if leaf not in branch:
-            raise cls._unknown(key, ".".join(sections), branch)
-        branch[leaf] = _value(text)
 
-    @staticmethod
-    def _unknown(key: str, within: str, branch: Mapping[str, Any]) -> ConfigError:
-        place = within or "the configuration"
-        return ConfigError(f"--set {key}: no such key; {place} has {', '.join(sorted(branch))}")
+def _assign(tree: dict[str, Any], key: str, text: str) -> None:
+    """Set the dotted `key` in `tree`; raise a ConfigError that lists valid keys if unknown."""
+    if key in REMOVED:
+        raise ConfigError(f"--set {key}: removed; {REMOVED[key]}")
+    *sections, leaf = key.split(".")
+    branch = tree
+    for depth, name in enumerate(sections):
+        if name == "columns" and name in branch and branch[name] is None:
+            branch[name] = ColumnMapping().model_dump()
+        if not isinstance(branch.get(name), dict):
+            raise _unknown(key, ".".join(sections[:depth]), branch)
+        branch = branch[name]
+    if leaf not in branch:
+        raise _unknown(key, ".".join(sections), branch)
+    branch[leaf] = _parse(text)
 
 
-def _value(text: str) -> Any:
-    """A setting's value: JSON where it is JSON (numbers, booleans, lists), otherwise the text."""
+def _unknown(key: str, section: str, branch: Mapping[str, Any]) -> ConfigError:
+    where = section or "the configuration"
+    return ConfigError(f"--set {key}: no such key; {where} has {', '.join(sorted(branch))}")
+
+
+def _parse(text: str) -> Any:
+    """Return a value parsed as JSON (numbers, booleans, lists), or else the text itself."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -123,12 +127,12 @@ def _value(text: str) -> Any:
 
 
 def explain(error: ValidationError) -> str:
-    """A validation error as one line: each key, what was wrong with it, what was given."""
+    """Return a validation error as one line: the first few keys, each with problem and value."""
     parts = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "configuration"
-        # What stands where a variable's name belongs may be the secret itself.
-        shown = not isinstance(item["input"], dict) and not key.endswith("token_env")
-        given = f" (given: {item['input']!r})" if shown else ""
-        parts.append(f"{key}: {item['msg']}{given}")
-    return "; ".join(parts)
+        value = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
+        removed = REMOVED.get(key) if item["type"] == "extra_forbidden" else None
+        parts.append(f"{key}: removed; {removed}" if removed else f"{key}: {item['msg']}{value}")
+    more = len(parts) - _ERRORS_SHOWN
+    return "; ".join([*parts[:_ERRORS_SHOWN], *([f"and {more} more"] if more > 0 else [])])

@@ -1,9 +1,9 @@
-"""The catalogue as it is learnt from: one product a name, one label a product.
+"""The catalogue as training uses it: one example for each normalised name, with one label.
 
-Shops spell a product in many ways (`2% Low-Fat Milk`, `2 % Lowfat Milk®`). Products whose names
-normalise alike are *twins*: they become one example, so that no name is learnt twice and none
-stands on two sides of a split. Twins with different labels are a *conflict*; purchases decide.
-Products without a label are no example, but a list to recover.
+A catalogue spells a product in several ways (`2% Low-Fat Milk`, `2 % Lowfat Milk®`). Products
+whose names are equal after normalisation are *duplicates*: they become one example, so that no
+name is repeated, within a side of the split or across sides. If duplicates have different labels
+(a *conflict*), the label with most purchases wins. Products without label are listed separately.
 """
 
 from __future__ import annotations
@@ -18,29 +18,31 @@ import pandas as pd
 from grocer.config.run import RunConfig
 from grocer.errors import CatalogueError
 
-# What vanishes inside a word, as its neighbours belong together: apostrophes and trade marks.
-_SILENT = str.maketrans("", "", "'’‘‛ʼʻ`´′®™©℠")
-# Latin, Greek and Cyrillic accents only: in other scripts a combining mark makes another word.
+# Removed without a space, because they are inside words: apostrophes and trade marks.
+_REMOVED = str.maketrans("", "", "'’‘‛ʼʻ`´′®™©℠")
+# Latin, Greek and Cyrillic accents only: in other scripts a combining mark changes the word.
 _ACCENTS = dict.fromkeys(range(0x0300, 0x0370))
 
 
 def normalise(name: str) -> str:
-    """The spelling that twins share: NFKC, casefolded, single spaces, nothing but words.
+    """Return a name's normal form: words in lower case, separated by single spaces (NFKC).
 
-    HTML entities are read, `&` becomes `and`; apostrophes, trade marks, accents and format
-    characters vanish; control characters, other punctuation and symbols part words. A name of
-    nothing but punctuation keeps it. Idempotent, and independent of the locale.
+    HTML entities are decoded, and `&` becomes `and`. Apostrophes, trade marks, accents and format
+    characters are removed; control characters, other punctuation and symbols become spaces. A
+    name with only punctuation keeps it. Idempotent, and independent of the locale.
+
+    `Ben & Jerry’s®  Half-Baked` -> `ben and jerrys half baked`
     """
-    text = html.unescape(name).translate(_SILENT)
+    text = html.unescape(name).translate(_REMOVED)
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     text = text.translate(_ACCENTS).replace("&", " and ")
-    line = "".join(_on_one_line(character) for character in text)
+    line = "".join(_printable(character) for character in text)
     words = "".join(" " if unicodedata.category(c)[0] in "PS" else c for c in line)
     return unicodedata.normalize("NFKC", " ".join(words.split() or line.split()))
 
 
-def _on_one_line(character: str) -> str:
-    """A space for a control character, nothing for format characters and the like."""
+def _printable(character: str) -> str:
+    """Return a space for a control character, and nothing for format characters and surrogates."""
     category = unicodedata.category(character)
     if category == "Cc":
         return " "
@@ -49,118 +51,125 @@ def _on_one_line(character: str) -> str:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What there is to learn from, and what there is to recover.
+    """Labelled examples, and the products without label.
 
-    `examples` has a row for each normalised name, sorted by it: product_id (the most purchased
-    of its twins with that label), product_name, normalised_name, department (the label, also
-    where that is the aisle) and purchases (of those twins together). Where the label has two
-    levels there is aisle too, empty where none is known. `unlabelled` has a row for each product
-    without a label: the same columns without the department.
+    `examples` has a row for each normalised name, sorted by it: product_id and product_name (of
+    the most purchased duplicate with that label), normalised_name, department (the label, even
+    if that is the aisle) and purchases (sum over those duplicates). If the label has two levels
+    there is a column aisle, empty if unknown. `unlabelled` has a row for each product without
+    label: the same columns without department and aisle.
     """
 
     examples: pd.DataFrame
     unlabelled: pd.DataFrame
     labels: tuple[str, ...]
-    twins: int
-    """Normalised names that more than one labelled product has."""
-    conflicts: int
+    duplicate_names: int
+    """Normalised names of more than one labelled product."""
+    label_conflicts: int
     """Normalised names whose products have more than one label."""
 
 
 def read_catalogue(
-    products: pd.DataFrame, config: RunConfig, spell: Callable[[str], str] = str
+    products: pd.DataFrame, config: RunConfig, prompt_name: Callable[[str], str] = str
 ) -> Catalogue:
-    """The catalogue of `products`: product_id, product_name, department, aisle, purchases.
+    """Return the catalogue of products.
 
-    `spell` is what a name looks like in a prompt: products that a prompt can't tell apart, such
-    as two whose names differ only past the cut, are twins too.
+    Args:
+        products: columns product_id, product_name, department, aisle, purchases.
+        config: what the label is, and the limits.
+        prompt_name: a name as the prompt shows it: names that are equal there, for instance
+            because they are truncated, are duplicates too.
 
     Raises:
-        CatalogueError: no aisles where they are wanted, or too few products or labels.
+        CatalogueError: the configuration needs aisles, or too few products or labels.
     """
-    noun, absent = config.catalogue.label, config.catalogue.unlabelled
+    noun, unlabelled_names = config.catalogue.label, config.catalogue.unlabelled
     require_aisles(products, config)
     products = products.assign(
-        normalised_name=[normalise(spell(name)) for name in products["product_name"]],
-        department=_labels(products[noun], absent),
-        aisle=_labels(products["aisle"], absent),
+        normalised_name=[normalise(prompt_name(name)) for name in products["product_name"]],
+        department=_labels(products[noun], unlabelled_names),
+        aisle=_labels(products["aisle"], unlabelled_names),
     )
     known = products["department"] != ""
-    examples, twins, conflicts = _one_a_name(products[known])
+    examples, duplicates, conflicts = _deduplicate(products[known])
     if config.catalogue.levels == 2:
         examples["aisle"] = _aisles(products[known], examples)
     labels = tuple(sorted(examples["department"].unique()))
-    fewest = config.validation.min_products
-    if len(examples) < fewest:
+    minimum = config.validation.min_products
+    if len(examples) < minimum:
         raise CatalogueError(
             f"the catalogue has {len(examples):,} distinct names with a label ({noun}), of "
-            f"{len(products):,} products; at least {fewest:,} are needed "
+            f"{len(products):,} products; at least {minimum:,} are needed "
             f"(validation.min_products): add products, or lower the limit"
         )
     if len(labels) < 2:
         raise CatalogueError(
             f"every labelled product has the same {noun}, {labels[0]!r}; at least 2 are needed: "
-            f"add products of others, or see catalogue.unlabelled, which leaves labels out"
+            f"add products of others, or check catalogue.unlabelled, which excludes labels"
         )
     columns = ["product_id", "product_name", "normalised_name", "purchases"]
     unlabelled = products.loc[~known, columns].sort_values("product_id", ignore_index=True)
-    return Catalogue(examples, unlabelled, labels, twins, conflicts)
+    return Catalogue(examples, unlabelled, labels, duplicates, conflicts)
 
 
 def require_aisles(products: pd.DataFrame, config: RunConfig) -> None:
-    """Do nothing where the configuration needs no aisles, or some product has one.
+    """Check that products have aisles if the configuration needs them.
 
     Raises:
-        CatalogueError: says which setting needs them.
+        CatalogueError: names the setting that needs them.
     """
-    own, levels = config.catalogue.label == "aisle", config.catalogue.levels
-    if (own or levels == 2) and not products["aisle"].notna().any():
-        wanted, instead = ("label=aisle", "label=department") if own else ("levels=2", "levels=1")
+    is_label, levels = config.catalogue.label == "aisle", config.catalogue.levels
+    if (is_label or levels == 2) and not products["aisle"].notna().any():
+        setting, alternative = (
+            ("label=aisle", "label=department") if is_label else ("levels=2", "levels=1")
+        )
         raise CatalogueError(
-            f"catalogue.{wanted}, but no product has an aisle: give the source aisles "
-            f"(aisles.csv, or data.columns.aisle), or set catalogue.{instead}"
+            f"catalogue.{setting}, but no product has an aisle; add aisles to the source "
+            f"(aisles.csv, or data.columns.aisle), or set catalogue.{alternative}"
         )
 
 
 def _labels(column: pd.Series[str], unlabelled: Collection[str]) -> pd.Series[str]:
-    """Each product's label with single spaces; empty where it is null or means unlabelled."""
-    given = column.astype(object)
-    labels = given.map(lambda label: " ".join(str(label).split()), na_action="ignore").fillna("")
-    absent = {normalise(name) for name in unlabelled}
-    return labels.mask(labels.map(normalise).isin(absent), "")
+    """Return each product's label with single spaces; empty if it is null or `unlabelled`."""
+    texts = column.astype(object)
+    labels = texts.map(lambda label: " ".join(str(label).split()), na_action="ignore").fillna("")
+    excluded = {normalise(name) for name in unlabelled}
+    return labels.mask(labels.map(normalise).isin(excluded), "")
 
 
-def _one_a_name(products: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
-    """One row a normalised name, and how many names had twins and how many a conflict.
+def _deduplicate(products: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
+    """Return a row for each normalised name, and the numbers of duplicate names and conflicts.
 
-    The label with the most purchases stands; then that of most products; then the first by name.
+    The label with most purchases wins; then that of most products; then the first by name.
     """
     votes = _votes(products, ["normalised_name"], "department")
     chosen = votes.drop_duplicates("normalised_name")[
         ["normalised_name", "department", "purchases"]
     ]
-    named = (
+    representatives = (
         products.drop(columns="purchases")
-        .assign(own=products["purchases"])
+        .assign(own_purchases=products["purchases"])
         .merge(chosen, on=["normalised_name", "department"])
-        .sort_values(["normalised_name", "own", "product_id"], ascending=[True, False, True])
+        .sort_values(
+            ["normalised_name", "own_purchases", "product_id"], ascending=[True, False, True]
+        )
         .drop_duplicates("normalised_name")
     )
     columns = ["product_id", "product_name", "normalised_name", "department", "purchases"]
-    twins = int((products["normalised_name"].value_counts() > 1).sum())
+    duplicates = int((products["normalised_name"].value_counts() > 1).sum())
     conflicts = int((votes["normalised_name"].value_counts() > 1).sum())
-    return named[columns].reset_index(drop=True), twins, conflicts
+    return representatives[columns].reset_index(drop=True), duplicates, conflicts
 
 
 def _aisles(products: pd.DataFrame, examples: pd.DataFrame) -> pd.Series[str]:
-    """The aisle of each of `examples`, chosen as departments are among its twins that have one."""
+    """Return the aisle of each example: that of most purchases among duplicates with its label."""
     key = ["normalised_name", "department"]
     votes = _votes(products[products["aisle"] != ""], key, "aisle").drop_duplicates(key)
     return examples.merge(votes[[*key, "aisle"]], how="left", on=key)["aisle"].fillna("")
 
 
 def _votes(products: pd.DataFrame, key: list[str], label: str) -> pd.DataFrame:
-    """The values of `label` for each `key`, the one that stands first."""
+    """Return the values of `label` for each `key`, the winner first."""
     return (
         products.groupby([*key, label], as_index=False)
         .agg(purchases=("purchases", "sum"), products=("purchases", "size"))

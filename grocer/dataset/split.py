@@ -1,18 +1,15 @@
-"""Which side of the split a product stands on: a property of its name alone.
+"""Assign each product to a side of the split by a hash of its name.
 
-Two wishes pull apart. *Stable*: a product never changes side when others come, go or change
-label, so that last month's test products are not this month's training. *Stratified*: each
-department has its share on each side. Stability in full leaves one choice: a side that looks at
-nothing but the product itself, for a quota or a rank would look at the others. So a salted hash
-of the name decides, in every department by the same thresholds. Each department then has its
-share in expectation, within the chance that n tosses leave (2 points of 10 % at n = 1,000 are
-two standard deviations), and the report says how far each is from it. The price: a department
-of a few products may have none to be tested on. It is never moved for that; it is named, and
-the gate, which passes nothing unmeasured, says no.
+A split should be *stable*: when products are added, removed or relabelled, no other product
+changes side, so last month's test products never become training products. And it should be
+*stratified*: each department has its share on each side. Quotas or ranks would be exact, but they
+depend on other products. So a salted hash of the name is compared with the same thresholds in
+every department: each has its share in expectation, up to sampling error (2 points of 10 % at
+1,000 products are two standard deviations), which the report shows. A department of a few
+products may have no test product: the report lists it, and the gate fails.
 
-The hash sees a name's *family*: its words in alphabetical order without a plural's `s`. Names
-that differ in no more (`Greek Yogurt Vanilla`, `Vanilla Greek Yogurts`) remain two examples,
-yet one is never the answer key of the other.
+The hash uses a name's *family*: its words in alphabetical order, without a plural `s`. Names of
+one family (`Greek Yogurt Vanilla`, `Vanilla Greek Yogurts`) are separate examples on one side.
 """
 
 from __future__ import annotations
@@ -21,32 +18,33 @@ import hashlib
 import math
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Any, Literal, get_args
+from typing import Any
 
 import pandas as pd
 
+from grocer.artifacts.base import BySide, Side
+from grocer.artifacts.splits import Overlap, Stratification
 from grocer.config.stages import SplitConfig
 from grocer.errors import CatalogueError
 from grocer.io.atomic import json_digest
 
-Side = Literal["train", "validation", "test"]
-SIDES: tuple[Side, ...] = get_args(Side)
+SIDES: tuple[Side, ...] = ("train", "validation", "test")
 
 
 def side(normalised_name: str, config: SplitConfig) -> Side:
-    """The side of a name: the same on every machine, whatever else is in the catalogue.
+    """Return the side of a name, which depends on nothing but the name, shares and seed.
 
-    Raising a share only takes names in; a larger `test` keeps every test name where it was.
+    If `config.test` grows, all test names stay test names.
     """
     salted = f"{config.seed}\n{family(normalised_name)}".encode()
-    place = int.from_bytes(hashlib.sha256(salted).digest()[:8], "big") / 2**64
-    if place < config.test:
+    position = int.from_bytes(hashlib.sha256(salted).digest()[:8], "big") / 2**64
+    if position < config.test:
         return "test"
-    return "validation" if place < config.test + config.validation else "train"
+    return "validation" if position < config.test + config.validation else "train"
 
 
 def family(normalised_name: str) -> str:
-    """What a name has in common with its rewordings: its words, sorted and in the singular."""
+    """Return what a name shares with its rewordings: its words, sorted and in the singular."""
     words = normalised_name.split()
     return " ".join(
         sorted(word[:-1] if len(word) > 3 and word.endswith("s") else word for word in words)
@@ -54,7 +52,7 @@ def family(normalised_name: str) -> str:
 
 
 def divide(examples: pd.DataFrame, config: SplitConfig) -> dict[Side, pd.DataFrame]:
-    """The rows of `examples` on each side, by their `normalised_name`, in their order.
+    """Return the rows of `examples` on each side, in their order, by `normalised_name`.
 
     Raises:
         CatalogueError: a side without products, or a label without training products.
@@ -67,83 +65,91 @@ def divide(examples: pd.DataFrame, config: SplitConfig) -> dict[Side, pd.DataFra
                 f"none of {len(examples):,} products is on the {each} side of the split; add "
                 f"products, or change split.validation or split.test"
             )
-    untaught = sorted(set(examples["department"]) - set(parts["train"]["department"]))
-    if untaught:
+    untrained = sorted(set(examples["department"]) - set(parts["train"]["department"]))
+    if untrained:
         raise CatalogueError(
-            f"no training product for {', '.join(untaught)}: each label needs at least 1 on the "
+            f"no training product for {', '.join(untrained)}: each label needs at least 1 on the "
             f"train side; add products to it, list it in catalogue.unlabelled, or change split.seed"
         )
     return parts
 
 
-def report(parts: Mapping[Side, pd.DataFrame], config: SplitConfig) -> dict[str, Any]:
-    """What the sides hold, and the proof that they share nothing.
+def summary(parts: Mapping[Side, pd.DataFrame], config: SplitConfig) -> dict[str, Any]:
+    """Return the fields of `Splits` that describe the sides.
 
-    `overlap` counts names and prompts on both of two sides; `digests` are of each side's
-    (name, label) pairs in order, so that two machines can compare a split without its data;
-    `stratification` names the department and side whose count is furthest from its share, in
-    standard deviations (z) of that many independent tosses.
+    `digests` are of each side's (name, label) pairs in order, to compare splits between machines.
 
     Raises:
-        AssertionError: two sides share a name or a prompt, which would be a fault of Grocer.
+        RuntimeError: two sides share a name or a prompt, which is an internal error.
     """
-    overlap = {
-        f"{one}_{other}": len(shared(parts[one], parts[other]))
-        for one, other in combinations(SIDES, 2)
+    overlaps = {
+        f"{one}_{other}": shared(parts[one], parts[other]) for one, other in combinations(SIDES, 2)
     }
-    assert not any(overlap.values()), f"sides of the split share names or prompts: {overlap}"
-    departments = _counts(parts)
+    for sides, names in overlaps.items():
+        if names:
+            raise RuntimeError(
+                f"{len(names)} names or prompts are on two sides of the split ({sides}), "
+                f"for example {min(names)!r}"
+            )
+    departments = _count_departments(parts)
+    pairs = {name: part[["normalised_name", "department"]] for name, part in parts.items()}
     return {
-        "products": {each: len(part) for each, part in parts.items()},
-        "purchases": {each: int(part["purchases"].sum()) for each, part in parts.items()},
-        "overlap": overlap,
+        "products": BySide[int](**{name: len(part) for name, part in parts.items()}),
+        "purchases": BySide[int](
+            **{name: int(part["purchases"].sum()) for name, part in parts.items()}
+        ),
+        "overlap": Overlap(**{sides: len(names) for sides, names in overlaps.items()}),
         "departments": departments,
-        "without_test": [name for name, count in departments.items() if not count["test"]],
-        "stratification": _furthest(departments, config),
-        "digests": {
-            each: json_digest(part[["normalised_name", "department"]].values.tolist())
-            for each, part in parts.items()
-        },
+        "without_test": tuple(name for name, count in departments.items() if not count.test),
+        "stratification": _largest_deviation(departments, config),
+        "digests": BySide[str](
+            **{name: json_digest(pair.values.tolist()) for name, pair in pairs.items()}
+        ),
     }
 
 
 def shared(one: pd.DataFrame, other: pd.DataFrame) -> set[str]:
-    """Normalised names and prompts that stand in both."""
+    """Return the normalised names and prompts that are in both."""
     return set().union(
         *(set(one[column]) & set(other[column]) for column in ("normalised_name", "prompt"))
     )
 
 
-def _counts(parts: Mapping[Side, pd.DataFrame]) -> dict[str, dict[Side, int]]:
-    """Products of each department on each side."""
-    counts = {each: part["department"].value_counts() for each, part in parts.items()}
-    names = sorted(set().union(*(count.index for count in counts.values())))
+def _count_departments(parts: Mapping[Side, pd.DataFrame]) -> dict[str, BySide[int]]:
+    """Return the number of products of each department on each side."""
+    counts = {name: part["department"].value_counts() for name, part in parts.items()}
+    departments = sorted(set().union(*(count.index for count in counts.values())))
     return {
-        name: {each: int(count.get(name, 0)) for each, count in counts.items()} for name in names
+        department: BySide[int](
+            **{name: int(count.get(department, 0)) for name, count in counts.items()}
+        )
+        for department in departments
     }
 
 
-def _furthest(departments: Mapping[str, Mapping[Side, int]], config: SplitConfig) -> dict[str, Any]:
-    """The department and side furthest from its share."""
-    shares: dict[Side, float] = {
+def _largest_deviation(
+    departments: Mapping[str, BySide[int]], config: SplitConfig
+) -> Stratification:
+    """Return the department and side with the largest deviation from its share."""
+    shares = {
         "train": 1.0 - config.validation - config.test,
         "validation": config.validation,
         "test": config.test,
     }
-    rows = []
-    for name, counts in departments.items():
-        products = sum(counts.values())
-        for each, share in shares.items():
+    deviations = []
+    for department, counts in departments.items():
+        products = sum(count for _, count in counts)
+        for each, count in counts:
+            share = shares[each]
             deviation = math.sqrt(products * share * (1.0 - share))
-            z = (counts[each] - products * share) / deviation
-            rows.append(
-                {
-                    "department": name,
-                    "side": each,
-                    "products": products,
-                    "share": counts[each] / products,
-                    "expected": share,
-                    "z": z,
-                }
+            deviations.append(
+                Stratification(
+                    department=department,
+                    side=each,
+                    products=products,
+                    share=count / products,
+                    expected=share,
+                    z=(count - products * share) / deviation,
+                )
             )
-    return max(rows, key=lambda row: abs(row["z"]))
+    return max(deviations, key=lambda row: abs(row.z))

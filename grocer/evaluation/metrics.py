@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+RESAMPLES, SEED = 1000, 23
+"""Bootstrap resamples, and the seed of samples and resamples."""
 BINS = 10
 """Equal-width bins of confidence, of the reliability curve and of ECE."""
 
@@ -86,10 +88,10 @@ def weighted_accuracy(
     was bought every product counts once.
     """
     weights = purchases if purchases.sum() > 0 else np.ones_like(purchases)
-    random = np.random.default_rng(settings.seed)
+    random = np.random.default_rng(SEED)
     size = len(right)
     draws = []
-    for _ in range(settings.bootstrap):
+    for _ in range(RESAMPLES):
         rows = random.integers(size, size=size)
         if (bought := weights[rows].sum()) > 0:  # else it holds no purchase to be right about
             draws.append(weights[rows][right[rows]].sum() / bought)

@@ -143,7 +143,7 @@ def collect(model: Path, tables: Mapping[str, pd.DataFrame], config: RunConfig) 
             "trained on other splits; train on these, or evaluate on its own"
         )
     asked = dict(tables)
-    asked["train"] = _take(tables["train"], settings.train_sample, settings.seed)[0]
+    asked["train"] = _take(tables["train"], settings.sample_size, metrics.SEED)[0]
     logs = {name: ask(scorer, table["product_name"], name) for name, table in asked.items()}
     truth = _positions(asked["validation"]["department"], labels)
     temperature = calibration.fit_temperature(logs["validation"], truth)
@@ -160,7 +160,7 @@ def collect(model: Path, tables: Mapping[str, pd.DataFrame], config: RunConfig) 
     aisle_temperature = None
     if scorer.leaves:
         scored, aisle_temperature = _with_aisles(scored, scorer)
-    some, rows = _take(tables["test"], settings.base_model_sample, settings.seed)
+    some, rows = _take(tables["test"], settings.sample_size, metrics.SEED)
     with scorer.without_adapter():
         base = np.exp(ask(scorer, some["product_name"], "test, untuned base"))
     return Answers(
@@ -217,7 +217,6 @@ def load(model: Path, config: RunConfig) -> Scorer:
 
     return Scorer.load(
         model,
-        token_budget=config.evaluation.token_budget,
         device=config.base.device,
         compute_dtype=config.base.compute_dtype,
     )

@@ -122,7 +122,7 @@ def _compared(
             ),
         },
         "as_the_study_measured": baselines.as_the_study_measured(
-            products["department"], products["purchases"], settings.seed
+            products["department"], products["purchases"], metrics.SEED
         ),
     }
 

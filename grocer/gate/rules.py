@@ -155,7 +155,7 @@ def _gap(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 def _baseline(name: str, evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     own, other, p, products = _paired(evaluation, "baselines", name)
     # Only what costs next to nothing to serve may be left ahead: the others know no product.
-    margin, level = policy.linear_margin if name == "linear" else 0.0, policy.significance
+    margin, level = policy.linear_margin if name == "linear" else 0.0, _level(evaluation)
     better = own > other and p < level
     near = margin > 0 and own >= other - margin - ROUNDING
     limit = f"higher with p below {level:g}" + (f", or at most {margin:g} lower" if margin else "")
@@ -200,7 +200,7 @@ def _champion(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
         return False, f"The champion answered {products:,} test products (limit: all {tested:,})."
     return own > other, (
         f"Accuracy is {' against '.join(_apart(own, other))} of the champion on the same "
-        f"{products:,} products, {_chance(p, policy.significance)} (limit: higher; a tie keeps the "
+        f"{products:,} products, {_chance(p, _level(evaluation))} (limit: higher; a tie keeps the "
         "champion)."
     )
 
@@ -238,6 +238,11 @@ def _paired(evaluation: Evaluation, *keys: str) -> tuple[float, float, float, in
     other = share(evaluation, *keys, "paired", "baseline_accuracy")
     p_value = share(evaluation, *keys, "paired", "p_value")
     return own, other, p_value, count(evaluation, *keys, "paired", "products", least=1)
+
+
+def _level(evaluation: Evaluation) -> float:
+    """Level of significance tests, which goes with the level of the intervals."""
+    return round(1 - share(evaluation, "confidence"), 12)
 
 
 def _chance(p_value: float, level: float) -> str:

@@ -105,10 +105,10 @@ def _load_scorer(bundle: Bundle) -> Scorer:
     import torch
 
     from grocer.inference.scorer import Scorer as ModelScorer
-    from grocer.model.device import available_cores
+    from grocer.model.device import cpu_threads
 
     config = bundle.config
-    torch.set_num_threads(config.serving.threads or max(1, available_cores() - 1))
+    torch.set_num_threads(cpu_threads(spare=1))
     return ModelScorer.load(
         bundle.path,
         token_budget=config.serving.token_budget,

@@ -1,7 +1,8 @@
-"""DuckDB as the data steps use it: under a memory limit, with progress, errors in one line."""
+"""A DuckDB session with a memory limit, progress reports and one-line errors."""
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -11,37 +12,34 @@ from typing import Any
 
 import duckdb
 
-from grocer import progress as console
+from grocer import progress
 from grocer.config.stages import DataConfig
 from grocer.errors import GrocerError, OutputError, SourceError, TableError
+from grocer.ingest.statements import statements
 
 PROGRESS_SECONDS = 5.0
-# Row groups of a million rows hold each name's text once. Numbers go without dictionaries: as
-# deltas they are as small, and are written and read in half the time. A higher level of zstd
-# takes a seventh more time for 2 % less space.
-PARQUET = (
-    "FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
-    "ROW_GROUP_SIZE 1000000, DICTIONARY_SIZE_LIMIT 1"
-)
+MIB_PER_THREAD = 200  # of the memory limit, to join tables of Instacart's size
+_SQL = statements("duckdb_session")
 
 
 class Database:
-    """A DuckDB in the directory `scratch`, where it also spills what its memory can't hold."""
+    """A DuckDB database in the directory `scratch`, where it also spills to disk."""
 
     def __init__(self, scratch: Path, config: DataConfig) -> None:
         self.scratch = scratch
-        self.memory_limit_mb, self.threads = config.memory_limit_mb, config.threads
+        self.memory_limit_mb = config.memory_limit_mb
+        self.threads = max(1, min(os.cpu_count() or 1, config.memory_limit_mb // MIB_PER_THREAD))
         self.connection = duckdb.connect(
             scratch / "tables.duckdb",
             config={
                 "memory_limit": f"{config.memory_limit_mb}MiB",
-                "threads": config.threads,
+                "threads": self.threads,
                 "temp_directory": str(scratch / "spill"),
             },
         )
-        # Joins as written: the left side streams, so lines keep their order, run after run.
+        # Keep joins in the order written: the left side streams, so order lines keep their order.
         self.connection.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
-        # Progress is kept, for `query_progress`, but not drawn.
+        # `query_progress` needs the progress bar; it is not printed.
         self.connection.execute("SET enable_progress_bar = true")
         self.connection.execute("SET enable_progress_bar_print = false")
 
@@ -52,40 +50,35 @@ class Database:
         self.connection.close()
 
     def run(self, query: str, label: str = "the tables") -> list[tuple[Any, ...]]:
-        """Run a query and return its rows; `label` names what it reads in errors and progress.
+        """Run a query and return its rows; `label` names its input in errors and progress.
 
         Raises:
-            TableError: data that doesn't parse, or needs more memory than the limit.
-            SourceError, OutputError: a file that can't be read, a disk that is full.
+            TableError: the data can't be parsed, or the query needs more memory than the limit.
+            SourceError, OutputError: a file can't be read, or the disk is full.
         """
-        with self._explained(label), self._progress(label):
+        with self._translated_errors(label), self._progress(label):
             return self.connection.execute(query).fetchall()
 
     def number(self, query: str, label: str = "the tables") -> int:
-        """The single whole number that a query returns."""
+        """Return the single whole number that a query returns."""
         return int(self.run(query, label)[0][0])
 
     def write(self, query: str, path: Path, label: str) -> int:
-        """Write a query's rows to a Parquet file; how many they are."""
-        return self.number(f"COPY ({query}) TO {literal(str(path))} ({PARQUET})", label)
+        """Write the rows of a query to a Parquet file and return their number."""
+        return self.number(_SQL.write(query, path), label)
 
-    def park(self, name: str, query: str, label: str) -> None:
-        """Make the view `name` of a query's rows, parked in a Parquet file.
+    def create_view(self, name: str, query: str, label: str) -> None:
+        """Create the view `name` of a query's rows, which are stored in a scratch Parquet file.
 
-        Of large tables: half the work of a table of DuckDB's own, in a tenth of the space.
+        For large tables this takes half the time and a tenth of the space of a DuckDB table.
         """
-        path = literal(str(self.scratch / f"{name}.parquet"))
-        options = PARQUET.replace("zstd, COMPRESSION_LEVEL 1", "uncompressed")
-        options = options.replace("ROW_GROUP_SIZE 1000000, ", "")
-        self.run(f"COPY ({query}) TO {path} ({options})", label)
-        self.run(f"CREATE VIEW {name} AS FROM read_parquet({path})")
+        path = self.scratch / f"{name}.parquet"
+        self.run(_SQL.write_scratch(query, path), label)
+        self.run(_SQL.view_of_file(name, path))
 
     @contextmanager
-    def in_order(self) -> Iterator[None]:
-        """Within the block one thread works, so the rows of a join keep their order.
-
-        Several threads finish them in an order of their own.
-        """
+    def single_thread(self) -> Iterator[None]:
+        """Run the block's queries on one thread, so that joined rows keep their order."""
         self.connection.execute("SET threads = 1")
         try:
             yield
@@ -94,14 +87,14 @@ class Database:
 
     @contextmanager
     def _progress(self, label: str) -> Iterator[None]:
-        """Say now and then how far a query has come, from a thread of its own."""
+        """Report the progress of the block's query every `PROGRESS_SECONDS`, from a thread."""
         done = threading.Event()
 
         def report() -> None:
             while not done.wait(PROGRESS_SECONDS):
                 percent = self.connection.query_progress()
                 if 0 < percent <= 100:
-                    console.say("ingest", f"{label} · {percent:.0f} %")
+                    progress.say("ingest", f"{label} · {percent:.0f} %")
 
         reporter = threading.Thread(target=report, daemon=True)
         reporter.start()
@@ -112,17 +105,17 @@ class Database:
             reporter.join()
 
     @contextmanager
-    def _explained(self, label: str) -> Iterator[None]:
+    def _translated_errors(self, label: str) -> Iterator[None]:
         try:
             yield
         except duckdb.Error as error:
-            mistake = self._mistake(label, error)
-            if mistake is None:
+            user_error = self._user_error(label, error)
+            if user_error is None:
                 raise
-            raise mistake from error
+            raise user_error from error
 
-    def _mistake(self, label: str, error: duckdb.Error) -> GrocerError | None:
-        """What the user can mend, in one line; None where it is a fault of ours."""
+    def _user_error(self, label: str, error: duckdb.Error) -> GrocerError | None:
+        """Return the error as a line that the user can act on, or None for an internal error."""
         message = str(error)
         if "No space left" in message or "max_temp_directory_size" in message:
             return OutputError(f"{label}: no space is left on the device; choose another --out")
@@ -134,37 +127,32 @@ class Database:
         if isinstance(error, duckdb.InvalidInputException | duckdb.ConversionException):
             return _reader_error(label, message)
         if isinstance(error, duckdb.IOException):
-            return SourceError(f"{label} can't be read: {message.splitlines()[0]}")
+            return SourceError(f"{label}: cannot read: {message.splitlines()[0]}")
         return None
 
 
-def literal(value: str) -> str:
-    """A string literal of SQL."""
-    return "'" + value.replace("'", "''") + "'"
-
-
-def identifier(value: str) -> str:
-    """A quoted identifier of SQL."""
-    return '"' + value.replace('"', '""') + '"'
-
-
 def _reader_error(label: str, message: str) -> GrocerError:
-    line = re.search(r"CSV Error on Line: (\d+)", message)
-    where = f"{label}, line {line[1]}" if line else label
-    if found := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
-        return TableError(f"{where}: the header has {found[1]} columns, this line {found[2]}")
-    if found := re.search(r'column "(.+)"\. Could not convert string "(.*)" to \'(\w+)\'', message):
-        what = {"FLOAT": "a number", "BIGINT": "a whole number"}.get(
-            found[3], "a whole number from -32,768 to 32,767"
+    """Translate an error of DuckDB's CSV reader."""
+    number = re.search(r"CSV Error on Line: (\d+)", message)
+    line = f"{label}, line {number[1]}" if number else label
+    if columns := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
+        return TableError(f"{line}: expected {columns[1]} columns, found {columns[2]}")
+    pattern = r'column "(.+)"\. Could not convert string "(.*)" to \'(\w+)\''
+    if conversion := re.search(pattern, message):
+        column, value, kind = conversion.groups()
+        expected = {"FLOAT": "a number", "BIGINT": "a whole number"}.get(
+            kind, "a whole number from -32,768 to 32,767"
         )
-        return TableError(f"{where}: column {found[1]!r} holds {found[2]!r}, not {what}")
+        return TableError(f"{line}: column {column!r} holds {value!r}, expected {expected}")
     if "unterminated quote" in message:
         return TableError(
-            f"{where}: a quoted field has no end, or text follows its closing quote; "
-            'a quote inside a quoted field is written twice ("")'
+            f"{line}: a quoted field is not closed, or text follows its closing quote; "
+            'write a quote inside a quoted field twice ("")'
         )
     if "state machine" in message:
-        return TableError(f"{where}: not one kind of line ending throughout, or not CSV at all")
+        return TableError(f"{line}: mixed line endings, or not a CSV file")
     if "Maximum line size" in message or "maximum_line_size" in message:
-        return TableError(f"{where}: a line is longer than 2 MB; is a quote left open?")
-    return TableError(f"{where}: {message.splitlines()[0]}")
+        return TableError(
+            f"{line}: a line is longer than 2 MB; look for a quote that is not closed"
+        )
+    return TableError(f"{line}: {message.splitlines()[0]}")

@@ -1,4 +1,4 @@
-"""Counts rows whose key stands in the table before, in little memory."""
+"""Count rows with a duplicate key in little memory."""
 
 from __future__ import annotations
 
@@ -9,48 +9,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grocer.ingest.duckdb_session import Database
+from grocer.ingest.statements import statements
 
-SLICE = 4_000_000
+SLICE_ROWS = 4_000_000
 SAMPLE_PERCENT = 1
+_SQL = statements("duplicates")
 
 
-def repeats(database: Database, table: str, key: Sequence[str]) -> int:
-    """Rows of `table` beyond the first of each `key`; rows with a null in the key don't count.
+def count_duplicates(database: Database, table: str, key: Sequence[str]) -> int:
+    """Return the number of rows beyond the first of each `key`, ignoring keys with a null.
 
     Sorting hashes slice by slice is six times faster than a GROUP BY of 33.8 million lines and
-    holds a tenth of its memory. Slices are ranges of the key's first column, so DuckDB skips
-    what lies outside where a file is sorted by it, as Instacart's are. Equal hashes may be a
-    collision (one in 30,000 tables of that size): where there are any, the count is made exact.
+    takes a tenth of its memory. Slices are ranges of the key's first column, so in a file that
+    is sorted by it, as Instacart's are, DuckDB reads only the row groups of a slice. Equal
+    hashes may be a collision (one in 30,000 tables of that size): then rows are counted exactly.
     """
-    first, columns = key[0], ", ".join(key)
-    present = " AND ".join(f"{column} IS NOT NULL" for column in key)
-    rows = database.number(f"SELECT count(*) FROM {table}")
-    slices = max(1, -(-rows // SLICE))
-    steps = [step / slices for step in range(1, slices)]
+    rows = database.number(_SQL.count_rows(table))
+    slices = max(1, -(-rows // SLICE_ROWS))
+    fractions = [step / slices for step in range(1, slices)]
     bounds = []
-    if steps:
-        sample = f"USING SAMPLE {SAMPLE_PERCENT}% (system, 1)"
-        query = f"SELECT approx_quantile({first}, {steps}) FROM {table} {sample}"
+    if fractions:
+        query = _SQL.quantiles(table, key[0], fractions, SAMPLE_PERCENT)
         bounds = sorted(set(database.run(query)[0][0] or []))
-    found: list[Future[int]] = []
-    with ThreadPoolExecutor(1) as sorter:  # while one slice is sorted, the next is read
+    equal: list[Future[int]] = []
+    with ThreadPoolExecutor(1) as sorter:  # sorts one slice while the next is read
         for low, high in zip([None, *bounds], [*bounds, None], strict=True):
-            above = f" AND {first} >= {low}" if low is not None else ""
-            below = f" AND {first} < {high}" if high is not None else ""
-            query = f"SELECT hash({columns}) AS hash FROM {table} WHERE {present}{above}{below}"
+            query = _SQL.key_hashes(table, key, low, high)
             hashes = np.asarray(database.connection.execute(query).fetchnumpy()["hash"])
-            wait(found[-1:])  # two slices in memory at most
-            found.append(sorter.submit(_twice, hashes))
-    hits = sum(each.result() for each in found)
-    if not hits:
+            wait(equal[-1:])  # at most two slices in memory
+            equal.append(sorter.submit(_count_equal, hashes))
+    if not any(count.result() for count in equal):
         return 0
-    return database.number(
-        f"SELECT coalesce(sum(n - 1), 0)::BIGINT FROM "
-        f"(SELECT count(*) AS n FROM {table} WHERE {present} GROUP BY {columns})"
-    )
+    return database.number(_SQL.count_duplicates(table, key))
 
 
-def _twice(hashes: NDArray[np.uint64]) -> int:
-    """How many equal the one before, once sorted; sorts in place."""
+def _count_equal(hashes: NDArray[np.uint64]) -> int:
+    """Sort in place and return how many values equal the one before."""
     hashes.sort()
     return int(np.count_nonzero(hashes[1:] == hashes[:-1]))

@@ -1,231 +1,170 @@
-"""Order lines joined to their products and orders, and the tally of those that don't fit."""
+"""Join order lines to products and orders, and count the lines that don't match."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from grocer.artifacts.counts import OrderLineCounts
 from grocer.ingest.duckdb_session import Database
-from grocer.ingest.schema import AISLES, DEPARTMENTS, ORDERS, PRIOR, PRODUCTS, Table
+from grocer.ingest.schema import AISLES, DEPARTMENTS, ORDERS, PRIOR, PRODUCTS, Rejection
+from grocer.ingest.statements import statements
 
-ITEM_COLUMNS = ("product_name", "aisle", "department")
+PRODUCT_COLUMNS = {"product_name": PRODUCTS, "aisle": AISLES, "department": DEPARTMENTS}
 ORDER_COLUMNS = tuple(name for name in ORDERS.columns if name != "order_id")
 LINE_COLUMNS = tuple(PRIOR.columns)
 REJECTED_ROWS = 1_000
+WITHOUT_NULLS = "line_nulls = 0 AND product_nulls = 0 AND order_nulls = 0"
 _INTEGERS = {"TINYINT": 2**7, "SMALLINT": 2**15, "INTEGER": 2**31, "BIGINT": 2**63}
-WHOLE = "line_nulls = 0 AND item_nulls = 0 AND order_nulls = 0"
+_SQL = statements("order_lines")
 
 
-class Join:
-    """The join of the staged tables; a table that the source lacks is staged empty."""
+class OrderLines:
+    """The order lines of the staged tables; tables that the source lacks are empty."""
 
-    def __init__(self, database: Database, repeated: Mapping[str, int], has_orders: bool) -> None:
-        """`repeated` counts, by table, the rows whose key stands in it before."""
-        self.database, self.repeated, self.has_orders = database, repeated, has_orders
+    def __init__(self, database: Database, duplicates: Mapping[str, int], has_orders: bool) -> None:
+        """Create the tables that lines are joined to.
+
+        Args:
+            database: with all tables of the schema, and the view `lines`.
+            duplicates: number of rows with a duplicate key, by table.
+            has_orders: whether the source has orders.
+        """
+        self.database, self.has_orders = database, has_orders
         for table in (AISLES, DEPARTMENTS, PRODUCTS, ORDERS):
-            self._once(table, repeated[table.name])
-        # Of each table's own texts an enum: numbers in the join, dictionaries in the Parquet file.
-        texts = dict(zip(ITEM_COLUMNS, (PRODUCTS, AISLES, DEPARTMENTS), strict=True))
-        for column, table in {**texts, "eval_set": ORDERS}.items():
-            database.run(
-                f"CREATE TYPE {column}_text AS ENUM (SELECT DISTINCT {column} "
-                f"FROM {table.name} WHERE {column} IS NOT NULL ORDER BY {column})"
-            )
-        typed = ", ".join(f"{column}::{column}_text AS {column}" for column in ITEM_COLUMNS)
-        database.run(
-            f"CREATE TABLE item AS SELECT product_id, {typed}, {_mask(ITEM_COLUMNS)} AS nulls "
-            "FROM products_once LEFT JOIN aisles_once USING (aisle_id) "
-            "LEFT JOIN departments_once USING (department_id)"
-        )
-        numbers = {name: kind for name, kind in ORDERS.columns.items() if kind != "VARCHAR"}
-        narrow = narrow_types(database, "orders", numbers)
-        casts = [f"{name}::{kind} AS {name}" for name, kind in narrow.items() if name != "order_id"]
-        database.run(
-            f"CREATE VIEW placed AS SELECT order_id, {', '.join(casts)}, "
-            "eval_set::eval_set_text AS eval_set FROM orders_once"
-        )
-
-    def _once(self, table: Table, repeated: int) -> None:
-        """A view of the table with each key once: a key twice would multiply order lines."""
-        key = table.key[0]
-        first = f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY rowid) = 1"
-        self.database.run(
-            f"CREATE VIEW {table.name}_once AS SELECT * FROM {table.name} "
-            f"WHERE {key} IS NOT NULL {first if repeated else ''}"
-        )
+            has_duplicates = duplicates[table.name] > 0
+            database.run(_SQL.create_once(table.name, table.key[0], has_duplicates))
+        for column, table in {**PRODUCT_COLUMNS, "eval_set": ORDERS}.items():
+            database.run(_SQL.create_enum(column, table.name))
+        types = {column: f"{column}_text" for column in PRODUCT_COLUMNS}
+        database.run(_SQL.create_product_details(types))
+        numbers = {name: type for name, type in ORDERS.columns.items() if type != "VARCHAR"}
+        types = narrow_types(database, "orders", numbers) | {"eval_set": "eval_set_text"}
+        del types["order_id"]
+        database.run(_SQL.create_order_details(types))
 
     @property
     def columns(self) -> Sequence[str]:
-        """Columns of the joined lines, in the file's order."""
-        lines = ("order_id", "product_id", *ITEM_COLUMNS, "add_to_cart_order", "reordered")
-        return (*lines, *ORDER_COLUMNS) if self.has_orders else lines
+        """Columns of `order_lines.parquet`, in order."""
+        columns = ("order_id", "product_id", *PRODUCT_COLUMNS, "add_to_cart_order", "reordered")
+        return (*columns, *ORDER_COLUMNS) if self.has_orders else columns
 
-    def tally(self, written: int, dropped: bool) -> None:
-        """Make the table `tally`: lines (`n`) by product and by which columns are null.
+    def write(self, path: Path, drop_nulls: bool) -> int:
+        """Write the joined lines, without those that have a null if `drop_nulls`.
 
-        A mask has one bit a column; it is null itself where no product or order is joined. Most
-        lines have an order without nulls, so only the others are joined to orders to be counted,
-        which is a third faster; the rest is what remains of all. Lines without an order are
-        looked for only where the numbers say that there are some.
+        All threads write, so the order of row groups varies between runs. Keys are joined in
+        the narrowest types: the hash table of orders takes most of the memory.
+
+        Returns:
+            The number of lines written.
+        """
+        types = narrow_types(self.database, "lines", PRIOR.columns)
+        query = _SQL.join(self.columns, types, self.has_orders, drop_nulls)
+        return self.database.write(query, path, "joining order lines")
+
+    def count(self, written: int, drop_nulls: bool) -> OrderLineCounts:
+        """Count all lines in the table `tally`, by product and null values.
+
+        `tally` has the columns product_id, line_nulls, order_nulls, product_nulls and n, the
+        number of lines. The masks have bit i set where the i-th column is null; they are null
+        themselves if the order or the product is unknown. Most lines have an order without
+        nulls: only the others are joined to orders, which is a third faster. Lines of an unknown
+        order are searched for only if the numbers don't add up without them.
 
         Args:
-            written: lines that `write` wrote.
-            dropped: whether it left out those with a null.
+            written: what `write` returned.
+            drop_nulls: as given to `write`.
         """
-        counted = f"product_id, {_mask(LINE_COLUMNS, 'l.')} AS line_nulls"
-        self.database.run(
-            f"CREATE TABLE every AS SELECT {counted}, count(*) AS n FROM lines l GROUP BY ALL",
-            "counting order lines",
-        )
-        apart = f"SELECT {counted}, 0 AS order_nulls, 0 AS n FROM lines l WHERE false"
-        if self.has_orders:
-            flawed = f"SELECT order_id, {_mask(ORDER_COLUMNS)} AS order_nulls FROM placed"
-            apart = (
-                f"SELECT {counted}, order_nulls, count(*) AS n FROM lines l "
-                f"JOIN ({flawed} WHERE order_nulls > 0) USING (order_id) GROUP BY ALL"
-            )
-        self.database.run(f"CREATE TABLE apart AS {apart}", "counting order lines")
-        if self.has_orders and not self._all_joined(written, dropped):
-            self.database.run(
-                f"INSERT INTO apart SELECT {counted}, NULL, count(*) FROM lines l "
-                "ANTI JOIN placed USING (order_id) GROUP BY ALL",
-                "counting order lines",
-            )
-        self.database.run(
-            "CREATE TABLE tally AS SELECT t.*, i.nulls AS item_nulls FROM ("
-            "SELECT product_id, line_nulls, order_nulls, n FROM apart UNION ALL "
-            "SELECT product_id, line_nulls, 0, sum(n) FROM (FROM every UNION ALL "
-            "SELECT product_id, line_nulls, -n FROM apart) GROUP BY ALL HAVING sum(n) > 0"
-            ") t LEFT JOIN item i USING (product_id)"
-        )
-        self.database.run(
-            "CREATE VIEW joined AS FROM tally "
-            "WHERE item_nulls IS NOT NULL AND order_nulls IS NOT NULL"
+        label = "counting order lines"
+        self.database.run(_SQL.create_all_counts(LINE_COLUMNS), label)
+        flawed = _SQL.create_flawed_counts(LINE_COLUMNS, ORDER_COLUMNS, self.has_orders)
+        self.database.run(flawed, label)
+        read = self._sum("all_counts")
+        dropped = self._sum("flawed_counts") if drop_nulls else 0
+        if self.has_orders and written + dropped != read:
+            self.database.run(_SQL.add_lines_without_order(LINE_COLUMNS), label)
+        self.database.run(_SQL.create_tally())
+        self.database.run(_SQL.create_joined())
+        joined, complete = self._sum("joined"), self._sum("joined", WITHOUT_NULLS)
+        return OrderLineCounts(
+            read=read,
+            orphans=read - joined,
+            joined=joined,
+            with_nulls=joined - complete,
+            kept=complete if drop_nulls else joined,
         )
 
-    def _all_joined(self, written: int, dropped: bool) -> bool:
-        """Whether each line was written, or left out for a null of an order that there is."""
-        total = "SELECT coalesce(sum(n), 0) FROM {}"
-        left_out = self.database.number(total.format("apart")) if dropped else 0
-        return written + left_out == self.database.number(total.format("every"))
+    def count_unknown(self, mask: str) -> int:
+        """Return the number of lines whose product (`product_nulls`) or order is unknown."""
+        return self._sum("tally", f"{mask} IS NULL")
 
-    def nulls(self) -> dict[str, int]:
-        """Joined lines with a null, by column."""
-        masks = {"line_nulls": LINE_COLUMNS, "item_nulls": ITEM_COLUMNS}
+    def count_nulls(self) -> dict[str, int]:
+        """Return the number of joined lines with a null, by column."""
+        masks = {"line_nulls": LINE_COLUMNS, "product_nulls": tuple(PRODUCT_COLUMNS)}
         if self.has_orders:
             masks["order_nulls"] = ORDER_COLUMNS
-        sums = {
-            column: f"coalesce(sum(n) FILTER (({mask} >> {bit}) & 1 = 1), 0)::BIGINT"
+        bits = {
+            column: (mask, bit)
             for mask, columns in masks.items()
             for bit, column in enumerate(columns)
         }
-        row = self.database.run(
-            f"SELECT {', '.join(sums[key] for key in self.columns)} FROM joined"
-        )
-        return dict(zip(self.columns, row[0], strict=True))
+        [counts] = self.database.run(_SQL.null_counts([bits[column] for column in self.columns]))
+        return dict(zip(self.columns, counts, strict=True))
 
-    def write(self, path: Path, drop_rows_with_null: bool) -> int:
-        """Write the joined lines, with or without those that have a null; how many it wrote.
+    def write_rejected(self, path: Path, duplicates: Mapping[str, int]) -> None:
+        """Write up to `REJECTED_ROWS` rows for each reason to reject rows, if there are any.
 
-        All threads write, so row groups may stand in another order the next time. Keys are
-        joined in narrow types: the table of orders is most of the memory, and spills later.
+        Lines with a duplicate key are listed, though the joined lines contain them.
         """
-        narrow = narrow_types(self.database, "lines", PRIOR.columns)
-        lines = ", ".join(f"{name}::{kind} AS {name}" for name, kind in narrow.items())
-
-        def keyed(table: str, key: str) -> str:
-            """The table by a key as narrow as the lines': one that doesn't fit has no line."""
-            fitting = f"TRY_CAST({key} AS {narrow[key]})"
-            return f"(SELECT * REPLACE ({fitting} AS {key}) FROM {table}) USING ({key})"
-
-        orders = f"JOIN {keyed('placed', 'order_id')}" if self.has_orders else ""
-        columns = ", ".join(self.columns)
-        whole = " AND ".join(f"{column} IS NOT NULL" for column in self.columns)
-        where = f"WHERE {whole}" if drop_rows_with_null else ""
-        return self.database.write(
-            f"SELECT {columns} FROM (SELECT {lines} FROM lines) "
-            f"JOIN {keyed('item', 'product_id')} {orders} {where}",
-            path,
-            "joining order lines",
-        )
-
-    def write_rejected(self, path: Path) -> None:
-        """Write up to `REJECTED_ROWS` lines for each reason why lines did not fit, if any.
-
-        Lines that stand twice in their order are kept in the join and listed here too.
-        """
-        all_lines = "FROM lines LEFT JOIN item i USING (product_id)"
-        flawed = f"{all_lines} JOIN placed o USING (order_id)"
-        if self.has_orders:
-            all_lines += " LEFT JOIN placed o USING (order_id)"
-        no_order = "o.order_id IS NULL" if self.has_orders else "false"
-        fits = f"i.product_id IS NOT NULL AND NOT {no_order}"
-        null = " OR ".join(f"{column} IS NULL" for column in self.columns)
-        of_order = " OR ".join(f"o.{column} IS NULL" for column in ORDER_COLUMNS)
-        twice = "SELECT order_id, product_id FROM lines GROUP BY ALL HAVING count(*) > 1"
-        # Each reason is first looked for in the tally, which is small. Where only orders have
-        # nulls, those few are joined alone: no table of all orders is built.
-        others = "line_nulls + item_nulls > 0"
-        orphans = f"i.product_id IS NOT NULL AND {no_order}"
-        reasons = [
-            ("no such product", "item_nulls IS NULL", all_lines, "i.product_id IS NULL"),
-            ("no such order", "order_nulls IS NULL", all_lines, orphans),
-            ("a null", others, all_lines, f"{fits} AND ({null})"),
-            (
-                "a null",
-                f"order_nulls > 0 AND NOT EXISTS (FROM tally WHERE {others})",
-                flawed,
-                f"{fits} AND ({of_order})",
-            ),
-            (
-                "twice in its order",
-                f"{self.repeated['order_lines']} > 0",
-                all_lines,
-                f"(order_id, product_id) IN ({twice})",
-            ),
-        ]
-        columns = ", ".join(self.columns)
+        lines = self._rejected_lines()
+        if duplicates["order_lines"]:
+            lines[Rejection.DUPLICATE_LINE] = _SQL.with_duplicate_key(self.has_orders)
         queries = [
-            f"INSERT INTO rejected SELECT '{reason}', {columns} {lines} "
-            f"WHERE {where} LIMIT {REJECTED_ROWS}"
-            for reason, tallied, lines, where in reasons
-            if self.database.number(f"SELECT count(*) FROM tally WHERE {tallied}")
+            _SQL.insert_rejected(reason, self.columns, source, REJECTED_ROWS)
+            for reason, source in lines.items()
         ]
-        if self.repeated["orders"]:
-            ids = "SELECT order_id FROM orders GROUP BY ALL HAVING count(*) > 1"
-            queries.append(
-                "INSERT INTO rejected BY NAME SELECT 'order twice in orders' AS reason, * "
-                f"FROM orders WHERE order_id IN ({ids}) LIMIT {REJECTED_ROWS}"
-            )
+        if duplicates["orders"]:
+            queries.append(_SQL.insert_duplicate_orders(Rejection.DUPLICATE_ORDER, REJECTED_ROWS))
         if not queries:
             return
-        self.database.run(
-            f"CREATE TABLE rejected AS SELECT ''::VARCHAR AS reason, {columns} {all_lines} LIMIT 0"
-        )
-        with self.database.in_order():
+        self.database.run(_SQL.create_rejected(self.columns, self.has_orders))
+        with self.database.single_thread():
             for query in queries:
                 self.database.run(query, "rejected order lines")
             self.database.write("SELECT * FROM rejected", path, "rejected order lines")
 
+    def _rejected_lines(self) -> dict[Rejection, str]:
+        """Return SQL for the lines to reject, by reason; only for reasons that apply."""
+        lines = {}
+        if self._sum("tally", "product_nulls IS NULL"):
+            lines[Rejection.UNKNOWN_PRODUCT] = _SQL.with_unknown_product(self.has_orders)
+        if self._sum("tally", "order_nulls IS NULL"):
+            lines[Rejection.UNKNOWN_ORDER] = _SQL.with_unknown_order()
+        if self._sum("tally", "line_nulls + product_nulls > 0"):
+            lines[Rejection.NULL_VALUE] = _SQL.with_null(self.columns, self.has_orders)
+        elif self._sum("tally", "order_nulls > 0"):
+            lines[Rejection.NULL_VALUE] = _SQL.with_null_in_order(ORDER_COLUMNS)
+        return lines
+
+    def _sum(self, table: str, condition: str = "true") -> int:
+        return self.database.number(_SQL.sum_lines(table, condition))
+
 
 def narrow_types(database: Database, table: str, columns: Mapping[str, str]) -> dict[str, str]:
-    """The narrowest type for each column of numbers (by type) that holds all values exactly."""
-    looks = ", ".join(
-        f"min({column}), max({column}), "
-        + (f"bool_and({column} = trunc({column}))" if kind == "FLOAT" else "true")
-        for column, kind in columns.items()
-    )
-    [found] = database.run(f"SELECT {looks} FROM {table}")
+    """Return the narrowest type of each column of numbers that holds all its values exactly.
+
+    Args:
+        columns: type of each column in `table`.
+    """
+    [ranges] = database.run(_SQL.value_ranges(table, columns))
     types = {}
     for index, column in enumerate(columns):
-        low, high, whole = found[3 * index : 3 * index + 3]
-        fitting = (kind for kind, limit in _INTEGERS.items() if -limit <= low and high < limit)
-        empty = low is None
-        types[column] = "TINYINT" if empty else next(fitting) if whole else "FLOAT"
+        low, high, is_whole = ranges[3 * index : 3 * index + 3]
+        if low is None:
+            types[column] = "TINYINT"
+        elif not is_whole:
+            types[column] = "FLOAT"
+        else:
+            fits = (name for name, limit in _INTEGERS.items() if -limit <= low and high < limit)
+            types[column] = next(fits)
     return types
-
-
-def _mask(columns: Sequence[str], prefix: str = "") -> str:
-    """SQL for a number with bit i set where the i-th column is null."""
-    bits = (f"({prefix}{column} IS NULL)::INT << {bit}" for bit, column in enumerate(columns))
-    return " + ".join(f"({bit})" for bit in bits)

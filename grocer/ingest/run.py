@@ -1,187 +1,163 @@
-"""Reads a source into the run's tables: order lines joined, and all that did not fit counted."""
+"""Read a source, join its order lines, and write the tables that later stages use."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
-from grocer import progress as console
+from grocer import progress
+from grocer.artifacts.counts import Counts, OrphanCounts
 from grocer.config.stages import DataConfig
 from grocer.errors import TableError
 from grocer.ingest.duckdb_session import Database
-from grocer.ingest.duplicates import repeats
-from grocer.ingest.order_lines import WHOLE, Join
+from grocer.ingest.duplicates import count_duplicates
+from grocer.ingest.order_lines import WITHOUT_NULLS, OrderLines
 from grocer.ingest.readers import check_text, select
 from grocer.ingest.schema import AISLES, DEPARTMENTS, LINES, ORDERS, PRODUCTS, TABLES, check_shape
 from grocer.ingest.single_table import stage_catalogue
 from grocer.ingest.source import CATALOGUE, open_source
-from grocer.io.atomic import write_json
+from grocer.ingest.statements import statements
 
-Counts = dict[str, Any]
 _DIMENSIONS = (PRODUCTS, DEPARTMENTS, AISLES)
+_SQL = statements("tables")
 
 
-def ingest(source: str, config: DataConfig, out: Path) -> Counts:
-    """Read `source` and write the tables and `counts.json` into the directory `out`.
+def run(data: str, config: DataConfig, out: Path) -> Counts:
+    """Read the tables at `data`; write them joined as Parquet, and the counts, to `out`.
 
-    Of order lines, `read == joined + orphans` (their product or order is unknown), and
-    `kept == joined - with_nulls` where rows with a null are dropped, else `kept == joined`.
+    Writes `order_lines.parquet`, `products.parquet`, `departments.parquet`, `aisles.parquet`,
+    `counts.json`, and `rejected.parquet` if rows were rejected.
 
     Raises:
-        SourceError, TableError: the source can't be read as its schema says.
-        OutputError: no space is left.
+        SourceError, TableError: the source can't be read, or does not match its schema.
+        OutputError: the disk is full.
     """
     scratch = out / ".scratch"
     scratch.mkdir()
-    own = config.columns is not None
+    is_single = config.columns is not None
     try:
-        with open_source(source, scratch, own) as files, Database(scratch, config) as database:
+        with open_source(data, scratch, is_single) as files, Database(scratch, config) as database:
             if config.columns:
                 stage_catalogue(database, files[CATALOGUE], config.columns)
             else:
-                check_shape(files, source)
+                check_shape(files, data)
                 _stage(database, files)
-            there = _complete(database)
-            counts = _write(database, config.drop_rows_with_null, there, out)
+            counts = _write(database, _complete(database), config.drop_rows_with_null, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    write_json(out / "counts.json", counts)
+    counts.write(out)
     return counts
 
 
 def _stage(database: Database, files: Mapping[str, Path]) -> None:
-    """Read each file into a DuckDB table of its own."""
+    """Read each file into a DuckDB table."""
     for name, path in files.items():
         optional = () if AISLES.name in files else ("aisle_id",)
         query = select(path, TABLES[name].columns, path.name, optional)
-        if name in LINES:
-            try:
-                database.park(name, query, path.name)
-            except TableError:
-                if path.suffix == ".csv":
-                    check_text(path, path.name)  # a wrong byte is the better explanation
-                raise
-        else:
-            database.run(f"CREATE TABLE {name} AS {query}", path.name)
+        if name not in LINES:
+            database.run(_SQL.create_from(name, query), path.name)
+            continue
+        try:
+            database.create_view(name, query, path.name)
+        except TableError:
+            if path.suffix == ".csv":
+                check_text(path, path.name)  # explains invalid UTF-8 better than the reader
+            raise
 
 
 def _complete(database: Database) -> set[str]:
-    """Say what was staged, and stage the rest empty; returns the names of those that are there.
+    """Create the tables that the source lacks, empty; return the names of those that it has.
 
     Raises:
-        TableError: a table without rows.
+        TableError: a table of the source has no rows.
     """
-    there = {row[0] for row in database.run("SELECT table_name FROM information_schema.tables")}
+    staged = {row[0] for row in database.run(_SQL.names())}
     for name, table in TABLES.items():
-        if name not in there:
-            columns = ", ".join(f"{key} {kind}" for key, kind in table.columns.items())
-            database.run(f"CREATE TABLE {name} ({columns})")
+        if name not in staged:
+            database.run(_SQL.create_empty(name, table.columns))
             continue
-        rows = database.number(f"SELECT count(*) FROM {name}")
-        console.say("ingest", f"{name}: {rows:,} rows")
+        rows = _count_rows(database, name)
+        progress.say("ingest", f"{name}: {rows:,} rows")
         if not rows:
-            raise TableError(f"{name} is empty: there are column names but no rows below them")
-    return there
+            raise TableError(f"{name} is empty: expected rows below the column names")
+    return staged
 
 
-def _write(
-    database: Database, drop_rows_with_null: bool, there: Collection[str], out: Path
-) -> Counts:
-    """Join the staged tables, write the Parquet files, and count."""
+def _write(database: Database, staged: Collection[str], drop_nulls: bool, out: Path) -> Counts:
+    """Join the staged tables, write the Parquet files, and return the counts."""
     duplicates = {
-        table.name: repeats(database, table.name, table.key) for table in (*_DIMENSIONS, ORDERS)
+        table.name: count_duplicates(database, table.name, table.key)
+        for table in (*_DIMENSIONS, ORDERS)
     }
-    database.run("CREATE VIEW lines AS " + " UNION ALL ".join(f"FROM {name}" for name in LINES))
-    join = Join(database, duplicates, has_orders=ORDERS.name in there)
-    written = join.write(out / "order_lines.parquet", drop_rows_with_null)
-    join.tally(written, drop_rows_with_null)
-    duplicates["order_lines"] = repeats(database, "lines", ("order_id", "product_id"))
-    lines = _count_lines(database, drop_rows_with_null)
-    join.write_rejected(out / "rejected.parquet")
-    _write_dimensions(database, drop_rows_with_null, there, out)
-    return {
-        "order_lines": lines,
-        **{table.name: _rows(database, table.name) for table in _DIMENSIONS},
-        "orphans": _count_orphans(database, there),
-        "nulls": join.nulls(),
-        "duplicates": duplicates,
-        "notes": _notes(there),
-    }
-
-
-def _rows(database: Database, table: str) -> int:
-    return database.number(f"SELECT count(*) FROM {table}")
-
-
-def _count_lines(database: Database, drop_rows_with_null: bool) -> dict[str, int]:
-    read = database.number("SELECT coalesce(sum(n), 0) FROM tally")
-    joined = database.number("SELECT coalesce(sum(n), 0) FROM joined")
-    whole = database.number(f"SELECT coalesce(sum(n), 0) FROM joined WHERE {WHOLE}")
-    return {
-        "read": read,
-        "orphans": read - joined,
-        "joined": joined,
-        "with_nulls": joined - whole,
-        "kept": whole if drop_rows_with_null else joined,
-    }
+    database.run(_SQL.create_lines(LINES))
+    lines = OrderLines(database, duplicates, has_orders=ORDERS.name in staged)
+    written = lines.write(out / "order_lines.parquet", drop_nulls)
+    line_counts = lines.count(written, drop_nulls)
+    duplicates["order_lines"] = count_duplicates(database, "lines", ("order_id", "product_id"))
+    lines.write_rejected(out / "rejected.parquet", duplicates)
+    _write_dimensions(database, staged, drop_nulls, out)
+    has_aisles = AISLES.name in staged
+    orphans = OrphanCounts(
+        products_without_department=_count_orphans(database, DEPARTMENTS.name, "department_id"),
+        products_without_aisle=_count_orphans(database, AISLES.name, "aisle_id")
+        if has_aisles
+        else 0,
+        order_lines_without_product=lines.count_unknown("product_nulls"),
+        order_lines_without_order=lines.count_unknown("order_nulls"),
+    )
+    return Counts(
+        order_lines=line_counts,
+        products=_count_rows(database, PRODUCTS.name),
+        departments=_count_rows(database, DEPARTMENTS.name),
+        aisles=_count_rows(database, AISLES.name),
+        orphans=orphans,
+        nulls=lines.count_nulls(),
+        duplicates=duplicates,
+        notes=_notes(staged),
+    )
 
 
 def _write_dimensions(
-    database: Database, drop_rows_with_null: bool, there: Collection[str], out: Path
+    database: Database, staged: Collection[str], drop_nulls: bool, out: Path
 ) -> None:
-    """Write products with their department, aisle and purchases, and both dimension tables."""
-    where = f"WHERE {WHOLE}" if drop_rows_with_null else ""
+    """Write products with department, aisle and purchases; departments; and aisles."""
     purchases = "1"
-    if CATALOGUE in there:
+    if CATALOGUE in staged:
         purchases = "p.purchases"
-    elif _has_lines(there):
+    elif _has_lines(staged):
         purchases = "coalesce(b.n, 0)"
-    products = (
-        "SELECT p.product_id, p.product_name, p.aisle_id, aisle, p.department_id, department, "
-        f"({purchases})::BIGINT AS purchases FROM products p "
-        "LEFT JOIN aisles_once USING (aisle_id) LEFT JOIN departments_once USING (department_id) "
-        f"LEFT JOIN (SELECT product_id, sum(n) AS n FROM joined {where} GROUP BY ALL) b "
-        "USING (product_id) ORDER BY p.rowid"
-    )
-    with database.in_order():
+    products = _SQL.products(purchases, WITHOUT_NULLS if drop_nulls else "true")
+    with database.single_thread():
         database.write(products, out / "products.parquet", PRODUCTS.name)
         for table in (AISLES, DEPARTMENTS):
-            query = f"SELECT * FROM {table.name}"
-            database.write(query, out / f"{table.name}.parquet", table.name)
+            database.write(_SQL.all_rows(table.name), out / f"{table.name}.parquet", table.name)
 
 
-def _count_orphans(database: Database, there: Collection[str]) -> dict[str, int]:
-    """Rows that point to a row which is not there."""
-    missing = "SELECT count(*) FROM products p ANTI JOIN {0} d ON p.{1} = d.{1}"
-    lost = "SELECT coalesce(sum(n), 0) FROM tally WHERE {} IS NULL"
-    aisles = missing.format("aisles", "aisle_id") if AISLES.name in there else "SELECT 0"
-    return {
-        "products_without_department": database.number(
-            missing.format("departments", "department_id")
-        ),
-        "products_without_aisle": database.number(aisles),
-        "order_lines_without_product": database.number(lost.format("item_nulls")),
-        "order_lines_without_order": database.number(lost.format("order_nulls")),
-    }
+def _count_rows(database: Database, table: str) -> int:
+    return database.number(_SQL.count_rows(table))
 
 
-def _has_lines(there: Collection[str]) -> bool:
-    return any(name in there for name in LINES)
+def _count_orphans(database: Database, dimension: str, key: str) -> int:
+    """Return the number of products whose `key` is unknown in a dimension table."""
+    return database.number(_SQL.count_orphan_products(dimension, key))
 
 
-def _notes(there: Collection[str]) -> list[str]:
-    """What the source does not have, and what follows from that."""
+def _has_lines(staged: Collection[str]) -> bool:
+    return any(name in staged for name in LINES)
+
+
+def _notes(staged: Collection[str]) -> tuple[str, ...]:
+    """Describe and report what the source lacks, and how that is handled."""
     notes = []
-    if CATALOGUE in there:
-        notes.append("a catalogue of the shop's own: one table, no order lines")
-    elif not _has_lines(there):
-        notes.append("no order lines: every product counts as bought once")
-    elif ORDERS.name not in there:
-        notes.append("no orders: order lines stand without user, day and hour")
-    if AISLES.name not in there:
-        notes.append("no aisles: products stand without one")
+    if CATALOGUE in staged:
+        notes.append("single table: no order lines")
+    elif not _has_lines(staged):
+        notes.append("no order lines: each product counts as purchased once")
+    elif ORDERS.name not in staged:
+        notes.append("no orders: order lines have no user, day or hour")
+    if AISLES.name not in staged:
+        notes.append("no aisles: products have no aisle")
     for note in notes:
-        console.say("ingest", note)
-    return notes
+        progress.say("ingest", note)
+    return tuple(notes)

@@ -1,4 +1,4 @@
-"""The tables that are read, their columns, and which of them make a whole source."""
+"""Tables of the Instacart schema, their columns, and the combinations of tables accepted."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ import csv
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import StrEnum
 from pathlib import Path
 
 from grocer.errors import SourceError, TableError
 
 
+class Rejection(StrEnum):
+    """Why a row is in `rejected.parquet`."""
+
+    UNKNOWN_PRODUCT = "unknown product_id"
+    UNKNOWN_ORDER = "unknown order_id"
+    NULL_VALUE = "null value"
+    DUPLICATE_LINE = "duplicate order line"
+    DUPLICATE_ORDER = "duplicate order_id"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of the Instacart schema: its columns with DuckDB's types, and its unique key."""
+    """A table: its columns with DuckDB's types, and its unique key."""
 
     name: str
     columns: Mapping[str, str]
@@ -36,8 +47,8 @@ PRODUCTS = Table(
     },
     key=("product_id",),
 )
-# Days are a float since the original writes them as 7.0; small ranges stay wide enough that a
-# value out of range reaches the expectations instead of ending the reader.
+# The original writes days as 7.0, hence FLOAT. The other types are wider than the valid range,
+# so that an invalid value fails validation instead of the reader.
 ORDERS = Table(
     name="orders",
     columns={
@@ -64,63 +75,62 @@ TABLES = {t.name: t for t in (PRODUCTS, DEPARTMENTS, AISLES, ORDERS, PRIOR, TRAI
 LINES = (PRIOR.name, TRAIN.name)
 
 
-def check_shape(found: Collection[str], source: str) -> None:
-    """Accept the six files; the catalogue with order lines but no orders; the catalogue alone.
+def check_shape(tables: Collection[str], source: str) -> None:
+    """Check for all six tables; or products and order lines without orders; or products alone.
 
     Raises:
-        SourceError: a table that the others need is not there.
+        SourceError: a table is missing that others need.
     """
-    if not found:
+    if not tables:
         raise SourceError(
-            f"{source}: none of {', '.join(TABLES)} is there as .csv or .parquet; point --data "
-            "at a folder or zip with Instacart's files, or name the columns of a catalogue of "
-            "your own with --set data.columns.product_name=... data.columns.department=..."
+            f"{source}: none of {', '.join(TABLES)} found as .csv or .parquet; point --data at a "
+            "folder or zip with Instacart's files, or map the columns of your own table with "
+            "--set data.columns.product_name=... data.columns.department=..."
         )
-    lines = [name for name in LINES if name in found]
-    needed = [PRODUCTS.name, DEPARTMENTS.name]
-    if lines or ORDERS.name in found:
-        needed.append(AISLES.name)
-    if ORDERS.name in found:
-        needed.extend(LINES)
-    for name in needed:
-        if name not in found:
-            there = ", ".join(sorted(found))
+    required = [PRODUCTS.name, DEPARTMENTS.name]
+    if ORDERS.name in tables or any(name in tables for name in LINES):
+        required.append(AISLES.name)
+    if ORDERS.name in tables:
+        required.extend(LINES)
+    for name in required:
+        if name not in tables:
+            found = ", ".join(sorted(tables))
             raise SourceError(
-                f"{source}: {name}.csv (or .parquet) is missing; there are: {there}; add it, or "
-                "leave out what needs it (orders need both order_products files, order lines "
-                "need products, aisles and departments)"
+                f"{source}: {name}.csv (or .parquet) is missing; found {found}; add it, "
+                "or remove the tables that need it (orders need both order_products "
+                "files; order lines need products, aisles and departments)"
             )
 
 
 def csv_header(path: Path, source: str) -> list[str]:
-    """The column names of a CSV file (UTF-8, with or without BOM).
+    """Return the column names of a CSV file (UTF-8, with or without BOM).
 
     Raises:
-        TableError: the file is empty, or its first line names a column twice.
+        TableError: the file is empty, or its header has a duplicate column.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = next(csv.reader(file), [])
     names = [name.strip() for name in header]
     if not any(names):
-        raise TableError(f"{source} is empty: expected a line of column names and rows below it")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise TableError(f"{source}: column {twice[0]!r} appears twice in the header")
+        raise TableError(f"{source} is empty: expected a header and rows")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise TableError(f"{source}: duplicate column {duplicates[0]!r} in the header")
     return names
 
 
-def require_columns(needed: Iterable[str], there: Collection[str], source: str) -> None:
-    """Check that the columns are there.
+def require_columns(required: Iterable[str], columns: Collection[str], source: str) -> None:
+    """Check that all required columns exist.
 
     Raises:
-        TableError: names the missing column, the nearest name there is, and all there are.
+        TableError: gives the missing column, the nearest existing name, and all existing names.
     """
-    needed = list(needed)
-    spare = [name for name in there if name not in needed]
-    for column in needed:
-        if column not in there:
-            near = get_close_matches(column, spare, n=1, cutoff=0.4)
+    required = list(required)
+    others = [name for name in columns if name not in required]
+    for column in required:
+        if column not in columns:
+            near = get_close_matches(column, others, n=1, cutoff=0.4)
             hint = f"did you rename {near[0]!r}? " if near else ""
             raise TableError(
-                f"{source}: column {column!r} is missing; {hint}there are: {', '.join(there)}"
+                f"{source}: column {column!r} is missing; {hint}found {', '.join(columns)}"
             )

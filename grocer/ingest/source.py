@@ -1,4 +1,4 @@
-"""Where a run's tables come from: a folder, a zip or an address, as local files by table name."""
+"""Find a run's tables in a folder, a zip archive or at a remote address, as local files."""
 
 from __future__ import annotations
 
@@ -13,111 +13,112 @@ from grocer.io.storage import PROTOCOLS, Storage, is_remote
 from grocer.io.zip import TABLE_SUFFIXES, unpack
 
 CATALOGUE = "catalogue"
+"""Name of the table in a source that is a single table."""
 
 
 @contextmanager
-def open_source(source: str, scratch: Path, own: bool = False) -> Iterator[Mapping[str, Path]]:
-    """Yield a local CSV or Parquet file for each table found at `source`.
+def open_source(data: str, scratch: Path, single: bool = False) -> Iterator[Mapping[str, Path]]:
+    """Yield a local CSV or Parquet file for each table of Instacart's schema found at `data`.
 
-    `source` is a folder, a zip (with zips inside), or `s3://`, `gs://`, `https://` of one; with
-    `own`, also a single file, which is then the table `catalogue`. `scratch` takes what has to be
-    fetched or unpacked.
+    Args:
+        data: a folder, a zip archive (zips inside are unpacked too), or an `s3://`, `gs://` or
+            `https://` address of one.
+        scratch: directory for files that are downloaded or unpacked.
+        single: expect a single table instead, in a file of any name; it is the table `CATALOGUE`.
 
     Raises:
-        SourceError: nothing is there, it can't be read, or it changed while it was read.
+        SourceError: nothing found, unreadable, or changed while it was read.
     """
-    root = download(source, scratch / "fetched", own) if is_remote(source) else Path(source)
+    root = download(data, scratch / "downloads", single) if is_remote(data) else Path(data)
     if not root.exists():
-        raise SourceError(f"--data {source}: there is no such file or folder")
-    found = _candidates(root, source)
-    before = {path: _state(path) for path in (root, *found) if path.is_file()}
+        raise SourceError(f"--data {data}: no such file or folder")
+    files = _table_files(root, data)
+    before = {path: _state(path) for path in (root, *files) if path.is_file()}
     try:
         if root.suffix == ".zip":
-            found = unpack(root, scratch / "unpacked", _wanted(own))
-        nested = [path for path in found if path.name.endswith(".csv.zip")]
-        for path in nested:
-            found = [other for other in found if other != path]
-            found += unpack(path, scratch / "unpacked", (path.name.removesuffix(".zip"),))
-        yield _own(found, source) if own else _by_table(found, source)
+            files = unpack(root, scratch / "unpacked", () if single else _table_names())
+        for path in [path for path in files if path.name.endswith(".csv.zip")]:
+            files.remove(path)
+            files += unpack(path, scratch / "unpacked", (path.name.removesuffix(".zip"),))
+        yield _single_table(files, data) if single else _by_table(files, data)
     except GrocerError:
         _check_unchanged(before)
         raise
     _check_unchanged(before)
 
 
-def download(source: str, target: Path, own: bool = False) -> Path:
-    """Copy the file or the tables at a remote address (all of them with `own`) into `target`.
+def download(data: str, target: Path, single: bool = False) -> Path:
+    """Copy the file, or the tables in the folder, at a remote address into `target`.
 
     Returns:
-        The file's path, or `target`.
+        The path of the file, or `target`.
 
     Raises:
         SourceError: unknown protocol, no access, nothing found, or incomplete after all retries.
     """
-    if source.partition("://")[0] not in PROTOCOLS:
+    if data.partition("://")[0] not in PROTOCOLS:
         known = ", ".join(f"{name}://" for name in PROTOCOLS)
-        raise SourceError(f"--data {source}: unknown protocol; use {known}, or a local path")
-    storage = Storage(source, setting="--data", step="ingest", error=SourceError)
+        raise SourceError(f"--data {data}: unknown protocol; use {known}, or a local path")
+    storage = Storage(data, setting="--data", step="ingest", error=SourceError)
     target.mkdir(parents=True)
-    file = source.partition("?")[0].rpartition("/")[2]
+    file = data.partition("?")[0].rpartition("/")[2]
     is_file = file.endswith((".zip", ".csv", ".parquet"))
-    for name in [""] if is_file else _remote_tables(storage, own):
+    for name in [""] if is_file else _remote_tables(storage, single):
         size = storage.size(name)
         megabytes = f" ({size / 1e6:,.1f} MB)" if size else ""
-        progress.say("ingest", f"downloading {name or source}{megabytes}")
+        progress.say("ingest", f"downloading {name or data}{megabytes}")
         storage.get(target / (name or file), name)
     return target / file if is_file else target
 
 
-def _remote_tables(storage: Storage, own: bool) -> list[str]:
-    """Return the names of the tables in a remote folder.
+def _remote_tables(storage: Storage, single: bool) -> list[str]:
+    """Return the names of the table files in a remote folder.
 
-    Web servers don't list folders: there, each possible name of a table is tried.
+    Web servers don't list folders, so each possible name of a table is tried there.
     """
     if storage.address.startswith(("s3://", "gs://")):
         names = [name for name in storage.list() if name.endswith(TABLE_SUFFIXES)]
-        return [name for name in names if own or name.split(".")[0] in TABLES]
-    if own:
+        return [name for name in names if single or name.split(".")[0] in TABLES]
+    if single:
         raise SourceError(f"--data {storage.address}: give the address of the file itself")
-    names = [f"{table}{suffix}" for table in TABLES for suffix in TABLE_SUFFIXES]
-    return [name for name in names if storage.exists(name)]
+    return [name for name in _table_names() if storage.exists(name)]
 
 
-def _candidates(root: Path, source: str) -> list[Path]:
+def _table_files(root: Path, data: str) -> list[Path]:
     if root.is_dir():
         return sorted(path for path in root.iterdir() if path.name.endswith(TABLE_SUFFIXES))
     if root.suffix not in (".csv", ".parquet", ".zip"):
-        raise SourceError(f"--data {source}: expected a folder, a .zip, a .csv or a .parquet")
+        raise SourceError(f"--data {data}: expected a folder, a .zip, a .csv or a .parquet")
     return [root]
 
 
-def _wanted(own: bool) -> Sequence[str]:
-    """File names to look for in an archive; empty: all tables of whatever name."""
-    return () if own else [f"{table}{suffix}" for table in TABLES for suffix in TABLE_SUFFIXES]
+def _table_names() -> list[str]:
+    """Return the possible names of the files of Instacart's tables."""
+    return [f"{table}{suffix}" for table in TABLES for suffix in TABLE_SUFFIXES]
 
 
-def _by_table(found: Sequence[Path], source: str) -> Mapping[str, Path]:
-    files: dict[str, Path] = {}
-    for path in found:
-        if path.stem not in TABLES:
-            continue
-        if path.stem in files:
+def _by_table(files: Sequence[Path], data: str) -> Mapping[str, Path]:
+    """Return the file of each table of Instacart's schema; other files are ignored."""
+    found: dict[str, Path] = {}
+    for path in files:
+        if path.stem in found:
             raise SourceError(
-                f"--data {source}: {path.stem} is there twice, as {files[path.stem].name} and "
+                f"--data {data}: two files for {path.stem}, {found[path.stem].name} and "
                 f"{path.name}; keep one"
             )
-        files[path.stem] = path
-    return {name: files[name] for name in TABLES if name in files}
+        if path.stem in TABLES:
+            found[path.stem] = path
+    return {name: found[name] for name in TABLES if name in found}
 
 
-def _own(found: Sequence[Path], source: str) -> Mapping[str, Path]:
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
+def _single_table(files: Sequence[Path], data: str) -> Mapping[str, Path]:
+    if len(files) != 1:
+        names = ", ".join(path.name for path in files) or "none"
         raise SourceError(
-            f"--data {source}: data.columns is set, so one .csv or .parquet is expected; there "
-            f"are: {names}"
+            f"--data {data}: expected a single .csv or .parquet, because data.columns is set; "
+            f"found {names}"
         )
-    return {CATALOGUE: found[0]}
+    return {CATALOGUE: files[0]}
 
 
 def _check_unchanged(before: Mapping[Path, tuple[int, int] | None]) -> None:
@@ -127,7 +128,7 @@ def _check_unchanged(before: Mapping[Path, tuple[int, int] | None]) -> None:
 
 
 def _state(path: Path) -> tuple[int, int] | None:
-    """Size and time of last change, or None once the file is gone."""
+    """Return a file's size and modification time, or None if it was removed."""
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from grocer.config.stages import BaseConfig
+from grocer.config.stages import HUB_TOKEN, BaseConfig
 from grocer.errors import ModelError
 from grocer.io.atomic import file_digest, json_digest, read_json, whole_directory
 from grocer.io.storage import Storage
@@ -83,10 +83,10 @@ def _from_hub(base: BaseConfig) -> Path:
     # Subclasses come before their bases.
     causes: dict[type[Exception], str] = {
         errors.GatedRepoError: "access is gated: accept its licence on the Hub and set the "
-        f"environment variable {base.token_env} to a token (on a cluster: from a Secret)",
+        f"environment variable {HUB_TOKEN} to a token (on a cluster: from a Secret)",
         errors.RevisionNotFoundError: f"the model has no revision {base.revision}",
         errors.RepositoryNotFoundError: "no such model on the Hub, or it is private and "
-        f"{base.token_env} has no token with read access",
+        f"{HUB_TOKEN} has no token with read access",
         errors.LocalEntryNotFoundError: "cannot reach the Hub, and the model is not in the cache; "
         "use a local directory instead",
     }
@@ -94,7 +94,7 @@ def _from_hub(base: BaseConfig) -> Path:
         path = snapshot_download(
             base.source,
             revision=base.revision,
-            token=os.environ.get(base.token_env),
+            token=os.environ.get(HUB_TOKEN),
             allow_patterns=["*.json", "*.safetensors", "tokenizer.model"],
         )
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError) as error:

@@ -96,6 +96,12 @@ def _choose_half(setting: str, device: str, names: tuple[str, str], key: str) ->
     return bfloat16, f"{bfloat16}: {capability if setting == 'auto' else 'configured'}"
 
 
+def cpu_threads(spare: int = 0) -> int:
+    """Return `OMP_NUM_THREADS` if it is set, otherwise the available cores less `spare`."""
+    configured = os.environ.get("OMP_NUM_THREADS", "")
+    return int(configured) if configured.isdecimal() else max(1, available_cores() - spare)
+
+
 def available_cores() -> int:
     """Return how many CPU cores this process may use: CPU affinity and the cgroup's CPU limit.
 

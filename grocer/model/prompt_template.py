@@ -21,6 +21,7 @@ from grocer.config.stages import PromptConfig
 from grocer.errors import ConfigError
 from grocer.io.atomic import json_digest
 
+MAX_NAME_CHARACTERS = 200  # Instacart's longest name has 159
 _CHAT_MARKER = re.compile(r"\[\s*(/?\s*INST)\s*\]|<<\s*(/?\s*SYS)\s*>>", re.IGNORECASE)
 _LLAMA2_CHAT = "[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST]"
 
@@ -104,7 +105,10 @@ def template(config: PromptConfig, noun: str = "department", *, aisles: bool = F
         noun: what a label is called in the instruction.
         aisles: whether completions name an aisle too; the instruction lists the labels only.
     """
-    limits = config.model_dump(include={"max_name_characters", "max_name_tokens"})
+    limits = {
+        "max_name_characters": MAX_NAME_CHARACTERS,
+        "max_name_tokens": config.max_name_tokens,
+    }
     if config.template == "short":
         return Template(id="short-v1", form="short", system="", user="{product_name} =>", **limits)
     answer = f"the one {noun} that the product belongs to"

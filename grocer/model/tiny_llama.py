@@ -33,6 +33,9 @@ TINY = "tiny"
 # Part of the cache key; increase it when the same arguments give other weights.
 _VERSION = 1
 _PRODUCTS_PER_STEP = 16
+_LAYERS = 2
+_LEARNING_RATE = 3e-3
+_SEED = 7
 _LABEL_INSERTION_RATE = 0.2
 _SPECIAL = ("<unk>", "<s>", "</s>")
 _CHAT_TEMPLATE = (
@@ -138,13 +141,13 @@ def _pretrain(encoder: Encoder, names: Sequence[str], config: TinyConfig) -> Any
     tokenizer = encoder.tokenizer
     # Keep the caller's random state.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(_SEED)
         model = LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=len(tokenizer),
                 hidden_size=config.hidden,
                 intermediate_size=config.hidden * 8 // 3 // 16 * 16,
-                num_hidden_layers=config.layers,
+                num_hidden_layers=_LAYERS,
                 num_attention_heads=config.heads,
                 max_position_embeddings=4096,
                 bos_token_id=tokenizer.bos_token_id,
@@ -158,10 +161,10 @@ def _pretrain(encoder: Encoder, names: Sequence[str], config: TinyConfig) -> Any
     parameters = sum(parameter.numel() for parameter in model.parameters())
     say("train", f"tiny base: {parameters:,} parameters, {config.steps} steps of pretraining")
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=0.01, fused=True
+        model.parameters(), lr=_LEARNING_RATE, weight_decay=0.01, fused=True
     )
     schedule = get_cosine_schedule_with_warmup(optimizer, config.steps // 20, config.steps)
-    rng = random.Random(config.seed)
+    rng = random.Random(_SEED)
     ticker = Ticker("train", config.steps, "pretraining steps")
     model.train()
     for step in range(1, config.steps + 1):

@@ -28,7 +28,7 @@ def page(evaluation: Mapping[str, Any], recovered: pd.DataFrame, policy: GatePol
     from grocer.gate.rules import decide
 
     labels, test = evaluation["labels"], evaluation["metrics"]["test"]
-    rivals = _rivals(evaluation, policy)
+    rivals = _rivals(evaluation)
     return render(
         "report.html",
         decision=decide(evaluation, policy),
@@ -52,7 +52,7 @@ def page(evaluation: Mapping[str, Any], recovered: pd.DataFrame, policy: GatePol
     )
 
 
-def _rivals(evaluation: Mapping[str, Any], policy: GatePolicy) -> list[dict[str, Any]]:
+def _rivals(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the model is compared with, the best first, and how the model stands to it."""
     names = {
         "majority": f"Always the largest {evaluation['label']}",
@@ -66,7 +66,7 @@ def _rivals(evaluation: Mapping[str, Any], policy: GatePolicy) -> list[dict[str,
     for name, measured in found.items():
         paired = measured["paired"]
         ahead = paired["only_model_right"] > paired["only_baseline_right"]
-        clear = paired["p_value"] < policy.significance
+        clear = paired["p_value"] < 1 - evaluation["confidence"]
         standing = ("ahead" if ahead else "behind") if clear else "level"
         rivals.append({**measured, "name": name, "standing": standing})
     return sorted(rivals, key=lambda rival: -rival["accuracy"])

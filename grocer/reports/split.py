@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
 
+from grocer.artifacts.splits import Splits
 from grocer.config.stages import SplitConfig
 from grocer.reports import html as page
 
@@ -15,7 +15,7 @@ FIRST_LABELS = 40
 """Of more labels, these stand open in the table, and the rest folded."""
 
 
-def split_page(report: Mapping[str, Any], config: SplitConfig, noun: str) -> str:
+def split_page(report: Splits, config: SplitConfig, noun: str) -> str:
     """One self-contained HTML page; names are escaped, nothing comes from the network.
 
     Args:
@@ -24,8 +24,8 @@ def split_page(report: Mapping[str, Any], config: SplitConfig, noun: str) -> str
         noun: what a label is called, in the singular.
     """
     labels = [
-        {"name": name, **sides, "products": sum(sides.values())}
-        for name, sides in report["departments"].items()
+        {"name": name, **dict(sides), "products": sum(count for _, count in sides)}
+        for name, sides in report.departments.items()
     ]
     labels.sort(key=lambda row: -row["products"])
     return page.render(
@@ -35,7 +35,10 @@ def split_page(report: Mapping[str, Any], config: SplitConfig, noun: str) -> str
         labels=labels,
         first=FIRST_LABELS,
         plot=_test_shares(labels, config.test, noun),
-        names=sum(report["products"].values()),
+        products=dict(report.products),
+        purchases=dict(report.purchases),
+        digests=dict(report.digests),
+        names=sum(count for _, count in report.products),
     )
 
 

@@ -120,7 +120,7 @@ def _gather_random_states(args: Any, checkpoint: Path) -> None:
             (checkpoint / name).write_bytes(content)
 
 
-def metric_loggers(events: Path | str) -> list[TrainerCallback]:
+def metric_loggers(events: Path) -> list[TrainerCallback]:
     """Return callbacks for TensorBoard and, if `MLFLOW_TRACKING_URI` is set, MLflow.
 
     Raises:

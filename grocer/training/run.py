@@ -26,7 +26,7 @@ from grocer.model.base import (
     load_nf4,
     load_tokenizer,
 )
-from grocer.model.device import Hardware, available_cores, select_hardware
+from grocer.model.device import Hardware, cpu_threads, select_hardware
 from grocer.model.hierarchy import AISLES_FILE, Aisles, read_aisles
 from grocer.model.prompt_template import Template
 from grocer.model.tiny_llama import TINY, tiny_base
@@ -61,7 +61,8 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
         OutputError: `train.checkpoints` cannot be reached.
     """
     # Set up.
-    torch.set_num_threads(config.train.threads or available_cores())
+    # A second thread hardly speeds up the tiny base; on busy cores it doubles the time.
+    torch.set_num_threads(1 if config.base.source == TINY else cpu_threads())
     hardware = select_hardware(config)
     say("train", f"device {hardware.device} · compute dtype {hardware.dtype_reason}")
     say("train", f"mixed precision {hardware.precision_reason}")
@@ -161,7 +162,7 @@ def _identity(
     splits: Path, base: BaseReference, processes: int, config: RunConfig
 ) -> dict[str, Any]:
     """Everything that determines the weights of this run."""
-    excluded = {"checkpoints", "tensorboard", "force", "price_per_gpu_hour", "threads"}
+    excluded = {"checkpoints", "force", "price_per_gpu_hour"}
     files = (splits / "train.parquet", *_label_files(splits))
     return {
         "data": {path.name: file_digest(path) for path in files},
@@ -185,7 +186,7 @@ def _train(
     progress, preemption, checkpoint = Progress(trainer.args.device.type), None, None
     callbacks = [progress]
     if trainer.is_world_process_zero():
-        callbacks += metric_loggers(config.train.tensorboard or out / "tensorboard")
+        callbacks += metric_loggers(out / "tensorboard")
     if checkpoints is not None:
         preemption = Preemption(checkpoints)
         callbacks.append(preemption)

@@ -163,6 +163,8 @@ def build_trainer(
 ) -> GuardedTrainer:
     """Return the trainer of a new adapter on `model`, with packed or padded batches."""
     packing = config.train.packing
+    if validation is None:
+        arguments.eval_strategy = "no"
     trainer = (PackedTrainer if packing else GuardedTrainer)(
         model=model,
         args=arguments,
@@ -192,13 +194,13 @@ def training_arguments(config: RunConfig, hardware: Hardware, out: Path) -> SFTC
     """Return TRL's configuration of the training run; checkpoints are written to `out`."""
     settings = config.train
     # All other settings have the Trainer's names.
-    own = {"precision", "packing", "group_by_length", "checkpoints", "tensorboard", "force"}
-    own |= {"price_per_gpu_hour", "threads"}
+    own = {"precision", "packing", "group_by_length", "checkpoints", "force", "price_per_gpu_hour"}
     return SFTConfig(
         **settings.model_dump(exclude=own),
         output_dir=str(out),
         fp16=hardware.precision == "fp16",
         bf16=hardware.precision == "bf16",
+        eval_strategy="epoch",
         prediction_loss_only=True,
         train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
         logging_nan_inf_filter=False,

@@ -1,18 +1,18 @@
-"""What is validated: the ingested tables as frames, batch by batch where they are large."""
+"""Data assets to validate: the ingested tables as data frames, in batches where they are large."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
 
+from grocer.artifacts.counts import Counts
 from grocer.config.run import RunConfig
 from grocer.dataset.catalogue import require_aisles
-from grocer.validation import suites as expectations
+from grocer.validation import suites
 from grocer.validation.suites import Expectation
 
 TOTALS, ORDER_LINES = "totals", "order_lines"
@@ -20,8 +20,8 @@ BATCH_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A table, its rows in frames of up to `BATCH_ROWS`, and what is expected of them."""
+class Asset:
+    """A table, its rows in frames of up to `BATCH_ROWS`, and its expectations."""
 
     name: str
     rows: int
@@ -29,46 +29,47 @@ class Subject:
     expectations: Sequence[Expectation]
 
 
-def subjects(tables: Path, counts: dict[str, Any], config: RunConfig) -> list[Subject]:
-    """The totals, the dimensions and the order lines that `ingest` wrote to `tables`.
+def data_assets(counts: Counts, config: RunConfig) -> list[Asset]:
+    """Return the totals, the dimension tables and the order lines beside `counts`.
 
     Raises:
-        CatalogueError: the configuration wants aisles, and no product has one.
+        CatalogueError: the configuration needs aisles, and no product has one.
     """
+    tables = counts.directory
     departments = pd.read_parquet(tables / "departments.parquet")
     aisles = pd.read_parquet(tables / "aisles.parquet")
     products = pd.read_parquet(tables / "products.parquet")
     require_aisles(products, config)
-    has_lines = counts["order_lines"]["read"] > 0
-    limits = config.validation
-    found = [
-        _whole(TOTALS, _totals(products, counts, config), expectations.totals(config, has_lines)),
-        _whole("departments", departments, expectations.departments()),
-        _whole("products", products, expectations.products(config, len(aisles) > 0)),
+    has_lines = counts.order_lines.read > 0
+    totals = _totals(products, counts, config)
+    assets = [
+        _in_memory(TOTALS, totals, suites.totals(config, has_lines)),
+        _in_memory("departments", departments, suites.departments()),
+        _in_memory("products", products, suites.products(config, with_aisles=len(aisles) > 0)),
     ]
     if len(aisles):
-        spread = products.groupby("aisle_id")["department"].nunique()
-        aisles["departments"] = aisles["aisle_id"].map(spread).fillna(0).astype("int64")
-        named = ~aisles["aisle"].isin(config.catalogue.unlabelled)
-        aisles["departments"] = aisles["departments"].where(named, 0)
-        found.append(_whole("aisles", aisles, expectations.aisles(limits.max_split_aisles)))
+        departments_of = products.groupby("aisle_id")["department"].nunique()
+        aisles["departments"] = aisles["aisle_id"].map(departments_of).fillna(0).astype("int64")
+        is_label = ~aisles["aisle"].isin(config.catalogue.unlabelled)
+        aisles["departments"] = aisles["departments"].where(is_label, 0)
+        assets.append(_in_memory("aisles", aisles, suites.aisles()))
     if has_lines:
-        found.append(_order_lines(tables / "order_lines.parquet"))
-    return found
+        assets.append(_order_lines(tables / "order_lines.parquet"))
+    return assets
 
 
-def _whole(name: str, frame: pd.DataFrame, checks: Sequence[Expectation]) -> Subject:
-    return Subject(name, len(frame), lambda: iter([frame]), checks)
+def _in_memory(name: str, frame: pd.DataFrame, suite: Sequence[Expectation]) -> Asset:
+    return Asset(name, len(frame), lambda: iter([frame]), suite)
 
 
-def _order_lines(path: Path) -> Subject:
-    """The joined lines: only the columns that are checked, a million rows at a time."""
-    # Without orders.csv there is no such column, and pyarrow wants to know each that is named.
-    texts = {"eval_set"} & set(pq.read_schema(path).names)
-    # A buffer ahead of what is read would grow with the file.
-    file = pq.ParquetFile(path, read_dictionary=sorted(texts), pre_buffer=False)
-    checks = expectations.order_lines(with_orders="user_id" in file.schema_arrow.names)
-    columns = list(dict.fromkeys(check.column for check in checks))
+def _order_lines(path: Path) -> Asset:
+    """Return the joined lines, with only the columns that are checked."""
+    # pyarrow rejects names of dictionary columns that do not exist, as without orders.csv.
+    dictionaries = {"eval_set"} & set(pq.read_schema(path).names)
+    # With pre_buffer, memory would grow with the file.
+    file = pq.ParquetFile(path, read_dictionary=sorted(dictionaries), pre_buffer=False)
+    suite = suites.order_lines(with_orders="user_id" in file.schema_arrow.names)
+    columns = list(dict.fromkeys(expectation.column for expectation in suite))
 
     def batches() -> Iterator[pd.DataFrame]:
         if not file.metadata.num_rows:
@@ -76,20 +77,20 @@ def _order_lines(path: Path) -> Subject:
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
             yield batch.to_pandas()
 
-    return Subject(ORDER_LINES, file.metadata.num_rows, batches, checks)
+    return Asset(ORDER_LINES, file.metadata.num_rows, batches, suite)
 
 
-def _totals(products: pd.DataFrame, counts: dict[str, Any], config: RunConfig) -> pd.DataFrame:
-    """One row of figures about the whole."""
+def _totals(products: pd.DataFrame, counts: Counts, config: RunConfig) -> pd.DataFrame:
+    """Return one row of figures about all tables."""
     label = products[config.catalogue.label].dropna()
     labelled = label[~label.isin(config.catalogue.unlabelled)]
-    lines = counts["order_lines"]
+    lines = counts.order_lines
     row = {
         "labelled_products": len(labelled),
         "labels": labelled.nunique(),
-        "null_fraction": lines["with_nulls"] / max(lines["joined"], 1),
-        "orphan_fraction": lines["orphans"] / max(lines["read"], 1),
-        "repeated_lines": counts["duplicates"]["order_lines"],
-        "repeated_orders": counts["duplicates"]["orders"],
+        "null_fraction": lines.with_nulls / max(lines.joined, 1),
+        "orphan_fraction": lines.orphans / max(lines.read, 1),
+        "duplicate_lines": counts.duplicates["order_lines"],
+        "duplicate_orders": counts.duplicates["orders"],
     }
     return pd.DataFrame([row])

@@ -1,131 +1,91 @@
-"""Says what is wrong with the data before a GPU is paid for, and stops the run there."""
+"""Validate the ingested tables, so that invalid data stops the run before training."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from grocer import progress as console
+from grocer import progress
+from grocer.artifacts.counts import Counts
+from grocer.artifacts.validation_report import Statistics, TableReport, ValidationReport
 from grocer.config.run import RunConfig
-from grocer.errors import ExpectationError
-from grocer.io.atomic import read_json, whole_file, write_json
-from grocer.reports.html import render
+from grocer.io.atomic import whole_file
+from grocer.reports.validation import failure, validation_page
 
 if TYPE_CHECKING:  # great_expectations takes seconds to import
-    from grocer.validation.assets import Subject
+    from grocer.validation.assets import Asset
     from grocer.validation.gx import Checker, Result, Row
+    from grocer.validation.suites import Expectation
 
 QUARANTINE_ROWS = 1_000
 EXAMPLES = 5
 
 
-@dataclass(frozen=True)
-class Report:
-    """What validation found: whether all is well, and a sentence for each failure."""
+def run(tables: Counts, config: RunConfig, out: Path) -> ValidationReport:
+    """Validate the tables of ingest, and write the report to `out`.
 
-    success: bool
-    failures: list[str]
-
-    def require(self) -> None:
-        """Do nothing if all expectations were met.
-
-        Raises:
-            ExpectationError: names each expectation that was not.
-        """
-        if not self.success:
-            raise ExpectationError(
-                f"{len(self.failures)} of the data's expectations not met: "
-                f"{'; '.join(self.failures)}; the offending rows are in quarantine/"
-            )
-
-
-def validate(tables: Path, config: RunConfig, out: Path) -> Report:
-    """Check the tables that `ingest` wrote, and write what was found into `out`.
-
-    `validation.json` holds Great Expectations' results, `validation.html` the same for people,
-    `quarantine/TABLE.csv` up to `QUARANTINE_ROWS` offending rows of a table. At most a million
-    order lines are held in memory at a time.
+    Writes `validation.json` (with Great Expectations' results), `validation.html`, and
+    `quarantine/TABLE.csv` with up to `QUARANTINE_ROWS` rows of a table that violate expectations.
+    At most a million order lines are in memory at a time.
 
     Raises:
-        CatalogueError: the configuration wants aisles, and no product has one.
+        CatalogueError: the configuration needs aisles, and no product has one.
     """
-    from grocer.validation.assets import TOTALS, subjects
+    from grocer.validation.assets import TOTALS, data_assets
     from grocer.validation.gx import Checker
 
-    counts = read_json(tables / "counts.json")
     checker = Checker()
-    results: dict[str, list[Result]] = {}
+    reports: dict[str, TableReport] = {}
     quarantine: dict[str, list[Row]] = {}
     failures: list[str] = []
-    for subject in subjects(tables, counts, config):
-        found = results[subject.name] = checker.check(subject)
-        failed = [index for index, result in enumerate(found) if not result["success"]]
-        for index in failed:
-            result = found[index]
-            of = "" if subject.name == TOTALS else f"{subject.name}: "
-            failures.append(of + sentence(result))
-            console.say("validate", f"not met · {failures[-1]}")
+    for asset in data_assets(tables, config):
+        results = checker.check(asset)
+        failed = [
+            pair for pair in zip(asset.expectations, results, strict=True) if not pair[1]["success"]
+        ]
+        for expectation, result in failed:
+            failures.append(failure(result, "" if asset.name == TOTALS else asset.name))
+            progress.say("validate", f"failed · {failures[-1]}")
             limit = QUARANTINE_ROWS // len(failed)
-            table, rows = _offending(checker, tables, subject, index, limit)
-            result["examples"] = _telling(rows[:EXAMPLES], subject.expectations[index].column)
-            notes = result["expectation_config"]["notes"]
-            quarantine.setdefault(table, []).extend({"expectation": notes, **row} for row in rows)
-        met = f"{len(found) - len(failed)} of {len(found)} expectations met"
-        console.say("validate", f"{subject.name}: {met}, {subject.rows:,} rows")
-    report = Report(success=not failures, failures=failures)
+            table, rows = _violations(checker, tables.directory, asset, expectation, limit)
+            result["examples"] = _reorder(rows[:EXAMPLES], expectation.column)
+            violation = {"expectation": expectation.notes}
+            quarantine.setdefault(table, []).extend(violation | row for row in rows)
+        reports[asset.name] = _table_report(results)
+        passed = f"{len(results) - len(failed)} of {len(results)} expectations met"
+        progress.say("validate", f"{asset.name}: {passed}, {asset.rows:,} rows")
+    report = ValidationReport(
+        success=not failures,
+        great_expectations_version=checker.version,
+        failures=tuple(failures),
+        tables=reports,
+    )
     for table, rows in quarantine.items():
-        _write_rows(out / "quarantine" / f"{table}.csv", rows[:QUARANTINE_ROWS])
-    _write_report(out, report, counts, results, checker.version)
+        _write_csv(out / "quarantine" / f"{table}.csv", rows[:QUARANTINE_ROWS])
+    report.write(out)
+    with whole_file(out / "validation.html") as part:
+        part.write_text(validation_page(report, tables), encoding="utf-8")
     return report
 
 
-def sentence(result: Result) -> str:
-    """What was expected, and what was found instead, in words."""
-    found = result["result"]
-    config = result["expectation_config"]
-    if "observed_value" in found:
-        what = f"found {observed(result)}"
-    else:
-        what = f"{found['unexpected_count']:,} of {found['element_count']:,} rows do not fit"
-    return f"{config['notes']} ({what})"
-
-
-def observed(result: Result) -> str:
-    """The one value that an expectation of a whole column looks at, as people read it."""
-    value = result["result"]["observed_value"]
-    if result["expectation_config"]["kwargs"]["column"].endswith("_fraction"):
-        return f"{100 * value:.4g} %"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _telling(rows: Sequence[Row], column: str) -> list[Row]:
-    """Rows with the column that offends first, then those with nulls."""
-    names = list(rows[0]) if rows else []
-    nulls = [name for name in names if any(row[name] is None for row in rows)]
-    order = dict.fromkeys(name for name in (column, *nulls, *names) if name in names)
-    return [{name: row[name] for name in order} for row in rows]
-
-
-def _offending(
-    checker: Checker, tables: Path, subject: Subject, index: int, limit: int
+def _violations(
+    checker: Checker, tables: Path, asset: Asset, expectation: Expectation, limit: int
 ) -> tuple[str, list[Row]]:
-    """The table whose rows offend against a subject's expectation, and the first such rows.
+    """Return the table whose rows violate an expectation, and the first such rows.
 
-    Figures about the whole have no rows; lines that ingest rejected stand for them.
+    The totals have no rows to show, but the order lines that ingest rejected.
     """
     from grocer.validation.assets import ORDER_LINES, TOTALS
     from grocer.validation.gx import records
-    from grocer.validation.suites import REASONS
+    from grocer.validation.suites import REJECTIONS
 
-    expectation = subject.expectations[index]
-    reasons = (expectation.meta or {}).get(REASONS)
-    if subject.name != TOTALS:
-        return subject.name, checker.offending(subject, expectation, limit)
+    if asset.name != TOTALS:
+        return asset.name, checker.violations(asset, expectation, limit)
+    reasons = (expectation.meta or {}).get(REJECTIONS)
     rejected = tables / "rejected.parquet"
     if not reasons or not rejected.exists():
         return TOTALS, []
@@ -134,7 +94,28 @@ def _offending(
     return ORDER_LINES, records(rows.drop(columns="reason"))
 
 
-def _write_rows(path: Path, rows: Sequence[Row]) -> None:
+def _reorder(rows: Sequence[Row], column: str) -> list[Row]:
+    """Put the checked column first, then columns with nulls."""
+    names = list(rows[0]) if rows else []
+    nulls = [name for name in names if any(row[name] is None for row in rows)]
+    order = dict.fromkeys(name for name in (column, *nulls, *names) if name in names)
+    return [{name: row[name] for name in order} for row in rows]
+
+
+def _table_report(results: Sequence[Result]) -> TableReport:
+    passed = sum(result["success"] for result in results)
+    statistics = Statistics(
+        evaluated_expectations=len(results),
+        successful_expectations=passed,
+        unsuccessful_expectations=len(results) - passed,
+        success_percent=100 * passed / len(results),
+    )
+    return TableReport(
+        success=passed == len(results), statistics=statistics, results=tuple(results)
+    )
+
+
+def _write_csv(path: Path, rows: Sequence[Row]) -> None:
     if not rows:
         return
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -142,37 +123,3 @@ def _write_rows(path: Path, rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _write_report(
-    out: Path,
-    report: Report,
-    counts: Mapping[str, Any],
-    results: Mapping[str, Sequence[Result]],
-    version: str,
-) -> None:
-    """Write `validation.json` and `validation.html`."""
-    tables = {}
-    for name, found in results.items():
-        met = sum(result["success"] for result in found)
-        tables[name] = {
-            "success": met == len(found),
-            "statistics": {
-                "evaluated_expectations": len(found),
-                "successful_expectations": met,
-                "unsuccessful_expectations": len(found) - met,
-                "success_percent": 100 * met / len(found),
-            },
-            "results": found,
-        }
-    value = {
-        "success": report.success,
-        "great_expectations_version": version,
-        "failures": report.failures,
-        "tables": tables,
-    }
-    write_json(out / "validation.json", value)
-    words = {"sentence": sentence, "observed": observed}
-    page = render("validation.html", report=report, counts=counts, tables=tables, **words)
-    with whole_file(out / "validation.html") as part:
-        part.write_text(page, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""What must hold of each table, as Great Expectations suites; each says so in a sentence.
+"""Great Expectations suites of each table.
 
-A sentence stands in an expectation's `notes`, unlike any other of its table: it is what people
-read in the report and in the line that says why a run stopped.
+The `notes` of an expectation name the violation that it looks for, unique within its table: they
+are its name in the report and in the error message.
 """
 
 from __future__ import annotations
@@ -12,174 +12,144 @@ from typing import Any
 import great_expectations.expectations as gxe
 
 from grocer.config.run import RunConfig
+from grocer.ingest.schema import Rejection
 
-REASONS = "reasons"
-"""Key of an expectation's `meta`: why rejected order lines, of which it is, were rejected."""
+REJECTIONS = "rejections"
+"""Key of an expectation's `meta`: the rejection reasons of the order lines that violate it."""
 
-Expectation = Any  # great_expectations ships no types that mypy could follow here
+Expectation = Any  # great_expectations ships no types that mypy can use
 
 
-def aisles(max_split: float) -> list[Expectation]:
-    """Of `aisles`, with a column `departments`: how many departments its products lie in."""
-    each = "each aisle lies" if not max_split else f"all but {percent(max_split)} of aisles lie"
+def aisles() -> list[Expectation]:
+    """Return the suite of `aisles`, with a column `departments`: departments of its products."""
     return [
         *_key("aisle_id"),
-        *_named("aisle"),
+        *_name("aisle"),
         gxe.ExpectColumnValuesToBeBetween(
             column="departments",
             max_value=1,
-            mostly=1 - max_split,
-            notes=f"{each} in one department",
+            notes="aisle in several departments",
         ),
     ]
 
 
 def departments() -> list[Expectation]:
-    """Of `departments`."""
-    return [
-        *_key("department_id"),
-        *_named("department"),
-        gxe.ExpectColumnValuesToBeUnique(
-            column="department", notes="no two departments share a name"
-        ),
-    ]
+    """Return the suite of `departments`."""
+    return [*_key("department_id"), *_name("department"), _unique("department")]
 
 
 def products(config: RunConfig, with_aisles: bool) -> list[Expectation]:
-    """Of `products`, joined to their departments and aisles."""
-    unlabelled = percent(config.validation.max_unlabelled_fraction)
-    checks = [
+    """Return the suite of `products`, joined to their departments and aisles."""
+    label, unlabelled = config.catalogue.label, list(config.catalogue.unlabelled)
+    limit = config.validation.max_unlabelled_fraction
+    suite = [
         gxe.ExpectColumnValuesToBeOfType(
-            column="product_id", type_="int64", notes="product_id is a whole number"
+            column="product_id", type_="int64", notes="invalid product_id, not an integer"
         ),
         *_key("product_id"),
-        *_named("product_name"),
-        gxe.ExpectColumnValuesToNotBeNull(
-            column="department", notes="each product's department is known"
-        ),
+        *_name("product_name"),
+        gxe.ExpectColumnValuesToNotBeNull(column="department", notes="unknown department"),
         gxe.ExpectColumnValuesToNotBeInSet(
-            column=config.catalogue.label,
-            value_set=list(config.catalogue.unlabelled),
-            mostly=1 - config.validation.max_unlabelled_fraction,
-            notes=f"at most {unlabelled} of products have no {config.catalogue.label} yet "
-            f"({', '.join(config.catalogue.unlabelled) or 'no name stands for that'})",
+            column=label,
+            value_set=unlabelled,
+            mostly=1 - limit,
+            notes=f"more than {percent(limit)} of products without {label} "
+            f"({', '.join(unlabelled) or 'catalogue.unlabelled is empty'})",
         ),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="purchases", min_value=0, notes="purchases are 0 or more"
-        ),
+        _at_least("purchases", 0),
     ]
     if with_aisles:
-        checks.append(
-            gxe.ExpectColumnValuesToNotBeNull(column="aisle", notes="each product's aisle is known")
-        )
-    return checks
+        suite.append(gxe.ExpectColumnValuesToNotBeNull(column="aisle", notes="unknown aisle"))
+    return suite
 
 
 def order_lines(with_orders: bool) -> list[Expectation]:
-    """Of the joined order lines: what can be said of each line by itself."""
-    checks = [
+    """Return the suite of the joined order lines: expectations of single rows only."""
+    suite = [
         _not_null("order_id"),
         _not_null("product_id"),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="add_to_cart_order", min_value=1, notes="add_to_cart_order counts from 1"
-        ),
+        _at_least("add_to_cart_order", 1),
         _one_of("reordered", [0, 1]),
     ]
     if with_orders:
-        checks += [
+        suite += [
             _not_null("user_id"),
             _one_of("eval_set", ["prior", "train", "test"]),
-            gxe.ExpectColumnValuesToBeBetween(
-                column="order_number", min_value=1, notes="order_number counts from 1"
-            ),
+            _at_least("order_number", 1),
             _between("order_dow", 0, 6),
             _between("order_hour_of_day", 0, 23),
-            gxe.ExpectColumnValuesToBeBetween(
-                column="days_since_prior_order",
-                min_value=0,
-                notes="days_since_prior_order is 0 or more",
-            ),
+            _at_least("days_since_prior_order", 0),
         ]
-    return checks
+    return suite
 
 
 def totals(config: RunConfig, with_lines: bool) -> list[Expectation]:
-    """Of `totals`, one row of figures about the whole."""
+    """Return the suite of `totals`, one row of figures about all tables."""
     limits, label = config.validation, config.catalogue.label
-    one = f"an {label}" if label == "aisle" else f"a {label}"
-    nulls, orphans = percent(limits.max_null_fraction), percent(limits.max_orphan_fraction)
-    checks = [
+    suite = [
         gxe.ExpectColumnMaxToBeBetween(
             column="labelled_products",
             min_value=limits.min_products,
-            notes=f"at least {limits.min_products:,} products have {one} to learn from",
+            notes=f"fewer than {limits.min_products:,} products with {label}",
         ),
         gxe.ExpectColumnMaxToBeBetween(
             column="labels",
-            min_value=limits.min_departments,
-            notes=f"products lie in at least {limits.min_departments} {label}s",
+            min_value=2,
+            notes=f"fewer than 2 {label}s",
         ),
     ]
     if with_lines:
-        checks += [
-            gxe.ExpectColumnMaxToBeBetween(
-                column="null_fraction",
-                max_value=limits.max_null_fraction,
-                notes=f"at most {nulls} of order lines have a null",
-                meta={REASONS: ["a null"]},
+        nulls, orphans = limits.max_null_fraction, limits.max_orphan_fraction
+        suite += [
+            _limit(
+                "null_fraction",
+                nulls,
+                f"more than {percent(nulls)} of order lines with a null value",
+                Rejection.NULL_VALUE,
             ),
-            gxe.ExpectColumnMaxToBeBetween(
-                column="orphan_fraction",
-                max_value=limits.max_orphan_fraction,
-                notes=f"at most {orphans} of order lines name a product or an order that "
-                "is not there",
-                meta={REASONS: ["no such product", "no such order"]},
+            _limit(
+                "orphan_fraction",
+                orphans,
+                f"more than {percent(orphans)} of order lines with unknown product_id or order_id",
+                Rejection.UNKNOWN_PRODUCT,
+                Rejection.UNKNOWN_ORDER,
             ),
-            gxe.ExpectColumnMaxToBeBetween(
-                column="repeated_lines",
-                max_value=0,
-                notes="no product stands twice in an order",
-                meta={REASONS: ["twice in its order"]},
-            ),
-            gxe.ExpectColumnMaxToBeBetween(
-                column="repeated_orders",
-                max_value=0,
-                notes="no order_id stands twice in orders",
-                meta={REASONS: ["order twice in orders"]},
-            ),
+            _limit("duplicate_lines", 0, "duplicate order line", Rejection.DUPLICATE_LINE),
+            _limit("duplicate_orders", 0, "duplicate order_id", Rejection.DUPLICATE_ORDER),
         ]
-    return checks
+    return suite
 
 
 def percent(share: float) -> str:
-    """A share as people read it: 0.001 is `0.1 %`."""
+    """Format a share for reading: 0.001 is `0.1 %`."""
     return f"{100 * share:.4g} %"
 
 
 def _key(column: str) -> Sequence[Expectation]:
-    return (
-        _not_null(column),
-        gxe.ExpectColumnValuesToBeUnique(column=column, notes=f"no {column} stands twice"),
-    )
+    return (_not_null(column), _unique(column))
 
 
-def _named(column: str) -> Sequence[Expectation]:
-    return (
-        _not_null(column),
-        gxe.ExpectColumnValuesToMatchRegex(
-            column=column, regex=r"\S", notes=f"no {column} is blank"
-        ),
+def _name(column: str) -> Sequence[Expectation]:
+    not_blank = gxe.ExpectColumnValuesToMatchRegex(
+        column=column, regex=r"\S", notes=f"blank {column}"
     )
+    return (_not_null(column), not_blank)
+
+
+def _unique(column: str) -> Expectation:
+    return gxe.ExpectColumnValuesToBeUnique(column=column, notes=f"duplicate {column}")
 
 
 def _not_null(column: str) -> Expectation:
-    return gxe.ExpectColumnValuesToNotBeNull(column=column, notes=f"no {column} is null")
+    return gxe.ExpectColumnValuesToNotBeNull(column=column, notes=f"null {column}")
 
 
 def _one_of(column: str, values: list[Any]) -> Expectation:
-    names = ", ".join(map(str, values))
+    *names, last = map(str, values)
     return gxe.ExpectColumnValuesToBeInSet(
-        column=column, value_set=values, notes=f"{column} is one of {names}"
+        column=column,
+        value_set=values,
+        notes=f"invalid {column}, not {', '.join(names)} or {last}",
     )
 
 
@@ -188,5 +158,21 @@ def _between(column: str, low: int, high: int) -> Expectation:
         column=column,
         min_value=low,
         max_value=high,
-        notes=f"{column} lies from {low} to {high}",
+        notes=f"invalid {column}, not from {low} to {high}",
+    )
+
+
+def _at_least(column: str, low: int) -> Expectation:
+    return gxe.ExpectColumnValuesToBeBetween(
+        column=column, min_value=low, notes=f"invalid {column}, less than {low}"
+    )
+
+
+def _limit(column: str, high: float, notes: str, *rejections: Rejection) -> Expectation:
+    """Expect one figure about all tables to be at most `high`."""
+    return gxe.ExpectColumnMaxToBeBetween(
+        column=column,
+        max_value=high,
+        notes=notes,
+        meta={REJECTIONS: [str(reason) for reason in rejections]},
     )

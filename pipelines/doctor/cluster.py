@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +14,15 @@ from pipelines.doctor.report import Finding, failed, ok, optional, probe, root_c
 from pipelines.kubeflow.client import Server
 
 if TYPE_CHECKING:
-    from kubernetes.client import ApiClient, V1Deployment, VersionInfo
+    from kubernetes.client import ApiClient
 
 MIN_KUBERNETES = (1, 32)
 """The versions in kind/versions require it."""
 GROUP = "serving.kserve.io"
 RESOURCES = {"v1alpha1": "servingruntimes", "v1beta1": "inferenceservices"}
 """KServe's custom resources that manifests/ and deploy use, by version."""
-_KUBERNETES, _KSERVE, _CONTROLLER, _KUBEFLOW = (
-    "Kubernetes",
-    "KServe",
-    "KServe's controller",
-    "Kubeflow Pipelines",
-)
+_KUBERNETES, _KSERVE, _CONTROLLER = "Kubernetes", "KServe", "KServe's controller"
+_KUBEFLOW = "Kubeflow Pipelines"
 _REQUEST_SECONDS = 4
 _CLUSTER_INFO = "kubectl cluster-info"
 _FORWARD = (
@@ -43,8 +40,6 @@ def cluster() -> list[Finding]:
 
 
 def _cluster() -> list[Finding]:
-    from kubernetes.client import AppsV1Api, VersionApi
-
     from serving.rollout.kubernetes import NoKubeconfigError, connect
 
     try:
@@ -53,29 +48,20 @@ def _cluster() -> list[Finding]:
         return [optional(_KUBERNETES, str(error), "docs/cluster.md#kind, or set KUBECONFIG")]
     except DeployError as error:
         return [failed(_KUBERNETES, str(error), "kubectl config view")]
-    timeout = {"_request_timeout": _REQUEST_SECONDS}
+    findings = list[Finding]()
     with api:
-        checks: list[tuple[str, Callable[[], Finding]]] = [
-            (_KUBERNETES, lambda: _version(identity, VersionApi(api).get_code(**timeout))),
-            (_KSERVE, lambda: _custom_resources(api)),
-            (
-                _CONTROLLER,
-                lambda: _controller(
-                    AppsV1Api(api).read_namespaced_deployment(
-                        "kserve-controller-manager", "kserve", **timeout
-                    )
-                ),
-            ),
-        ]
-        findings = list[Finding]()
-        for what, check in checks:
-            findings.append(_explain_errors(api, what, check))
+        for what, check in (
+            (_KUBERNETES, partial(_version, identity)),
+            (_KSERVE, _custom_resources),
+            (_CONTROLLER, _controller),
+        ):
+            findings.append(_explain_errors(what, check, api))
             if findings[-1].state != "ok":
                 break
     return findings
 
 
-def _explain_errors(api: ApiClient, what: str, check: Callable[[], Finding]) -> Finding:
+def _explain_errors(what: str, check: Callable[[ApiClient], Finding], api: ApiClient) -> Finding:
     """Return the check's finding, or a finding for the API's error."""
     import urllib3
     from kubernetes.client.exceptions import ApiException
@@ -83,7 +69,7 @@ def _explain_errors(api: ApiClient, what: str, check: Callable[[], Finding]) -> 
     from serving.rollout.kubernetes import status_message
 
     try:
-        return check()
+        return check(api)
     except urllib3.exceptions.HTTPError as error:
         text = f"{api.configuration.host} unreachable: {root_cause(error)}"
         return failed(what, text, _CLUSTER_INFO)
@@ -96,7 +82,10 @@ def _explain_errors(api: ApiClient, what: str, check: Callable[[], Finding]) -> 
         return failed(what, text, "check your login: kubectl auth whoami")
 
 
-def _version(identity: str, version: VersionInfo) -> Finding:
+def _version(identity: str, api: ApiClient) -> Finding:
+    from kubernetes.client import VersionApi
+
+    version = VersionApi(api).get_code(_request_timeout=_REQUEST_SECONDS)
     text = f"{identity}, {version.git_version}"
     if (int(version.major), int(version.minor.rstrip("+"))) >= MIN_KUBERNETES:
         return ok(_KUBERNETES, text)
@@ -130,8 +119,13 @@ def _custom_resources(api: ApiClient) -> Finding:
     return failed(_KSERVE, text, "install the version of kind/versions: docs/cluster.md")
 
 
-def _controller(deployment: V1Deployment) -> Finding:
+def _controller(api: ApiClient) -> Finding:
     """Check that a pod of KServe's controller is available."""
+    from kubernetes.client import AppsV1Api
+
+    deployment = AppsV1Api(api).read_namespaced_deployment(
+        "kserve-controller-manager", "kserve", _request_timeout=_REQUEST_SECONDS
+    )
     containers = deployment.spec.template.spec.containers
     images = [container.image for container in containers if container.name == "manager"]
     image = (images or [containers[0].image])[0].rpartition("/")[2]
@@ -180,8 +174,8 @@ def _kubeflow(server: Server, needed: bool) -> Finding:
             login = f"set {server.token_env} to a token, or: {_FORWARD}"
             next_step = login if status in (401, 403) else _FORWARD
         return failed(_KUBEFLOW, text, next_step, needed)
-    health = json.loads(response.data)
-    version = health.get("tag_name", "unknown")  # "unknown" in a build without a release
-    version = "unknown version" if version == "unknown" else version
-    multi_user = ", multi-user: set --namespace" if health.get("multi_user") else ""
-    return ok(_KUBEFLOW, f"{version}, API v2beta1 at {host}{multi_user}")
+    body = json.loads(response.data)
+    multi_user = ", multi-user: set --namespace" if body.get("multi_user") else ""
+    return ok(
+        _KUBEFLOW, f"version {body.get('tag_name', 'unknown')}, API v2beta1 at {host}{multi_user}"
+    )

@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Thread
-from typing import Literal, TypeVar
+from typing import Literal
 
 State = Literal["ok", "failed", "optional"]
 TIMEOUT = 10.0
 """Seconds for a probe that uses the network."""
-_LINE_LENGTH = 300
-
-T = TypeVar("T")
+_MAX_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -70,21 +68,7 @@ def probe(
         return [
             failed(what, f"{package} is not installed: {error}", install_command(extra), needed)
         ]
-    try:
-        return call_with_timeout(TIMEOUT, action)
-    except TimeoutError:
-        return [failed(what, f"no response within {TIMEOUT:g} s", next_step, needed)]
-    except Exception as error:  # one broken probe must not stop the others
-        return [failed(what, f"{type(error).__name__}: {error}", next_step, needed)]
-
-
-def call_with_timeout(seconds: float, action: Callable[[], T]) -> T:
-    """Return the result of `action`, which continues in a daemon thread after a timeout.
-
-    Raises:
-        TimeoutError: it takes longer.
-    """
-    future: Future[T] = Future()
+    future: Future[list[Finding]] = Future()
 
     def run() -> None:
         try:
@@ -92,8 +76,14 @@ def call_with_timeout(seconds: float, action: Callable[[], T]) -> T:
         except BaseException as error:
             future.set_exception(error)
 
+    # A daemon thread, as the interpreter does not wait for it after a timeout.
     Thread(target=run, daemon=True).start()
-    return future.result(seconds)
+    try:
+        return future.result(TIMEOUT)
+    except TimeoutError:
+        return [failed(what, f"no response within {TIMEOUT:g} s", next_step, needed)]
+    except Exception as error:  # one broken probe must not stop the others
+        return [failed(what, f"{type(error).__name__}: {error}", next_step, needed)]
 
 
 def install_command(*extras: str) -> str:
@@ -114,5 +104,4 @@ def root_cause(error: BaseException) -> str:
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _LINE_LENGTH else f"{line[:_LINE_LENGTH]} …"
+    return " ".join(text.split())[:_MAX_CHARACTERS]

@@ -1,0 +1,1 @@
+"""The Kubeflow pipelines, their compilation, and submission to a server."""

@@ -1,4 +1,4 @@
-"""The pipeline that classifies whole files: cut into shards, answered side by side, joined."""
+"""The bulk pipeline: split a file into shards, classify them in parallel, merge the results."""
 
 from typing import Any
 
@@ -10,23 +10,23 @@ from components.images import IMAGES, Images
 from components.merge_shards import merge_shards
 from components.shard_table import shard_table
 from grocer.config.run import RunConfig
+from pipelines.kubeflow import resources
 from pipelines.kubeflow.compiled import Package
-from pipelines.kubeflow.resources import harden, on_cpu, reach_store, retry, with_model
 
 
 def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Any:
-    """The pipeline, whose pods ask for what `run.cluster` says.
+    """Return the pipeline, with the pod resources of `run.cluster`.
 
-    Parameters: `data` and `out` are addresses of CSV or Parquet, `bundle` the address of the
-    bundle that answers; empty: of the one that `run.deploy` serves when the run begins.
+    Parameters of the pipeline: `data` and `out` are addresses of CSV or Parquet files; `bundle`
+    is the address of a bundle, by default the one that is deployed when the run starts.
     """
     cluster = run.cluster
-    lasts = dsl.PipelineConfig(active_deadline_seconds=cluster.run_timeout_seconds)
+    pipeline_config = dsl.PipelineConfig(active_deadline_seconds=cluster.run_timeout_seconds)
 
     @dsl.pipeline(
         name="grocer-bulk",
-        description="The department of every product in a file",
-        pipeline_config=lasts,
+        description="Classify every product in a file by department",
+        pipeline_config=pipeline_config,
     )
     def bulk(
         data: str,
@@ -37,34 +37,34 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
         min_probability: float = 0.0,
         config: str = run.to_json(),
     ) -> None:
-        served = find_champion(config=config, bundle=bundle)
-        pieces = shard_table(
+        champion = find_champion(config=config, bundle=bundle)
+        table = shard_table(
             data=data,
             out=out,
-            bundle=served.output,
+            bundle=champion.output,
             shards=shards,
             column=column,
             min_probability=min_probability,
         )
-        with dsl.ParallelFor(pieces.output, name="shards") as shard:
-            answered = classify_shard(shard=shard)
-        joined = merge_shards(shards=pieces.output, rows=dsl.Collected(answered.output))
+        with dsl.ParallelFor(table.output, name="shards") as shard:
+            predictions = classify_shard(shard=shard)
+        merged = merge_shards(shards=table.output, rows=dsl.Collected(predictions.output))
 
-        on_cpu(served, images.serve, cluster)
-        for task in (pieces, joined):
-            on_cpu(task, images.data, cluster)
-        with_model(answered, images.serve, run)
-        for task in (served, pieces, answered, joined):
-            reach_store(task, cluster)
-            harden(task)
-            # A file, and what serves, can change under an unchanged name.
+        resources.use_cpu(champion, images.serve, cluster)
+        resources.use_cpu(table, images.data, cluster)
+        resources.use_cpu(merged, images.data, cluster)
+        resources.use_model(predictions, images.serve, run)
+        for task in (champion, table, predictions, merged):
+            resources.use_object_store(task, cluster)
+            resources.harden(task)
+            # Files and the deployed bundle can change under an unchanged name.
             task.set_caching_options(False)
             if on_cluster:
-                retry(task, cluster.retries)
+                resources.retry(task, cluster.retries)
 
     return bulk
 
 
 def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Package:
-    """The pipeline for `run`, to be compiled."""
+    """Return the pipeline for `run`, ready to compile."""
     return Package(build(run, images, on_cluster=on_cluster), f"bulk-{run.recipe}")

@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines' server: reaching it, and what it says in one line where it does not help."""
+"""Connects to the Kubeflow Pipelines API and turns its errors into one line."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from grocer.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """Where Kubeflow Pipelines is, as kfp's own client takes it.
+    """Address and credentials of Kubeflow Pipelines.
 
-    Without a host, kfp's client asks the environment (`KF_PIPELINES_ENDPOINT`), the pod's
-    service account, then the kubeconfig.
+    Without a host, kfp's client uses `KF_PIPELINES_ENDPOINT`, the pod's service account or the
+    kubeconfig, in this order.
     """
 
     host: str | None = None
     namespace: str | None = None
-    """The user's namespace where Kubeflow is shared by several."""
+    """The user's namespace in a multi-user Kubeflow."""
     token_env: str = "KF_PIPELINES_TOKEN"
-    """Environment variable of a bearer token; without one, a pod's own token is taken, if it has
-    one for Kubeflow (`KF_PIPELINES_SA_TOKEN_PATH`)."""
+    """Environment variable with a bearer token. If it is not set, a pod uses its projected token
+    for Kubeflow (`KF_PIPELINES_SA_TOKEN_PATH`)."""
 
     def connect(self, client: Callable[..., Any] | None = None) -> Any:
-        """A `kfp.Client`, or another `client`; that the server answers is seen when it is asked."""
+        """Return a `kfp.Client`, or a subclass; no request is sent for a single-user Kubeflow."""
         import kfp
 
-        # kfp logs each failed attempt with its traceback to whoever listens.
+        # Without a handler, kfp's logging prints the traceback of each failed attempt.
         logging.getLogger().addHandler(logging.NullHandler())
         token = os.environ.get(self.token_env)
         with warnings.catch_warnings(), self.explained():
@@ -44,42 +44,46 @@ class Server:
                 host=self.host,
                 namespace=self.namespace or "kubeflow",
                 existing_token=token,
-                credentials=None if token else _own_token(),
+                credentials=None if token else _projected_token(),
             )
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn what a server, or none, answers into one clear line.
+        """Turn API and connection errors into one line.
 
         Raises:
-            ConfigError: the server can't be reached, or refuses.
+            ConfigError: the server is unreachable or refuses the request.
         """
         import kfp_server_api
         import urllib3
 
-        where = self.host or "the host that kfp's client found"
+        host = self.host or "the default host"
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 yield
         except (urllib3.exceptions.HTTPError, TimeoutError) as error:
             raise ConfigError(
-                f"--host: no Kubeflow Pipelines answers at {where}: {error}"
+                f"--host: Kubeflow Pipelines at {host} unreachable: {error}"
             ) from error
         except kfp_server_api.ApiException as error:
             denied = error.status in (401, 403)
-            hint = f"; a token is taken from {self.token_env}" if denied else ""
-            said = " ".join(str(error.body or error.reason).split())[:300]
-            raise ConfigError(f"{where} refused ({error.status}): {said}{hint}") from error
+            hint = f"; set {self.token_env} to a valid token" if denied else ""
+            message = " ".join(str(error.body or error.reason).split())[:300]
+            raise ConfigError(
+                f"--host: {host} refused the request ({error.status}): {message}{hint}"
+            ) from error
 
 
 def log_of(client: Any, run_id: str, node: str) -> str:
-    """What a step that has ended printed, as Kubeflow keeps it; empty where it keeps none."""
+    """Return the log of an Argo node that has ended; empty if Kubeflow did not keep it."""
     import kfp_server_api
     import urllib3
 
+    # The only raw path: kfp_server_api 2.17 has no method for artifacts of a node, and whoever
+    # submits a run may not be allowed to read the pod's log.
     path = f"/apis/v2beta1/runs/{run_id}/nodes/{node}/artifacts/main-logs:read"
     try:
-        answer = client._run_api.api_client.call_api(
+        response = client.runs.api_client.call_api(
             path,
             "GET",
             header_params={"Accept": "application/json"},
@@ -89,12 +93,12 @@ def log_of(client: Any, run_id: str, node: str) -> str:
         )
     except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError):
         return ""
-    return base64.b64decode(answer["data"]).decode(errors="replace")
+    return base64.b64decode(response["data"]).decode(errors="replace")
 
 
-def _own_token() -> Any:
-    """A pod's own token for Kubeflow, which its kubelet renews; None where there is none."""
+def _projected_token() -> Any:
+    """Return the pod's credentials for Kubeflow, which the kubelet renews; None outside a pod."""
     from kfp import client
 
-    given = os.environ.get(client.KF_PIPELINES_SA_TOKEN_ENV) or client.KF_PIPELINES_SA_TOKEN_PATH
-    return client.ServiceAccountTokenVolumeCredentials(given) if Path(given).is_file() else None
+    path = os.environ.get(client.KF_PIPELINES_SA_TOKEN_ENV) or client.KF_PIPELINES_SA_TOKEN_PATH
+    return client.ServiceAccountTokenVolumeCredentials(path) if Path(path).is_file() else None

@@ -1,4 +1,4 @@
-"""A compiled pipeline, named by its content, as YAML or as Kubernetes objects."""
+"""A compiled pipeline, versioned by its content, as YAML or as Kubernetes objects."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 @dataclass(frozen=True)
 class Package:
-    """A pipeline as Kubeflow takes it; `kind` is how its versions' names begin."""
+    """A pipeline to compile; `kind` is the prefix of its versions' names."""
 
     pipeline: Any
     kind: str
 
     @property
     def name(self) -> str:
-        """What Kubeflow lists it as."""
+        """Name of the pipeline in Kubeflow."""
         return str(self.pipeline.name)
 
     @property
     def version(self) -> str:
-        """Name of the version: another text has another one."""
+        """Name of the version, with a digest of the YAML."""
         return f"{self.kind}-{hashlib.sha256(self.text.encode()).hexdigest()[:12]}"
 
     @property
     def steps(self) -> frozenset[str]:
-        """Names of its steps; conditions and loops are none."""
+        """Names of the tasks that run a container; conditions and loops do not."""
         spec = self.pipeline.pipeline_spec
-        bodies = [spec.root, *spec.components.values()]
-        tasks = [task for body in bodies for task in body.dag.tasks.items()]
+        dags = [spec.root, *spec.components.values()]
+        tasks = [task for component in dags for task in component.dag.tasks.items()]
         return frozenset(
             name for name, task in tasks if spec.components[task.component_ref.name].executor_label
         )
 
     @cached_property
     def text(self) -> str:
-        """YAML: the same for the same configuration, images and kfp."""
-        return _compiled(self.pipeline)
+        """YAML, identical for the same configuration, images and kfp version."""
+        return _compile(self.pipeline)
 
     def objects(self, namespace: str) -> str:
-        """A Pipeline and a PipelineVersion, as Kubeflow's API server takes them from Kubernetes."""
+        """Return a Pipeline and a PipelineVersion, as YAML for Kubernetes."""
         options = KubernetesManifestOptions(
             pipeline_name=self.name,
             pipeline_version_name=self.version,
             namespace=namespace,
             include_pipeline_manifest=True,
         )
-        return _compiled(
+        return _compile(
             self.pipeline, kubernetes_manifest_format=True, kubernetes_manifest_options=options
         )
 
 
-def _compiled(pipeline: Any, **options: Any) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "pipeline.yaml")
+def _compile(pipeline: Any, **options: Any) -> str:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "pipeline.yaml")
         compiler.Compiler().compile(pipeline, str(path), **options)
         return path.read_text()

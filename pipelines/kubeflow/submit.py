@@ -1,4 +1,4 @@
-"""Hands a pipeline to Kubeflow Pipelines: a version, a run, a schedule."""
+"""Submits a pipeline to Kubeflow Pipelines, as a run or as a recurring run."""
 
 from __future__ import annotations
 
@@ -21,19 +21,30 @@ from grocer.io.tables import check_format
 from pipelines.kubeflow.client import Server
 from pipelines.kubeflow.compiled import Package
 
-STORES = ("s3", "gs")  # where pods write
+STORES = ("s3", "gs")
+"""Protocols that pods can write to."""
 EXPERIMENT = "grocer"
-ACCOUNT = "grocer-pipeline"  # of manifests/, which may roll out a bundle
+ACCOUNT = "grocer-pipeline"
+"""Service account of manifests/ that may deploy a bundle."""
 _BUNDLE = re.compile(r"(s3|gs)://[^/]+/(.+/)?[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Job:
-    """What is to run, and as whom."""
+    """A pipeline with its parameters and service account."""
 
     package: Package
     parameters: Mapping[str, Any]
     service_account: str = ACCOUNT
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A run on the server, its page, and the names of its steps."""
+
+    run_id: str
+    page: str
+    steps: frozenset[str]
 
 
 def training(
@@ -45,15 +56,15 @@ def training(
     rolled_out: bool = True,
     service_account: str = ACCOUNT,
 ) -> Job:
-    """The pipeline from tables to a served model, checked before it costs anything.
+    """Return the training pipeline, with checked parameters.
 
     Args:
-        data: address of the tables, as the pods reach it.
-        champion: address of the bundle to beat, where it is not the one that serves.
-        rolled_out: whether what passes is to be served; False: the pipeline ends with its verdict.
+        data: address of the tables, as pods reach it.
+        champion: address of the bundle to compare with, by default the deployed one.
+        rolled_out: whether an adapter that passes the gate is deployed.
 
     Raises:
-        ConfigError: an address that no pod can read, or nowhere to roll out from.
+        ConfigError: an address that pods cannot read, or no store to deploy from.
     """
     from pipelines.kubeflow.training import package
 
@@ -64,15 +75,11 @@ def training(
         config = config.with_settings(["deploy.store=null", "deploy.canary=0"])
     elif config.deploy.store is None:
         raise ConfigError(
-            "deploy.store is not set, so a model that passes would not be served; give "
-            "--set deploy.store=s3://bucket/prefix, or --no-deploy to train and judge only"
+            "deploy.store is required to deploy from a cluster; set --set "
+            "deploy.store=s3://bucket/prefix, or --no-deploy to train and evaluate only"
         )
-    given = {"champion": champion} if champion else {}
-    return Job(
-        package=package(config, images),
-        parameters={"data": data, **given},
-        service_account=service_account,
-    )
+    parameters = {"data": data} | ({"champion": champion} if champion else {})
+    return Job(package(config, images), parameters, service_account)
 
 
 def bulk(
@@ -85,15 +92,15 @@ def bulk(
     service_account: str = ACCOUNT,
     **options: Any,
 ) -> Job:
-    """The pipeline that classifies a whole file, checked before it costs anything.
+    """Return the bulk pipeline, with checked parameters.
 
     Args:
-        data, out: addresses of CSV or Parquet, as the pods reach them.
-        bundle: address of the bundle that answers, where it is not the one that serves.
+        data, out: addresses of CSV or Parquet files, as pods reach them.
+        bundle: address of the bundle to classify with, by default the deployed one.
         options: the pipeline's other parameters.
 
     Raises:
-        ConfigError: an address that no pod can reach, or another format.
+        ConfigError: an address that pods cannot reach, or an unsupported format.
     """
     from pipelines.kubeflow.bulk import package
 
@@ -103,46 +110,37 @@ def bulk(
         check_format(Path(address))
     if bundle is not None:
         _check_bundle("--bundle", bundle)
-    given = {"data": data, "out": out, **options} | ({"bundle": bundle} if bundle else {})
-    return Job(package=package(config, images), parameters=given, service_account=service_account)
+    parameters = {"data": data, "out": out, **options} | ({"bundle": bundle} if bundle else {})
+    return Job(package(config, images), parameters, service_account)
 
 
 def check_address(option: str, address: str, protocols: tuple[str, ...]) -> None:
-    """Refuse what a pod can't reach.
+    """Check that pods can reach an address.
 
     Raises:
-        ConfigError: a path of this machine, or another protocol.
+        ConfigError: a local path, or an unsupported protocol.
     """
-    known = ", ".join(f"{protocol}://" for protocol in protocols)
-    protocol, separator, place = address.partition("://")
+    supported = ", ".join(f"{protocol}://" for protocol in protocols)
+    protocol, separator, path = address.partition("://")
     if not separator or protocol == "file":
-        raise ConfigError(f"{option} {address}: a pod can't reach a path of this machine: {known}")
-    if protocol not in protocols or not place.strip("/"):
-        raise ConfigError(f"{option} {address}: no address that a pod can reach: {known}")
+        raise ConfigError(f"{option} {address}: pods cannot read a local path; use {supported}")
+    if protocol not in protocols or not path.strip("/"):
+        raise ConfigError(f"{option} {address}: invalid address; use {supported}")
 
 
 def _check_bundle(option: str, address: str) -> None:
     if not _BUNDLE.fullmatch(address):
         raise ConfigError(
-            f"{option} {address}: no bundle's address; expected s3:// or gs://, and the digest "
-            "as the last part"
+            f"{option} {address}: not the address of a bundle; expected s3:// or gs://, ending "
+            "in the digest"
         )
 
 
-@dataclass(frozen=True)
-class Submitted:
-    """A run on the server, the page that shows it, and the names of its steps."""
-
-    run_id: str
-    page: str
-    steps: frozenset[str]
-
-
 def submit(server: Server, job: Job) -> Submitted:
-    """Start one run.
+    """Start a run.
 
     Raises:
-        ConfigError: the server can't be reached, or refuses.
+        ConfigError: the server is unreachable or refuses the request.
     """
     client = server.connect()
     with server.explained():
@@ -161,28 +159,27 @@ def submit(server: Server, job: Job) -> Submitted:
 
 
 def schedule(server: Server, job: Job, name: str, cron: str, *, replace: bool = False) -> str:
-    """Run `job` whenever `cron` says, one run at a time and none for times that were missed.
+    """Create a recurring run without concurrent runs and without catch-up.
 
     Returns:
         The id of the recurring run.
 
     Raises:
-        ConfigError: no cron expression, a schedule of that name exists, or the server refuses.
+        ConfigError: invalid cron expression, the name exists, or the server refuses.
     """
-    when, client = _six_fields(cron), server.connect()
+    cron, client = _with_seconds(cron), server.connect()
     with server.explained():
         experiment = client.create_experiment(EXPERIMENT, namespace=server.namespace)
-        listed = client.list_recurring_runs(
-            experiment_id=experiment.experiment_id, filter=_named(name)
-        )
-        former = [each.recurring_run_id for each in listed.recurring_runs or []]
-        if former and not replace:
-            raise ConfigError(f"--name {name}: there is such a schedule; give --replace")
+        existing = client.list_recurring_runs(
+            experiment_id=experiment.experiment_id, filter=_name_filter(name)
+        ).recurring_runs
+        if existing and not replace:
+            raise ConfigError(f"--name {name}: schedule already exists; replace it with --replace")
         version = _upload(client, job.package)
-        made = client.create_recurring_run(
+        created = client.create_recurring_run(
             experiment.experiment_id,
             name,
-            cron_expression=when,
+            cron_expression=cron,
             max_concurrency=1,
             no_catchup=True,
             params=dict(job.parameters),
@@ -190,33 +187,33 @@ def schedule(server: Server, job: Job, name: str, cron: str, *, replace: bool = 
             version_id=version.pipeline_version_id,
             service_account=job.service_account,
         )
-        for each in former:
-            client.delete_recurring_run(each)
-    return str(made.recurring_run_id)
+        for recurring_run in existing or []:
+            client.delete_recurring_run(recurring_run.recurring_run_id)
+    return str(created.recurring_run_id)
 
 
 def _upload(client: Any, package: Package) -> Any:
-    """The pipeline version that is this package's text; uploaded once, found ever after."""
-    pipeline = client.get_pipeline_id(package.name)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        path = Path(folder, "pipeline.yaml")
+    """Return the package's pipeline version, uploaded if the server does not have it."""
+    pipeline_id = client.get_pipeline_id(package.name)
+    with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stdout(io.StringIO()):
+        path = Path(directory, "pipeline.yaml")
         path.write_text(package.text)
-        if pipeline is None:
-            pipeline = client.upload_pipeline(str(path), package.name).pipeline_id
-        listed = client.list_pipeline_versions(pipeline, filter=_named(package.version))
-        if listed.pipeline_versions:
-            return listed.pipeline_versions[0]
-        return client.upload_pipeline_version(str(path), package.version, pipeline_id=pipeline)
+        if pipeline_id is None:
+            pipeline_id = client.upload_pipeline(str(path), package.name).pipeline_id
+        name_filter = _name_filter(package.version)
+        versions = client.list_pipeline_versions(pipeline_id, filter=name_filter).pipeline_versions
+        if versions:
+            return versions[0]
+        return client.upload_pipeline_version(str(path), package.version, pipeline_id=pipeline_id)
 
 
-def _named(name: str) -> str:
-    """The server's filter for what is called `name`."""
-    equal = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
-    return json.dumps({"predicates": [equal]})
+def _name_filter(name: str) -> str:
+    predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+    return json.dumps({"predicates": [predicate]})
 
 
-def _six_fields(cron: str) -> str:
-    """A cron expression as KFP wants it: with seconds."""
+def _with_seconds(cron: str) -> str:
+    """Return a cron expression with the field for seconds that KFP requires."""
     fields = cron.split()
     if len(fields) not in (5, 6):
         raise ConfigError(f"--cron {cron!r}: expected 5 fields, or 6 with seconds first")

@@ -1,6 +1,7 @@
-"""The pipeline: seven steps, a gate before the last; from a `RunConfig` to compiled YAML."""
+"""The training pipeline, from ingest to deploy, with the gate before deploy."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from kfp import dsl
 
@@ -15,139 +16,92 @@ from components.ingest import ingest
 from components.train import train
 from components.validate import validate
 from grocer.config.run import RunConfig
-from grocer.errors import ConfigError
+from pipelines.kubeflow import resources
 from pipelines.kubeflow.compiled import Package
-from pipelines.kubeflow.resources import (
-    CHECKPOINTS,
-    harden,
-    keep_checkpoints,
-    on_cpu,
-    reach_store,
-    retry,
-    serve_with,
-    with_model,
-)
+
+_DATA_STEPS = {"ingest", "validate", "build_dataset", "gate", "fail_run"}
+_MODEL_STEPS = {"train", "evaluate"}
+_STORE_STEPS = {"ingest", "train", "find_champion", "evaluate", "deploy"}
+# Objects behind a URI and the deployed bundle can change under an unchanged name. The gate's
+# reasons are read from its log, which a cached step does not have.
+_UNCACHED_STEPS = {"ingest", "find_champion", "gate", "deploy", "fail_run"}
 
 
 def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Any:
-    """The pipeline for `run`, whose JSON is the default of its parameter `config`.
+    """Return the pipeline for `run`, whose JSON is the default of the parameter `config`.
 
-    Its shape and what its pods ask for are fixed here, from `run.cluster` and `run.deploy.store`;
-    everything else follows the parameter. Where `run.deploy.store` is set, the bundle that serves
-    is the champion, unless one is given. Off a cluster the run ends at a step's first failure,
-    and a no of the gate is no failure.
+    `run.cluster` and `run.deploy.store` determine the steps and the pod resources; all other
+    settings follow the parameter. With `run.deploy.store` the champion is the deployed bundle,
+    unless the parameter `champion` names one. Off a cluster nothing is retried, and a failed gate
+    never fails the run.
     """
-    run = placed(run)
-    cluster, rolls_out = run.cluster, run.deploy.store is not None
-    lasts = dsl.PipelineConfig(active_deadline_seconds=cluster.run_timeout_seconds)
+    cluster = run.cluster
+    config_default = (resources.with_mount_paths(run) if on_cluster else run).to_json()
+    pipeline_config = dsl.PipelineConfig(active_deadline_seconds=cluster.run_timeout_seconds)
 
     @dsl.pipeline(
         name="grocer",
-        description="A product's department, by a gated LoRA adapter",
-        pipeline_config=lasts,
+        description="Fine-tune, evaluate and deploy a classifier of products by department",
+        pipeline_config=pipeline_config,
     )
-    def grocer(data: str, config: str = run.to_json(), champion: str = "") -> bool:
-        read = ingest(data=data, config=config)
-        checked = validate(tables=read.outputs["tables"], config=config)
-        split = build_dataset(tables=read.outputs["tables"], config=config).after(checked)
-        splits = split.outputs["splits"]
-        trained = train(splits=splits, config=config)
-        model = trained.outputs["model"]
-        rival = find_champion(config=config, bundle=champion).after(trained) if rolls_out else None
-        measured = evaluate(
-            model=model,
-            splits=splits,
-            config=config,
-            champion=rival.output if rival else champion,
-        )
-        evaluation = measured.outputs["evaluation"]
-        decided = gate(evaluation=evaluation, config=config)
-        decision = decided.outputs["decision"]
-        with dsl.If(decided.outputs["Output"] == True, name="gate-passed"):  # noqa: E712
-            served = deploy(
+    def grocer(data: str, config: str = config_default, champion: str = "") -> bool:
+        tasks = dict[str, dsl.PipelineTask]()
+        tasks["ingest"] = ingest(data=data, config=config)
+        tables = tasks["ingest"].outputs["tables"]
+        tasks["validate"] = validate(tables=tables, config=config)
+        tasks["build_dataset"] = build_dataset(tables=tables, config=config)
+        tasks["build_dataset"].after(tasks["validate"])
+        splits = tasks["build_dataset"].outputs["splits"]
+        tasks["train"] = train(splits=splits, config=config)
+        model = tasks["train"].outputs["model"]
+        if run.deploy.store is not None:
+            tasks["find_champion"] = find_champion(config=config, bundle=champion)
+            champion = tasks["find_champion"].after(tasks["train"]).output
+        tasks["evaluate"] = evaluate(model=model, splits=splits, config=config, champion=champion)
+        evaluation = tasks["evaluate"].outputs["evaluation"]
+        tasks["gate"] = gate(evaluation=evaluation, config=config)
+        passed, decision = tasks["gate"].outputs["Output"], tasks["gate"].outputs["decision"]
+        with dsl.If(passed == True, name="gate-passed"):  # noqa: E712
+            tasks["deploy"] = deploy(
                 model=model,
                 splits=splits,
                 evaluation=evaluation,
                 decision=decision,
                 config=config,
             )
-        refused = None
-        if on_cluster and cluster.fail_on_no:
+        if on_cluster and cluster.fail_if_gate_fails:
             with dsl.Else(name="gate-not-passed"):
-                refused = fail_run(decision=decision)
-
-        tasks = _Tasks(read, checked, split, trained, measured, decided, served, rival, refused)
-        _place(tasks, images, run)
-        _repeat(tasks, cluster.retries if on_cluster else None)
-        return decided.outputs["Output"]
+                tasks["fail_run"] = fail_run(decision=decision)
+        _configure(tasks, images, run, cluster.retries if on_cluster else 0)
+        return passed
 
     return grocer
 
 
-class _Tasks(NamedTuple):
-    """The tasks of a pipeline, and those that not every one has."""
-
-    read: dsl.PipelineTask
-    checked: dsl.PipelineTask
-    split: dsl.PipelineTask
-    trained: dsl.PipelineTask
-    measured: dsl.PipelineTask
-    decided: dsl.PipelineTask
-    served: dsl.PipelineTask
-    rival: dsl.PipelineTask | None
-    refused: dsl.PipelineTask | None
-
-
-def _place(tasks: _Tasks, images: Images, run: RunConfig) -> None:
-    """Say what each task's pod is made of, and what it may reach."""
-    read, checked, split, trained, measured, decided, served, rival, refused = tasks
-    cluster = run.cluster
-    for task in _present(read, checked, split, decided, refused):
-        on_cpu(task, images.data, cluster)
-    for task in (trained, measured):
-        with_model(task, images.train, run)
-    if rival:
-        on_cpu(rival, images.serve, cluster)
-    serve_with(served, images.serve, run)
-    keep_checkpoints(trained, cluster)
-    for task in _present(read, trained, rival, measured, served):
-        reach_store(task, cluster)
-    for task in _present(*tasks):
-        harden(task)
-
-
-def _repeat(tasks: _Tasks, retries: int | None) -> None:
-    """Say which tasks are tried again, and which are never taken from a former run."""
-    if retries is not None:
-        for task in _present(*tasks[:-1]):  # a refusal is final
-            retry(task, retries)
-    # What a URI holds, and what serves, can change under an unchanged name; and the gate's
-    # reasons are read from its log, which a cached one does not have.
-    for task in _present(tasks.read, tasks.rival, tasks.decided, tasks.served, tasks.refused):
-        task.set_caching_options(False)
-
-
-def placed(run: RunConfig) -> RunConfig:
-    """The run with the paths at which its tasks find what is mounted.
-
-    Raises:
-        ConfigError: checkpoints are to go to a claim and elsewhere.
-    """
-    if run.cluster.checkpoints_claim is None:
-        return run
-    if run.train.checkpoints not in (None, CHECKPOINTS):
-        raise ConfigError(
-            f"train.checkpoints={run.train.checkpoints} and cluster.checkpoints_claim="
-            f"{run.cluster.checkpoints_claim} name two places; unset one"
-        )
-    return run.with_settings([f"train.checkpoints={CHECKPOINTS}"])
+def _configure(
+    tasks: Mapping[str, dsl.PipelineTask], images: Images, run: RunConfig, retries: int
+) -> None:
+    """Set the image, resources, environment, retries and caching of each step."""
+    for step, task in tasks.items():
+        if step in _DATA_STEPS:
+            resources.use_cpu(task, images.data, run.cluster)
+        elif step in _MODEL_STEPS:
+            resources.use_model(task, images.train, run)
+        elif step == "find_champion":
+            resources.use_cpu(task, images.serve, run.cluster)
+        else:
+            resources.use_deploy(task, images.serve, run)
+        if step == "train":
+            resources.mount_checkpoints(task, run)
+        if step in _STORE_STEPS:
+            resources.use_object_store(task, run.cluster)
+        resources.harden(task)
+        if step != "fail_run":
+            resources.retry(task, retries)
+        if step in _UNCACHED_STEPS:
+            task.set_caching_options(False)
 
 
 def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Package:
-    """The pipeline for `run`, to be compiled."""
+    """Return the pipeline for `run`, ready to compile."""
     return Package(build(run, images, on_cluster=on_cluster), run.recipe)
-
-
-def _present(*tasks: dsl.PipelineTask | None) -> list[dsl.PipelineTask]:
-    """Those of the tasks that this pipeline has."""
-    return [task for task in tasks if task is not None]

@@ -105,11 +105,10 @@ def _environment(config: RunConfig) -> dict[str, str]:
         "PYTHONSAFEPATH": "1",  # a random.py in the working directory is not Python's own
         "TOKENIZERS_PARALLELISM": "false",
     }
+    threads = {"OMP_NUM_THREADS": "1"} if config.base.source == "tiny" else {}
     if config.base.source == "tiny" or Path(config.base.source).exists():
         given["HF_HUB_OFFLINE"] = "1"
-    if config.train.threads:
-        given["OMP_NUM_THREADS"] = str(config.train.threads)
-    return {**os.environ, **given}
+    return {**threads, **os.environ, **given}
 
 
 def _execute(

@@ -68,9 +68,9 @@ def scorer_loader(config: ServingConfig, base: Path | None = None) -> Callable[[
         import torch
 
         from grocer.inference.scorer import Scorer
-        from grocer.model.device import available_cores
+        from grocer.model.device import cpu_threads
 
-        torch.set_num_threads(config.threads or max(1, available_cores() - 1))
+        torch.set_num_threads(cpu_threads(spare=1))
         scorer = Scorer.load(
             bundle.path,
             token_budget=config.token_budget,

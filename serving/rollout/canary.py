@@ -37,7 +37,7 @@ def promote(config: DeployConfig, cluster: Cluster | None = None) -> str:
         DeployError: there is no canary, or it cannot take all traffic; the traffic split is
             restored.
     """
-    cluster = cluster or Cluster.connect(config.namespace)
+    cluster = cluster or Cluster(config.namespace)
     service = cluster.inference_service(config.name)
     stable, canary = _stable_and_canary(config, service)
     revision, replicas = canary.revision, min_replicas(service)
@@ -66,7 +66,7 @@ def rollback(config: DeployConfig, cluster: Cluster | None = None) -> str:
     Raises:
         DeployError: there is no canary, or the stable revision is not ready.
     """
-    cluster = cluster or Cluster.connect(config.namespace)
+    cluster = cluster or Cluster(config.namespace)
     stable, canary = _stable_and_canary(config, cluster.inference_service(config.name))
     drained = replace(canary, traffic_percent=0)
     cluster.apply(apply_configuration(config, stable, drained))

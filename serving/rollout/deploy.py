@@ -49,7 +49,7 @@ def deploy(
     """
     if config.store is None:
         raise DeployError("deploy.store is not set")
-    cluster = cluster or Cluster.connect(config.namespace)
+    cluster = cluster or Cluster(config.namespace)
     service = cluster.inference_service(config.name)
     _require_running(config, stopped_by(service))
     previous, previous_canary = stable_revision(service), find_canary(service)
@@ -78,7 +78,7 @@ def champion(config: DeployConfig, cluster: Cluster | None = None) -> str:
     Raises:
         DeployError: there is no InferenceService, or it is not readable.
     """
-    cluster = cluster or Cluster.connect(config.namespace)
+    cluster = cluster or Cluster(config.namespace)
     stable = stable_revision(cluster.inference_service(config.name))
     return stable.uri if stable else ""
 

@@ -21,7 +21,7 @@ from serving.rollout.inference_service import FIELD_MANAGER, GROUP, PLURAL, VERS
 
 _REQUEST_SECONDS = 60
 _POLL_SECONDS = 5
-_LOG_LINES, _LINE_LENGTH = 20, 500
+_LOG_LINES, _MAX_CHARACTERS = 20, 500
 _HINTS = {
     401: "log in again, or check the kubeconfig's credentials",
     403: "bind the Role grocer-deploy of manifests/base to this account",
@@ -65,8 +65,9 @@ def connect(*, retries: int = 2) -> tuple[client.ApiClient, str]:
 class Cluster:
     """One namespace of a cluster; built-in kinds are typed, an InferenceService is JSON."""
 
-    def __init__(self, api: client.ApiClient, namespace: str) -> None:
-        self.namespace = namespace
+    def __init__(self, namespace: str, api: client.ApiClient | None = None) -> None:
+        """Connect with `api`, or else as `connect` does."""
+        api, self.namespace = api or connect()[0], namespace
         self._host = api.configuration.host
         self._core, self._apps = client.CoreV1Api(api), client.AppsV1Api(api)
         # The typed API cannot server-side apply custom objects. The resource is declared here, as
@@ -80,15 +81,6 @@ class Cluster:
             namespaced=True,
             client=DynamicClient(api, discoverer=lambda *_: None),
         )
-
-    @classmethod
-    def connect(cls, namespace: str) -> Cluster:
-        """Connect with the pod's service account, or else with the kubeconfig.
-
-        Raises:
-            DeployError: neither is available.
-        """
-        return cls(connect()[0], namespace)
 
     def inference_service(self, name: str) -> dict[str, Any]:
         """Return an InferenceService.
@@ -216,11 +208,8 @@ def _api_error(error: ApiException) -> DeployError:
         return NotFoundError(
             f"{message}; apply an overlay of manifests/, or check deploy.namespace"
         )
-    hint = _HINTS.get(error.status)
-    return DeployError(
-        f"the Kubernetes API refused the request ({error.status}): {message}"
-        + (f"; {hint}" if hint else "")
-    )
+    hint = f"; {_HINTS[error.status]}" if error.status in _HINTS else ""
+    return DeployError(f"the Kubernetes API refused the request ({error.status}): {message}{hint}")
 
 
 def _status(error: Any) -> dict[str, Any]:
@@ -233,5 +222,4 @@ def _status(error: Any) -> dict[str, Any]:
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _LINE_LENGTH else f"{line[:_LINE_LENGTH]} …"
+    return " ".join(text.split())[:_MAX_CHARACTERS]

@@ -1,4 +1,4 @@
-"""The cluster's API, by way of `kubectl`: what is there, what it takes, what it refuses."""
+"""Access to the Kubernetes API of the test cluster through kubectl."""
 
 from __future__ import annotations
 
@@ -7,104 +7,121 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 
 from tests.manifests.kustomize import Object
 
-MANAGER = "grocer-tests"
+FIELD_MANAGER = "grocer-tests"
 T = TypeVar("T")
 
 
-def kubectl(*words: str, given: str | None = None, seconds: float = 120) -> str:
-    """What a kubectl command prints; that it fails is a failure of the test."""
-    done = run(*words, given=given, seconds=seconds)
-    assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr.strip()}"
-    return done.stdout
-
-
-def run(
-    *words: str, given: str | None = None, seconds: float = 120
+def run_kubectl(
+    *arguments: str, stdin: str | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """A kubectl command, however it ends."""
-    return subprocess.run(
-        ["kubectl", *words], input=given, capture_output=True, text=True, timeout=seconds
-    )
+    """Run kubectl and return the completed process, whatever its exit code."""
+    command = ["kubectl", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
 
 
-def apply(objects: Sequence[Object], *more: str) -> subprocess.CompletedProcess[str]:
-    """Server-side-apply objects, refusing fields that the cluster does not know."""
-    words = ("apply", "--server-side", "--force-conflicts", f"--field-manager={MANAGER}")
-    listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-    return run(*words, "--validate=strict", *more, "-f", "-", given=json.dumps(listed))
+def kubectl(*arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
+    """Run kubectl and return its output; fail the test if it fails."""
+    result = run_kubectl(*arguments, stdin=stdin, timeout=timeout)
+    assert result.returncode == 0, f"kubectl {' '.join(arguments)}: {result.stderr.strip()}"
+    return result.stdout
 
 
-def applied(objects: Sequence[Object]) -> None:
-    """The same, and it must succeed."""
-    done = apply(objects)
-    assert done.returncode == 0, done.stderr
+def try_apply(objects: Sequence[Object], *options: str) -> subprocess.CompletedProcess[str]:
+    """Server-side apply objects with strict validation."""
+    command = ("apply", "--server-side", "--force-conflicts", f"--field-manager={FIELD_MANAGER}")
+    manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+    return run_kubectl(*command, "--validate=strict", *options, "-f", "-", stdin=manifest)
+
+
+def apply(objects: Sequence[Object]) -> None:
+    """Server-side apply objects; fail the test if one is rejected."""
+    result = try_apply(objects)
+    assert result.returncode == 0, result.stderr
 
 
 class Api:
-    """Reads, reviews and patches, through `kubectl proxy`."""
+    """A JSON client of the Kubernetes API."""
 
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
 
     def get(self, path: str, **query: str) -> Object | None:
-        """The object at `path`, or None."""
-        answer = self._http.get(path, params=query)
-        if answer.status_code == 404:
+        """Return the object at `path`, or None if it does not exist."""
+        response = self._http.get(path, params=query)
+        if response.status_code == 404:
             return None
-        answer.raise_for_status()
-        return answer.json()
+        response.raise_for_status()
+        return response.json()
 
     def items(self, path: str, **query: str) -> list[Object]:
-        """The objects listed at `path`."""
-        listed = self.get(path, **query)
-        assert listed is not None, path
-        return listed["items"]
+        """Return the objects of the list at `path`."""
+        response = self.get(path, **query)
+        assert response is not None, path
+        return response["items"]
 
     def post(self, path: str, body: Object, **headers: str) -> Object:
-        """What the API makes of a review."""
-        answer = self._http.post(path, json=body, headers=headers)
-        answer.raise_for_status()
-        return answer.json()
+        """Create an object, such as an access review, and return it with its status."""
+        response = self._http.post(path, json=body, headers=headers)
+        response.raise_for_status()
+        return response.json()
 
-    def patch(self, path: str, body: Any, kind: str = "merge-patch") -> Object:
-        """The object at `path` once it was patched."""
-        headers = {"content-type": f"application/{kind}+json"}
-        answer = self._http.patch(path, content=json.dumps(body), headers=headers)
-        answer.raise_for_status()
-        return answer.json()
+    def patch(self, path: str, body: Object) -> None:
+        """Apply a JSON merge patch to the object at `path`."""
+        headers = {"content-type": "application/merge-patch+json"}
+        response = self._http.patch(path, content=json.dumps(body), headers=headers)
+        response.raise_for_status()
 
     def serves(self, group_version: str, kind: str) -> bool:
-        """Whether the cluster has objects of that kind."""
+        """Return whether the cluster has a kind."""
         root = f"/apis/{group_version}" if "/" in group_version else f"/api/{group_version}"
-        found = self.get(root) or {"resources": []}
-        return any(resource["kind"] == kind for resource in found["resources"])
+        resources = (self.get(root) or {"resources": []})["resources"]
+        return any(resource["kind"] == kind for resource in resources)
 
 
 @contextmanager
-def proxied() -> Iterator[Api]:
-    """The API of the cluster that KUBECONFIG names."""
+def kubectl_proxy() -> Iterator[Api]:
+    """Run `kubectl proxy` for the cluster of KUBECONFIG."""
     process = subprocess.Popen(
         ["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     try:
         assert process.stdout is not None
-        told = process.stdout.readline().decode()
-        yield Api(f"http://{told.split()[-1]}")
+        address = process.stdout.readline().decode().split()[-1]
+        yield Api(f"http://{address}")
     finally:
         process.terminate()
         process.wait(10)
 
 
-def until(what: str, look: Callable[[], T | None], seconds: float = 120, every: float = 0.5) -> T:
-    """What `look` finds, once it finds something."""
-    end = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(every)
-    return found
+def wait_until(
+    condition: str, check: Callable[[], T | None], timeout: float = 120, interval: float = 0.5
+) -> T:
+    """Poll `check` until it returns a truthy value, and return that."""
+    deadline = time.monotonic() + timeout
+    while not (value := check()):
+        assert time.monotonic() < deadline, f"timed out after {timeout:g} s: {condition}"
+        time.sleep(interval)
+    return value
+
+
+def is_ready(manifest: Object) -> bool:
+    """Return whether the condition Ready of a pod or node is true."""
+    conditions = manifest["status"].get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def predictor_pods(api: Api, namespace: str, digest: str = "") -> list[Object]:
+    """Return the predictor's pods that are not terminating; only those of `digest`, if given."""
+    selector = "serving.kserve.io/inferenceservice=grocer"
+    pods = api.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
+    return [
+        pod
+        for pod in pods
+        if "deletionTimestamp" not in pod["metadata"] and digest in str(pod["spec"]["containers"])
+    ]

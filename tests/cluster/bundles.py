@@ -1,65 +1,62 @@
-"""Bundles that a cluster is to serve or to refuse, made in seconds."""
+"""Bundles for the cluster tests: valid ones, and ones that the predictor must reject."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from grocer.config.recipes import tiny
-from grocer.io import storage as remote
 from grocer.io.atomic import tree_digest, tree_digests
+from grocer.io.storage import file_system
 from grocer.release.bundle import MANIFEST
-from tests.cluster.release import Store
+from tests.cluster.installation import Store
 from tests.fixtures.artifacts import make_bundle
+
+FAILED_RULE = "Test accuracy is too low."
 
 
 @dataclass(frozen=True)
 class Bundles:
-    """Where each lies in the store; none is published yet."""
+    """URIs of uploaded bundles, none of which is published yet."""
 
     first: str
     second: str
-    """As good as the first, and another one."""
-    refused: str
-    """Whole, but its gate said no."""
-    baseless: str
-    """Its gate said yes, but of a base that no pod has."""
+    """Valid as well, with another digest."""
+    failed_gate: str
+    """Its decision is not "passed"."""
+    missing_base: str
+    """Its base model is not available in any pod."""
 
 
-def digest_of(address: str) -> str:
-    """The digest of the bundle at an address."""
-    return address.rpartition("/")[2]
+def digest_of(uri: str) -> str:
+    """Return the digest in a bundle's URI."""
+    return uri.rpartition("/")[2]
 
 
-def upload(store: Store, root: Path, base: Path) -> Bundles:
-    """Make the bundles below `root` and put them into the store."""
-    made = {
+def upload_bundles(store: Store, root: Path, base: Path) -> Bundles:
+    """Create the bundles below `root` and upload them."""
+    config = tiny().with_settings(["serving.top_k=2"])
+    paths = {
         "first": make_bundle(root / "first", base=base).path,
-        "second": make_bundle(
-            root / "second", tiny().with_settings(["serving.top_k=2"]), base=base
-        ).path,
-        "baseless": make_bundle(root / "baseless").path,
+        "second": make_bundle(root / "second", config, base=base).path,
+        "missing_base": make_bundle(root / "missing_base").path,
     }
-    made["refused"] = _with_a_no(made["first"], root / "refused")
-    files = remote.file_system("s3")
-    addresses: Mapping[str, str] = {
-        name: f"{store.address}/incoming/{path.name}" for name, path in made.items()
-    }
-    for name, address in addresses.items():
-        files.put(f"{made[name]}/", f"{address.removeprefix('s3://')}/", recursive=True)
-    return Bundles(**addresses)
+    paths["failed_gate"] = _with_failed_decision(paths["first"], root / "failed_gate")
+    uris = {name: f"{store.uri}/incoming/{path.name}" for name, path in paths.items()}
+    for name, uri in uris.items():
+        file_system("s3").put(f"{paths[name]}/", f"{uri.removeprefix('s3://')}/", recursive=True)
+    return Bundles(**uris)
 
 
-def _with_a_no(bundle: Path, root: Path) -> Path:
-    """The same bundle with a decision that is no, under the digest that this gives it."""
-    shutil.copytree(bundle, root / "part")
-    path = root / "part" / MANIFEST
-    manifest = json.loads(path.read_text())
+def _with_failed_decision(bundle: Path, root: Path) -> Path:
+    """Copy a bundle below `root`, change its decision to failed, and return the new path."""
+    copy = root / "copy"
+    shutil.copytree(bundle, copy)
+    manifest = json.loads((copy / MANIFEST).read_text())
     decision = manifest["decision"]
     decision["passed"] = decision["reasons"][0]["passed"] = False
-    decision["reasons"][0]["sentence"] = "Test accuracy is too low."
-    path.write_text(json.dumps(manifest))
-    return (root / "part").rename(root / tree_digest(tree_digests(root / "part")))
+    decision["reasons"][0]["sentence"] = FAILED_RULE
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    return copy.rename(root / tree_digest(tree_digests(copy)))

@@ -1,4 +1,4 @@
-"""A client's pod: asks the predictor by the name of its Service, as an application does."""
+"""A client pod that sends requests to the predictor through its Service."""
 
 from __future__ import annotations
 
@@ -14,56 +14,62 @@ from tests.cluster.api import kubectl
 from tests.cluster.pods import pod
 from tests.manifests.kustomize import Object
 
-_ASK = (Path(__file__).parent / "inside/ask.py").read_text()
-_HAMMER = (Path(__file__).parent / "inside/hammer.py").read_text()
-_STAY = "import time; time.sleep(86400)"
 NAME = "client"
+_REQUEST = (Path(__file__).parent / "inside/request.py").read_text()
+_LOAD = (Path(__file__).parent / "inside/load.py").read_text()
+_SLEEP = "import time; time.sleep(86400)"
 
 
 @dataclass(frozen=True)
 class Client:
-    """The pod, once it runs."""
+    """Runs scripts in the client pod."""
 
     namespace: str
 
-    def ask(self, *requests: tuple[str, Any]) -> list[tuple[int, Any, dict[str, str]]]:
-        """(status, JSON, headers) for each (URL, body or None); status 0: nobody answered."""
-        given = json.dumps(requests)
-        return json.loads(self._exec(_ASK, given=given))
+    def request(self, *requests: tuple[str, Any]) -> list[tuple[int, Any, dict[str, str]]]:
+        """Send requests and return (status, JSON body, headers) of each.
 
-    def samples(self, address: str, path: str, seconds: float) -> list[list[int]]:
-        """Pairs of statuses, of `/` and of `path`, asked for again and again until both are 200."""
-        given = json.dumps([f"{address}/", f"{address}{path}", seconds])
-        return json.loads(self._exec(_ASK, "--samples", given=given, seconds=seconds + 30))
+        Args:
+            requests: pairs of a URL and a JSON body, or None for GET.
+
+        Returns:
+            Status 0 means a connection error.
+        """
+        return json.loads(self._exec(_REQUEST, stdin=json.dumps(requests)))
+
+    def poll_until_ready(self, address: str, path: str, timeout: float) -> list[list[int]]:
+        """Poll `/` and `path` until both return 200; return the pairs of statuses."""
+        stdin = json.dumps([f"{address}/", f"{address}{path}", timeout])
+        return json.loads(self._exec(_REQUEST, "--poll", stdin=stdin, timeout=timeout + 30))
 
     @contextmanager
-    def hammering(self, url: str) -> Iterator[dict[str, Any]]:
-        """Predictions asked for without a pause; what came of it is filled in at the end."""
-        words = ["kubectl", "exec", "-i", "-n", self.namespace, NAME, "--"]
+    def load(self, url: str) -> Iterator[dict[str, Any]]:
+        """Send prediction requests continuously; the result is filled in on exit."""
+        command = ["kubectl", "exec", "-i", "-n", self.namespace, NAME, "--"]
         process = subprocess.Popen(
-            [*words, "python", "-c", _HAMMER, url],
+            [*command, "python", "-c", _LOAD, url],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        found: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         try:
             assert process.stdout is not None
-            assert process.stdout.readline() == "answered\n", "the first request had no answer"
-            yield found
-            told, _ = process.communicate("", timeout=60)
-            found |= json.loads(told)
+            assert process.stdout.readline() == "started\n", "no request succeeded"
+            yield result
+            output, _ = process.communicate("", timeout=60)
+            result |= json.loads(output)
         finally:
             process.kill()
             process.wait()
 
-    def _exec(self, script: str, *words: str, given: str, seconds: float = 120) -> str:
-        where = ("exec", "-i", "-n", self.namespace, NAME, "--")
-        return kubectl(*where, "python", "-c", script, *words, given=given, seconds=seconds)
+    def _exec(self, script: str, *arguments: str, stdin: str, timeout: float = 120) -> str:
+        command = ("exec", "-i", "-n", self.namespace, NAME, "--", "python", "-c", script)
+        return kubectl(*command, *arguments, stdin=stdin, timeout=timeout)
 
 
 def client_pod(namespace: str, image: str) -> Object:
-    """The pod that `Client` speaks through."""
-    made = pod(NAME, namespace, image, ["python", "-c", _STAY])
-    made["metadata"]["labels"] = {"grocer-client": "true"}
-    return made
+    """Return the manifest of the client pod."""
+    manifest = pod(NAME, namespace, image, ["python", "-c", _SLEEP])
+    manifest["metadata"]["labels"] = {"grocer-client": "true"}
+    return manifest

@@ -1,4 +1,4 @@
-"""Pods that the restricted profile admits, and the step that deploys, run in one of them."""
+"""Manifests of pods that the restricted profile admits, and the deploy step in a pod."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.api import Api, applied, kubectl
-from tests.cluster.release import Namespaces
+from tests.cluster.api import Api, apply, kubectl
+from tests.cluster.installation import Namespaces
 from tests.manifests.kustomize import Object
 
-_STEP = (Path(__file__).parent / "inside/step.py").read_text()
-_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-_PLACE = ("AWS_ENDPOINT_URL", "AWS_REGION")
+_DEPLOY = (Path(__file__).parent / "inside/deploy.py").read_text()
+_SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_CONFIG_KEYS = ("AWS_ENDPOINT_URL", "AWS_REGION")
 
 
 def pod(name: str, namespace: str, image: str, command: list[str]) -> Object:
-    """A pod that runs a command as user 1000, with nothing to write to but /tmp."""
+    """Return a pod that runs a command as user 1000, with only /tmp writable."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -53,61 +53,68 @@ def pod(name: str, namespace: str, image: str, command: list[str]) -> Object:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a deploy step ended."""
+class DeployResult:
+    """The result of a deploy step."""
 
-    code: int
+    exit_code: int
     log: str
     seconds: float
 
     @property
-    def last(self) -> str:
+    def last_line(self) -> str:
         return self.log.strip().splitlines()[-1]
 
     @property
-    def answers(self) -> list[dict[str, Any]]:
-        assert self.code == 0, self.log
-        return json.loads(self.last)
+    def predictions(self) -> list[dict[str, Any]]:
+        """The predictions of the smoke test; fails the test if deploy failed."""
+        assert self.exit_code == 0, self.log
+        return json.loads(self.last_line)
 
 
 @dataclass(frozen=True)
-class Steps:
-    """Runs the deploy step as the pipeline does: in a pod, by the pipeline's account."""
+class DeployStep:
+    """Runs the deploy step as the pipeline does: in a pod, with the pipeline's ServiceAccount."""
 
     api: Api
     namespaces: Namespaces
     image: str
     store: str
+    """URI prefix where bundles are published."""
 
-    def deploy(
-        self, address: str, look: Callable[[], object] = lambda: None, **settings: Any
-    ) -> Ended:
-        """Deploy the bundle at `address`, unchecked; `look` is called while it goes on."""
+    def run(
+        self, uri: str, poll: Callable[[], object] = lambda: None, **settings: Any
+    ) -> DeployResult:
+        """Deploy the bundle at `uri`, without validating it, and wait for the result.
+
+        Args:
+            poll: called repeatedly while the step runs.
+            settings: settings of `DeployConfig`.
+        """
         name = f"deploy-{time.time_ns()}"
         config = {"namespace": self.namespaces.serving, "store": self.store, **settings}
-        command = ["python", "-W", "ignore", "-c", _STEP, address, json.dumps(config)]
-        made = pod(name, self.namespaces.steps, self.image, command)
-        made["metadata"]["labels"] = {"pipelines.kubeflow.org/v2_component": "true"}
-        made["spec"] |= {
+        command = ["python", "-W", "ignore", "-c", _DEPLOY, uri, json.dumps(config)]
+        manifest = pod(name, self.namespaces.steps, self.image, command)
+        manifest["metadata"]["labels"] = {"pipelines.kubeflow.org/v2_component": "true"}
+        manifest["spec"] |= {
             "serviceAccountName": "grocer-pipeline",
             "automountServiceAccountToken": True,
         }
-        made["spec"]["containers"][0]["env"] = [
+        manifest["spec"]["containers"][0]["env"] = [
             {"name": key, "valueFrom": {source: {"name": "grocer-s3", "key": key}}}
-            for source, keys in (("secretKeyRef", _KEYS), ("configMapKeyRef", _PLACE))
+            for source, keys in (("secretKeyRef", _SECRET_KEYS), ("configMapKeyRef", _CONFIG_KEYS))
             for key in keys
         ]
-        applied([made])
-        begun, path = time.monotonic(), f"/api/v1/namespaces/{self.namespaces.steps}/pods/{name}"
+        apply([manifest])
+        start, path = time.monotonic(), f"/api/v1/namespaces/{self.namespaces.steps}/pods/{name}"
         while (phase := self._phase(path)) not in ("Succeeded", "Failed"):
-            assert time.monotonic() - begun < 600, f"{name} is {phase}"
-            look()
+            assert time.monotonic() - start < 600, f"{name} is {phase}"
+            poll()
             time.sleep(0.2)
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - start
         log = kubectl("logs", "-n", self.namespaces.steps, name)
         state = (self.api.get(path) or {})["status"]["containerStatuses"][0]["state"]
         kubectl("delete", "pod", "-n", self.namespaces.steps, name, "--wait=false")
-        return Ended(state["terminated"]["exitCode"], log, seconds)
+        return DeployResult(state["terminated"]["exitCode"], log, seconds)
 
     def _phase(self, path: str) -> str:
         return (self.api.get(path) or {}).get("status", {}).get("phase", "Pending")

@@ -1,48 +1,40 @@
-"""Protects, on a real authoriser, that the pipeline's account may do what it must and no more.
-
-Needs an API server.
-"""
+"""Tests of RBAC with the API server's own authorizer. Requires an API server."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.cluster.api import Api
-from tests.cluster.release import Namespaces
-from tests.manifests.kustomize import Object, build, one
+from tests.cluster.installation import Namespaces
+from tests.manifests.kustomize import Object, build, get
 
 pytestmark = pytest.mark.cluster
 
-Rule = tuple[str, str, str, str]
 KSERVE = "serving.kserve.io"
+Permission = tuple[str, str, str, str]
+"""Verb, API group, resource, resource name."""
 
 
-def _groups(namespace: str) -> list[str]:
-    return [
-        "system:serviceaccounts",
-        f"system:serviceaccounts:{namespace}",
-        "system:authenticated",
-    ]
-
-
-def _may(api: Api, names: Namespaces, account: str, **asked: str) -> bool:
-    """What the authoriser says of one request."""
-    namespace = names.steps if account == "grocer-pipeline" else names.serving
-    spec = {
-        "user": f"system:serviceaccount:{namespace}:{account}",
-        "groups": _groups(namespace),
-        "resourceAttributes": asked,
-    }
+def _is_allowed(api: Api, namespaces: Namespaces, **attributes: str) -> bool:
+    """Return the result of a SubjectAccessReview for the pipeline's ServiceAccount."""
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
-        "spec": spec,
+        "spec": {
+            "user": f"system:serviceaccount:{namespaces.steps}:grocer-pipeline",
+            "groups": [
+                "system:serviceaccounts",
+                f"system:serviceaccounts:{namespaces.steps}",
+                "system:authenticated",
+            ],
+            "resourceAttributes": attributes,
+        },
     }
-    answer = api.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
-    return bool(answer["status"]["allowed"])
+    response = api.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+    return bool(response["status"]["allowed"])
 
 
-def _granted(rules: list[Object]) -> set[Rule]:
+def _permissions(rules: list[Object]) -> set[Permission]:
     return {
         (verb, group, resource, name)
         for rule in rules
@@ -53,80 +45,76 @@ def _granted(rules: list[Object]) -> set[Rule]:
     }
 
 
-def _rules(api: Api, namespace: str, account: str) -> set[Rule]:
-    """All that an account of the steps' namespace may do in a namespace."""
-    where, _, name = account.rpartition("/")
+def _effective(api: Api, namespace: str, account: str) -> set[Permission]:
+    """Return all permissions of an account, `namespace/name`, in a namespace."""
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectRulesReview",
         "spec": {"namespace": namespace},
     }
-    headers = {"Impersonate-User": f"system:serviceaccount:{where}:{name}"}
+    headers = {"Impersonate-User": f"system:serviceaccount:{account.replace('/', ':')}"}
     path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
-    return _granted(api.post(path, review, **headers)["status"]["resourceRules"])
+    return _permissions(api.post(path, review, **headers)["status"]["resourceRules"])
 
 
-@pytest.mark.parametrize("role", ["grocer-deploy", "grocer-steps"])
-def test_the_pipelines_account_has_its_roles_and_no_more(
-    role: str, api: Api, ground: Namespaces
+@pytest.mark.parametrize("name", ["grocer-deploy", "grocer-steps"])
+def test_pipeline_account_has_exactly_its_roles(
+    name: str, api: Api, namespaces: Namespaces
 ) -> None:
-    told = one(build("base/pipeline"), "Role", role)
-    namespace = ground.renamed(told)["metadata"]["namespace"]
-    anybody = _rules(api, namespace, f"{ground.steps}/default")
-    ours = _rules(api, namespace, f"{ground.steps}/grocer-pipeline")
-    assert ours - anybody == _granted(told["rules"])
+    role = get(build("base/pipeline"), "Role", name)
+    namespace = namespaces.rename(role)["metadata"]["namespace"]
+    default = _effective(api, namespace, f"{namespaces.steps}/default")
+    account = _effective(api, namespace, f"{namespaces.steps}/grocer-pipeline")
+    assert account - default == _permissions(role["rules"])
 
 
 @pytest.mark.parametrize(
-    ("verb", "group", "resource", "name"),
+    ("verb", "group", "resource", "name", "allowed"),
     [
-        ("patch", KSERVE, "inferenceservices", "grocer"),
-        ("get", KSERVE, "inferenceservices", "grocer"),
-        ("watch", "apps", "deployments", ""),
-        ("list", "", "pods", ""),
-        ("list", "", "events", ""),
-        ("get", "", "services", "grocer-predictor"),
+        ("patch", KSERVE, "inferenceservices", "grocer", True),
+        ("get", KSERVE, "inferenceservices", "grocer", True),
+        ("watch", "apps", "deployments", "", True),
+        ("list", "", "pods", "", True),
+        ("list", "", "events", "", True),
+        ("get", "", "services", "grocer-predictor", True),
+        ("create", KSERVE, "inferenceservices", "", False),
+        ("delete", KSERVE, "inferenceservices", "grocer", False),
+        ("patch", KSERVE, "inferenceservices", "another", False),
+        ("patch", KSERVE, "servingruntimes", "grocer", False),
+        ("patch", "apps", "deployments", "grocer-predictor", False),
+        ("create", "", "pods", "", False),
+        ("create", "", "pods/exec", "", False),
+        ("delete", "", "pods", "", False),
+        ("get", "", "secrets", "grocer-s3", False),
+        ("list", "", "secrets", "", False),
+        ("create", "", "serviceaccounts/token", "grocer-serving", False),
+        ("create", "rbac.authorization.k8s.io", "rolebindings", "", False),
     ],
 )
-def test_it_may(
-    verb: str, group: str, resource: str, name: str, api: Api, ground: Namespaces
+def test_pipeline_account_in_the_serving_namespace(
+    verb: str,
+    group: str,
+    resource: str,
+    name: str,
+    allowed: bool,
+    api: Api,
+    namespaces: Namespaces,
 ) -> None:
-    asked = {"namespace": ground.serving, "verb": verb, "group": group, "resource": resource}
-    assert _may(api, ground, "grocer-pipeline", name=name, **asked)
+    resource, _, subresource = resource.partition("/")
+    attributes = {"verb": verb, "group": group, "resource": resource, "name": name}
+    attributes |= {"subresource": subresource, "namespace": namespaces.serving}
+    assert _is_allowed(api, namespaces, **attributes) is allowed
 
 
-@pytest.mark.parametrize(
-    ("verb", "group", "resource", "name"),
-    [
-        ("create", KSERVE, "inferenceservices", ""),
-        ("delete", KSERVE, "inferenceservices", "grocer"),
-        ("patch", KSERVE, "inferenceservices", "another"),
-        ("patch", KSERVE, "servingruntimes", "grocer"),
-        ("patch", "apps", "deployments", "grocer-predictor"),
-        ("create", "", "pods", ""),
-        ("create", "", "pods/exec", ""),
-        ("delete", "", "pods", ""),
-        ("get", "", "secrets", "grocer-s3"),
-        ("list", "", "secrets", ""),
-        ("create", "", "serviceaccounts/token", "grocer-serving"),
-        ("create", "rbac.authorization.k8s.io", "rolebindings", ""),
-    ],
-)
-def test_it_may_not(
-    verb: str, group: str, resource: str, name: str, api: Api, ground: Namespaces
-) -> None:
-    resource, _, part = resource.partition("/")
-    asked = {"verb": verb, "group": group, "resource": resource, "subresource": part, "name": name}
-    assert not _may(api, ground, "grocer-pipeline", namespace=ground.serving, **asked)
-
-
+@pytest.mark.parametrize("resource", ["pods", "secrets"])
 @pytest.mark.parametrize("namespace", ["", "default", "kube-system"])
-def test_it_may_do_nothing_elsewhere(namespace: str, api: Api, ground: Namespaces) -> None:
-    for resource in ("pods", "secrets"):
-        asked = {"namespace": namespace, "verb": "list", "resource": resource}
-        assert not _may(api, ground, "grocer-pipeline", **asked)
+def test_pipeline_account_has_no_access_elsewhere(
+    namespace: str, resource: str, api: Api, namespaces: Namespaces
+) -> None:
+    assert not _is_allowed(api, namespaces, namespace=namespace, verb="list", resource=resource)
 
 
-def test_the_predictors_account_may_do_nothing(api: Api, ground: Namespaces) -> None:
-    anybody = _rules(api, ground.serving, f"{ground.serving}/default")
-    assert _rules(api, ground.serving, f"{ground.serving}/grocer-serving") == anybody
+def test_predictor_account_has_no_permissions(api: Api, namespaces: Namespaces) -> None:
+    default = _effective(api, namespaces.serving, f"{namespaces.serving}/default")
+    account = _effective(api, namespaces.serving, f"{namespaces.serving}/grocer-serving")
+    assert account == default

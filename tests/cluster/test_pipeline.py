@@ -1,6 +1,6 @@
-"""Protects the whole: `grocer submit`, Kubeflow's steps, and what is served at their end.
+"""End-to-end tests of `grocer submit` on Kubeflow Pipelines.
 
-Needs Kubeflow Pipelines in the namespace kubeflow, KServe, the three images and a store.
+Requires Kubeflow Pipelines in the namespace kubeflow, KServe, the three images and a store.
 """
 
 from __future__ import annotations
@@ -12,92 +12,103 @@ from pathlib import Path
 
 import pytest
 
-from grocer.io import storage as remote
+from grocer.io.storage import file_system
 from serving.rollout.inference_service import stable_revision
-from tests.cluster import release
-from tests.cluster.api import Api, applied, kubectl
-from tests.cluster.release import Namespaces, Store
+from tests.cluster import installation
+from tests.cluster.api import Api, apply, is_ready, kubectl, predictor_pods
+from tests.cluster.installation import Namespaces, Store
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(7200)]
 
-KUBEFLOW, ACCESS = "kubeflow", "grocer-test-s3"
+KUBEFLOW, STORE_ACCESS = "kubeflow", "grocer-test-s3"
+CATALOGUE = Path(__file__).parents[2] / "examples" / "catalogue"
 Submit = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def names(api: Api, kfp: str, scratch: Callable[[], Namespaces]) -> Namespaces:
-    """Where the pipeline deploys; its steps run where Kubeflow is."""
+def pipeline_namespaces(
+    api: Api, kfp_host: str, new_namespaces: Callable[[], Namespaces]
+) -> Namespaces:
+    """A new namespace for serving; the steps run in Kubeflow's."""
     account = f"/api/v1/namespaces/{KUBEFLOW}/serviceaccounts/grocer-pipeline"
     if not api.get(account):
-        pytest.skip(f"{KUBEFLOW} has no account grocer-pipeline; apply manifests/base/pipeline")
-    made = Namespaces(scratch().serving, KUBEFLOW)
-    applied([o for o in release.ground(made) if release.place(o) != KUBEFLOW])
-    return made
+        pytest.skip("manifests/base/pipeline is not applied")
+    names = Namespaces(new_namespaces().serving, KUBEFLOW)
+    objects = installation.base_objects(names)
+    apply([o for o in objects if installation.namespace_of(o) != KUBEFLOW])
+    return names
 
 
 @pytest.fixture(scope="module")
 def data(store: Store) -> str:
-    """The sample catalogue, in the store."""
-    address = f"{store.address}/catalogue"
-    sample = Path(__file__).parents[2] / "examples" / "catalogue"
-    target = f"{address.removeprefix('s3://')}/"
-    remote.file_system("s3").put(f"{sample}/", target, recursive=True)
-    return address
+    """The URI of the sample catalogue in the store."""
+    uri = f"{store.uri}/catalogue"
+    file_system("s3").put(f"{CATALOGUE}/", f"{uri.removeprefix('s3://')}/", recursive=True)
+    return uri
 
 
 @pytest.fixture(scope="module")
 def submit(
-    kfp: str, images: Path, kserve: None, names: Namespaces, store: Store, data: str, image: str
+    kfp_host: str,
+    images_file: Path,
+    kserve: None,
+    pipeline_namespaces: Namespaces,
+    store: Store,
+    data: str,
+    image: str,
 ) -> Iterator[Submit]:
-    """Runs `grocer submit` with the tiny recipe and some settings, and waits for its end."""
-    applied(release.served("overlays/kind", names, image))
-    applied(release.access(names.serving, store))
-    applied(release.access(KUBEFLOW, store, name=ACCESS)[:2])
-    told = {
-        "deploy.store": f"{store.address}/published",
-        "deploy.namespace": names.serving,
-        "cluster.store_secret": ACCESS,
-        "cluster.store_config": ACCESS,
-        # The nodes of a test are small.
+    """Runs `grocer submit` with the tiny recipe and settings such as `tiny__steps`, and waits."""
+    serving = pipeline_namespaces.serving
+    apply(installation.kserve_objects("overlays/kind", pipeline_namespaces, image))
+    apply(installation.store_access(serving, store))
+    apply(installation.store_access(KUBEFLOW, store, name=STORE_ACCESS)[:2])
+    defaults = {
+        "deploy.store": f"{store.uri}/published",
+        "deploy.namespace": serving,
+        "cluster.store_secret": STORE_ACCESS,
+        # Test nodes are small.
         "cluster.data_cpu": "500m",
         "cluster.model_cpu": "1000m",
     }
 
     def run(**settings: str) -> subprocess.CompletedProcess[str]:
-        chosen = told | {key.replace("__", "."): value for key, value in settings.items()}
-        words = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
-        where = ["--host", kfp, "--images", str(images), "--data", data]
-        command = [sys.executable, "-m", "pipelines.cli.main", "submit", *where, "--recipe", "tiny"]
-        return subprocess.run([*command, *words], capture_output=True, text=True)
+        settings = defaults | {key.replace("__", "."): value for key, value in settings.items()}
+        command = [sys.executable, "-m", "pipelines.cli.main", "submit", "--recipe", "tiny"]
+        command += ["--host", kfp_host, "--images", str(images_file), "--data", data]
+        for key, value in settings.items():
+            command += ["--set", f"{key}={value}"]
+        return subprocess.run(command, capture_output=True, text=True)
 
     yield run
-    both = (f"secret/{ACCESS}", f"configmap/{ACCESS}")
-    kubectl("delete", "-n", KUBEFLOW, *both, "--ignore-not-found")
+    objects = (f"secret/{STORE_ACCESS}", f"configmap/{STORE_ACCESS}")
+    kubectl("delete", "-n", KUBEFLOW, *objects, "--ignore-not-found")
 
 
-def _served(api: Api, names: Namespaces) -> str:
-    path = f"/apis/serving.kserve.io/v1beta1/namespaces/{names.serving}/inferenceservices/grocer"
-    found = stable_revision(api.get(path) or {})
-    return found.digest if found else ""
+def _deployed_digest(api: Api, namespace: str) -> str:
+    path = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices/grocer"
+    service = api.get(path)
+    assert service is not None
+    revision = stable_revision(service)
+    return revision.digest if revision else ""
 
 
-def test_with_a_bar_that_is_too_high_nothing_is_deployed(
-    submit: Submit, api: Api, names: Namespaces
+def test_failed_gate_deploys_nothing(
+    submit: Submit, api: Api, pipeline_namespaces: Namespaces
 ) -> None:
-    brief = {"tiny__steps": "300", "train__num_train_epochs": "1"}  # no model is that good anyway
-    done = submit(gate__min_accuracy="0.995", **brief)
-    assert done.returncode == 3, done.stderr
-    assert "no: nothing new is served" in done.stdout
-    assert not _served(api, names)
+    short_training = {"tiny__steps": "300", "train__num_train_epochs": "1"}
+    result = submit(gate__min_accuracy="0.995", **short_training)
+    assert result.returncode == 3, result.stderr
+    assert not _deployed_digest(api, pipeline_namespaces.serving)
 
 
-def test_from_tables_to_a_served_adapter(submit: Submit, api: Api, names: Namespaces) -> None:
-    done = submit()
-    assert done.returncode == 0, done.stderr
-    assert "yes: deployed" in done.stdout
-    digest = _served(api, names)
-    path = f"/api/v1/namespaces/{names.serving}/pods"
-    (pod,) = api.items(path, labelSelector="serving.kserve.io/inferenceservice=grocer")
+def test_passed_gate_deploys_the_bundle(
+    submit: Submit, api: Api, pipeline_namespaces: Namespaces
+) -> None:
+    result = submit()
+    assert result.returncode == 0, result.stderr
+    namespace = pipeline_namespaces.serving
+    digest = _deployed_digest(api, namespace)
+    assert digest
+    (pod,) = predictor_pods(api, namespace)
     assert digest in str(pod["spec"]["containers"])
-    ready = {"type": "Ready", "status": "True"}.items()
-    assert any(ready <= c.items() for c in pod["status"]["conditions"])
+    assert is_ready(pod)

@@ -1,6 +1,6 @@
-"""Protects what the project is for on a cluster: bundles served, replaced, refused, given back.
+"""Tests of deploys and availability on a cluster: first deploy, update, failure, pod loss.
 
-Needs KServe, the predictor's image and a store. The tests build on one another, in this order.
+Requires KServe, the predictor image and a store. The tests depend on each other, in this order.
 """
 
 from __future__ import annotations
@@ -12,242 +12,235 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.api import Api, applied, kubectl, until
-from tests.cluster.bundles import Bundles, digest_of
+from tests.cluster.api import Api, apply, is_ready, kubectl, predictor_pods, wait_until
+from tests.cluster.bundles import FAILED_RULE, Bundles, digest_of
 from tests.cluster.client import Client
-from tests.cluster.pods import Ended, Steps
+from tests.cluster.pods import DeployResult, DeployStep
 from tests.fixtures.artifacts import LABELS
-from tests.manifests.kustomize import Object, build, one
+from tests.manifests.kustomize import build, get
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 READY = "/v2/models/grocer/ready"
-NAMES = ["Organic Milk", "Crème 牛乳"]
-V2 = {"inputs": [{"name": "product_name", "shape": [2], "datatype": "BYTES", "data": NAMES}]}
-
-
-def _pods(api: Api, steps: Steps, digest: str = "") -> list[Object]:
-    """The predictor's pods that are not on their way out; of that bundle, if one is named."""
-    path = f"/api/v1/namespaces/{steps.namespaces.serving}/pods"
-    found = api.items(path, labelSelector="serving.kserve.io/inferenceservice=grocer")
-    there = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
-    return [pod for pod in there if digest in str(pod["spec"]["containers"])]
-
-
-def _ready(pod: Object) -> bool:
-    ready = {"type": "Ready", "status": "True"}.items()
-    return any(ready <= c.items() for c in pod["status"].get("conditions", []))
+PRODUCTS = ["Organic Milk", "Crème 牛乳"]
+V2 = {"inputs": [{"name": "product_name", "shape": [2], "datatype": "BYTES", "data": PRODUCTS}]}
+Report = Callable[[str], None]
 
 
 @dataclass
-class Watched:
-    """The predictor's pods of one bundle, while a deploy goes on."""
+class PodObserver:
+    """Records the predictor pods of one bundle on each call."""
 
     api: Api
-    steps: Steps
+    namespace: str
     digest: str
     seen: set[str] = field(default_factory=set)
     ready: set[str] = field(default_factory=set)
 
     def __call__(self) -> None:
-        for pod in _pods(self.api, self.steps, self.digest):
+        for pod in predictor_pods(self.api, self.namespace, self.digest):
             self.seen.add(pod["metadata"]["name"])
-            if _ready(pod):
+            if is_ready(pod):
                 self.ready.add(pod["metadata"]["name"])
 
 
 @dataclass(frozen=True)
-class First:
-    """How the first deploy went, and what the pod answered until it was ready."""
+class FirstDeploy:
+    """The result of the first deploy, and the pod's (live, ready) statuses while it started."""
 
-    ended: Ended
-    samples: list[list[int]]
-
-
-@pytest.fixture(scope="module")
-def url(installed: Steps) -> str:
-    """Where clients in the cluster ask."""
-    return f"http://grocer-predictor.{installed.namespaces.serving}.svc"
+    result: DeployResult
+    statuses: list[list[int]]
 
 
 @pytest.fixture(scope="module")
-def first(api: Api, installed: Steps, bundles: Bundles, client: Client) -> Iterator[First]:
-    """The first bundle of all, deployed."""
-    samples: list[list[int]] = []
-    asking: list[threading.Thread] = []
+def namespace(deploy_step: DeployStep) -> str:
+    """The serving namespace."""
+    return deploy_step.namespaces.serving
 
-    def ask(address: str) -> None:
-        samples.extend(client.samples(f"http://{address}:8080", READY, 300))
 
-    def look() -> None:
-        """Ask the pod itself, from when it has an address."""
-        for pod in _pods(api, installed):
-            if not asking and (address := pod["status"].get("podIP")):
-                asking.append(threading.Thread(target=ask, args=(address,)))
-                asking[0].start()
+@pytest.fixture(scope="module")
+def url(namespace: str) -> str:
+    """The predictor's URL inside the cluster."""
+    return f"http://grocer-predictor.{namespace}.svc"
 
-    ended = installed.deploy(bundles.first, look)
-    for thread in asking:
+
+@pytest.fixture(scope="module")
+def first_deploy(
+    api: Api, deploy_step: DeployStep, namespace: str, bundles: Bundles, client: Client
+) -> Iterator[FirstDeploy]:
+    """Deploys the first bundle, and polls its pod from the moment it has an IP address."""
+    statuses: list[list[int]] = []
+    threads: list[threading.Thread] = []
+
+    def poll(address: str) -> None:
+        statuses.extend(client.poll_until_ready(f"http://{address}:8080", READY, 300))
+
+    def start_polling() -> None:
+        for pod in predictor_pods(api, namespace):
+            if not threads and (address := pod["status"].get("podIP")):
+                threads.append(threading.Thread(target=poll, args=(address,)))
+                threads[0].start()
+
+    result = deploy_step.run(bundles.first, start_polling)
+    for thread in threads:
         thread.join()
-    assert ended.code == 0, ended.log
-    yield First(ended, samples)
-    kubectl("delete", "isvc", "grocer", "-n", installed.namespaces.serving)
+    assert result.exit_code == 0, result.log
+    yield FirstDeploy(result, statuses)
+    kubectl("delete", "isvc", "grocer", "-n", namespace)
 
 
-def test_nothing_runs_before_the_first_deploy(api: Api, installed: Steps) -> None:
-    path = f"/apis/serving.kserve.io/v1beta1/namespaces/{installed.namespaces.serving}"
-
-    def looked() -> bool:
-        service = api.get(f"{path}/inferenceservices/grocer")
-        return bool(service and service.get("status"))
-
-    until("KServe's controller has looked at the InferenceService", looked)
-    assert not _pods(api, installed)
-
-
-def test_a_bundle_from_the_store_comes_up(
-    first: First, bundles: Bundles, api: Api, installed: Steps, figure: Callable[[str], None]
+def test_no_pod_runs_before_the_first_deploy(
+    api: Api, deploy_step: DeployStep, namespace: str
 ) -> None:
-    assert [answer["product_name"] for answer in first.ended.answers] == [
-        "Organic Milk",
-        "Banana Bread",
-    ]
-    (pod,) = _pods(api, installed, digest_of(bundles.first))
-    namespace = api.get(f"/api/v1/namespaces/{installed.namespaces.serving}") or {}
-    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert _ready(pod)
-    figure(f"first deploy, from the step's pod made to the answers: {first.ended.seconds:.1f} s")
+    path = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices/grocer"
+    wait_until(
+        "KServe's controller has reconciled the InferenceService",
+        lambda: (api.get(path) or {}).get("status"),
+    )
+    assert not predictor_pods(api, namespace)
 
 
-def test_it_is_live_but_not_ready_while_it_loads(
-    first: First, figure: Callable[[str], None]
+def test_first_deploy_succeeds(
+    first_deploy: FirstDeploy, bundles: Bundles, api: Api, namespace: str, report: Report
 ) -> None:
-    assert [200, 503] in first.samples, first.samples
-    assert first.samples[-1] == [200, 200]
-    ready = [status for _, status in first.samples]
+    products = [prediction["product_name"] for prediction in first_deploy.result.predictions]
+    assert products == ["Organic Milk", "Banana Bread"]
+    (pod,) = predictor_pods(api, namespace, digest_of(bundles.first))
+    assert is_ready(pod)
+    labels = (api.get(f"/api/v1/namespaces/{namespace}") or {})["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    report(f"first deploy until the smoke test passed: {first_deploy.result.seconds:.1f} s")
+
+
+def test_pod_is_live_before_it_is_ready(first_deploy: FirstDeploy, report: Report) -> None:
+    statuses = first_deploy.statuses
+    assert [200, 503] in statuses, statuses
+    assert statuses[-1] == [200, 200]
+    ready = [status for _, status in statuses]
     assert ready.index(200) == len(ready) - 1
-    loading = first.samples.count([200, 503])
-    figure(f"live and not ready yet: {loading} of {len(first.samples)} times that it was asked")
+    report(f"live but not ready: {statuses.count([200, 503])} of {len(statuses)} polls")
 
 
-def test_it_answers_v1_and_v2(first: First, client: Client, url: str, bundles: Bundles) -> None:
-    asked: list[tuple[str, Any]] = [
-        (f"{url}/v1/models/grocer:predict", {"instances": NAMES}),
+def test_v1_and_v2_requests(
+    first_deploy: FirstDeploy, client: Client, url: str, bundles: Bundles
+) -> None:
+    (v1_status, v1, headers), (v2_status, v2, _), (ready, _, _) = client.request(
+        (f"{url}/v1/models/grocer:predict", {"instances": PRODUCTS}),
         (f"{url}/v2/models/grocer/infer", V2),
         (f"{url}{READY}", None),
-    ]
-    (status, v1, headers), (status2, v2, _), (ready, _, _) = client.ask(*asked)
-    assert (status, status2, ready) == (200, 200, 200)
+    )
+    assert (v1_status, v2_status, ready) == (200, 200, 200)
     assert headers["x-model-digest"] == digest_of(bundles.first)
-    departments = [each["department"] for each in v1["predictions"]]
+    departments = [prediction["department"] for prediction in v1["predictions"]]
     assert set(departments) <= set(LABELS)
     outputs = {output["name"]: output["data"] for output in v2["outputs"]}
     assert outputs["department"][:2] == departments
 
 
-def test_another_bundle_replaces_it_without_a_failed_request(
-    first: First,
+def test_update_fails_no_request(
+    first_deploy: FirstDeploy,
     client: Client,
-    installed: Steps,
+    deploy_step: DeployStep,
     url: str,
     bundles: Bundles,
-    figure: Callable[[str], None],
+    report: Report,
 ) -> None:
-    with client.hammering(url) as found:
-        ended = installed.deploy(bundles.second)
-    assert ended.code == 0, ended.log
-    figure(f"replaced in {ended.seconds:.1f} s; {_told(found)}")
-    assert found["failed"] == 0, found["failures"]
-    assert found["digests"] == [digest_of(bundles.first), digest_of(bundles.second)]
+    with client.load(url) as load:
+        result = deploy_step.run(bundles.second)
+    assert result.exit_code == 0, result.log
+    report(f"updated in {result.seconds:.1f} s; {_summary(load)}")
+    assert load["failed"] == 0, load["failures"]
+    assert load["digests"] == [digest_of(bundles.first), digest_of(bundles.second)]
 
 
 @pytest.mark.parametrize(
-    ("bundle", "why"),
-    [
-        ("refused", "the gate said no, so this adapter is not served: Test accuracy is too low."),
-        ("baseless", "base.source=tiny: no such directory"),
-    ],
+    ("name", "reason"), [("failed_gate", FAILED_RULE), ("missing_base", "base.source=tiny")]
 )
-def test_a_bundle_that_must_not_serve_never_does(
-    bundle: str,
-    why: str,
-    first: First,
+def test_invalid_bundle_is_rolled_back(
+    name: str,
+    reason: str,
+    first_deploy: FirstDeploy,
     api: Api,
     client: Client,
-    installed: Steps,
+    deploy_step: DeployStep,
+    namespace: str,
     url: str,
     bundles: Bundles,
-    figure: Callable[[str], None],
+    report: Report,
 ) -> None:
-    """Deploy says why, and the former one serves on."""
-    address = getattr(bundles, bundle)
-    watched = Watched(api, installed, digest_of(address))
-    with client.hammering(url) as found:
-        ended = installed.deploy(address, look=watched)
-    assert ended.code == 1, ended.log
-    assert why in ended.last
-    assert ended.last.endswith(f"rolled back to {digest_of(bundles.second)[:12]}")
-    assert watched.seen
-    assert not watched.ready
-    figure(f"{bundle} bundle given up and undone in {ended.seconds:.1f} s; {_told(found)}")
-    figure(f"  it said: {ended.last}")
-    assert found["failed"] == 0, found["failures"]
-    assert found["digests"] == [digest_of(bundles.second)]
+    """Its pods never become ready, and no request to the previous bundle fails."""
+    uri = getattr(bundles, name)
+    observer = PodObserver(api, namespace, digest_of(uri))
+    with client.load(url) as load:
+        result = deploy_step.run(uri, observer)
+    assert result.exit_code == 1, result.log
+    assert reason in result.last_line
+    assert result.last_line.endswith(f"rolled back to {digest_of(bundles.second)[:12]}")
+    assert observer.seen
+    assert not observer.ready
+    report(f"{name}: rolled back after {result.seconds:.1f} s; {_summary(load)}")
+    report(f"  {result.last_line}")
+    assert load["failed"] == 0, load["failures"]
+    assert load["digests"] == [digest_of(bundles.second)]
 
 
-def test_the_only_pod_is_killed_and_comes_back_by_itself(
-    first: First,
+def test_killed_pod_is_replaced(
+    first_deploy: FirstDeploy,
     api: Api,
     client: Client,
-    installed: Steps,
+    namespace: str,
     url: str,
     bundles: Bundles,
-    figure: Callable[[str], None],
+    report: Report,
 ) -> None:
-    with client.hammering(url) as found:
-        _kill_one(api, installed, "--grace-period=0", "--force")
-        _all_ready(api, installed, 1)
-    figure(f"the only pod killed: {_told(found)}")
-    assert found["digests"] == [digest_of(bundles.second)]
-    assert found["failed"] < found["sent"]
-    (status, _, _), *_ = client.ask((f"{url}/v1/models/grocer:predict", {"instances": NAMES}))
+    with client.load(url) as load:
+        _delete_one_pod(api, namespace, "--grace-period=0", "--force")
+        _wait_for_pods(api, namespace, 1)
+    report(f"only pod killed: {_summary(load)}")
+    assert load["digests"] == [digest_of(bundles.second)]
+    assert load["failed"] < load["sent"]
+    request = (f"{url}/v1/models/grocer:predict", {"instances": PRODUCTS})
+    ((status, _, _),) = client.request(request)
     assert status == 200
 
 
-def test_one_pod_of_two_is_drained_without_a_failed_request(
-    first: First,
+def test_deleting_one_of_two_pods_fails_no_request(
+    first_deploy: FirstDeploy,
     api: Api,
     client: Client,
-    installed: Steps,
+    deploy_step: DeployStep,
+    namespace: str,
     url: str,
-    figure: Callable[[str], None],
+    report: Report,
 ) -> None:
-    service = installed.namespaces.renamed(one(build("overlays/kind"), "InferenceService"))
+    service = deploy_step.namespaces.rename(get(build("overlays/kind"), "InferenceService"))
     service["spec"]["predictor"]["minReplicas"] = 2
-    applied([service])
-    _all_ready(api, installed, 2)
-    with client.hammering(url) as found:
-        _kill_one(api, installed)
-        _all_ready(api, installed, 2)
-    figure(f"one pod of two deleted: {_told(found)}")
-    assert found["failed"] == 0, found["failures"]
+    apply([service])
+    _wait_for_pods(api, namespace, 2)
+    with client.load(url) as load:
+        _delete_one_pod(api, namespace)
+        _wait_for_pods(api, namespace, 2)
+    report(f"one pod of two deleted: {_summary(load)}")
+    assert load["failed"] == 0, load["failures"]
 
 
-def _kill_one(api: Api, steps: Steps, *more: str) -> None:
-    name = _pods(api, steps)[0]["metadata"]["name"]
-    kubectl("delete", "pod", name, "-n", steps.namespaces.serving, "--wait=false", *more)
+def _delete_one_pod(api: Api, namespace: str, *options: str) -> None:
+    name = predictor_pods(api, namespace)[0]["metadata"]["name"]
+    kubectl("delete", "pod", name, "-n", namespace, "--wait=false", *options)
 
 
-def _all_ready(api: Api, steps: Steps, number: int) -> None:
-    def looked() -> bool:
-        pods = _pods(api, steps)
-        return len(pods) == number and all(_ready(pod) for pod in pods)
+def _wait_for_pods(api: Api, namespace: str, count: int) -> None:
+    """Wait until exactly `count` pods exist and all are ready."""
 
-    until(f"{number} pods are ready, and no other is left", looked, seconds=300)
+    def check() -> bool:
+        pods = predictor_pods(api, namespace)
+        return len(pods) == count and all(is_ready(pod) for pod in pods)
+
+    wait_until(f"{count} pods are ready", check, timeout=300)
 
 
-def _told(found: dict[str, Any]) -> str:
+def _summary(load: dict[str, Any]) -> str:
     return (
-        f"{found['sent']} requests in {found['seconds']} s, {found['failed']} failed, "
-        f"longest time without an answer {found['longest_gap']} s"
+        f"{load['sent']} requests in {load['seconds']} s, {load['failed']} failed, "
+        f"longest gap between successes {load['longest_gap']} s"
     )

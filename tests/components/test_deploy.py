@@ -38,7 +38,6 @@ def run(api: Api, tmp_path: Path) -> Any:
         [
             "deploy.store=s3://deployed/all",
             f"deploy.address={api.url}",
-            'serving.smoke_names=["Milk", "Bread"]',
         ]
     )
     made = write_artifacts(tmp_path / "artifacts", config)

@@ -195,8 +195,8 @@ def test_a_large_body_gets_the_413_of_the_page(server: Running) -> None:
 def test_one_request_too_many_gets_the_429_of_the_page(
     start_any: Start, stub_bundle: Bundle
 ) -> None:
-    running = start_any(stub_bundle, "max_requests=1").until_ready()
-    with body_to_come(running):
+    running = start_any(stub_bundle, "max_items=1").until_ready()
+    with body_to_come(running), body_to_come(running):
         answers_ = iter(lambda: running.predict("Milk"), None)
         check(staged(429), next(a for a in islice(answers_, 1000) if a.status_code != 200))
 

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from grocer.config.deployment import ClusterConfig, DeployConfig, ServingConfig
+from grocer.config.deployment import HUB_TOKEN_SECRET, ClusterConfig, DeployConfig, ServingConfig
 from grocer.config.recipes import llama2_7b_t4
-from grocer.config.stages import BaseConfig
+from grocer.config.stages import HUB_TOKEN
 from pipelines.kubeflow.resources import BASE
 from serving.predictor.__main__ import arguments
 from serving.predictor.middleware import routes
@@ -156,7 +156,7 @@ def test_store_config_and_secret_names_match() -> None:
 def test_t4_scheduling_matches_the_pipeline() -> None:
     pod = predictor(T4)
     assert pod["nodeSelector"] == CLUSTER.node_selector
-    assert [toleration["key"] for toleration in pod["tolerations"]] == [CLUSTER.toleration_key]
+    assert [toleration["key"] for toleration in pod["tolerations"]] == [CLUSTER.accelerator]
     assert main_container(pod)["resources"]["limits"][CLUSTER.accelerator] == "1"
 
 
@@ -177,8 +177,8 @@ def test_weights_job_downloads_the_base_of_the_recipe() -> None:
     (container,) = job["containers"]
     assert container["args"][0] == llama2_7b_t4().base.source
     assert f"--local-dir={BASE}" in container["args"]
-    (token,) = (entry for entry in container["env"] if entry["name"] == BaseConfig().token_env)
-    assert token["valueFrom"]["secretKeyRef"]["name"] == CLUSTER.hub_token_secret
+    (token,) = (entry for entry in container["env"] if entry["name"] == HUB_TOKEN)
+    assert token["valueFrom"]["secretKeyRef"]["name"] == HUB_TOKEN_SECRET
 
 
 def test_cpu_predictor_uses_the_base_in_the_bundle() -> None:

@@ -1,4 +1,4 @@
-"""Protects: what counts as the same name, who wins a conflict, and who is refused as unlabelled."""
+"""Which names are duplicates, which label wins a conflict, and which products are unlabelled."""
 
 import pandas as pd
 import pytest
@@ -39,7 +39,7 @@ OTHER = ("Something Else", "pets", 1)
 
 
 @pytest.mark.parametrize(
-    "twins",
+    "names",
     [
         (
             "Prune  Juice ",
@@ -61,12 +61,12 @@ OTHER = ("Something Else", "pets", 1)
         ("Milk\u202e", "\ufeffMilk", "Mi\u00adlk", "Mi\ud800lk"),
     ],
 )
-def test_twins_share_a_normal_form(twins):
-    assert len({normalise(name) for name in twins}) == 1
+def test_spellings_of_a_name_have_one_normal_form(names):
+    assert len({normalise(name) for name in names}) == 1
 
 
 @pytest.mark.parametrize(
-    "strangers",
+    "names",
     [
         ("1.5 L Water", "15 L Water"),
         ("805", "1664", "2010"),
@@ -76,38 +76,38 @@ def test_twins_share_a_normal_form(twins):
         ("!!!", "???", "?!"),
     ],
 )
-def test_different_products_keep_different_normal_forms(strangers):
-    assert len({normalise(name) for name in strangers}) == len(strangers)
+def test_different_names_have_different_normal_forms(names):
+    assert len({normalise(name) for name in names}) == len(names)
 
 
-def test_the_normal_form_is_plain_words():
+def test_normal_form_is_words_in_lower_case():
     assert normalise(" Ben & Jerry’s®  Half-Baked™ (1 pt.)\n") == "ben and jerrys half baked 1 pt"
     assert normalise("???") == "???"
 
 
 @given(st.text())
-def test_normalising_twice_changes_nothing_more(name):
+def test_normalise_is_idempotent(name):
     once = normalise(name)
     assert normalise(once) == once
     assert once == " ".join(once.split())
 
 
 @given(st.text())
-def test_case_edges_and_compatibility_forms_never_part_twins(name):
+def test_surrounding_and_zero_width_spaces_do_not_matter(name):
     assert normalise(f" {name}\u200b\n") == normalise(name)
 
 
-def test_conflicts_go_to_the_label_with_most_purchases():
-    found = read_catalogue(
+def test_label_with_most_purchases_wins_a_conflict():
+    catalogue = read_catalogue(
         products(("Tofu", "deli", 5), ("tofu", "produce", 3), ("TOFU", "produce", 3), OTHER),
         config(),
     )
-    row = found.examples.set_index("normalised_name").loc["tofu"]
+    row = catalogue.examples.set_index("normalised_name").loc["tofu"]
     assert (row["department"], row["purchases"], row["product_id"]) == ("produce", 6, 2)
-    assert (found.twins, found.conflicts) == (1, 1)
+    assert (catalogue.duplicate_names, catalogue.label_conflicts) == (1, 1)
 
 
-def test_equal_purchases_go_to_the_label_of_most_products_then_to_the_first_by_name():
+def test_ties_go_to_the_label_of_most_products_then_the_first_by_name():
     most = read_catalogue(
         products(("a", "deli", 4), ("A", "produce", 2), ("A ", "produce", 2), OTHER), config()
     )
@@ -116,12 +116,12 @@ def test_equal_purchases_go_to_the_label_of_most_products_then_to_the_first_by_n
     assert first.examples["department"].tolist()[0] == "deli"
 
 
-def test_an_example_is_its_most_purchased_twin_with_the_name_intact():
-    found = read_catalogue(
+def test_example_has_the_name_of_the_most_purchased_duplicate():
+    catalogue = read_catalogue(
         products(("MILK", "dairy", 1), (" Milk®", "dairy", 9), ("milk", "dairy", 9), OTHER),
         config(),
     )
-    row = found.examples.iloc[0]
+    row = catalogue.examples.iloc[0]
     assert row.to_dict() == {
         "product_id": 2,
         "product_name": " Milk®",
@@ -129,11 +129,11 @@ def test_an_example_is_its_most_purchased_twin_with_the_name_intact():
         "department": "dairy",
         "purchases": 19,
     }
-    assert (found.twins, found.conflicts) == (1, 0)
+    assert (catalogue.duplicate_names, catalogue.label_conflicts) == (1, 0)
 
 
 @given(st.randoms(use_true_random=False))
-def test_the_order_of_the_products_does_not_matter(random):
+def test_order_of_products_does_not_matter(random):
     rows = products(
         ("Tofu", "deli", 3),
         ("tofu", "produce", 3),
@@ -149,8 +149,8 @@ def test_the_order_of_the_products_does_not_matter(random):
     pd.testing.assert_frame_equal(one.unlabelled, other.unlabelled)
 
 
-def test_unlabelled_products_are_a_list_to_recover_and_no_example():
-    found = read_catalogue(
+def test_unlabelled_products_are_listed_and_no_examples():
+    catalogue = read_catalogue(
         products(
             ("Ice Cream", " Missing ", 4),
             ("Gum", None, 2),
@@ -161,27 +161,27 @@ def test_unlabelled_products_are_a_list_to_recover_and_no_example():
         ),
         config(),
     )
-    assert found.labels == ("dairy", "frozen", "pets")
-    assert found.unlabelled["product_id"].to_dict() == {0: 1, 1: 2, 2: 3}
-    assert list(found.unlabelled) == [
+    assert catalogue.labels == ("dairy", "frozen", "pets")
+    assert catalogue.unlabelled["product_id"].to_dict() == {0: 1, 1: 2, 2: 3}
+    assert list(catalogue.unlabelled) == [
         "product_id", "product_name", "normalised_name", "purchases",
     ]  # fmt: skip
-    assert (found.twins, found.conflicts) == (0, 0)
+    assert (catalogue.duplicate_names, catalogue.label_conflicts) == (0, 0)
 
 
-def test_which_names_mean_unlabelled_is_configuration():
+def test_labels_that_mean_unlabelled_are_configurable():
     rows = products(("a", "missing", 1), ("b", "TBD", 1), ("c", "pets", 1), ("d", "dairy", 1))
     assert read_catalogue(rows, config()).labels == ("TBD", "dairy", "pets")
     assert read_catalogue(rows, config(unlabelled=("tbd",))).labels == ("dairy", "missing", "pets")
     assert read_catalogue(rows, config(unlabelled=())).unlabelled.empty
 
 
-def test_labels_lose_stray_spaces_and_the_aisle_can_be_the_label():
+def test_label_can_be_the_aisle_and_spaces_are_normalised():
     rows = products(("a", "x", 1, "teas "), ("b", "x", 1, "teas"), ("c", "x", 1, "pet  food"))
     assert read_catalogue(rows, config("aisle")).labels == ("pet food", "teas")
 
 
-def test_the_aisle_is_chosen_among_twins_of_the_chosen_department():
+def test_aisle_is_that_of_most_purchases_within_the_department():
     rows = products(
         ("Tofu", "deli", 9, "meals"),
         ("tofu", "deli", 2, "tofu"),
@@ -191,15 +191,15 @@ def test_the_aisle_is_chosen_among_twins_of_the_chosen_department():
         ("Kibble", "pets", 1, None),
         ("Tape", "missing", 1, "missing"),
     )
-    found = read_catalogue(rows, config(levels=2))
-    table = found.examples.set_index("normalised_name")
+    catalogue = read_catalogue(rows, config(levels=2))
+    table = catalogue.examples.set_index("normalised_name")
     assert table["aisle"].to_dict() == {"tofu": "meals", "kibble": ""}
-    assert list(found.unlabelled) == [
+    assert list(catalogue.unlabelled) == [
         "product_id", "product_name", "normalised_name", "purchases",
     ]  # fmt: skip
 
 
-def test_a_second_level_changes_nothing_at_the_first():
+def test_second_level_does_not_change_the_first():
     rows = products(
         ("Tofu", "deli", 3, "meals"), ("tofu", "produce", 3, "greens"), ("x", "missing", 2, "y"),
         ("Kibble", "pets", 1, "dogs"),
@@ -207,21 +207,23 @@ def test_a_second_level_changes_nothing_at_the_first():
     one, two = read_catalogue(rows, config()), read_catalogue(rows, config(levels=2))
     pd.testing.assert_frame_equal(two.examples.drop(columns="aisle"), one.examples)
     assert "aisle" not in one.examples
-    assert (one.labels, one.twins, one.conflicts) == (two.labels, two.twins, two.conflicts)
+    assert one.labels == two.labels
+    assert one.duplicate_names == two.duplicate_names
+    assert one.label_conflicts == two.label_conflicts
 
 
-def test_names_that_a_prompt_cannot_tell_apart_are_twins():
-    found = read_catalogue(
+def test_names_with_equal_prompts_are_duplicates():
+    catalogue = read_catalogue(
         products(("long name one", "dairy", 1), ("long name two", "dairy", 1), OTHER),
         config(),
         lambda name: name[:9],
     )
-    assert found.twins == 1
-    assert len(found.examples) == 2
+    assert catalogue.duplicate_names == 1
+    assert len(catalogue.examples) == 2
 
 
 @pytest.mark.parametrize(
-    ("rows", "settings", "told"),
+    ("rows", "settings", "fragments"),
     [
         ([("a", "x", 1)], {"min_products": 3}, ["1 distinct name", "at least 3", "min_products"]),
         ([], {"min_products": 1}, ["0 distinct names", "at least 1"]),
@@ -230,14 +232,14 @@ def test_names_that_a_prompt_cannot_tell_apart_are_twins():
         ([("a", "x", 1), ("b", "y", 1)], {"levels": 2}, ["catalogue.levels=2", "aisles.csv"]),
     ],
 )
-def test_a_catalogue_too_small_to_learn_from_is_refused_in_one_line(rows, settings, told):
+def test_unusable_catalogue_is_rejected_in_one_line(rows, settings, fragments):
     frame = products(*rows) if rows else products(OTHER).iloc[:0]
     with pytest.raises(CatalogueError) as caught:
         read_catalogue(frame, config(**settings))
-    assert all(part in str(caught.value) for part in told)
+    assert all(fragment in str(caught.value) for fragment in fragments)
     assert "\n" not in str(caught.value)
 
 
-def test_exactly_the_fewest_products_are_enough():
+def test_minimum_number_of_products_is_accepted():
     rows = products(("a", "x", 1), ("b", "y", 1))
     assert len(read_catalogue(rows, config(min_products=2)).examples) == 2

@@ -9,7 +9,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from grocer.config.stages import EvaluationConfig
 from grocer.evaluation import metrics
 
-SETTINGS = EvaluationConfig(bootstrap=200)
+SETTINGS = EvaluationConfig()
 
 
 def some_right(right: int, of: int) -> metrics.Bools:
@@ -122,7 +122,7 @@ def test_every_number_is_finite_and_they_agree(seed, size, labels):
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet(np.full(labels, 0.3), size)
     truth, purchases = random.integers(0, labels, size), random.integers(0, 9, size)
-    found = metrics.measure(probabilities, truth, purchases, EvaluationConfig(bootstrap=20))
+    found = metrics.measure(probabilities, truth, purchases, SETTINGS)
     metrics.require_finite(found)
     assert found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"]
     assert found["accuracy"] <= found["top3_accuracy"] <= 1

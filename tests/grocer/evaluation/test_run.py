@@ -18,9 +18,7 @@ from grocer.io.atomic import tree_digest, tree_digests
 from tests.fixtures.artifacts import write_model
 from tests.fixtures.predictions import LABELS, LEAVES, KnowsNouns, aisle_of, products, write_splits
 
-CONFIG: RunConfig = tiny().model_copy(
-    update={"evaluation": EvaluationConfig(train_sample=30, base_model_sample=25, bootstrap=100)}
-)
+CONFIG: RunConfig = tiny().model_copy(update={"evaluation": EvaluationConfig(sample_size=30)})
 
 
 class Step:
@@ -76,7 +74,7 @@ def test_the_gate_finds_nothing_wanting(step):
 
 def test_the_untuned_base_is_paired_on_its_own_sample(step):
     base = step.run()["baselines"]["base_model"]
-    assert base["products"] == base["paired"]["products"] == 25
+    assert base["products"] == base["paired"]["products"] == 30
     assert base["accuracy"] < base["paired"]["model_accuracy"]
 
 

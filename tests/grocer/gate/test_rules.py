@@ -70,7 +70,7 @@ BEHIND = {"linear": (10, 25)}  # it is 0.05 better
         ("gap", True, {"train": 500}, {"max_train_test_gap": 0.0}),
         ("baseline:linear", True, {"linear": (6, 0)}, {}),  # p = 0.031
         ("baseline:linear", False, {"linear": (5, 0)}, {}),  # p = 0.0625
-        ("baseline:linear", False, {"linear": (6, 0)}, {"significance": mcnemar(6, 0)}),
+        ("baseline:linear", False, {"linear": (6, 0), "confidence": 1 - mcnemar(6, 0)}, {}),
         ("baseline:linear", False, {"linear": (0, 20)}, {}),  # significantly worse
         ("baseline:linear", False, TIED, {}),
         ("baseline:linear", True, TIED, {"linear_margin": 1e-6}),

@@ -1,4 +1,4 @@
-"""Protects how files are read: names come through intact; what is no table is one clear line."""
+"""CSV and Parquet files are read without changing names; invalid files raise one-line errors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from grocer.artifacts import step
 from grocer.errors import SourceError, TableError
-from grocer.ingest.run import ingest
-from tests.fixtures.ingest import CONFIG, read, run
+from grocer.ingest.run import run
+from tests.fixtures.ingest import CONFIG, ingest, read
 from tests.fixtures.tables import Table, tables, write_csvs
 
 ODD_NAMES = [
@@ -31,17 +31,17 @@ ODD_NAMES = [
 
 
 @pytest.mark.parametrize(
-    ("mark", "ending"), [("", "\n"), ("\ufeff", "\n"), ("", "\r\n"), ("\ufeff", "\r\n")]
+    ("bom", "line_ending"), [("", "\n"), ("\ufeff", "\n"), ("", "\r\n"), ("\ufeff", "\r\n")]
 )
-def test_names_come_through_intact(tmp_path: Path, mark: str, ending: str) -> None:
+def test_names_are_read_unchanged(tmp_path: Path, bom: str, line_ending: str) -> None:
     content = tables()
     names: Table = [[n, name, 1, 4] for n, name in enumerate(ODD_NAMES, 100)]
     content["products"] += names
     folder = write_csvs(tmp_path / "in", content)
     file = io.StringIO()
-    csv.writer(file, lineterminator=ending).writerows(content["products"])
-    (folder / "products.csv").write_bytes((mark + file.getvalue()).encode())
-    run(folder, tmp_path / "out")
+    csv.writer(file, lineterminator=line_ending).writerows(content["products"])
+    (folder / "products.csv").write_bytes((bom + file.getvalue()).encode())
+    ingest(folder, tmp_path / "out")
     assert read(tmp_path / "out", "products")["product_name"].tolist()[4:] == ODD_NAMES
 
 
@@ -60,7 +60,7 @@ def _remove(*names: str) -> object:
 
 
 FAULTS = {
-    "nothing at all": (_remove(*tables()), SourceError, "none of products, departments"),
+    "no tables": (_remove(*tables()), SourceError, "none of products, departments"),
     "no products": (_remove("products"), SourceError, r"products.csv .* is missing"),
     "no departments": (_remove("departments"), SourceError, r"departments.csv .* is missing"),
     "no aisles": (_remove("aisles"), SourceError, r"aisles.csv .* is missing"),
@@ -69,67 +69,67 @@ FAULTS = {
         SourceError,
         r"order_products__prior.csv .* is missing",
     ),
-    "a column renamed": (
+    "renamed column": (
         _replace("products", b"product_name", b"product_nam"),
         TableError,
         "products.csv: column 'product_name' is missing; did you rename 'product_nam'",
     ),
-    "a column missing": (
+    "missing column": (
         _replace("departments", b"department_id,department", b"department_id,d"),
         TableError,
         "departments.csv: column 'department' is missing",
     ),
-    "a column twice": (
+    "duplicate column": (
         _replace("aisles", b"aisle_id,aisle", b"aisle,aisle"),
         TableError,
-        "appears twice",
+        "duplicate column",
     ),
-    "an empty file": (
+    "empty file": (
         lambda folder: (folder / "orders.csv").write_bytes(b""),
         TableError,
         "orders.csv is empty",
     ),
-    "a header alone": (
+    "header without rows": (
         lambda folder: (folder / "aisles.csv").write_bytes(b"aisle_id,aisle\n"),
         TableError,
         "aisles is empty",
     ),
-    "a field too many": (
+    "too many fields": (
         _replace("products", b"Whole Milk,2,16", b"Whole Milk,2,16,0"),
         TableError,
-        "products.csv, line 3: the header has 4 columns, this line 5",
+        "products.csv, line 3: expected 4 columns, found 5",
     ),
-    "a field too few": (
+    "too few fields": (
         _replace("orders", b"23,7.0", b"23"),
         TableError,
-        "orders.csv, line 3: the header has 7 columns, this line 6",
+        "orders.csv, line 3: expected 7 columns, found 6",
     ),
-    "a word for a number": (
+    "text in a number column": (
         _replace("order_products__train", b"12,1,1,1", b"12,one,1,1"),
         TableError,
-        "order_products__train.csv, line 2: column 'product_id' holds 'one', not a whole number",
+        "train.csv, line 2: column 'product_id' holds 'one', expected a whole number",
     ),
-    "a number too large": (
+    "number out of range": (
         _replace("orders", b"prior,2,0", b"prior,2,70000"),
         TableError,
-        "line 3: column 'order_dow' holds '70000', not a whole number from -32,768 to 32,767",
+        "line 3: column 'order_dow' holds '70000', expected a whole number from -32,768 to 32,767",
     ),
-    "an open quote": (
+    "unclosed quote": (
         _replace("products", b"Whole Milk", b'"Whole Milk'),
         TableError,
-        "products.csv, line 3: a quoted field has no end",
+        "products.csv, line 3: a quoted field is not closed",
     ),
-    "a line without end": (
+    "very long line": (
         _replace("products", b"Whole Milk", b"Whole Milk" * 250_000),
         TableError,
-        "products.csv.*: a line is longer than 2 MB; is a quote left open",
+        "products.csv.*: a line is longer than 2 MB",
     ),
     "Latin-1": (
         _replace("products", b"Whole Milk", b"Cr\xe8me"),
         TableError,
         "products.csv: byte 0xe8 at byte offset 73 is not UTF-8",
     ),
-    "a byte of Latin-1 among numbers": (
+    "Latin-1 in a number column": (
         _replace("order_products__prior", b"11,3,3", b"11,\xb3,3"),
         TableError,
         "order_products__prior.csv: byte 0xb3 at byte offset 87 is not UTF-8",
@@ -139,12 +139,12 @@ FAULTS = {
         TableError,
         "aisles.csv: byte 0xff at byte offset 0",
     ),
-    "a binary file": (
+    "binary file": (
         lambda folder: (folder / "products.csv").write_bytes(b"PK\3\4\0\0\x08\0garbage"),
         TableError,
         "products.csv: byte 0x00 at byte offset 4",
     ),
-    "a text cut in a character": (
+    "truncated UTF-8 character": (
         lambda folder: (folder / "aisles.csv").write_bytes(b"aisle_id,aisle\n1,caf\xc3"),
         TableError,
         "aisles.csv: byte 0xc3 at byte offset 20",
@@ -152,27 +152,27 @@ FAULTS = {
     "mixed line endings": (
         _replace("products", b"4\n2,Whole Milk", b"4\r\n2,Whole Milk"),
         TableError,
-        "products.csv: not one kind of line ending",
+        "products.csv.*: mixed line endings",
     ),
     "not Parquet": (
         lambda folder: (folder / "aisles.csv").rename(folder / "aisles.parquet"),
         SourceError,
-        "aisles.parquet is not a whole Parquet file",
+        "aisles.parquet: not a complete Parquet file",
     ),
-    "a table twice": (
+    "two files of a table": (
         lambda folder: (folder / "aisles.parquet").write_bytes(b""),
         SourceError,
-        "aisles is there twice",
+        "two files for aisles",
     ),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_one_clear_line_and_leaves_nothing(tmp_path: Path, fault: str) -> None:
+def test_invalid_source_raises_one_line_and_leaves_no_output(tmp_path: Path, fault: str) -> None:
     change, error, message = FAULTS[fault]
     folder = write_csvs(tmp_path / "in", tables())
     change(folder)  # type: ignore[operator]
     with pytest.raises(error, match=message) as caught, step.step("ingest", tmp_path / "o") as out:
-        ingest(str(folder), CONFIG, out)
+        run(str(folder), CONFIG, out)
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]

@@ -1,5 +1,4 @@
-"""Protects what ingest promises: each shape of source gives whole tables, and one that can't be
-read ends with one clear line and no file under a final name."""
+"""Ingest accepts each documented shape of source, and leaves no incomplete output."""
 
 from __future__ import annotations
 
@@ -12,23 +11,25 @@ from pathlib import Path
 import pytest
 
 from grocer.artifacts import step
+from grocer.artifacts.counts import Counts
 from grocer.config.stages import ColumnMapping, DataConfig
 from grocer.errors import ConfigError, GrocerError, OutputError, SourceError
-from grocer.ingest.run import ingest
-from tests.fixtures.ingest import CONFIG, read, run
+from grocer.ingest import run as ingest_run
+from tests.fixtures.ingest import CONFIG, ingest, read
 from tests.fixtures.tables import tables, write_csvs
 
 FILES = {"order_lines", "products", "aisles", "departments"}
 
 
-def test_the_six_files_are_joined_and_lines_with_a_null_left_out(tmp_path: Path) -> None:
-    counts = run(write_csvs(tmp_path / "in", tables()), tmp_path / "out")
+def test_six_files_are_joined_and_lines_with_nulls_dropped(tmp_path: Path) -> None:
+    counts = ingest(write_csvs(tmp_path / "in", tables()), tmp_path / "out")
 
     expected = {"read": 7, "orphans": 0, "joined": 7, "with_nulls": 2, "kept": 5}
-    assert counts["order_lines"] == expected
-    assert counts["nulls"]["days_since_prior_order"] == 2
-    assert (counts["products"], counts["departments"], counts["aisles"]) == (4, 3, 3)
-    assert counts["notes"] == []
+    assert counts.order_lines.model_dump() == expected
+    assert counts.nulls["days_since_prior_order"] == 2
+    assert (counts.products, counts.departments, counts.aisles) == (4, 3, 3)
+    assert counts.notes == ()
+    assert Counts.read(tmp_path / "out").model_dump() == counts.model_dump()
     lines = read(tmp_path / "out", "order_lines")
     assert lines.iloc[0].to_dict() == {
         "order_id": 11,
@@ -51,37 +52,37 @@ def test_the_six_files_are_joined_and_lines_with_a_null_left_out(tmp_path: Path)
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
 
 
-def test_lines_with_a_null_can_be_kept(tmp_path: Path) -> None:
+def test_lines_with_nulls_can_be_kept(tmp_path: Path) -> None:
     config = DataConfig(drop_rows_with_null=False)
-    counts = run(write_csvs(tmp_path / "in", tables()), tmp_path / "out", config)
-    assert (counts["order_lines"]["with_nulls"], counts["order_lines"]["kept"]) == (2, 7)
+    counts = ingest(write_csvs(tmp_path / "in", tables()), tmp_path / "out", config)
+    assert (counts.order_lines.with_nulls, counts.order_lines.kept) == (2, 7)
     assert read(tmp_path / "out", "products")["purchases"].tolist() == [3, 3, 1, 0]
 
 
-def test_order_lines_without_orders_are_accepted_and_said_so(tmp_path: Path) -> None:
+def test_order_lines_without_orders_are_accepted_with_a_note(tmp_path: Path) -> None:
     content = tables()
     del content["orders"], content["order_products__prior"]
-    counts = run(write_csvs(tmp_path / "in", content), tmp_path / "out")
-    assert counts["order_lines"]["kept"] == 2
-    assert "no orders" in counts["notes"][0]
+    counts = ingest(write_csvs(tmp_path / "in", content), tmp_path / "out")
+    assert counts.order_lines.kept == 2
+    assert "no orders" in counts.notes[0]
     assert "user_id" not in read(tmp_path / "out", "order_lines")
 
 
 @pytest.mark.parametrize("aisles", [True, False])
-def test_a_catalogue_alone_counts_each_product_once(tmp_path: Path, aisles: bool) -> None:
+def test_products_without_order_lines_count_as_purchased_once(tmp_path: Path, aisles: bool) -> None:
     content = {name: tables()[name] for name in ("products", "departments")}
     if aisles:
         content["aisles"] = tables()["aisles"]
-    counts = run(write_csvs(tmp_path / "in", content), tmp_path / "out")
+    counts = ingest(write_csvs(tmp_path / "in", content), tmp_path / "out")
     products = read(tmp_path / "out", "products")
     assert products["purchases"].tolist() == [1, 1, 1, 1]
     assert products["aisle"].notna().all() == aisles
     assert len(read(tmp_path / "out", "order_lines")) == 0
-    assert counts["orphans"]["products_without_aisle"] == 0
+    assert counts.orphans.products_without_aisle == 0
     assert {path.stem for path in (tmp_path / "out").glob("*.parquet")} == FILES
 
 
-def test_a_shops_own_catalogue_by_column_mapping(tmp_path: Path) -> None:
+def test_single_table_is_read_by_column_mapping(tmp_path: Path) -> None:
     rows = [
         ["sku", "title", "dept", "shelf", "sold"],
         [9001, "Bananas, ripe", "Produce ", "fruit", 12],
@@ -92,63 +93,61 @@ def test_a_shops_own_catalogue_by_column_mapping(tmp_path: Path) -> None:
     columns = ColumnMapping(
         product_id="sku", product_name="title", department="dept", aisle="shelf", purchases="sold"
     )
-    run(tmp_path / "in" / "export.csv", tmp_path / "out", DataConfig(columns=columns))
+    ingest(tmp_path / "in" / "export.csv", tmp_path / "out", DataConfig(columns=columns))
     products = read(tmp_path / "out", "products")
     assert products["department"].tolist() == ["Produce", "dairy", "missing"]
     assert products["purchases"].tolist() == [12, 0, 3]
     assert products["product_id"].tolist() == [9001, 9002, 9003]
 
     fewer = DataConfig(columns=ColumnMapping(product_name="title", department="dept"))
-    counts = run(tmp_path / "in", tmp_path / "fewer", fewer)
+    counts = ingest(tmp_path / "in", tmp_path / "fewer", fewer)
     products = read(tmp_path / "fewer", "products")
     assert products["product_id"].tolist() == [1, 2, 3]
     assert products["purchases"].tolist() == [1, 1, 1]
-    assert counts["aisles"] == 0
+    assert counts.aisles == 0
 
 
-def test_one_column_cannot_be_two_things(tmp_path: Path) -> None:
+def test_column_mapped_twice_is_rejected(tmp_path: Path) -> None:
     write_csvs(tmp_path / "in", {"export": [["title"], ["Milk"]]})
     columns = ColumnMapping(product_name="title", department="title")
     with pytest.raises(ConfigError, match="both name 'title'"):
-        run(tmp_path / "in", tmp_path / "out", DataConfig(columns=columns))
+        ingest(tmp_path / "in", tmp_path / "out", DataConfig(columns=columns))
 
 
-def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="there is no such file or folder"):
-        run(tmp_path / "nowhere", tmp_path / "out")
+def test_missing_path_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="nowhere: no such file or folder"):
+        ingest(tmp_path / "nowhere", tmp_path / "out")
 
 
-def test_a_file_that_changes_while_it_is_read(
+def test_file_that_changes_while_read_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_csvs(tmp_path / "in", tables())
-    from grocer.ingest import run as module
+    stage = ingest_run._stage
 
-    stage = module._stage
-
-    def touched(*arguments: object) -> None:
+    def stage_and_append(*arguments: object) -> None:
         stage(*arguments)  # type: ignore[arg-type]
         with (folder / "orders.csv").open("a") as file:
             file.write("13,2,prior,1,0,0,\n")
 
-    monkeypatch.setattr(module, "_stage", touched)
+    monkeypatch.setattr(ingest_run, "_stage", stage_and_append)
     with pytest.raises(SourceError, match=r"orders.csv changed while it was read"):
-        run(folder, tmp_path / "out")
+        ingest(folder, tmp_path / "out")
 
 
-def test_memory_that_does_not_suffice_is_said(tmp_path: Path) -> None:
+def test_insufficient_memory_limit_suggests_a_larger_one(tmp_path: Path) -> None:
     folder = write_csvs(tmp_path / "in", tables())
     with pytest.raises(GrocerError, match=r"data.memory_limit_mb=2"):
-        run(folder, tmp_path / "out", DataConfig(memory_limit_mb=1, threads=1))
+        ingest(folder, tmp_path / "out", DataConfig(memory_limit_mb=1))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
-def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
+def test_full_disk_raises_output_error(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk], check=False)
     if mounted.returncode:
-        pytest.skip("mounting is not allowed here")
+        pytest.skip("mounting is not permitted")
     try:
         content = tables()
         content["products"] += [[n, f"{n**40:x}", 1, 4] for n in range(100, 20_000)]
@@ -157,7 +156,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
             pytest.raises(OutputError, match="no space is left"),
             step.step("ingest", disk / "out") as out,
         ):
-            ingest(str(folder), CONFIG, out)
+            ingest_run.run(str(folder), CONFIG, out)
         assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", disk], check=True)
@@ -168,22 +167,22 @@ import os, signal, sys
 from pathlib import Path
 from grocer.config.stages import DataConfig
 from grocer.ingest.duckdb_session import Database
-from grocer.ingest.run import ingest
+from grocer.ingest.run import run
 from grocer.artifacts.step import step
-run, left = Database.run, [int(sys.argv[3])]
-def counted(self, *arguments):
-    left[0] -= 1
-    if left[0] < 0:
+query, remaining = Database.run, [int(sys.argv[3])]
+def run_and_count(self, *arguments):
+    remaining[0] -= 1
+    if remaining[0] < 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    return run(self, *arguments)
-Database.run = counted
+    return query(self, *arguments)
+Database.run = run_and_count
 with step("ingest", Path(sys.argv[2])) as out:
-    ingest(sys.argv[1], DataConfig(), out)
+    run(sys.argv[1], DataConfig(), out)
 """
 
 
 @pytest.mark.parametrize("queries", [2, 30, 45])
-def test_kill_9_leaves_nothing_under_the_final_name(tmp_path: Path, queries: int) -> None:
+def test_sigkill_leaves_no_output(tmp_path: Path, queries: int) -> None:
     folder, out = write_csvs(tmp_path / "in", tables()), tmp_path / "out"
     command = [sys.executable, "-c", KILLED, str(folder), str(out)]
     killed = subprocess.run([*command, str(queries)], check=False, capture_output=True)

@@ -1,8 +1,10 @@
-"""Protects sources at addresses: a real S3 server process, web servers, and Google's protocol;
-faults that pass are waited out, others end with one clear line, and nothing comes cut short."""
+"""Storage on a real S3 server, web servers and Google's protocol: transient errors are retried,
+other errors are one line, and truncated or changed files are rejected."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import http.client
 import json
 import os
@@ -18,21 +20,19 @@ from urllib.parse import unquote, urlsplit
 import boto3
 import pytest
 
-from grocer.errors import SourceError
-from grocer.ingest.run import ingest
-from grocer.ingest.source import download
+from grocer.errors import OutputError, SourceError
 from grocer.io import storage
-from tests.fixtures.ingest import CONFIG
+from grocer.io.storage import Storage
+from tests.fixtures.ingest import ingest
 from tests.fixtures.tables import tables, write_csvs
 
 Serve = Callable[[type[BaseHTTPRequestHandler] | partial], str]
 
 
-def kept(source: str, tmp_path: Path) -> int:
-    out = tmp_path / "out"
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    return int(ingest(source, CONFIG, out)["order_lines"]["kept"])
+def kept_lines(data: str, tmp_path: Path) -> int:
+    """Ingest `data` and return the number of order lines kept, which is 5 for the test tables."""
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    return ingest(data, tmp_path / "out").order_lines.kept
 
 
 @pytest.fixture
@@ -41,13 +41,13 @@ def csvs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "FIRST_WAIT_SECONDS", 0.01)
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Start web servers on loopback; returns each one's address."""
+    """Return a function that starts a web server on loopback and returns its address."""
     servers = []
 
     def start(handler: type[BaseHTTPRequestHandler] | partial) -> str:
@@ -63,7 +63,7 @@ def serve() -> Iterator[Serve]:
 
 
 class Files(SimpleHTTPRequestHandler):
-    """Serves a folder; the first requests fail."""
+    """Serve a folder; the first `failures` requests fail with 503."""
 
     failures = 0
 
@@ -81,54 +81,46 @@ class Files(SimpleHTTPRequestHandler):
 # ---- web ------------------------------------------------------------------------------------
 
 
-def test_a_folder_on_a_web_server(serve: Serve, csvs: Path, tmp_path: Path) -> None:
+def test_folder_on_a_web_server(serve: Serve, csvs: Path, tmp_path: Path) -> None:
     address = serve(partial(Files, directory=str(csvs)))
-    assert kept(address, tmp_path) == 5
+    assert kept_lines(address, tmp_path) == 5
 
 
-def test_a_zip_on_a_web_server_that_fails_twice(serve: Serve, csvs: Path, tmp_path: Path) -> None:
+def test_transient_errors_of_a_web_server_are_retried(
+    serve: Serve, csvs: Path, tmp_path: Path
+) -> None:
     shutil.make_archive(str(tmp_path / "web" / "all"), "zip", csvs)
     handler = type("Flaky", (Files,), {"failures": 2})
     address = serve(partial(handler, directory=str(tmp_path / "web")))
-    assert kept(f"{address}/all.zip", tmp_path) == 5
+    assert kept_lines(f"{address}/all.zip", tmp_path) == 5
 
 
-def test_a_web_server_that_is_not_there_or_has_nothing(
-    serve: Serve, csvs: Path, tmp_path: Path
-) -> None:
+def test_errors_of_a_web_server_are_one_line(serve: Serve, csvs: Path, tmp_path: Path) -> None:
     address = serve(partial(Files, directory=str(csvs)))
     with pytest.raises(SourceError, match=r"none\.zip: not found"):
-        kept(f"{address}/none.zip", tmp_path)
+        kept_lines(f"{address}/none.zip", tmp_path)
     with pytest.raises(SourceError, match="none of products, departments"):
-        kept(f"{address}/sub", tmp_path)
+        kept_lines(f"{address}/sub", tmp_path)
     with pytest.raises(SourceError, match=f"after {storage.ATTEMPTS} attempts"):
-        kept("http://127.0.0.1:9/all.zip", tmp_path)
-    with pytest.raises(SourceError, match="unknown protocol"):
-        kept("ftp://127.0.0.1/all.zip", tmp_path)
+        kept_lines("http://127.0.0.1:9/all.zip", tmp_path)
 
 
-def test_a_table_of_ones_own_on_the_web_needs_its_whole_address(tmp_path: Path) -> None:
-    """A web server lists nothing, and the name of the file is anyone's."""
-    with pytest.raises(SourceError, match="shop: give the address of the file itself"):
-        download("https://127.0.0.1:9/shop", tmp_path / "fetched", own=True)
-
-
-def test_an_answer_cut_short_is_fetched_again(serve: Serve, csvs: Path, tmp_path: Path) -> None:
+def test_truncated_response_is_retried(serve: Serve, csvs: Path, tmp_path: Path) -> None:
     shutil.make_archive(str(tmp_path / "web" / "all"), "zip", csvs)
-    cut = {"left": 1}
+    remaining = {"truncated": 1}
 
-    class Cut(Files):
+    class Truncating(Files):
         def copyfile(self, source: object, outputfile: object) -> None:
-            if cut["left"]:
-                cut["left"] -= 1
+            if remaining["truncated"]:
+                remaining["truncated"] -= 1
                 outputfile.write(source.read(100))  # type: ignore[attr-defined]
                 self.close_connection = True
                 return
             super().copyfile(source, outputfile)  # type: ignore[arg-type]
 
-    address = serve(partial(Cut, directory=str(tmp_path / "web")))
-    assert kept(f"{address}/all.zip", tmp_path) == 5
-    assert cut["left"] == 0
+    address = serve(partial(Truncating, directory=str(tmp_path / "web")))
+    assert kept_lines(f"{address}/all.zip", tmp_path) == 5
+    assert remaining["truncated"] == 0
 
 
 # ---- S3 -------------------------------------------------------------------------------------
@@ -136,7 +128,7 @@ def test_an_answer_cut_short_is_fetched_again(serve: Serve, csvs: Path, tmp_path
 
 @pytest.fixture
 def s3(moto: str, monkeypatch: pytest.MonkeyPatch, csvs: Path) -> str:
-    """The environment as on a cluster, and a bucket with the six files below `data/`."""
+    """Set the environment as on a cluster, and create a bucket with six files below `data/`."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
     monkeypatch.setenv("AWS_REGION", "eu-west-3")
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
@@ -150,39 +142,39 @@ def s3(moto: str, monkeypatch: pytest.MonkeyPatch, csvs: Path) -> str:
     return moto
 
 
-def test_a_folder_on_s3(s3: str, tmp_path: Path) -> None:
-    assert kept("s3://grocer/data", tmp_path) == 5
-    assert kept("s3://grocer/data/", tmp_path) == 5
+def test_folder_on_s3(s3: str, tmp_path: Path) -> None:
+    assert kept_lines("s3://grocer/data", tmp_path) == 5
+    assert kept_lines("s3://grocer/data/", tmp_path) == 5
 
 
-def test_what_is_not_on_s3(s3: str, tmp_path: Path) -> None:
+def test_missing_object_or_bucket_is_one_line(s3: str, tmp_path: Path) -> None:
     for missing in ("s3://grocer/none.zip", "s3://grocer/none", "s3://nobucket/data"):
         with pytest.raises(SourceError, match=re.escape(missing)):
-            kept(missing, tmp_path)
+            kept_lines(missing, tmp_path)
 
 
 class Proxy(BaseHTTPRequestHandler):
-    """Passes requests on to S3, but answers the first ones with 503 SlowDown."""
+    """Forward requests to S3, except the first `failures`, which get 503 SlowDown."""
 
     target = ""
     failures = 2
     after: Callable[[str], None] = staticmethod(lambda path: None)
 
-    def _pass_on(self) -> None:
+    def _forward(self) -> None:
         if type(self).failures:
             type(self).failures -= 1
-            self._answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")
+            self._respond(503, {}, b"<Error><Code>SlowDown</Code></Error>")
             return
-        onward = http.client.HTTPConnection(urlsplit(self.target).netloc)
-        onward.request(self.command, self.path, headers=dict(self.headers))
-        answer = onward.getresponse()
-        body = answer.read()
+        upstream = http.client.HTTPConnection(urlsplit(self.target).netloc)
+        upstream.request(self.command, self.path, headers=dict(self.headers))
+        response = upstream.getresponse()
+        body = response.read()
         self.after(f"{self.command} {self.path}")
-        self._answer(answer.status, dict(answer.getheaders()), body)
+        self._respond(response.status, dict(response.getheaders()), body)
 
-    do_GET = do_HEAD = _pass_on  # noqa: N815
+    do_GET = do_HEAD = _forward  # noqa: N815
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+    def _respond(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)
         for name, value in headers.items():
             if name.lower() not in ("transfer-encoding", "connection", "server", "date"):
@@ -197,16 +189,16 @@ class Proxy(BaseHTTPRequestHandler):
         pass
 
 
-def test_s3_that_answers_503_twice(
+def test_transient_errors_of_s3_are_retried(
     s3: str, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = type("Busy", (Proxy,), {"target": s3})
     monkeypatch.setenv("AWS_ENDPOINT_URL", serve(proxy))
-    assert kept("s3://grocer/data", tmp_path) == 5
+    assert kept_lines("s3://grocer/data", tmp_path) == 5
     assert proxy.failures == 0
 
 
-def test_an_object_that_changes_or_vanishes_while_it_is_read(
+def test_object_changed_or_removed_while_read_is_rejected(
     s3: str, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = boto3.client("s3", region_name="us-east-1", endpoint_url=s3)
@@ -219,7 +211,7 @@ def test_an_object_that_changes_or_vanishes_while_it_is_read(
     changing.after = staticmethod(replace)
     monkeypatch.setenv("AWS_ENDPOINT_URL", serve(changing))
     with pytest.raises(SourceError, match=r"orders.csv changed while it was read"):
-        kept("s3://grocer/data", tmp_path)
+        kept_lines("s3://grocer/data", tmp_path)
 
     def remove(request: str) -> None:
         if "list-type" in request:
@@ -229,58 +221,122 @@ def test_an_object_that_changes_or_vanishes_while_it_is_read(
     vanishing.after = staticmethod(remove)
     monkeypatch.setenv("AWS_ENDPOINT_URL", serve(vanishing))
     with pytest.raises(SourceError, match=r"data/products.csv: not found"):
-        kept("s3://grocer/data", tmp_path)
+        kept_lines("s3://grocer/data", tmp_path)
 
 
-def test_s3_without_or_with_wrong_credentials(
+def test_missing_or_wrong_credentials_are_access_denied(
     s3: str, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Denying(Proxy):
-        def _pass_on(self) -> None:
-            self._answer(403, {}, b"<Error><Code>InvalidAccessKeyId</Code></Error>")
+        def _forward(self) -> None:
+            self._respond(403, {}, b"<Error><Code>InvalidAccessKeyId</Code></Error>")
 
-        do_GET = do_HEAD = _pass_on  # noqa: N815
+        do_GET = do_HEAD = _forward  # noqa: N815
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", serve(Denying))
     for source in ("s3://grocer/data", "s3://grocer/all.zip"):
         with pytest.raises(SourceError, match="access denied"):
-            kept(source, tmp_path)
+            kept_lines(source, tmp_path)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     with pytest.raises(SourceError, match=r"access denied .*credentials"):
-        kept("s3://grocer/data", tmp_path)
+        kept_lines("s3://grocer/data", tmp_path)
+
+
+# ---- Any store ------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["local", "file", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """Return an empty folder in each kind of store that can be written."""
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        return Storage(f"s3://grocer/{tmp_path.name}/store", setting="--out")
+    prefix = "file://" if request.param == "file" else ""
+    return Storage(f"{prefix}{tmp_path}/store/", setting="--out")
+
+
+def test_files_are_written_listed_read_and_removed(store: Storage, tmp_path: Path) -> None:
+    (tmp_path / "local").write_bytes(b"content")
+    assert not store.exists("a/one")
+    store.put(tmp_path / "local", "a/one")
+    store.write_bytes(b"two", "b/two")
+    store.write_bytes(b"new", "b/two")  # overwrites
+    assert store.exists("a/one")
+    assert store.exists("a")
+    assert sorted(store.list()) == ["a", "b"]
+    assert sorted(store.find()) == ["a/one", "b/two"]
+    assert (store.size("a/one"), store.read_bytes("b/two")) == (7, b"new")
+    assert store.sha256("a/one") == hashlib.sha256(b"content").hexdigest()
+    store.get(tmp_path / "copy", "a/one")
+    assert (tmp_path / "copy").read_bytes() == b"content"
+    store.remove("a")
+    assert list(store.find()) == ["b/two"]
+
+
+def test_missing_file_is_one_line_with_setting_and_address(store: Storage, tmp_path: Path) -> None:
+    with pytest.raises(OutputError) as caught:
+        store.get(tmp_path / "copy", "none.csv")
+    assert str(caught.value).startswith(
+        f"--out: cannot read {store.address.rstrip('/')}/none.csv: "
+    )
+    assert "\n" not in str(caught.value)
+
+
+def test_failed_local_write_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Storage(str(tmp_path / "store"), setting="--out")
+    store.write_bytes(b"old", "file")
+
+    def fail(source: Path, target: Path) -> None:
+        target.write_bytes(b"incomplete")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", fail)
+    with pytest.raises(OutputError, match="No space left on device"):
+        store.put(tmp_path / "local", "file")
+    assert store.read_bytes("file") == b"old"
+    assert store.list() == ["file"]
+
+
+def test_unknown_protocol_is_one_line() -> None:
+    with pytest.raises(SourceError, match="nosuch://x"):
+        Storage("nosuch://x", setting="base.source", error=SourceError)
 
 
 # ---- Google ---------------------------------------------------------------------------------
 
 
-def test_a_folder_on_google_storage(
+def test_folder_on_google_storage(
     serve: Serve, csvs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Storage(BaseHTTPRequestHandler):
-        """As much of the JSON API as reading takes: list a prefix, look at an object, fetch it."""
+    class GoogleStorage(BaseHTTPRequestHandler):
+        """The JSON API as far as reading needs it: list a prefix, get objects and metadata."""
 
         def do_GET(self) -> None:
             path, query = urlsplit(self.path).path, urlsplit(self.path).query
             names = [f"data/{file.name}" for file in csvs.iterdir()]
             name = unquote(path.rpartition("/o/")[2])
             if path.endswith("/o"):
-                self._answer(json.dumps({"items": [self._about(name) for name in names]}).encode())
+                self._respond(
+                    json.dumps({"items": [self._metadata(name) for name in names]}).encode()
+                )
             elif name not in names:
                 self.send_error(404)
             elif "alt=media" in query or path.startswith("/download"):
-                self._answer((csvs / Path(name).name).read_bytes())
+                self._respond((csvs / Path(name).name).read_bytes())
             else:
-                self._answer(json.dumps(self._about(name)).encode())
+                self._respond(json.dumps(self._metadata(name)).encode())
 
-        def _about(self, name: str) -> dict[str, str]:
+        def _metadata(self, name: str) -> dict[str, str]:
             size = (csvs / Path(name).name).stat().st_size
             return {"name": name, "bucket": "grocer", "size": str(size), "generation": "1"}
 
-        def _answer(self, body: bytes) -> None:
+        def _respond(self, body: bytes) -> None:
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -289,6 +345,6 @@ def test_a_folder_on_google_storage(
         def log_message(self, *_: object) -> None:
             pass
 
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", serve(Storage))
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", serve(GoogleStorage))
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "grocer")
-    assert kept("gs://grocer/data", tmp_path) == 5
+    assert kept_lines("gs://grocer/data", tmp_path) == 5

@@ -7,14 +7,15 @@ from html import unescape
 
 import pytest
 
+from grocer.artifacts.base import BySide
 from grocer.config.stages import SplitConfig
 from grocer.reports.split import FIRST_LABELS, split_page
-from tests.fixtures.page_layout import DIVIDED
+from tests.fixtures.page_layout import SPLITS
 
 
 def text(noun: str = "department", **changes: object) -> str:
     """What the page says, without its tags and with single spaces."""
-    made = split_page(DIVIDED | changes, SplitConfig(), noun)
+    made = split_page(SPLITS.model_copy(update=changes), SplitConfig(), noun)
     words = re.sub(r"<style.*?</style>|<[^>]+>", " ", made, flags=re.DOTALL)
     return re.sub(r"\s+", " ", unescape(words))
 
@@ -38,7 +39,7 @@ def test_a_whole_split_names_none() -> None:
 
 def test_purchases_are_shares_of_all_and_none_at_all_is_no_fault() -> None:
     assert "10,000 test products, 13.4 % of all purchases" in text()
-    none = dict.fromkeys(("train", "validation", "test"), 0)
+    none = BySide(train=0, validation=0, test=0)
     assert "10,000 test products, 0.0 % of all purchases" in text(purchases=none)
 
 
@@ -48,7 +49,7 @@ def test_the_furthest_is_named_with_its_sign() -> None:
 
 
 def test_more_labels_than_a_page_bears_are_folded_and_not_left_out() -> None:
-    sides = {"train": 8, "validation": 1, "test": 1}
+    sides = BySide(train=8, validation=1, test=1)
     labels = {f"aisle {i}": sides for i in range(FIRST_LABELS + 3)}
     said = text("aisle", departments=labels)
     assert " 3 more " in said
@@ -56,7 +57,7 @@ def test_more_labels_than_a_page_bears_are_folded_and_not_left_out() -> None:
 
 
 def test_aisles_without_training_products_are_listed() -> None:
-    levels = {"aisles": 14, "aisles_untaught": ["dairy: curd"], "without_aisle": 2}
+    levels = {"aisles": 14, "aisles_without_training": ["dairy: curd"], "without_aisle": 2}
     said = text(**levels)
     assert "Aisles that training has no product of: 1" in said
     assert "The model can't answer dairy: curd." in said

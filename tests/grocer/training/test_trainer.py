@@ -36,7 +36,7 @@ def coder(base: Path) -> Encoder:
 
 
 def make_trainer(base: Path, coder: Encoder, out: Path, *settings: str) -> GuardedTrainer:
-    config = short_run(base, "train.eval_strategy=no", *settings)
+    config = short_run(base, *settings)
     examples = encode_products(products(), coder, config.train)
     model = load_nf4(base, torch.float32, "cpu")
     arguments = training_arguments(config, select_hardware(config), out)

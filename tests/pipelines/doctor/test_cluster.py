@@ -170,7 +170,9 @@ def test_kubeflow_with_its_version(monkeypatch):
     with Kubeflow() as server:
         (finding,) = kubeflow(Server(host=server.url), False)
     assert finding.state == "ok"
-    assert finding.found == f"2.17.0, API v2beta1 at {server.url}, multi-user: set --namespace"
+    assert (
+        finding.found == f"version 2.17.0, API v2beta1 at {server.url}, multi-user: set --namespace"
+    )
 
 
 def test_kubeflow_host_from_environment(monkeypatch):
@@ -178,7 +180,7 @@ def test_kubeflow_host_from_environment(monkeypatch):
         monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
         (finding,) = kubeflow(Server(), False)
     assert (finding.state, finding.needed) == ("ok", False)
-    assert finding.found.startswith("unknown version, API v2beta1 at ")
+    assert finding.found.startswith("version unknown, API v2beta1 at ")
 
 
 def test_kubeflow_through_the_cluster(api, monkeypatch):

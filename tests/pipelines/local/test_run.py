@@ -73,9 +73,10 @@ def test_expectations_that_fail_leave_what_they_found_beside_the_output(toy):
     found.write_text("of an earlier run")
     ended = toy.run(validate="reject")
     assert ended.returncode == 2
-    assert ended.stderr == f"grocer: products: 3 names are empty (limit 0) (see {found})\n"
+    assert "null product_name (3 of 30 rows)" in ended.stderr
+    assert ended.stderr.endswith(f"(see {found})\n")
     assert toy.left() == {"out.rejected"}
-    assert found.read_text() == "<p>found</p>"
+    assert found.read_text() == "<p>violations</p>"
 
 
 @pytest.mark.parametrize(("how", "told"), [("crash", "ZeroDivisionError"), ("killed", "Killed")])

@@ -13,7 +13,11 @@ import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-from grocer.errors import ExpectationError, TableError
+from grocer.artifacts.base import BySide
+from grocer.artifacts.counts import Counts, OrderLineCounts, OrphanCounts
+from grocer.artifacts.splits import Overlap, Splits, Stratification
+from grocer.artifacts.validation_report import ValidationReport
+from grocer.errors import TableError
 from grocer.io.atomic import tree_digest, tree_digests, whole_directory, write_json
 from grocer.progress import Ticker, say
 
@@ -49,39 +53,62 @@ def behave(step: str, tables: Path) -> None:
             time.sleep(600)
 
 
-def ingest(source: str, config: object, out: Path) -> dict:
-    Path(out, "behaviour.json").write_text(Path(source, "behaviour.json").read_text())
-    lines = {"read": 10, "with_nulls": 2, "kept": 8, "orphans": 0}
-    counts = {"order_lines": lines, "products": 30, "departments": 3}
-    write_json(out / "counts.json", counts)
+def ingest(data: str, config: object, out: Path) -> Counts:
+    Path(out, "behaviour.json").write_text(Path(data, "behaviour.json").read_text())
+    counts = Counts(
+        order_lines=OrderLineCounts(read=10, orphans=0, joined=10, with_nulls=2, kept=8),
+        products=30,
+        departments=3,
+        aisles=6,
+        orphans=OrphanCounts(**dict.fromkeys(OrphanCounts.model_fields, 0)),
+        nulls={},
+        duplicates={},
+        notes=(),
+    )
+    counts.write(out)
     behave("ingest", out)
     return counts
 
 
-def validate(tables: Path, config: object, out: Path) -> SimpleNamespace:
-    (out / "validation.html").write_text("<p>found</p>")
-    write_json(out / "validation.json", {})
-    wanted = json.loads((tables / "behaviour.json").read_text()).get("validate")
-
-    def require() -> None:
-        if wanted == "reject":
-            raise ExpectationError("products: 3 names are empty (limit 0)")
-
-    return SimpleNamespace(require=require)
-
-
-def build(tables: Path, config: object, out: Path) -> dict:
-    (out / "behaviour.json").write_text((tables / "behaviour.json").read_text())
-    report = {"products": {"train": 20, "validation": 5, "test": 5}, "overlap": {"train_test": 0}}
-    write_json(out / "split.json", report)
-    (out / "split.html").write_text("<p>split</p>")
+def validate(tables: Counts, config: object, out: Path) -> ValidationReport:
+    (out / "validation.html").write_text("<p>violations</p>")
+    behaviour = json.loads((tables.directory / "behaviour.json").read_text()).get("validate")
+    failures = ("products: null product_name (3 of 30 rows)",) if behaviour == "reject" else ()
+    report = ValidationReport(
+        success=not failures, great_expectations_version="1", failures=failures, tables={}
+    )
+    report.write(out)
     return report
 
 
-def train(splits: Path, config: object, out: Path) -> dict:
-    behave("train", splits)
+def build_dataset(tables: Counts, config: object, out: Path) -> Splits:
+    behaviour = (tables.directory / "behaviour.json").read_text()
+    (out / "behaviour.json").write_text(behaviour)
+    sides = BySide[int](train=20, validation=5, test=5)
+    splits = Splits(
+        products=sides,
+        purchases=sides,
+        overlap=Overlap(**dict.fromkeys(Overlap.model_fields, 0)),
+        departments={},
+        without_test=(),
+        stratification=Stratification(
+            department="a", side="test", products=30, share=0.2, expected=0.1, z=0.5
+        ),
+        digests=BySide[str](train="a" * 64, validation="b" * 64, test="c" * 64),
+        duplicate_names=0,
+        label_conflicts=0,
+        unlabelled=0,
+        truncated_names=0,
+    )
+    splits.write(out)
+    (out / "split.html").write_text("<p>split</p>")
+    return splits
+
+
+def train(splits: Splits, config: object, out: Path) -> SimpleNamespace:
+    behave("train", splits.directory)
     (out / "loss.html").write_text("<p>loss</p>")
-    return {"loss": 0.1, "name": "toy"}
+    return SimpleNamespace(model_dump=lambda **_: {"seconds": 0.1, "base": "toy"})
 
 
 def evaluate(model: Path, splits: Path, config: object, out: Path, champion: object = None) -> dict:
@@ -125,10 +152,12 @@ def _stand_in(name: str, **members: object) -> None:
     sys.modules[name] = module
 
 
-_stand_in("grocer.ingest.run", ingest=ingest)
-_stand_in("grocer.validation.run", validate=validate)
-_stand_in("grocer.dataset.build", build=build, most_purchased=lambda splits: ["Organic Bananas"])
-_stand_in("grocer.training.run", train=train)
+_stand_in("grocer.ingest.run", run=ingest)
+_stand_in("grocer.validation.run", run=validate)
+_stand_in(
+    "grocer.dataset.run", run=build_dataset, most_purchased=lambda splits: ["Organic Bananas"]
+)
+_stand_in("grocer.training.run", run=train)
 _stand_in("grocer.evaluation.run", evaluate=evaluate)
 _stand_in("grocer.gate.rules", decide=decide)
 _stand_in("grocer.release.bundle", write_bundle=write_bundle)

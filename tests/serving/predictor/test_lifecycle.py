@@ -113,7 +113,7 @@ def test_a_client_that_goes_away_leaves_the_queue(start_any: Start, stub_bundle:
 
 def test_overload_is_429_with_retry_after_and_passes(start_any: Start, stub_bundle: Bundle) -> None:
     running = start_any(
-        stub_bundle, "queue_items=4", "queue_seconds=60", "deadline_seconds=0.9"
+        stub_bundle, "max_items=4", "queue_seconds=60", "deadline_seconds=0.9"
     ).until_ready()
     answers: list[httpx.Response] = []
 
@@ -127,7 +127,7 @@ def test_overload_is_429_with_retry_after_and_passes(start_any: Start, stub_bund
             )
         )
 
-    threads = [threading.Thread(target=ask, args=[["slow"] * 4]) for _ in range(4)]
+    threads = [threading.Thread(target=ask, args=[["slow"] * 4]) for _ in range(8)]
     for thread in threads:
         thread.start()
         time.sleep(0.1)

@@ -1,6 +1,6 @@
-"""In a pod: deploy the bundle at an address, without the checks that would keep a bad one away.
+"""Runs in a step pod: deploy a bundle without the checks that would reject an invalid one.
 
-step.py ADDRESS DEPLOY_CONFIG_AS_JSON
+deploy.py URI DEPLOY_CONFIG_JSON
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from grocer.config.deployment import DeployConfig
 from grocer.errors import GrocerError
-from grocer.io import storage as remote
+from grocer.io.storage import file_system
 from grocer.release.bundle import MANIFEST, Bundle, Manifest
 from serving.rollout.deploy import deploy
 
-address, config = sys.argv[1], DeployConfig.model_validate_json(sys.argv[2])
-digest = address.rpartition("/")[2]
+uri, config = sys.argv[1], DeployConfig.model_validate_json(sys.argv[2])
+digest = uri.rpartition("/")[2]
 path = Path("/tmp", digest)
-remote.file_system("s3").get(f"{address.removeprefix('s3://')}/", f"{path}/", recursive=True)
+file_system("s3").get(f"{uri.removeprefix('s3://')}/", f"{path}/", recursive=True)
 bundle = Bundle(path, digest, Manifest.model_validate_json((path / MANIFEST).read_bytes()))
 try:
     print(json.dumps(deploy(bundle, config, ["Organic Milk", "Banana Bread"])))

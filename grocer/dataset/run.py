@@ -1,0 +1,143 @@
+"""Split the labelled products and write them as prompts with completions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from grocer import progress
+from grocer.artifacts.counts import Counts
+from grocer.artifacts.splits import Splits
+from grocer.config.run import RunConfig
+from grocer.dataset import split
+from grocer.dataset.catalogue import read_catalogue
+from grocer.io.atomic import write_json
+from grocer.model.hierarchy import AISLES_FILE, ONE_LEVEL, Aisles, leaf_name, leaves
+from grocer.model.prompt_template import Template, template
+from grocer.reports.split import split_page
+
+_MAX_LISTED = 5
+_MANY_LABELS = 60
+"""Above this, the list of labels takes more tokens of a pack than its products."""
+_COLUMNS = ["product_id", "product_name", "aisle", "department", "purchases"]
+
+
+def run(tables: Counts, config: RunConfig, out: Path) -> Splits:
+    """Split the products of ingest's tables, and write the dataset to `out`.
+
+    `train.parquet`, `validation.parquet` and `test.parquet` have a row for each normalised name
+    (see `Catalogue.examples`) with its `prompt` and `completion`; `unlabelled.parquet` has the
+    products without label; `labels.json` the sorted labels; `template.json` the prompt template;
+    `aisles.json`, if the label has two levels, the aisles of each label that have training
+    products; `split.json` and `split.html` the report. The order of products does not matter.
+
+    Raises:
+        CatalogueError: too few products or labels, no aisles, or a label without training products.
+    """
+    two_levels = config.catalogue.levels == 2
+    prompt = template(config.prompt, config.catalogue.label, aisles=two_levels)
+    products = pd.read_parquet(tables.directory / "products.parquet", columns=_COLUMNS)
+    catalogue = read_catalogue(products, config, prompt.slot)
+    sides = split.divide(catalogue.examples, config.split)
+    for side, examples in sides.items():
+        _add_prompts(examples, prompt, catalogue.labels).to_parquet(
+            out / f"{side}.parquet", index=False, compression="zstd"
+        )
+    catalogue.unlabelled.to_parquet(out / "unlabelled.parquet", index=False, compression="zstd")
+    write_json(out / "labels.json", list(catalogue.labels))
+    write_json(out / "template.json", prompt.model_dump(mode="json"))
+    aisles = _training_aisles(sides["train"]) if two_levels else ONE_LEVEL
+    if two_levels:
+        write_json(out / AISLES_FILE, dict(aisles))
+
+    # Later stages read the files, so overlap between sides is checked on the files.
+    written = {side: pd.read_parquet(out / f"{side}.parquet") for side in split.SIDES}
+    splits = Splits(
+        **split.summary(written, config.split),
+        duplicate_names=catalogue.duplicate_names,
+        label_conflicts=catalogue.label_conflicts,
+        unlabelled=len(catalogue.unlabelled),
+        truncated_names=int(products["product_name"].map(prompt.is_truncated).sum()),
+        **(_aisle_summary(catalogue.examples, aisles) if two_levels else {}),
+    )
+    splits.write(out)
+    page = split_page(splits, config.split, config.catalogue.label)
+    (out / "split.html").write_text(page, encoding="utf-8")
+    _report(splits, len(catalogue.labels), config.catalogue.label)
+    if prompt.form != "short" and len(catalogue.labels) > _MANY_LABELS:
+        _say(
+            f"the instruction lists all {len(catalogue.labels)} {config.catalogue.label}s; "
+            "prompt.template=short omits it and saves training tokens"
+        )
+    return splits
+
+
+def most_purchased(splits: Path, count: int = 3) -> list[str]:
+    """Return the names of the most purchased test products, which training has not seen."""
+    test = pd.read_parquet(splits / "test.parquet", columns=["product_name", "purchases"])
+    return [str(name) for name in test.nlargest(count, "purchases")["product_name"]]
+
+
+def _add_prompts(examples: pd.DataFrame, prompt: Template, labels: tuple[str, ...]) -> pd.DataFrame:
+    """Return `examples` with the columns `prompt` and `completion`."""
+    answers = examples["department"].tolist()
+    if "aisle" in examples:
+        pairs = zip(answers, examples["aisle"], strict=True)
+        # Without a known aisle, the completion ends after the department.
+        answers = [leaf_name(department, aisle).rstrip() for department, aisle in pairs]
+    return examples.assign(
+        prompt=[prompt.render(name, labels) for name in examples["product_name"]],
+        completion=[prompt.completion(answer) for answer in answers],
+    )
+
+
+def _training_aisles(train: pd.DataFrame) -> Aisles:
+    """Return the aisles of each department that have training products, sorted."""
+    known = train[train["aisle"] != ""].groupby("department")["aisle"].unique()
+    return {str(department): sorted(aisles) for department, aisles in known.items()}
+
+
+def _aisle_summary(examples: pd.DataFrame, training: Aisles) -> dict[str, Any]:
+    """Return the fields of `Splits` about the second label level.
+
+    Raises:
+        ConfigError: too many aisles for a label set.
+    """
+    pairs = set(zip(examples["department"], examples["aisle"], strict=True))
+    known = {pair for pair in pairs if pair[1]}
+    trained = leaves(training, training)
+    return {
+        "aisles": len(trained),
+        "aisles_without_training": tuple(sorted(leaf_name(*pair) for pair in known - set(trained))),
+        "without_aisle": int((examples["aisle"] == "").sum()),
+    }
+
+
+def _report(splits: Splits, labels: int, noun: str) -> None:
+    """Report the split as progress messages."""
+    sides = ", ".join(f"{side} {count:,}" for side, count in splits.products)
+    _say(f"{sides} products, {labels} {noun}s; no name is on two sides")
+    _say(
+        f"{splits.duplicate_names:,} duplicate names, {splits.label_conflicts:,} of them with "
+        f"conflicting {noun}s; {splits.unlabelled:,} unlabelled products; "
+        f"{splits.truncated_names:,} names truncated"
+    )
+    if splits.aisles is not None:
+        _say(f"{splits.aisles:,} aisles; {splits.without_aisle:,} products have no known aisle")
+    if missing := splits.aisles_without_training:
+        more = f" and {len(missing) - _MAX_LISTED} more" if len(missing) > _MAX_LISTED else ""
+        _say(
+            f"no training product in {'; '.join(missing[:_MAX_LISTED])}{more}: the model can't "
+            "predict these aisles"
+        )
+    if splits.without_test:
+        _say(
+            f"no test product in {', '.join(splits.without_test)}: the gate will fail; add "
+            "products, raise split.test, or list it in catalogue.unlabelled"
+        )
+
+
+def _say(text: str) -> None:
+    progress.say("build_dataset", text)

@@ -1,0 +1,127 @@
+"""manifests/ adapted to a test session: its own namespaces, images and object store."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.manifests.kustomize import Object, build, containers, get
+
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+@dataclass(frozen=True)
+class Store:
+    """An object store that pods and this machine reach at the same endpoint."""
+
+    endpoint: str
+    uri: str
+    """`s3://bucket/prefix` for bundles."""
+    key: str
+    secret: str
+    region: str
+
+
+@dataclass(frozen=True)
+class Namespaces:
+    """The namespaces of the predictor, and of the pipeline's steps and the clients."""
+
+    serving: str
+    steps: str
+
+    def rename(self, tree: Any) -> Any:
+        """Return objects of manifests/ with these namespaces instead of `grocer` and `kubeflow`."""
+        names = {"grocer": self.serving, "kubeflow": self.steps}
+        if isinstance(tree, list):
+            return [self.rename(item) for item in tree]
+        if not isinstance(tree, dict):
+            return tree
+        renamed = {key: self.rename(value) for key, value in tree.items()}
+        for key in ("namespace", "kubernetes.io/metadata.name"):
+            if renamed.get(key) in names:
+                renamed[key] = names[renamed[key]]
+        if renamed.get("kind") == "Namespace":
+            renamed["metadata"]["name"] = names[renamed["metadata"]["name"]]
+        return renamed
+
+
+def namespace_of(manifest: Object) -> str:
+    """Return an object's namespace; for a Namespace, its name."""
+    metadata = manifest["metadata"]
+    if manifest["kind"] == "Namespace":
+        return str(metadata["name"])
+    return str(metadata.get("namespace", ""))
+
+
+def base_objects(namespaces: Namespaces) -> list[Object]:
+    """Return namespaces, accounts, RBAC and network policies, which need no CRD."""
+    objects = namespaces.rename(build("base/serving") + build("base/pipeline"))
+    steps = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        # The test client runs in this namespace; the label admits it to the predictor.
+        "metadata": {"name": namespaces.steps, "labels": RESTRICTED | {"grocer-client": "true"}},
+    }
+    builtin = [o for o in objects if not o["apiVersion"].startswith("serving.kserve.io/")]
+    return [steps, *sorted(builtin, key=lambda o: o["kind"] != "Namespace")]
+
+
+def kserve_objects(overlay: str, namespaces: Namespaces, image: str) -> list[Object]:
+    """Return the KServe objects of an overlay with another image.
+
+    Resource requests are reduced, because test nodes are small.
+    """
+    objects = namespaces.rename(build(overlay))
+    for container in containers(objects):
+        if container.get("image", "").startswith("grocer-serve"):
+            container["image"] = image
+            container["resources"]["requests"] |= {"cpu": "200m", "memory": "1Gi"}
+    return [o for o in objects if o["apiVersion"].startswith("serving.kserve.io/")]
+
+
+def store_access(namespace: str, store: Store, name: str = "grocer-s3") -> list[Object]:
+    """Return a ConfigMap and a Secret for the store, and a policy if it has a private address."""
+    metadata = {"name": name, "namespace": namespace}
+    config = {"AWS_ENDPOINT_URL": store.endpoint, "AWS_REGION": store.region}
+    keys = {"AWS_ACCESS_KEY_ID": store.key, "AWS_SECRET_ACCESS_KEY": store.secret}
+    objects: list[Object] = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": config},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": keys},
+    ]
+    host = urlsplit(store.endpoint).hostname or ""
+    try:
+        cidr = f"{ipaddress.ip_address(host)}/32"
+    except ValueError:  # a host name of a cloud store, which the base policy allows
+        return objects
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "grocer-test-store", "namespace": namespace},
+        "spec": {
+            "podSelector": {"matchLabels": {"serving.kserve.io/inferenceservice": "grocer"}},
+            "policyTypes": ["Egress"],
+            "egress": [{"to": [{"ipBlock": {"cidr": cidr}}]}],
+        },
+    }
+    return [*objects, policy]
+
+
+def empty_weights_volume(namespaces: Namespaces) -> list[Object]:
+    """Return the claim for the base model, bound to an empty volume on any node."""
+    claim = get(build("weights"), "PersistentVolumeClaim", "grocer-base-weights")
+    claim["metadata"]["namespace"] = namespaces.serving
+    claim["spec"] |= {"storageClassName": "", "volumeName": namespaces.serving}
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": namespaces.serving},
+        "spec": {
+            "capacity": claim["spec"]["resources"]["requests"],
+            "accessModes": claim["spec"]["accessModes"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": "/var/tmp/grocer-test", "type": "DirectoryOrCreate"},
+        },
+    }
+    return [volume, claim]

@@ -1,0 +1,36 @@
+"""SQL templates quote names and texts from users."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pytest
+from jinja2 import UndefinedError
+
+from grocer.config.stages import ColumnMapping, DataConfig
+from grocer.ingest.statements import identifier, literal, statements
+from tests.fixtures.ingest import ingest, read
+from tests.fixtures.tables import write_csvs
+
+
+@pytest.mark.parametrize("text", ["plain", "it's", "'; DROP TABLE t; --", 'a "b"', "\\'", ""])
+def test_literals_and_identifiers_round_trip(text: str) -> None:
+    name = text or "empty"
+    with duckdb.connect() as connection:
+        cursor = connection.execute(f"SELECT {literal(text)} AS {identifier(name)}")
+        assert cursor.fetchall() == [(text,)]
+        assert cursor.description[0][0] == name
+
+
+def test_columns_and_folders_with_quotes_are_read(tmp_path: Path) -> None:
+    header = ['it\'s "the" name', "dept', 'x"]
+    folder = write_csvs(tmp_path / "it's", {"export": [header, ["Milk", "dairy"]]})
+    columns = ColumnMapping(product_name=header[0], department=header[1])
+    ingest(folder, tmp_path / "out", DataConfig(columns=columns))
+    assert read(tmp_path / "out", "products")["product_name"].tolist() == ["Milk"]
+
+
+def test_missing_argument_is_an_error() -> None:
+    with pytest.raises(UndefinedError):
+        statements("tables").create_from("t")
