@@ -227,15 +227,15 @@ def resident(url: str) -> float:
 
 def make_bundle(root: Path) -> Path:
     """A tiny bundle of the sample catalogue, trained for a minute; it need not be good."""
+    from grocer.artifacts.adapter import Adapter
     from grocer.artifacts.counts import Counts
     from grocer.artifacts.splits import Splits
-    from grocer.artifacts.step import digest_of, step
+    from grocer.artifacts.step import step
     from grocer.config.recipes import recipe
     from grocer.dataset.run import run as build_dataset
-    from grocer.evaluation.run import evaluate
-    from grocer.gate.rules import decide
+    from grocer.evaluation.run import run as evaluate
+    from grocer.gate.run import run as gate
     from grocer.ingest.run import run as ingest
-    from grocer.io.atomic import read_json, write_json
     from grocer.release.bundle import write_bundle
     from grocer.training.run import run as train
 
@@ -259,10 +259,9 @@ def make_bundle(root: Path) -> Path:
     with step("train", model, {"splits": splits}) as out:
         train(Splits.read(splits), config, out)
     with step("evaluate", evaluation, {"model": model, "splits": splits}) as out:
-        evaluate(model, splits, config, out)
+        evaluate(Adapter.read(model), Splits.read(splits), config, out)
     with step("gate", decision, {"evaluation": evaluation}) as out:
-        verdict = decide(read_json(evaluation / "evaluation.json"), config.gate)
-        write_json(out / "decision.json", verdict.to_json(digest_of(evaluation)))
+        gate(evaluation, config.gate, out)
     return write_bundle(model, splits, evaluation, decision, config, root / "bundles").path
 
 

@@ -25,21 +25,26 @@ def evaluate(
     import tempfile
     from pathlib import Path
 
+    from grocer.artifacts.adapter import Adapter
+    from grocer.artifacts.splits import Splits
     from grocer.artifacts.step import step
     from grocer.config.run import RunConfig
-    from grocer.evaluation import run as evaluate
-    from grocer.release import registry as store
+    from grocer.evaluation import run as evaluation_stage
+    from grocer.release.registry import open_bundle
 
-    adapter, source, target = Path(model.path), Path(splits.path), Path(evaluation.path)
-    inputs = {"model": adapter, "splits": source}
+    inputs = {"model": Path(model.path), "splits": Path(splits.path)}
+    target = Path(evaluation.path)
     with step("evaluate", target, inputs) as out, tempfile.TemporaryDirectory() as fetched:
-        served = Path(champion) if champion else None
-        if "://" in champion:
-            served = store.fetch(champion, Path(fetched)).path
-        measured = evaluate.evaluate(adapter, source, RunConfig.from_json(config), out, served)
+        measured = evaluation_stage.run(
+            Adapter.read(inputs["model"]),
+            Splits.read(inputs["splits"]),
+            RunConfig.from_json(config),
+            out,
+            open_bundle(champion, Path(fetched)).reference if champion else None,
+        )
     shutil.copyfile(target / "report.html", page.path)
-    for name, value in measured["metrics"]["test"].items():
+    for name, value in measured.metrics.test:
         metrics.log_metric(name, float(value))
-    for name, baseline in measured["baselines"].items():
-        metrics.log_metric(f"{name}_accuracy", float(baseline["accuracy"]))
-    confusion.log_confusion_matrix(measured["labels"], measured["confusion"])
+    for name, baseline in measured.baselines.items():
+        metrics.log_metric(f"{name}_accuracy", baseline.accuracy)
+    confusion.log_confusion_matrix(list(measured.labels), [list(row) for row in measured.confusion])

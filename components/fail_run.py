@@ -10,9 +10,8 @@ def fail_run(decision: dsl.Input[dsl.Artifact]):
     """Raise an error that lists the failed rules."""
     from pathlib import Path
 
+    from grocer.artifacts.decision import Decision
     from grocer.artifacts.step import explained
-    from grocer.gate.rules import check_digests
-    from grocer.io.atomic import read_json
 
     with explained("fail_run"):
-        check_digests(read_json(Path(decision.path) / "decision.json"), {})
+        Decision.read(Path(decision.path)).require_passed({})

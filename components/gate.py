@@ -16,19 +16,16 @@ def gate(
     import shutil
     from pathlib import Path
 
-    from grocer.artifacts.step import digest_of, step
+    from grocer.artifacts.step import step
     from grocer.config.run import RunConfig
-    from grocer.gate.rules import decide
-    from grocer.io.atomic import read_json, write_json
+    from grocer.gate.run import run, to_markdown
     from grocer.progress import say
 
     source, target = Path(evaluation.path), Path(decision.path)
     with step("gate", target, {"evaluation": source}) as out:
-        verdict = decide(read_json(source / "evaluation.json"), RunConfig.from_json(config).gate)
-        write_json(out / "decision.json", verdict.to_json(digest_of(source)))
-        (out / "decision.md").write_text(verdict.to_markdown())
+        decided = run(source, RunConfig.from_json(config).gate, out)
         # Into the log, from which `grocer submit` takes the reasons.
-        print(verdict.to_markdown(), flush=True)
-        say("gate", "passed" if verdict.passed else "not passed")
+        print(to_markdown(decided), flush=True)
+        say("gate", "passed" if decided.passed else "not passed")
     shutil.copyfile(target / "decision.md", reasons.path)
-    return verdict.passed
+    return decided.passed

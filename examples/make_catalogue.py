@@ -1,10 +1,10 @@
-"""Write the sample catalogue: a made-up shop in the six files of the Instacart schema.
+"""Generate the sample catalogue: a fictional shop in the six files of Instacart's schema.
 
-    python examples/make_catalogue.py [OUT]        (examples/catalogue unless told otherwise)
+    python examples/make_catalogue.py [OUT]        (default: examples/catalogue)
 
-Names come from the grammar in `vocabulary.toml`, orders from a simple shopper. The same bytes come
-out on every machine: one seeded generator, no sets to iterate, and no logarithms or powers, whose
-last bit may differ between C libraries.
+Names come from the grammar in `vocabulary.toml`, orders from a simple model of shoppers. The output
+is byte-identical on every machine: one seeded random generator, no iteration over sets, and no
+logarithms or powers, whose last bit differs between C libraries.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ SEED = 20170501
 USERS = 360
 TWINS = 40
 CONFLICTS = 6
-BRANDED = 0.62  # share of names with a brand, unless the department says otherwise
-BRANDED_SHORT = 0.85  # and for two plain words, which a real shop would sell under the same name
-REORDERED = 0.6  # chance that a line repeats something the user has bought before
+BRANDED = 0.62  # share of names with a brand, unless the department overrides it
+BRANDED_SHORT = 0.85  # the same for names of two words, which several shops would share
+REORDERED = 0.6  # probability that an order line repeats an earlier purchase of the user
 
 
 class Product(NamedTuple):
@@ -43,11 +43,11 @@ class Order(NamedTuple):
     hour: int
     days_since_prior: str
     lines: list[tuple[int, int]]
-    """(product_id, reordered) in the order of the cart; none where eval_set is `test`."""
+    """(product_id, reordered) in cart order; empty if eval_set is `test`."""
 
 
 class Grammar:
-    """Makes names: patterns expanded with the shared word lists and a department's brands."""
+    """Generates names by expanding patterns with shared word lists and a department's brands."""
 
     def __init__(self, vocabulary: Mapping[str, Any], random: Random) -> None:
         self.departments: Mapping[str, Any] = vocabulary["departments"]
@@ -55,14 +55,14 @@ class Grammar:
         self.random = random
 
     def expand(self, pattern: str) -> str:
-        """One name of a pattern: first (a|b) and [a|b], then <word> in what was chosen."""
+        """Expand a pattern: first (a|b) and the optional [a|b], then <word> in the result."""
         pick = self.random.choice
         text = re.sub(r"\(([^)]*)\)", lambda found: pick(found[1].split("|")), pattern)
         text = re.sub(r"\[([^]]*)\]", lambda found: pick(["", pick(found[1].split("|"))]), text)
         return re.sub(r"<(\w+)>", lambda found: pick(self.words[found[1]]), text)
 
     def name(self, department: str, pattern: str) -> str:
-        """A name of 2 to 7 different words: brand?, what the pattern says, pack size?"""
+        """Return a name of 2 to 7 distinct words: optional brand, pattern, optional pack size."""
         entry = self.departments[department]
         while True:
             name = self.expand(pattern)
@@ -77,7 +77,7 @@ class Grammar:
                 return " ".join(words)
 
     def patterns(self, department: str) -> list[tuple[str, str]]:
-        """(aisle, pattern) of a department."""
+        """Return the (aisle, pattern) pairs of a department."""
         aisles = self.departments[department]["aisles"]
         return [(aisle, pattern) for aisle, patterns in aisles.items() for pattern in patterns]
 
@@ -87,7 +87,7 @@ def normalised(name: str) -> str:
 
 
 def make_products(grammar: Grammar, oddities: Mapping[str, list[str]]) -> list[Product]:
-    """All the products in the shuffled order of their ids."""
+    """Return all products, shuffled; the position is the id."""
     random = grammar.random
     seen: dict[str, Product] = {}
     labelled = [name for name in grammar.departments if name != "missing"]
@@ -95,7 +95,7 @@ def make_products(grammar: Grammar, oddities: Mapping[str, list[str]]) -> list[P
         for number in range(entry["products"]):
             source = department if department != "missing" else random.choice(labelled)
             patterns = grammar.patterns(source)
-            # In turn, so that every aisle has its products.
+            # Round-robin, so that every aisle has products.
             aisle, pattern = patterns[number % len(patterns)]
             while normalised(name := grammar.name(source, pattern)) in seen:
                 pass
@@ -117,7 +117,7 @@ def make_products(grammar: Grammar, oddities: Mapping[str, list[str]]) -> list[P
 
 
 def twins(products: list[Product], random: Random) -> list[Product]:
-    """Second entries that differ from the first in case or spacing only."""
+    """Return duplicates that differ from existing products only in case or spacing."""
     ways = (str.upper, str.lower, str.capitalize, "{} ".format, " {}".format, double_space)
     chosen = random.sample(products, TWINS)
     return [p._replace(name=ways[i % len(ways)](p.name)) for i, p in enumerate(chosen)]
@@ -128,7 +128,7 @@ def double_space(name: str) -> str:
 
 
 def conflicts(products: list[Product], grammar: Grammar) -> list[Product]:
-    """Second entries of the same name in another department."""
+    """Return duplicates of existing names in another department."""
     elsewhere = {
         "bakery": ("snacks", "cookies cakes"),
         "international": ("pantry", "condiments"),
@@ -142,7 +142,7 @@ def conflicts(products: list[Product], grammar: Grammar) -> list[Product]:
 
 
 class Shelf:
-    """Draws products as shoppers do: departments by share, and within one by Zipf's law."""
+    """Samples products: departments by share, products within a department by Zipf's law."""
 
     def __init__(self, products: list[Product], shares: Mapping[str, int]) -> None:
         rank = dict.fromkeys(shares, 0)
@@ -166,7 +166,7 @@ class Shelf:
 
 
 def make_orders(shelf: Shelf, random: Random) -> Iterator[Order]:
-    """Every user's orders: all `prior` but the last, which is `train` or `test`."""
+    """Yield every user's orders: all `prior` except the last, which is `train` or `test`."""
     for user in range(1, USERS + 1):
         x = random.random()
         count = 4 + int(52 * x * x * x)
@@ -186,7 +186,7 @@ def make_orders(shelf: Shelf, random: Random) -> Iterator[Order]:
 
 
 def fill_cart(bought: dict[int, None], shelf: Shelf, random: Random) -> list[tuple[int, int]]:
-    """A cart of some nine different products; remembers them in `bought`."""
+    """Return a cart of about nine distinct products, and add them to `bought`."""
     size = 1 + int(32 * random.random() * random.random())
     past = list(bought)
     cart: dict[int, int] = {}
@@ -199,7 +199,7 @@ def fill_cart(bought: dict[int, None], shelf: Shelf, random: Random) -> list[tup
 
 
 def days_between(random: Random) -> int:
-    """Days since the prior order, with the peaks at a week and at thirty or more."""
+    """Return the days since the prior order, with peaks at 7 and at 30 (or more)."""
     return random.choices(range(31), [2, 4, 5, 6, 6, 6, 7, 9] + [4] * 7 + [2] * 15 + [11])[0]
 
 
@@ -230,7 +230,7 @@ def write_dimensions(out: Path, products: list[Product], departments: Mapping[st
 
 
 def write_orders(out: Path, orders: list[Order], random: Random) -> None:
-    """Order ids are shuffled, as in the real files: they tell neither user nor time."""
+    """Write orders and order lines with shuffled ids, which reveal neither user nor time."""
     ids = random.sample(range(1, len(orders) + 1), len(orders))
     write_csv(
         out / "orders.csv",

@@ -1,3 +1,3 @@
-"""Grocer's domain: what puts every product of an online grocery into exactly one department."""
+"""Grocer's domain: assign each product of an online grocery to exactly one department."""
 
 __version__ = "0.1.0"

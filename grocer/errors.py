@@ -1,67 +1,67 @@
-"""What can be the user's mistake, as a hierarchy.
+"""Errors that users can fix.
 
     GrocerError             exit code 2, one line on stderr, no traceback
-     ├─ ConfigError         a recipe, a `--set` key or a value
-     ├─ SourceError         data that can't be found, reached or read
-     ├─ TableError          a table with the wrong columns, types or content
-     ├─ ExpectationError    expectations that the data did not meet
-     ├─ CatalogueError      too few products or departments to learn from
-     ├─ ModelError          a base or an adapter that doesn't fit
-     ├─ TrainingError       a training run that had to stop
-     ├─ BundleError         a bundle that must not be served
-     ├─ ArtifactError       a stage's output that is missing, outdated or invalid
-     ├─ OutputError         a place that can't be written
-     ├─ DeployError         a rollout that did not come up
-     └─ StepError           a pipeline step that ended with one of the above
+    ├── ConfigError         unknown recipe, setting or value
+    ├── SourceError         input that is missing, inaccessible or unreadable
+    ├── TableError          table with invalid columns, types or rows
+    ├── ExpectationError    data that fails validation
+    ├── CatalogueError      too few products or labels for training
+    ├── ModelError          base model or adapter that can't be used
+    ├── TrainingError       training that had to stop
+    ├── BundleError         bundle that must not be served
+    ├── ArtifactError       stage artifact that is missing, invalid or of another schema version
+    ├── OutputError         output that can't be written
+    ├── DeployError         rollout that failed
+    └── StepError           pipeline step that ended with one of the above
 
-Every message says what was wrong, where, the limit, and the next step. Anything else that
-escapes is our bug and ends with exit code 1 and its traceback.
+A message names the file or setting, what is wrong with it, the limit, and the next step. Any other
+exception is an internal error: exit code 1, with traceback.
 """
 
 from collections.abc import Sequence
 
 
 class GrocerError(Exception):
-    """A mistake that the user can mend; `str(error)` is one line."""
+    """An error that the user can fix; `str(error)` is one line."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
 
 class ConfigError(GrocerError):
-    """A recipe, a key or a value that does not exist or does not fit."""
+    """A recipe, a setting or a value does not exist or is invalid."""
 
 
 class SourceError(GrocerError):
-    """Data that can't be found, reached or read."""
+    """An input is missing, inaccessible or unreadable."""
 
 
 class TableError(GrocerError):
-    """A table whose columns, types or content are not what the schema says."""
+    """A table has invalid columns, types or rows."""
 
 
 class ExpectationError(GrocerError):
-    """Expectations that the data did not meet."""
+    """The data fails validation."""
 
 
 class CatalogueError(GrocerError):
-    """A catalogue with too little in it to learn departments from."""
+    """The catalogue has too few products or labels for training."""
 
 
 class ModelError(GrocerError):
-    """A base model or an adapter that can't be used here."""
+    """A base model or an adapter can't be used."""
 
 
 class TrainingError(GrocerError):
-    """A training run that had to stop."""
+    """Training had to stop."""
 
 
 class BundleError(GrocerError):
-    """A bundle that must not be served: touched, refused by the gate, or of another base."""
+    """A bundle was modified, failed the gate, or belongs to another base model."""
 
 
 class ArtifactError(GrocerError):
-    """A stage's output that is missing, of another schema version, or invalid."""
+    """A stage's artifact is missing, invalid or of another schema version."""
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -70,12 +70,12 @@ class ArtifactError(GrocerError):
 
 
 class OutputError(GrocerError):
-    """A place that can't be written, or that holds something already."""
+    """An output can't be written, or already exists."""
 
 
 class DeployError(GrocerError):
-    """A rollout that did not come up."""
+    """A rollout failed."""
 
 
 class StepError(GrocerError):
-    """A pipeline step ended with a user's mistake; the message is the step's own."""
+    """A pipeline step ended with a user error, whose message this is."""

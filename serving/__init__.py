@@ -1,1 +1,1 @@
-"""The KServe predictor: serves a bundle over HTTP."""
+"""The KServe predictor that serves a bundle, and its rollout on a cluster."""

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Annotated, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from grocer.artifacts.step import digest_of
 from grocer.errors import ArtifactError
@@ -65,8 +74,26 @@ class Artifact(Record):
     """What a stage reports about its output, stored as `FILE` in the output directory."""
 
     FILE: ClassVar[str]
+    OTHER_VERSION: ClassVar[str] = "run the step that writes it again"
+    """What to do about another schema version."""
     schema_version: int = Field(default=1, alias="schema")
     _directory: Path | None = PrivateAttr(default=None)
+
+    @field_validator("schema_version")
+    @classmethod
+    def _is_known(cls, version: int) -> int:
+        expected = cls.model_fields["schema_version"].default
+        if version != expected:
+            raise ValueError(
+                f"this version of Grocer reads version {expected}; {cls.OTHER_VERSION}"
+            )
+        return version
+
+    @model_validator(mode="after")
+    def _has_version(self, info: ValidationInfo) -> Self:
+        if info.mode == "json" and "schema_version" not in self.model_fields_set:
+            raise ValueError("schema: Field required")
+        return self
 
     @classmethod
     def read(cls, directory: Path) -> Self:
@@ -90,25 +117,13 @@ class Artifact(Record):
             ArtifactError: the text is not JSON, has another schema version, or is invalid.
         """
         try:
-            content = json.loads(text)
-        except ValueError as error:
-            raise ArtifactError(f"{source}: invalid JSON: {error}") from error
-        expected = cls.model_fields["schema_version"].default
-        found = content.get("schema") if isinstance(content, dict) else None
-        if type(found) is not int or found != expected:
-            raise ArtifactError(
-                f"{source}: schema version {found!r}, but this version of Grocer reads schema "
-                f"version {expected}; run the step that writes it again",
-                [f"schema: {found!r}, expected {expected}"],
-            )
-        try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             problems = explain(error)
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise ArtifactError(
-                f"{source}: invalid (schema version {found}): {problems[0]}{more}", problems
-            ) from error
+            name = f"{cls.__name__} of schema version {cls.model_fields['schema_version'].default}"
+            message = f"{source}: not a valid {name}: {problems[0]}{more}"
+            raise ArtifactError(message, problems) from error
 
     def write(self, directory: Path) -> None:
         """Write the artifact to `FILE` in `directory`."""
@@ -128,19 +143,13 @@ class Artifact(Record):
 
 
 def explain(error: ValidationError) -> list[str]:
-    """Return one line for each invalid value: its dotted key and what is wrong with it."""
+    """Return one line for each invalid value: its dotted key, what is wrong, and the value."""
     lines = []
     for item in error.errors(include_url=False):
-        key = ".".join(str(part) for part in item["loc"]) or "artifact"
-        lines.append(f"{key}: {_reason(item['type'], item['msg'], item['input'])}")
+        key, value = ".".join(map(str, item["loc"])), item["input"]
+        scalar = isinstance(value, str | int | float | None) and item["type"] != "json_invalid"
+        found = f" (found {value!r:.80})" if scalar else ""
+        lines.append(
+            f"{key}{': ' if key else ''}{item['msg'].removeprefix('Value error, ')}{found}"
+        )
     return lines
-
-
-def _reason(kind: str, message: str, value: Any) -> str:
-    if kind == "missing":
-        return "missing"
-    if kind == "extra_forbidden":
-        return "unknown key"
-    text = message.removeprefix("Value error, ")
-    shown = f" (found {value!r:.80})" if isinstance(value, str | int | float | None) else ""
-    return text[:1].lower() + text[1:] + shown

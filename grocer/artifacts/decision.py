@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import ClassVar, Self
 
 from pydantic import model_validator
 
 from grocer.artifacts.base import Artifact, Digest, Record
 from grocer.config.stages import GatePolicy
+from grocer.errors import BundleError
 
 
 class Reason(Record):
@@ -25,13 +27,33 @@ class Decision(Artifact):
     passed: bool
     reasons: tuple[Reason, ...]
     policy: GatePolicy
-    digests: dict[Literal["model", "splits", "evaluation"], Digest]
-    """Digests of the artifacts judged; an invalid evaluation names neither model nor splits."""
+    digests: dict[str, Digest]
+    """Of `model`, `splits` and `evaluation`; an invalid evaluation names neither of the others."""
 
     @property
     def failures(self) -> list[Reason]:
         """The rules that failed."""
         return [reason for reason in self.reasons if not reason.passed]
+
+    def require_passed(self, digests: Mapping[str, str]) -> None:
+        """Do nothing if the gate passed and judged the artifacts with these `digests`.
+
+        Args:
+            digests: of `model`, `splits` and `evaluation`, or some of them.
+
+        Raises:
+            BundleError: the gate failed, or judged another artifact.
+        """
+        if not self.passed:
+            reasons = " ".join(reason.sentence for reason in self.failures)
+            raise BundleError(f"the gate failed, so this adapter is not deployed: {reasons}")
+        for name, digest in digests.items():
+            if self.digests.get(name) != digest:
+                raise BundleError(
+                    f"the decision is about another {name}: its digest is "
+                    f"{self.digests.get(name, 'missing')[:12]}, this one's is {digest[:12]}; "
+                    "evaluate this one and run the gate again"
+                )
 
     @model_validator(mode="after")
     def _passed_only_if_every_rule_passed(self) -> Self:

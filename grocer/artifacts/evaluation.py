@@ -216,10 +216,15 @@ class Evaluation(Artifact):
     """None: the label has one level."""
     slices: tuple[SliceMetrics, ...]
 
+    @property
+    def significance(self) -> float:
+        """Level of significance tests, from that of the intervals."""
+        return round(1 - self.confidence, 12)
+
     @model_validator(mode="after")
     def _tables_match_labels(self) -> Self:
-        if set(self.departments) != set(self.labels):
-            raise ValueError("departments and labels differ")
+        if differing := set(self.departments) ^ set(self.labels):
+            raise ValueError(f"departments and labels differ: {', '.join(sorted(differing))}")
         size = len(self.labels)
         if len(self.confusion) != size or any(len(row) != size for row in self.confusion):
             raise ValueError(f"confusion is not a {size} by {size} matrix")

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 from grocer.artifacts.base import (
     Artifact,
     BySide,
     Count,
-    Digest,
     NonNegative,
     PositiveCount,
     Record,
 )
-from grocer.artifacts.decision import Reason
-from grocer.artifacts.evaluation import AisleMetrics, BaselineComparison, SideMetrics
+from grocer.artifacts.counts import Counts
+from grocer.artifacts.decision import Decision, Reason
+from grocer.artifacts.evaluation import (
+    AisleMetrics,
+    BaselineComparison,
+    Evaluation,
+    SideMetrics,
+)
+from grocer.artifacts.splits import Splits
 from grocer.artifacts.step import RECORD, record_of
-from grocer.io.atomic import read_json
-
-
-class OrderLines(Record):
-    """Order lines read, with a null, and kept."""
-
-    read: Count
-    with_nulls: Count
-    kept: Count
 
 
 class Verdict(Record):
@@ -36,18 +33,11 @@ class Verdict(Record):
     reasons: tuple[Reason, ...]
 
 
-class BundlePath(Record):
-    """Where the run wrote its bundle."""
-
-    path: str
-    digest: Digest
-
-
 class RunSummary(Artifact):
     """`summary.json` of a run."""
 
     FILE: ClassVar = "summary.json"
-    order_lines: OrderLines
+    order_lines: dict[Literal["read", "with_nulls", "kept"], Count]
     products: Count
     departments: Count
     """Departments of the source, including unlabelled ones."""
@@ -57,7 +47,7 @@ class RunSummary(Artifact):
     aisles: AisleMetrics | None
     """Second level on the test side; None if there is none or no test product's aisle is known."""
     gate: Verdict
-    bundle: BundlePath | None
+    bundle: dict[Literal["path", "digest"], str] | None
     """None: the gate failed."""
     seconds: dict[str, NonNegative]
     """Wall-clock time of each step."""
@@ -71,23 +61,32 @@ def artifacts_below(root: Path) -> dict[str, Path]:
     return {record_of(record.parent)["step"]: record.parent for record in records}
 
 
-def summarise(artifacts: Mapping[str, Path], bundle: Path | None) -> dict[str, Any]:
-    """Return the summary of a finished run; `bundle` is its directory if the gate passed."""
-    counts = read_json(artifacts["ingest"] / "counts.json")
-    split = read_json(artifacts["build_dataset"] / "split.json")
-    evaluation = read_json(artifacts["evaluate"] / "evaluation.json")
-    decision = read_json(artifacts["gate"] / "decision.json")
+def summarise(artifacts: Mapping[str, Path], bundle: Path | None) -> RunSummary:
+    """Return the summary of a finished run.
+
+    Args:
+        artifacts: the output directory of each step.
+        bundle: directory of the bundle, if the gate passed.
+
+    Raises:
+        ArtifactError: an artifact is missing or invalid.
+    """
+    counts = Counts.read(artifacts["ingest"])
+    splits = Splits.read(artifacts["build_dataset"])
+    evaluation = Evaluation.read(artifacts["evaluate"])
+    decision = Decision.read(artifacts["gate"])
     records = {step: record_of(path) for step, path in artifacts.items()}
-    return {
-        "order_lines": {key: counts["order_lines"][key] for key in ("read", "with_nulls", "kept")},
-        "products": counts["products"],
-        "departments": counts["departments"],
-        "split": split["products"],
-        "metrics": evaluation["metrics"],
-        "baselines": evaluation["baselines"],
-        "aisles": evaluation["aisles"] and evaluation["aisles"]["metrics"]["test"],
-        "gate": {"passed": decision["passed"], "reasons": decision["reasons"]},
-        "bundle": bundle and {"path": str(bundle), "digest": bundle.name},
-        "seconds": {step: record["seconds"] for step, record in records.items()},
-        "peak_rss_mb": {step: record["peak_rss_mb"] for step, record in records.items()},
-    }
+    lines = counts.order_lines
+    return RunSummary(
+        order_lines={"read": lines.read, "with_nulls": lines.with_nulls, "kept": lines.kept},
+        products=counts.products,
+        departments=counts.departments,
+        split=splits.products,
+        metrics=evaluation.metrics,
+        baselines=evaluation.baselines,
+        aisles=evaluation.aisles.metrics.test if evaluation.aisles else None,
+        gate=Verdict(passed=decision.passed, reasons=decision.reasons),
+        bundle={"path": str(bundle), "digest": bundle.name} if bundle else None,
+        seconds={step: record["seconds"] for step, record in records.items()},
+        peak_rss_mb={step: record["peak_rss_mb"] for step, record in records.items()},
+    )

@@ -12,7 +12,7 @@ from typing import Any
 
 from grocer import progress as console
 from grocer.errors import GrocerError, OutputError
-from grocer.io.atomic import read_json, tree_digest, tree_digests, whole_directory, write_json
+from grocer.io.atomic import output_directory, read_json, tree_digest, tree_digests, write_json
 
 RECORD = "artifact.json"
 
@@ -27,7 +27,7 @@ def step(name: str, out: Path, inputs: Mapping[str, Path] | None = None) -> Iter
     before it is raised again, so that a person finds it in a pod's log.
     """
     started = time.monotonic()
-    with explained(name), whole_directory(out) as part:
+    with explained(name), output_directory(out) as part:
         yield part
         files = tree_digests(part)
         record = {

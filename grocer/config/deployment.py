@@ -12,14 +12,12 @@ from pydantic import BeforeValidator, Field
 
 from grocer.config.base import Fraction, Positive, Section
 
-HUB_TOKEN_SECRET = "grocer-hub-token"
-"""Secret whose key `token` is the Hub's access token; optional."""
+HUB_TOKEN_SECRET = "grocer-hub-token"  # optional; its key `token` is the Hub's access token
 
 
 def _quantity(value: Any) -> Any:
-    """Return a bare number as text: Kubernetes accepts both."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return str(value) if number else value
+    """Return a number as text: Kubernetes accepts both."""
+    return str(value) if type(value) in (int, float) else value
 
 
 Memory = Annotated[str, Field(pattern=r"^[0-9]+([KMGTPE]i?)?$"), BeforeValidator(_quantity)]
@@ -36,8 +34,7 @@ class ServingConfig(Section):
     explain_words: ClassVar[int] = 40  # each word costs one more item in a forward pass
 
     max_items: Positive = 1024
-    """Maximum items per request (400). Up to 4 times as many items may wait in the queue, and
-    twice as many requests may be in flight (429)."""
+    """Maximum items per request (400); limits of the queue and of in-flight requests follow."""
     max_name_characters: Positive = 1000
     """Maximum characters of a product name (400)."""
     max_body_bytes: Positive = 8 * 1024**2
@@ -45,8 +42,7 @@ class ServingConfig(Section):
     body_seconds: Annotated[float, Field(gt=0.0)] = 10.0
     """Time limit in seconds for receiving a request body (408)."""
     token_budget: Positive = 512
-    """Maximum name tokens of one forward pass: raise it for throughput on a GPU, lower it for
-    memory and for latency under load."""
+    """Maximum name tokens per forward pass: more for throughput on a GPU, fewer for latency."""
     queue_seconds: Annotated[float, Field(gt=0.0)] = 0.1
     """Maximum expected time in the queue, in seconds; a request that would wait longer gets 429."""
     deadline_seconds: Annotated[float, Field(gt=0.0)] = 30.0
@@ -54,8 +50,7 @@ class ServingConfig(Section):
     stall_seconds: Annotated[float, Field(gt=0.0)] = 120.0
     """Time limit in seconds of one forward pass; the server exits, as the device has failed."""
     drain_seconds: Annotated[float, Field(ge=0.0)] = 3.0
-    """Seconds after SIGTERM in which requests are still accepted, although readiness is false:
-    the time that load balancers need to notice."""
+    """Seconds after SIGTERM with requests still accepted but readiness false, for routers."""
     top_k: Positive = 3
     """Default number of alternatives in a prediction, including the best one."""
     low_confidence: Fraction = 0.5
@@ -84,7 +79,7 @@ class DeployConfig(Section):
 
     store: Annotated[str, Field(pattern=r"^(s3|gs)://[^/]+(/.*)?$")] | None = None
     """Object store for bundles, `s3://bucket/prefix`, from which KServe serves them; null: no
-    rollout, the deploy step only starts the predictor and sends it test requests."""
+    rollout, only a smoke test of the predictor in the deploy step."""
     namespace: Name = "grocer"
     """Namespace of the InferenceService."""
     name: Name = "grocer"
@@ -92,15 +87,9 @@ class DeployConfig(Section):
     canary: Annotated[int, Field(ge=0, lt=100)] = 0
     """Percentage of traffic for a new bundle, next to the current one; 0: replace the current."""
     address: Annotated[str, Field(pattern=r"^https?://")] | None = None
-    """URL of the new predictor outside of the cluster, as with `kubectl port-forward`; null: its
-    Service."""
+    """URL of the predictor from outside the cluster (`kubectl port-forward`); null: its Service."""
     timeout_seconds: Annotated[float, Field(gt=0.0)] = 900.0
     """Time limit of a rollout in seconds, after which it is undone."""
-
-    @property
-    def runtime(self) -> str:
-        """Name of the ServingRuntime."""
-        return self.name
 
 
 class ClusterConfig(Section):
@@ -130,14 +119,8 @@ class ClusterConfig(Section):
     with its AWS_ENDPOINT_URL and AWS_REGION; both are optional."""
 
     @property
-    def store_config(self) -> str:
-        """ConfigMap with the object store's endpoint and region."""
-        return self.store_secret
-
-    @property
     def data_timeout_seconds(self) -> int:
-        """Time limit of one attempt of the other steps; deploy gets `deploy.timeout_seconds` twice
-        in addition, for a rollout and for undoing it."""
+        """Time limit of one attempt of the other steps."""
         return max(1, self.model_timeout_seconds // 12)
 
     @property

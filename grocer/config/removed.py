@@ -1,8 +1,4 @@
-"""Settings of earlier versions, and what replaces each of them.
-
-`--set` and saved configurations that still contain one of these keys are refused with the
-replacement, so that a setting is never ignored silently.
-"""
+"""Removed settings with their replacements; `--set` and saved configurations refuse them."""
 
 from __future__ import annotations
 
@@ -11,8 +7,7 @@ from collections.abc import Mapping
 REMOVED: Mapping[str, str] = {
     "data.threads": "derived from data.memory_limit_mb, one thread per 200 MiB",
     "validation.min_departments": "fixed at 2",
-    "validation.max_split_aisles": "fixed at 0; if your aisles span departments, ingest without "
-    "an aisle column",
+    "validation.max_split_aisles": "fixed at 0; leave out aisles that span departments",
     "prompt.max_name_characters": "fixed at 200; use prompt.max_name_tokens",
     "base.token_env": "set the environment variable HF_TOKEN",
     "tiny.vocabulary": "derived as 16 x tiny.hidden",

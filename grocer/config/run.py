@@ -1,7 +1,4 @@
-"""The configuration of a run: one frozen, typed and validated `RunConfig`.
-
-`--set section.key=value` changes one setting. Unknown and removed keys are refused.
-"""
+"""The configuration of a run: one frozen, typed and validated `RunConfig`."""
 
 from __future__ import annotations
 
@@ -11,23 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError, model_validator
 
+from grocer.config import deployment, stages
 from grocer.config.base import Section
-from grocer.config.deployment import ClusterConfig, DeployConfig, ServingConfig
 from grocer.config.removed import REMOVED
-from grocer.config.stages import (
-    BaseConfig,
-    CatalogueConfig,
-    ColumnMapping,
-    DataConfig,
-    EvaluationConfig,
-    GatePolicy,
-    LoraSettings,
-    PromptConfig,
-    SplitConfig,
-    TinyConfig,
-    TrainConfig,
-    ValidationConfig,
-)
 from grocer.errors import ConfigError
 from grocer.io.atomic import json_digest
 
@@ -39,20 +22,20 @@ class RunConfig(Section):
 
     recipe: str
     """Name of the recipe that the configuration is based on."""
-    data: DataConfig = DataConfig()
-    validation: ValidationConfig = ValidationConfig()
-    catalogue: CatalogueConfig = CatalogueConfig()
-    split: SplitConfig = SplitConfig()
-    prompt: PromptConfig = PromptConfig()
-    base: BaseConfig = BaseConfig()
-    tiny: TinyConfig = TinyConfig()
-    lora: LoraSettings = LoraSettings()
-    train: TrainConfig = TrainConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    gate: GatePolicy = GatePolicy()
-    serving: ServingConfig = ServingConfig()
-    deploy: DeployConfig = DeployConfig()
-    cluster: ClusterConfig = ClusterConfig()
+    data: stages.DataConfig = stages.DataConfig()
+    validation: stages.ValidationConfig = stages.ValidationConfig()
+    catalogue: stages.CatalogueConfig = stages.CatalogueConfig()
+    split: stages.SplitConfig = stages.SplitConfig()
+    prompt: stages.PromptConfig = stages.PromptConfig()
+    base: stages.BaseConfig = stages.BaseConfig()
+    tiny: stages.TinyConfig = stages.TinyConfig()
+    lora: stages.LoraSettings = stages.LoraSettings()
+    train: stages.TrainConfig = stages.TrainConfig()
+    evaluation: stages.EvaluationConfig = stages.EvaluationConfig()
+    gate: stages.GatePolicy = stages.GatePolicy()
+    serving: deployment.ServingConfig = deployment.ServingConfig()
+    deploy: deployment.DeployConfig = deployment.DeployConfig()
+    cluster: deployment.ClusterConfig = deployment.ClusterConfig()
 
     @model_validator(mode="after")
     def _split_leaves_training_products(self) -> RunConfig:
@@ -104,26 +87,21 @@ def _assign(tree: dict[str, Any], key: str, text: str) -> None:
     branch = tree
     for depth, name in enumerate(sections):
         if name == "columns" and name in branch and branch[name] is None:
-            branch[name] = ColumnMapping().model_dump()
+            branch[name] = stages.ColumnMapping().model_dump()
         if not isinstance(branch.get(name), dict):
             raise _unknown(key, ".".join(sections[:depth]), branch)
         branch = branch[name]
     if leaf not in branch:
         raise _unknown(key, ".".join(sections), branch)
-    branch[leaf] = _parse(text)
+    try:
+        branch[leaf] = json.loads(text)
+    except json.JSONDecodeError:
+        branch[leaf] = text
 
 
 def _unknown(key: str, section: str, branch: Mapping[str, Any]) -> ConfigError:
     where = section or "the configuration"
     return ConfigError(f"--set {key}: no such key; {where} has {', '.join(sorted(branch))}")
-
-
-def _parse(text: str) -> Any:
-    """Return a value parsed as JSON (numbers, booleans, lists), or else the text itself."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 def explain(error: ValidationError) -> str:

@@ -1,7 +1,4 @@
-"""Configuration sections that determine the adapter and the gate's decision.
-
-Secrets are never settings: the Hub token is read from the environment variable `HF_TOKEN`.
-"""
+"""Configuration sections that determine the adapter and the gate's decision."""
 
 from __future__ import annotations
 
@@ -11,8 +8,7 @@ from pydantic import Field, model_validator
 
 from grocer.config.base import Fraction, Positive, Section
 
-HUB_TOKEN = "HF_TOKEN"
-"""Environment variable with the Hub's access token, for gated bases."""
+HUB_TOKEN = "HF_TOKEN"  # environment variable with the Hub's access token
 
 
 class ColumnMapping(Section):
@@ -36,8 +32,7 @@ class DataConfig(Section):
     columns: ColumnMapping | None = None
     """Column mapping of a single-table catalogue; null: the source has Instacart's files."""
     memory_limit_mb: Positive = 425
-    """Memory limit of DuckDB in MiB; it spills to disk above. More memory also means more threads
-    (one per 200 MiB), so raise it for order logs larger than Instacart's."""
+    """Memory limit of DuckDB in MiB, one thread per 200 MiB; raise it for larger order logs."""
     drop_rows_with_null: bool = True
     """Drop order lines with a null (first orders of a user), as the reference study does."""
 
@@ -61,7 +56,7 @@ class CatalogueConfig(Section):
     label: Literal["department", "aisle"] = "department"
     """Column to predict."""
     levels: Literal[1, 2] = 1
-    """2: also predict the aisle within the department; requires the label `department`."""
+    """2: also predict the aisle within the department."""
     unlabelled: tuple[str, ...] = ("missing",)
     """Label values that mean "not yet categorised": not classes, but products to label."""
 
@@ -110,19 +105,13 @@ class TinyConfig(Section):
     """The small Llama that a run pretrains if `base.source` is `tiny`."""
 
     hidden: Annotated[int, Field(ge=32, multiple_of=32)] = 128
-    """Hidden size; smaller is faster and less accurate. Attention heads (hidden / 32) and the
-    vocabulary (16 x hidden) follow from it."""
+    """Hidden size; smaller is faster and less accurate."""
     steps: Positive = 1800
     """Pretraining steps of 16 products each; fewer are faster and less accurate."""
 
     @property
-    def heads(self) -> int:
-        """Attention heads."""
-        return self.hidden // 32
-
-    @property
     def vocabulary(self) -> int:
-        """Largest vocabulary of the BPE tokenizer."""
+        """Size of the BPE vocabulary."""
         return 16 * self.hidden
 
 
@@ -165,12 +154,11 @@ class TrainConfig(Section):
     optim: Literal[
         "paged_adamw_32bit", "paged_adamw_8bit", "adamw_torch", "adamw_torch_fused", "adamw_8bit"
     ] = "paged_adamw_32bit"
-    """Optimizer; paged ones move their state to host memory when the GPU is full, 8-bit ones need
-    a quarter of the memory."""
+    """Optimizer; paged: its state moves to host memory if the GPU is full; 8-bit: a quarter."""
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     """Learning rate schedule."""
     warmup_steps: Annotated[float, Field(ge=0.0)] = 0.03
-    """Warm-up steps; below 1: a share of all steps (the study's warm-up ratio)."""
+    """Warm-up steps; below 1: a share of all steps (warm-up ratio)."""
     group_by_length: bool = False
     """Batch products of similar length, which saves padding; requires `packing=false`."""
     packing: bool = True
@@ -182,8 +170,7 @@ class TrainConfig(Section):
     logging_steps: Positive = 25
     """Optimizer steps between logged losses."""
     checkpoints: str | None = None
-    """Checkpoint directory or `s3://`, `gs://` URI, from which a retry resumes. On a cluster also
-    `pvc://CLAIM`: a PersistentVolumeClaim that user 1000 can write. null: no checkpoints."""
+    """Directory or `s3://`, `gs://` URI, on a cluster also `pvc://CLAIM`; null: no checkpoints."""
     force: bool = False
     """Train even if the memory estimate exceeds the available memory."""
     price_per_gpu_hour: Annotated[float, Field(ge=0.0)] = 0.35
@@ -202,10 +189,12 @@ class EvaluationConfig(Section):
     """Measuring the adapter."""
 
     sample_size: Positive = 2000
-    """Maximum number of training products scored for the train-test gap, and of test products
-    scored by the untuned base. All test products are always scored by the adapter."""
+    """Maximum training products for the train-test gap, and test products for the untuned base."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     """Confidence level of all intervals; 1 - confidence is the level of significance tests."""
+
+
+Baseline = Literal["majority", "linear", "base_model"]
 
 
 class GatePolicy(Section):
@@ -217,11 +206,7 @@ class GatePolicy(Section):
     """Maximum of train accuracy minus test accuracy; a larger one is overfitting."""
     min_test_products: Positive = 200
     """Minimum test-set size."""
-    baselines: tuple[Literal["majority", "linear", "base_model"], ...] = (
-        "majority",
-        "linear",
-        "base_model",
-    )
+    baselines: tuple[Baseline, ...] = ("majority", "linear", "base_model")
     """Baselines that the adapter must beat significantly (McNemar's exact test)."""
     linear_margin: Fraction = 0.0
     """Accuracy by which the adapter may trail the linear model; 0: it must beat it as well."""

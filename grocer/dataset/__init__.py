@@ -1,0 +1,1 @@
+"""Dataset: labelled examples with prompts, split by product name."""

@@ -1,0 +1,1 @@
+"""Evaluation of an adapter on products that it was not trained on."""

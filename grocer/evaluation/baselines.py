@@ -1,33 +1,33 @@
-"""What the model must be better than, measured in the same run on the same test products."""
+"""Baselines that the model must beat, measured in the same run on the same test products."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from grocer.artifacts.evaluation import BaselineComparison, RowSplitLeakage
 from grocer.config.stages import EvaluationConfig
 from grocer.evaluation import metrics
 
-ROWS_FOR_TEST = 0.2
-"""Share of purchase rows that the study's way of splitting puts aside."""
+TEST_ROWS = 0.2
+"""Share of purchase rows in the test side of a random row split."""
 
 
 def majority(departments: Iterable[str]) -> str:
-    """The most frequent department in training; of equals, the first by name."""
+    """Return the most frequent department; of equals, the first in alphabetical order."""
     return str(pd.Series(list(departments)).mode().iloc[0])
 
 
 def linear(
-    names: Iterable[str], departments: Iterable[str], asked: Iterable[str]
+    names: Iterable[str], departments: Iterable[str], test_names: Iterable[str]
 ) -> NDArray[np.object_]:
-    """Departments for the names `asked` by a linear SVM on TF-IDF of words and of characters.
+    """Return the departments that a linear SVM predicts for `test_names`.
 
-    Words and pairs of words, and 2 to 5 characters within words: the conventional method, and
-    hard to beat on product names. It learns from all of `names` and `departments`.
+    It is fitted on `names` and `departments`. Its features are TF-IDF of words and word pairs, and
+    of 2 to 5 characters within words: a strong conventional method for product names.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_pipeline, make_union
@@ -39,50 +39,52 @@ def linear(
     )
     classifier = make_pipeline(features, LinearSVC(C=0.3, random_state=0))
     classifier.fit(list(names), list(departments))
-    return np.asarray(classifier.predict(list(asked)), dtype=object)
+    return np.asarray(classifier.predict(list(test_names)), dtype=object)
 
 
 def compare(
-    truth: Iterable[str],
-    answered: Iterable[str],
-    model_right: metrics.Bools,
+    truth: Sequence[str] | pd.Series[str],
+    predicted: ArrayLike,
+    model_correct: metrics.Bools,
     settings: EvaluationConfig,
-) -> dict[str, Any]:
-    """A baseline's numbers and its pairing with the model, both on the same products."""
-    _, codes = np.unique([*truth, *answered], return_inverse=True)
-    assert len(codes) == 2 * len(model_right), "a baseline is paired on the same products"
-    true, given = np.split(codes.astype(np.int64), 2)
-    right = true == given
-    return {
-        **metrics.accuracy(right, settings.confidence),
-        "macro_f1": metrics.macro_f1(true, given),
-        "paired": metrics.mcnemar(model_right, right),
-    }
+) -> BaselineComparison:
+    """Return a baseline's metrics and its paired test against the model on the same products.
 
-
-def as_the_study_measured(
-    departments: Iterable[str], purchases: Iterable[int], seed: int
-) -> dict[str, Any]:
-    """Accuracy of a lookup table where purchase *rows* are split at random: it leaks.
-
-    A product that was bought a hundred times lies on both sides, so remembering it is enough.
-    Each row goes to test with probability `ROWS_FOR_TEST`; drawing a binomial for each product
-    is the same as drawing for each of its rows. A product that the table never saw gets the
-    department with the most training rows.
+    Raises:
+        ValueError: the number of predictions is not the number of products.
     """
-    bought = np.array(list(purchases), dtype=np.int64)
-    if bought.sum() == 0:
-        bought = np.ones_like(bought)
-    test = np.random.default_rng(seed).binomial(bought, ROWS_FOR_TEST)
-    train = bought - test
+    true, labels = np.asarray(truth, dtype=object), np.asarray(predicted, dtype=object)
+    if not len(true) == len(labels) == len(model_correct):
+        raise ValueError(f"{len(labels)} predictions for {len(true)} products")
+    correct: metrics.Bools = true == labels
+    return BaselineComparison(
+        **metrics.accuracy(correct, settings.confidence),
+        macro_f1=metrics.macro_f1(list(true), list(labels)),
+        paired=metrics.mcnemar(model_correct, correct),
+    )
+
+
+def row_split_leakage(
+    departments: Iterable[str], purchases: Iterable[int], seed: int
+) -> RowSplitLeakage:
+    """Return the accuracy of a lookup table if purchase *rows* are split at random.
+
+    This is how the reference study measured. A product that was bought a hundred times is on both
+    sides, so memorising it suffices. Each row is a test row with probability `TEST_ROWS`; a
+    binomial draw per product is equivalent to a draw per row. The lookup table predicts the
+    department with the most training rows for a product that it has not seen.
+    """
+    rows = np.array(list(purchases), dtype=np.int64)
+    if rows.sum() == 0:
+        rows = np.ones_like(rows)
+    test = np.random.default_rng(seed).binomial(rows, TEST_ROWS)
+    train = rows - test
     truth = np.array(list(departments), dtype=object)
-    majority_by_rows = pd.Series(train).groupby(truth).sum().idxmax()
     seen = train > 0
-    right = seen | (truth == majority_by_rows)
-    return {
-        "leaking": True,
-        "train_accuracy": 1.0,  # the table holds every training row's product
-        "test_accuracy": float(test[right].sum() / test.sum()),
-        "share_of_test_products_seen_in_training": float(test[seen].sum() / test.sum()),
-        "purchase_rows": int(bought.sum()),
-    }
+    correct = seen | (truth == pd.Series(train).groupby(truth).sum().idxmax())
+    return RowSplitLeakage(
+        train_accuracy=1.0,  # the table holds the product of every training row
+        test_accuracy=float(test[correct].sum() / test.sum()),
+        share_of_test_products_seen_in_training=float(test[seen].sum() / test.sum()),
+        purchase_rows=int(rows.sum()),
+    )

@@ -1,218 +1,185 @@
-"""What the model says of each product: the splits scored, and the calibration fitted on the way."""
+"""Predictions of the model under evaluation for every table of the split, calibrated."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from grocer.artifacts.base import BySide
 from grocer.config.run import RunConfig
 from grocer.errors import CatalogueError, ModelError
 from grocer.evaluation import metrics
 from grocer.inference.scores import Scores
-from grocer.model import calibration
+from grocer.model.calibration import apply_temperature, fit_temperature
 from grocer.model.hierarchy import Leaf, leaf_probabilities
 from grocer.progress import Ticker, say
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch takes seconds to import
     from grocer.inference.scorer import Scorer
 
 SIDES = ("train", "validation", "test")
+UNLABELLED = "unlabelled"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
-    """Labelled products and their scores, row by row."""
+class Predictions:
+    """Products and their scores, row by row; without a department if they are unlabelled."""
 
     table: pd.DataFrame
     scores: Scores
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """The label set."""
-        return self.scores.labels
-
-    @property
-    def leaves(self) -> tuple[Leaf, ...]:
-        """Every label with each of its aisles; empty with one level of labels."""
-        return self.scores.leaves
-
-    @property
-    def probabilities(self) -> metrics.Floats:
-        """[products, labels], calibrated."""
-        return self.scores.probabilities
-
-    @property
     def truth(self) -> metrics.Ints:
-        """Position of each product's department in the label set."""
-        return _positions(self.table["department"], self.labels)
+        """Index of each product's department in the label set."""
+        return label_indices(self.table["department"], self.scores.labels)
 
     @property
-    def predicted(self) -> metrics.Ints:
-        """Position of the likeliest department."""
-        return self.scores.predicted
-
-    @property
-    def suggested(self) -> list[str]:
-        """Name of the likeliest department."""
-        return self.scores.predicted_labels
-
-    @property
-    def confidence(self) -> metrics.Floats:
-        """Probability of the likeliest department."""
-        return self.scores.confidence
-
-    @property
-    def right(self) -> metrics.Bools:
-        """Whether the likeliest department is the true one."""
-        result: metrics.Bools = self.predicted == self.truth
+    def correct(self) -> metrics.Bools:
+        """Whether the predicted department is the true one."""
+        result: metrics.Bools = self.scores.predicted == self.truth
         return result
-
-    @property
-    def suggested_aisle(self) -> list[str]:
-        """Name of the likeliest aisle of the likeliest department; empty where that has none."""
-        return self.scores.predicted_aisles
-
-    @property
-    def aisle_confidence(self) -> metrics.Floats:
-        """Probability of that aisle, 0 where there is none."""
-        return self.scores.aisle_confidence
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
-    """All that is asked of the model under evaluation."""
+class ModelPredictions:
+    """Everything that is predicted with the model under evaluation."""
 
     labels: tuple[str, ...]
     leaves: tuple[Leaf, ...]
-    """The aisles of all departments; none: there is one level."""
+    """Every label with each of its aisles; empty with one level of labels."""
     temperature: float
-    aisle_temperature: float | None
-    """Of the choice among a department's aisles; None: there is one level."""
-    sides: Mapping[str, Scored]
-    """Train (a sample), validation and test, calibrated."""
-    unlabelled: Scored
-    """Products without a department, calibrated; there is no truth in its table."""
-    untuned: Scored
-    """A sample of test, by the base without the adapter, not calibrated."""
-    untuned_rows: metrics.Ints
-    """Rows of test that the sample is of."""
+    aisle_temperature: float
+    """Of the choice among a department's aisles."""
+    sides: BySide[Predictions]
+    """Train is a sample."""
+    unlabelled: Predictions
+    base_model: Predictions
+    """A sample of test, predicted without the adapter and not calibrated."""
+    base_model_rows: metrics.Ints
+    """Rows of test in that sample."""
 
 
-def read(splits: Path) -> dict[str, pd.DataFrame]:
-    """The tables of a split: `train`, `validation`, `test` and `unlabelled`.
+def read_tables(splits: Path) -> dict[str, pd.DataFrame]:
+    """Return the tables `train`, `validation`, `test` and `unlabelled` of a split.
 
     Raises:
         CatalogueError: a side is empty, or training has a single department.
     """
-    tables = {name: pd.read_parquet(splits / f"{name}.parquet") for name in (*SIDES, "unlabelled")}
+    tables = {name: pd.read_parquet(splits / f"{name}.parquet") for name in (*SIDES, UNLABELLED)}
     for side in SIDES:
         if tables[side].empty:
             raise CatalogueError(
-                f"{splits}: no {side} products, but at least 1 is needed to evaluate; bring more "
-                "products, or change split.validation and split.test"
+                f"{splits}: no {side} products, at least 1 is required to evaluate; add products, "
+                "or change split.validation and split.test"
             )
     if tables["train"]["department"].nunique() < 2:
         raise CatalogueError(
-            f"{splits}: all training products are of one department, but at least 2 are needed "
-            "to compare; bring more products"
+            f"{splits}: all training products are in one department, at least 2 are required to "
+            "compare; add products"
         )
     return tables
 
 
-def collect(model: Path, tables: Mapping[str, pd.DataFrame], config: RunConfig) -> Answers:
-    """Ask the model in `model` about the `tables` that `read` gave.
+def predict(
+    adapter: Path, tables: Mapping[str, pd.DataFrame], config: RunConfig
+) -> ModelPredictions:
+    """Return the predictions of the adapter for the tables of `read_tables`.
 
-    The temperature is fitted on validation alone. The model is let go when this returns: a
-    small GPU has room for one.
+    The temperatures are fitted on validation alone. The model is released on return: a small GPU
+    has memory for one.
 
     Raises:
-        ModelError: the tables hold a department that the model can't answer.
+        ModelError: the tables hold a department that is not a label of the adapter.
     """
-    settings = config.evaluation
-    scorer = load(model, config)
+    scorer = load_scorer(adapter, config)
     labels = tuple(scorer.labels)
-    strange = {label for side in SIDES for label in tables[side]["department"]} - set(labels)
-    if strange:
+    if unknown := {name for side in SIDES for name in tables[side]["department"]} - set(labels):
         raise ModelError(
-            f"{model} can't answer {', '.join(sorted(strange))}, which the splits hold: it was "
+            f"{adapter} has no label {', '.join(sorted(unknown))}, which the splits hold: it was "
             "trained on other splits; train on these, or evaluate on its own"
         )
-    asked = dict(tables)
-    asked["train"] = _take(tables["train"], settings.sample_size, metrics.SEED)[0]
-    logs = {name: ask(scorer, table["product_name"], name) for name, table in asked.items()}
-    truth = _positions(asked["validation"]["department"], labels)
-    temperature = calibration.fit_temperature(logs["validation"], truth)
-    say("evaluate", f"temperature {temperature:.3f}, fitted on {len(truth):,} validation products")
-    scored = {
-        name: Scored(
-            table=asked[name],
-            scores=Scores.flat(
-                labels, calibration.apply_temperature(log_probabilities, temperature)
-            ),
-        )
-        for name, log_probabilities in logs.items()
+    train, _ = _sample(tables["train"], config.evaluation.sample_size)
+    scored = {**tables, "train": train}
+    logs = {
+        name: log_probabilities(scorer, table["product_name"], name)
+        for name, table in scored.items()
     }
-    aisle_temperature = None
+    truth = label_indices(scored["validation"]["department"], labels)
+    temperature = fit_temperature(logs["validation"], truth)
+    say("evaluate", f"temperature {temperature:.3f}, fitted on {len(truth):,} validation products")
+    probabilities = {name: apply_temperature(log, temperature) for name, log in logs.items()}
     if scorer.leaves:
-        scored, aisle_temperature = _with_aisles(scored, scorer)
-    some, rows = _take(tables["test"], settings.sample_size, metrics.SEED)
+        scores, aisle_temperature = _with_aisles(probabilities, scored, scorer)
+    else:
+        scores = {name: Scores.flat(labels, each) for name, each in probabilities.items()}
+        aisle_temperature = 1.0
+    predictions = {name: Predictions(table=scored[name], scores=scores[name]) for name in scored}
+    test, rows = _sample(tables["test"], config.evaluation.sample_size)
     with scorer.without_adapter():
-        base = np.exp(ask(scorer, some["product_name"], "test, untuned base"))
-    return Answers(
+        base = np.exp(log_probabilities(scorer, test["product_name"], "test, base model"))
+    return ModelPredictions(
         labels=labels,
         leaves=tuple(scorer.leaves),
         temperature=temperature,
         aisle_temperature=aisle_temperature,
-        sides={side: scored[side] for side in SIDES},
-        unlabelled=scored["unlabelled"],
-        untuned=Scored(table=some, scores=Scores.flat(labels, base)),
-        untuned_rows=rows,
+        sides=BySide(**{side: predictions[side] for side in SIDES}),
+        unlabelled=predictions[UNLABELLED],
+        base_model=Predictions(table=test, scores=Scores.flat(labels, base)),
+        base_model_rows=rows,
     )
 
 
-def _with_aisles(scored: Mapping[str, Scored], scorer: Scorer) -> tuple[dict[str, Scored], float]:
-    """The same with the aisles of each likeliest department, and their temperature.
+def _with_aisles(
+    probabilities: Mapping[str, metrics.Floats],
+    tables: Mapping[str, pd.DataFrame],
+    scorer: Scorer,
+) -> tuple[dict[str, Scores], float]:
+    """The scores of both levels, and the temperature of the aisles.
 
-    It is fitted on the validation products whose department is found and whose aisle is known:
-    of the others no aisle that is asked for is the true one.
+    It is fitted on the validation products whose department is predicted correctly and whose
+    aisle is known: for the others the true aisle is not among the candidates.
     """
-    leaves = scorer.leaves
-    within = {
+    conditional = {
         name: scorer.leaf_log_probabilities(
-            scorer.encode(side.table["product_name"].tolist()), side.predicted
+            scorer.encode(tables[name]["product_name"].tolist()), each.argmax(axis=1)
         )
-        for name, side in scored.items()
+        for name, each in probabilities.items()
     }
-    side = scored["validation"]
-    true = list(zip(side.table["department"], side.table["aisle"], strict=True))
-    known = {leaf: place for place, leaf in enumerate(leaves)}
-    rows = [i for i, leaf in enumerate(true) if side.right[i] and leaf in known]
+    validation = tables["validation"]
+    index = {leaf: i for i, leaf in enumerate(scorer.leaves)}
+    leaves = list(zip(validation["department"], validation["aisle"], strict=True))
+    predicted = [scorer.labels[i] for i in probabilities["validation"].argmax(axis=1)]
+    rows = [i for i, leaf in enumerate(leaves) if predicted[i] == leaf[0] and leaf in index]
     temperature = 1.0
     if rows:
-        places = np.array([known[true[i]] for i in rows])
-        temperature = calibration.fit_temperature(within["validation"][rows], places)
-    say("evaluate", f"temperature of aisles {temperature:.3f}, fitted on {len(rows):,} of them")
+        truth = np.array([index[leaves[i]] for i in rows])
+        temperature = fit_temperature(conditional["validation"][rows], truth)
+    say("evaluate", f"temperature of aisles {temperature:.3f}, fitted on {len(rows):,} products")
     return {
-        name: replace(
-            side,
-            scores=Scores(
-                side.labels,
-                leaves,
-                side.probabilities,
-                leaf_probabilities(side.probabilities, within[name], temperature),
-            ),
+        name: Scores(
+            tuple(scorer.labels),
+            tuple(scorer.leaves),
+            each,
+            leaf_probabilities(each, conditional[name], temperature),
         )
-        for name, side in scored.items()
+        for name, each in probabilities.items()
     }, temperature
 
 
-def load(model: Path, config: RunConfig) -> Scorer:
-    """The scorer of a model or a bundle, as the run is configured."""
+def predict_labels(model: Path, names: Iterable[str], config: RunConfig, task: str) -> list[str]:
+    """Return the most probable label of each name by a train artifact or a bundle."""
+    scorer = load_scorer(model, config)
+    indices = log_probabilities(scorer, names, task).argmax(axis=1)
+    return [scorer.labels[i] for i in indices]
+
+
+def load_scorer(model: Path, config: RunConfig) -> Scorer:
+    """Return the scorer of a train artifact or a bundle, as the run is configured."""
     from grocer.inference.scorer import Scorer
 
     return Scorer.load(
@@ -222,24 +189,24 @@ def load(model: Path, config: RunConfig) -> Scorer:
     )
 
 
-def ask(scorer: Scorer, names: Iterable[str], what: str) -> metrics.Floats:
-    """Log-probabilities [products, labels] of `names`, telling how far it has come."""
-    listed = list(names)
-    if not listed:
+def log_probabilities(scorer: Scorer, names: Iterable[str], task: str) -> metrics.Floats:
+    """Return log-probabilities [products, labels] of `names`, and report progress of `task`."""
+    names = list(names)
+    if not names:
         return np.empty((0, len(scorer.labels)))
-    ticker = Ticker("evaluate", len(listed), "products")
+    ticker = Ticker("evaluate", len(names), "products")
     return scorer.log_probabilities(
-        scorer.encode(listed), progress=lambda done, _: ticker.at(done, what)
+        scorer.encode(names), progress=lambda done, _: ticker.at(done, task)
     )
 
 
-def _take(table: pd.DataFrame, size: int, seed: int) -> tuple[pd.DataFrame, metrics.Ints]:
-    """At most `size` rows drawn by `seed`, in the table's order, and where they were."""
-    rows = np.sort(np.random.default_rng(seed).permutation(len(table))[:size])
+def label_indices(departments: Iterable[str], labels: tuple[str, ...]) -> metrics.Ints:
+    """Return each department's index in the label set."""
+    index = {label: i for i, label in enumerate(labels)}
+    return np.array([index[name] for name in departments], dtype=np.int64)
+
+
+def _sample(table: pd.DataFrame, size: int) -> tuple[pd.DataFrame, metrics.Ints]:
+    """At most `size` random rows, in the table's order, and their positions."""
+    rows = np.sort(np.random.default_rng(metrics.SEED).permutation(len(table))[:size])
     return table.iloc[rows].reset_index(drop=True), rows
-
-
-def _positions(departments: pd.Series[str], labels: tuple[str, ...]) -> metrics.Ints:
-    """Each department's position in the label set."""
-    place = {label: i for i, label in enumerate(labels)}
-    return np.fromiter((place[name] for name in departments), np.int64, len(departments))

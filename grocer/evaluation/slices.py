@@ -1,4 +1,4 @@
-"""Where the model is weak: accuracy by department, length of name, and words never trained on."""
+"""Accuracy of slices of the test products: by department, length of name and unseen words."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from grocer.artifacts.evaluation import SliceMetrics
+
 _WORD = re.compile(r"\w+")
 
 
 def words(name: str) -> list[str]:
-    """The words of a name, lower-cased."""
+    """Return the words of a name in lower case."""
     return _WORD.findall(name.casefold())
 
 
-def accuracies(scored: pd.DataFrame, train_names: Iterable[str]) -> list[dict[str, object]]:
-    """Accuracy of each slice of test products, the worst first.
+def accuracies(products: pd.DataFrame, train_names: Iterable[str]) -> tuple[SliceMetrics, ...]:
+    """Return the accuracy of each slice of test products, lowest first.
 
-    `scored` has product_name, department and right (bool); `train_names` are all that the model
-    was trained on. Every product is in one slice of each kind.
+    Every product is in one slice of each kind.
+
+    Args:
+        products: test products with product_name, department and correct (bool).
+        train_names: all names that the model was trained on.
     """
     known = {word for name in train_names for word in words(name)}
-    spelt = scored["product_name"].map(words)
-    unseen = spelt.map(lambda found: sum(word not in known for word in found))
+    split = products["product_name"].map(words)
+    unseen = split.map(lambda found: sum(word not in known for word in found))
     kinds = {
-        "department": scored["department"],
-        "words in the name": spelt.map(len).map(_length),
-        "words never trained on": unseen.map(
-            lambda count: str(count) if count < 3 else "3 or more"
-        ),
+        "department": products["department"],
+        "words in the name": split.map(len).map(_length),
+        "words not in training": unseen.map(lambda n: str(n) if n < 3 else "3 or more"),
     }
-    slices: list[dict[str, object]] = [
-        {
-            "slice": kind,
-            "value": str(value),
-            "products": len(right),
-            "accuracy": float(right.mean()),
-        }
+    slices = [
+        SliceMetrics(
+            slice=kind, value=str(value), products=len(correct), accuracy=float(correct.mean())
+        )
         for kind, values in kinds.items()
-        for value, right in scored["right"].groupby(values)
+        for value, correct in products["correct"].groupby(values)
     ]
-    return sorted(slices, key=lambda found: (found["accuracy"], found["slice"], found["value"]))
+    return tuple(sorted(slices, key=lambda each: (each.accuracy, each.slice, each.value)))
 
 
 def _length(count: int) -> str:
-    """The bracket that a name of `count` words falls in."""
+    """The length class of a name with `count` words."""
     if count <= 2:
         return "up to 2"
     return "3 or 4" if count <= 4 else "5 or 6" if count <= 6 else "7 or more"

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from grocer.errors import OutputError, TableError
 from grocer.inference.scores import Scores
-from grocer.io.atomic import file_digest, read_json, whole_file, write_json, writing
+from grocer.io.atomic import file_digest, output_errors, output_file, read_json, write_json
 from grocer.io.tables import Source, check_format, join_parts, open_source, write_part
 from grocer.model.prompt_template import clean
 from grocer.progress import Ticker, say
@@ -83,14 +83,14 @@ def classify(
         for number, chunk in zip(count(), table.chunks(chunk_rows), strict=False):
             path = directory / f"{number:08d}.chunk"
             if not path.exists():
-                with whole_file(path) as part:
+                with output_file(path) as part:
                     classified = _classify_chunk(chunk, column, min_probability, scorer, schema)
                     write_part(part, classified, out.suffix)
                     write_json(path.with_suffix(".json"), _count(classified))
             done += chunk.num_rows
             ticker.at(done)
         chunks = sorted(directory.glob("*.chunk"))
-        with whole_file(out) as part:
+        with output_file(out) as part:
             join_parts(chunks, schema, part, out.suffix)
         return sum_counts(read_json(path.with_suffix(".json")) for path in chunks)
 
@@ -186,7 +186,7 @@ def _chunk_directory(out: Path, plan: dict[str, Any]) -> Iterator[Path]:
 @contextmanager
 def _locked(out: Path, path: Path) -> Iterator[None]:
     """Prevent concurrent runs with the same output; the lock of a killed process is released."""
-    with writing(out):
+    with output_errors(out):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w")
     with file:

@@ -1,0 +1,1 @@
+"""Ingest: read, check and join the tables of a catalogue and its orders."""

@@ -1,0 +1,1 @@
+"""Atomic files, digests, object storage, tables and archives."""

@@ -1,7 +1,7 @@
-"""Files that are whole or absent, and the digests that name what is in them.
+"""Atomic files and directories, JSON files, and SHA-256 digests.
 
-Everything Grocer writes goes to a temporary name in the same folder and is renamed once it
-is complete, so whatever stands under a final name is whole.
+All output goes to a temporary name in the same directory and is renamed once it is complete, so a
+file with its final name is never incomplete.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ from typing import Any
 
 from grocer.errors import OutputError
 
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that becomes `path` when the block ends without an error.
-
-    Raises:
-        OutputError: `path` can't be written.
-    """
-    with writing(path), atomic_file(path) as part:
-        yield part
+_CAUSES = {
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOSPC: "no space is left on the device",
+    errno.EDQUOT: "the disk quota is exceeded",
+    errno.ENOTDIR: "a parent is a file, not a directory",
+    errno.EEXIST: "a parent is a file, not a directory",
+}
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """As `whole_file`, but raise the `OSError` itself where `path` can't be written."""
+    """Yield a temporary path, which is renamed to `path` if the block raises no error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
@@ -47,50 +46,51 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary directory that becomes `path` when the block ends without an error.
+def output_file(path: Path) -> Iterator[Path]:
+    """As `atomic_file`, for a file at or below --out.
+
+    Raises:
+        OutputError: `path` can't be written.
+    """
+    with output_errors(path), atomic_file(path) as part:
+        yield part
+
+
+@contextmanager
+def output_directory(path: Path) -> Iterator[Path]:
+    """Yield a temporary directory, which is renamed to `path` if the block raises no error.
 
     Raises:
         OutputError: `path` exists and is not an empty directory, or can't be written.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise OutputError(f"{path} exists already; choose another directory or remove it first")
-    with writing(path):
+        raise OutputError(f"{path} already exists; choose another directory or remove it first")
+    with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    try:
-        with writing(path):
+        try:
             yield part
             part.chmod(0o755)
             part.rename(path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the errors of a place that can't be written into one clear line (OutputError)."""
-    causes = {
-        errno.EACCES: "permission denied",
-        errno.EPERM: "permission denied",
-        errno.EROFS: "the file system is read-only",
-        errno.ENOSPC: "no space is left on the device",
-        errno.EDQUOT: "the disk quota is used up",
-        errno.ENOTDIR: "a parent of it is a file, not a directory",
-        errno.EEXIST: "a parent of it is a file, not a directory",
-    }
+def output_errors(path: Path) -> Iterator[None]:
+    """Translate an `OSError` about a place that can't be written into an `OutputError`."""
     try:
         yield
     except OSError as error:
-        if error.errno not in causes:
+        if error.errno not in _CAUSES:
             raise
-        cause = causes[error.errno]
+        cause = _CAUSES[error.errno]
         raise OutputError(f"cannot write {path}: {cause}; choose another --out") from error
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON; NaN and infinity are refused, as JSON has neither."""
-    with whole_file(path) as part:
+    """Write `value` as indented JSON; NaN and Inf, which JSON lacks, raise `ValueError`."""
+    with output_file(path) as part:
         part.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -100,23 +100,23 @@ def read_json(path: Path) -> Any:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """Return the SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def json_digest(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON (sorted keys, no spaces), in hex."""
+    """Return the SHA-256 of a value's canonical JSON (sorted keys, no spaces), in hex."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def tree_digests(root: Path) -> dict[str, str]:
-    """SHA-256 of every file below `root`, by its path relative to `root`, sorted."""
+    """Return the SHA-256 of each file below `root`, by relative path, sorted."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return {path.relative_to(root).as_posix(): file_digest(path) for path in files}
 
 
 def tree_digest(digests: Mapping[str, str]) -> str:
-    """One digest for a directory, from what `tree_digests` gave."""
+    """Return one digest for a directory, from its `tree_digests`."""
     return json_digest(dict(digests))

@@ -1,4 +1,4 @@
-"""Tables that are read and written a few thousand rows at a time, in order: CSV and Parquet."""
+"""Read and write tables a few thousand rows at a time, in order, as CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from grocer.errors import ConfigError, SourceError, TableError
 
-# The longest field that is read, in characters; more is a file with a quote gone astray.
-_FIELD = 1024 * 1024
+# In characters. A longer field is a sign of a quote that is not closed.
+_MAX_FIELD_LENGTH = 1024 * 1024
 
 
 class Source(Protocol):
@@ -22,20 +22,20 @@ class Source(Protocol):
     @property
     def schema(self) -> pa.Schema: ...
     def count(self) -> int:
-        """Rows; reads a CSV file to its end, so that a bad row is found before any work."""
+        """Return the number of rows; of a CSV file, after checking all of them."""
         ...
 
     def chunks(self, rows: int) -> Iterator[pa.Table]:
-        """The table, `rows` rows at a time; the last chunk may have fewer."""
+        """Yield tables of `rows` rows; the last may have fewer."""
         ...
 
 
 def open_source(path: Path) -> Source:
-    """A CSV or Parquet file, told apart by its name.
+    """Return the table in a CSV or Parquet file.
 
     Raises:
-        SourceError: no such file, or not what its name says.
-        TableError: no header, or the same column twice.
+        SourceError: no such file, or not a Parquet file.
+        TableError: no header, or a duplicate column.
         ConfigError: another extension.
     """
     check_format(path)
@@ -45,10 +45,10 @@ def open_source(path: Path) -> Source:
 
 
 def check_format(path: Path) -> None:
-    """Check that a file's name says CSV or Parquet.
+    """Check that a file's extension is `.csv` or `.parquet`.
 
     Raises:
-        ConfigError: it says something else.
+        ConfigError: another extension.
     """
     if path.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"{path}: expected a name that ends in .csv or .parquet")
@@ -61,16 +61,16 @@ def write_part(path: Path, table: pa.Table, format: str) -> None:
         return
     columns = [column.to_pylist() for column in table.columns]
     with path.open("w", newline="", encoding="utf-8") as file:
-        plain = csv.writer(file, lineterminator="\n")
+        minimal = csv.writer(file, lineterminator="\n")
         quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         for row in zip(*columns, strict=True):
-            # csv quotes a line feed, but not the carriage return that readers take for one.
-            returns = any(isinstance(value, str) and "\r" in value for value in row)
-            (quoted if returns else plain).writerow(row)
+            # The csv module quotes a line feed, but not a carriage return, which ends a row too.
+            has_return = any(isinstance(value, str) and "\r" in value for value in row)
+            (quoted if has_return else minimal).writerow(row)
 
 
 def join_parts(parts: Iterable[Path], schema: pa.Schema, out: Path, format: str) -> None:
-    """Put chunks that `write_part` wrote one behind the other."""
+    """Concatenate chunks that `write_part` wrote."""
     if format == ".parquet":
         with pq.ParquetWriter(out, schema, compression="zstd") as writer:
             for part in parts:
@@ -88,7 +88,7 @@ class _Parquet:
         try:
             self._file = pq.ParquetFile(path)
         except (pa.ArrowInvalid, OSError) as error:
-            raise SourceError(f"{path}: not a Parquet file that can be read") from error
+            raise SourceError(f"{path}: cannot read as Parquet: {error}") from error
 
     @property
     def schema(self) -> pa.Schema:
@@ -109,17 +109,17 @@ class _Parquet:
 
 
 class _Csv:
-    """Every field is text: nothing is guessed, so what is written is what was read."""
+    """A CSV file whose fields are all text, so that they are written as they were read."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with self._text() as rows:
+        with _Rows(path) as rows:
             header = next(rows, None)
         if not header:
             raise TableError(f"{path}: empty; expected a header and rows")
-        twice = {name for name in header if header.count(name) > 1}
-        if twice:
-            raise TableError(f"{path}: column {min(twice)!r} stands twice in the header")
+        duplicates = {name for name in header if header.count(name) > 1}
+        if duplicates:
+            raise TableError(f"{path}: duplicate column {min(duplicates)!r} in the header")
         self._header = header
 
     @property
@@ -130,38 +130,35 @@ class _Csv:
         return sum(table.num_rows for table in self.chunks(10_000))
 
     def chunks(self, rows: int) -> Iterator[pa.Table]:
-        with self._text() as lines:
+        with _Rows(self._path) as lines:
             next(lines)
-            kept: list[list[str]] = []
+            chunk: list[list[str]] = []
             for row in lines:
                 if not row and len(self._header) > 1:
                     continue  # a blank line; in a table of one column it is an empty field
                 row = row or [""]
                 if len(row) != len(self._header):
                     raise TableError(
-                        f"{self._path}, line {lines.line_num}: {len(row)} fields, the header has "
-                        f"{len(self._header)}; quote fields that hold commas"
+                        f"{self._path}, line {lines.line_num}: expected {len(self._header)} "
+                        f"fields, found {len(row)}; quote fields that contain commas"
                     )
-                kept.append(row)
-                if len(kept) == rows:
-                    yield self._table(kept)
-                    kept = []
-            if kept:
-                yield self._table(kept)
+                chunk.append(row)
+                if len(chunk) == rows:
+                    yield self._table(chunk)
+                    chunk = []
+            if chunk:
+                yield self._table(chunk)
 
     def _table(self, rows: list[list[str]]) -> pa.Table:
         columns = [list(column) for column in zip(*rows, strict=True)]
         return pa.table(columns, schema=self.schema)
 
-    def _text(self) -> _Lines:
-        return _Lines(self._path)
 
-
-class _Lines:
-    """A CSV file's rows, with what can be wrong in it said in one line."""
+class _Rows:
+    """The rows of a CSV file; invalid ones raise `TableError` with the line number."""
 
     def __init__(self, path: Path) -> None:
-        csv.field_size_limit(_FIELD)
+        csv.field_size_limit(_MAX_FIELD_LENGTH)
         self._path = path
         self._file = path.open(newline="", encoding="utf-8-sig")
         self._reader = csv.reader(self._file, strict=True)
@@ -170,13 +167,13 @@ class _Lines:
     def line_num(self) -> int:
         return self._reader.line_num
 
-    def __enter__(self) -> _Lines:
+    def __enter__(self) -> _Rows:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def __iter__(self) -> _Lines:
+    def __iter__(self) -> _Rows:
         return self
 
     def __next__(self) -> list[str]:

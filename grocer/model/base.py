@@ -12,7 +12,7 @@ import torch
 
 from grocer.config.stages import HUB_TOKEN, BaseConfig
 from grocer.errors import ModelError
-from grocer.io.atomic import file_digest, json_digest, read_json, whole_directory
+from grocer.io.atomic import file_digest, json_digest, output_directory, read_json
 from grocer.io.storage import Storage
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _from_object_store(uri: str) -> Path:
         raise ModelError(f"base.source={uri}: no model found; check the address")
     target = cache_directory() / "downloads" / json_digest([uri, versions])[:16]
     if not target.is_dir():
-        with whole_directory(target) as part:
+        with output_directory(target) as part:
             for name in versions:
                 storage.get(part / Path(name).name, name)
     return target

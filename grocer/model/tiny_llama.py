@@ -19,7 +19,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from grocer.config.stages import TinyConfig
-from grocer.io.atomic import json_digest, whole_directory
+from grocer.io.atomic import json_digest, output_directory
 from grocer.model.base import cache_directory
 from grocer.model.hierarchy import ONE_LEVEL, Aisles, completion_labels
 from grocer.model.packing import IGNORE_INDEX, additive_mask, block_diagonal_mask, pack
@@ -70,7 +70,7 @@ def tiny_base(
     tokenizer = make_tokenizer(names, template, labels, config.vocabulary, aisles)
     encoder = Encoder(tokenizer, template, labels, aisles)
     model = _pretrain(encoder, names, config)
-    with whole_directory(target) as part:
+    with output_directory(target) as part:
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
     return target
@@ -148,7 +148,7 @@ def _pretrain(encoder: Encoder, names: Sequence[str], config: TinyConfig) -> Any
                 hidden_size=config.hidden,
                 intermediate_size=config.hidden * 8 // 3 // 16 * 16,
                 num_hidden_layers=_LAYERS,
-                num_attention_heads=config.heads,
+                num_attention_heads=config.hidden // 32,
                 max_position_embeddings=4096,
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,

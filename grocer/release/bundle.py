@@ -1,12 +1,12 @@
-"""The bundle: everything that serving needs and may be held to, under the digest that names it.
+"""Bundles: the files that serving needs, with the evaluation and decision that permit it.
 
     root/<digest>/  adapter_model.safetensors  adapter_config.json  tokenizer files
                     base.json  [base/]  labels.json  [aisles.json]  template.json
-                  bundle.json  MODEL_CARD.md
+                    bundle.json  MODEL_CARD.md
 
-`bundle.json` says where the adapter comes from and why it may serve, and holds a SHA-256 for
-each other file. The digest is over all files, `bundle.json` among them, and is the directory's
-name, so no byte can change unseen. A bundle is never changed: another adapter is another one.
+`bundle.json` records the origin of the adapter and a SHA-256 of each other file. The digest of all
+files, including `bundle.json`, names the directory, so no file can change unnoticed. Bundles are
+immutable: another adapter is another bundle.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from grocer.artifacts.base import Artifact, Digest, Labels, Record
+from grocer.artifacts.bundle import Bundle as BundleReference
+from grocer.artifacts.decision import Decision
+from grocer.artifacts.evaluation import Evaluation, Temperature
 from grocer.artifacts.step import record_of
-from grocer.config.run import RunConfig, explain
-from grocer.errors import BundleError
-from grocer.gate.rules import check_digests
+from grocer.config.run import RunConfig
+from grocer.errors import ArtifactError, BundleError
 from grocer.io.atomic import (
     file_digest,
     json_digest,
+    output_directory,
     read_json,
     tree_digest,
     tree_digests,
-    whole_directory,
 )
 from grocer.model.hierarchy import AISLES_FILE, Leaf, leaves, read_aisles
 
@@ -45,38 +48,44 @@ _TOKENIZER = (
     "tokenizer.model",
     "tokenizer_config.json",
 )
-_BESIDE = ("base.json", "labels.json", "template.json")
-# There where labels have aisles.
-_MAY_BESIDE = (AISLES_FILE,)
-# Names of products have no place in what is handed around.
-_LEFT_OUT = ("confident_errors",)
+_MODEL = ("base.json", "labels.json", "template.json")
+_OPTIONAL = (AISLES_FILE,)
+"""Present if the label has two levels."""
 
 
-class Manifest(BaseModel):
+class JudgedFiles(Record):
+    """SHA-256 of each file of the artifacts that the gate judged."""
+
+    model: dict[str, Digest]
+    evaluation: dict[str, Digest]
+
+
+class Manifest(Artifact):
     """`bundle.json`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+    FILE: ClassVar = MANIFEST
+    OTHER_VERSION: ClassVar = "serve it with the version that wrote it, or train again"
+    schema_version: int = Field(default=2, alias="schema")
     base: dict[str, Any]
-    labels: tuple[str, ...] = Field(min_length=2)
-    aisles: dict[str, tuple[str, ...]] = {}
-    """The aisles of each label; empty: labels have one level."""
+    labels: Labels
+    aisles: dict[str, tuple[str, ...]]
+    """Aisles of each label; empty: the label has one level."""
     template: dict[str, Any]
-    calibration: dict[str, float]
+    calibration: dict[str, Temperature]
+    """Keyword arguments of a scorer."""
     config: RunConfig
     data: dict[str, Any]
-    """Digests of the splits that it learnt from and was measured on."""
-    evaluation: dict[str, Any]
-    decision: dict[str, Any]
-    artifacts: dict[str, dict[str, str]]
-    """SHA-256 of the files of the artifacts that the decision names: `model`, `evaluation`."""
-    files: dict[str, str]
+    """Digests of the splits and of their inputs."""
+    evaluation: Evaluation
+    """Without `confident_errors`: a bundle holds no product names."""
+    decision: Decision
+    artifacts: JudgedFiles
+    files: dict[str, Digest]
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose every byte was checked."""
+    """A bundle whose files were all verified."""
 
     path: Path
     digest: str
@@ -89,57 +98,65 @@ class Bundle:
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
-        """The aisles of all labels, in the order of a scorer's columns; none: one level."""
+        """The aisles of all labels, in the order of a scorer's columns; empty: one level."""
         return leaves(self.labels, self.manifest.aisles)
 
     @property
+    def reference(self) -> BundleReference:
+        """Its path and digest."""
+        return BundleReference(uri=str(self.path), digest=self.digest)
+
+    @property
     def config(self) -> RunConfig:
-        """The configuration of the run that made it."""
+        """The configuration of the run that wrote it."""
         return self.manifest.config
 
 
 def write_bundle(
     model: Path, splits: Path, evaluation: Path, decision: Path, config: RunConfig, root: Path
 ) -> Bundle:
-    """Make the bundle of what `train` wrote, at `root/<digest>/`; the same again is a no-op.
+    """Write the bundle of a trained adapter to `root/<digest>/`; idempotent.
 
     Args:
         model, splits, evaluation, decision: artifacts of train, build_dataset, evaluate and gate.
         root: directory that holds bundles.
 
     Raises:
-        BundleError: the decision is no, or is about another adapter, other data or another
-            evaluation than these; or the adapter lacks a file.
-        OutputError: `root` can't be written.
+        BundleError: the gate failed, or judged another adapter, other data or another evaluation;
+            or the adapter lacks a file.
+        ArtifactError: the evaluation or the decision is invalid.
+        OutputError: `root` cannot be written.
     """
     artifacts = {"model": model, "splits": splits, "evaluation": evaluation}
     records = {name: record_of(path) for name, path in artifacts.items()}
     digests = {name: str(record["digest"]) for name, record in records.items()}
-    verdict, measured = read_json(decision / "decision.json"), _evaluation(evaluation)
-    check_digests(verdict, digests)
-    _require_measured(measured.get("digests", {}), digests)
+    judged, measured = Decision.read(decision), Evaluation.read(evaluation)
+    judged.require_passed(digests)
+    _require_measured(measured, digests)
 
     sources = _sources(model)
     template = read_json(model / "template.json")
     manifest = Manifest(
         base=read_json(model / "base.json"),
-        labels=read_json(model / "labels.json"),
+        labels=tuple(read_json(model / "labels.json")),
         aisles={label: tuple(aisles) for label, aisles in read_aisles(model).items()},
         template={**template, "digest": json_digest(template)},
         calibration=_calibration(measured),
         config=config,
         data={"splits": digests["splits"], "inputs": records["splits"]["inputs"]},
-        evaluation=measured,
-        decision=verdict,
-        artifacts={name: records[name]["files"] for name in ("model", "evaluation")},
+        evaluation=measured.model_copy(update={"confident_errors": ()}),
+        decision=judged,
+        artifacts=JudgedFiles(
+            model=records["model"]["files"], evaluation=records["evaluation"]["files"]
+        ),
         files={name: file_digest(path) for name, path in sources.items()},
     )
     card = _card(manifest)
-    manifest.files[CARD] = sha256(card).hexdigest()
-    text = _text(manifest)
-    digest = tree_digest({**manifest.files, MANIFEST: sha256(text).hexdigest()})
+    files = {**manifest.files, CARD: sha256(card).hexdigest()}
+    text = _text(manifest.model_copy(update={"files": files}))
+    digest = tree_digest({**files, MANIFEST: sha256(text).hexdigest()})
     if not (root / digest).is_dir():
-        with whole_directory(root / digest) as part:
+        with output_directory(root / digest) as part:
             for name, source in sources.items():
                 (part / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(source, part / name)
@@ -149,104 +166,93 @@ def write_bundle(
 
 
 def load_bundle(path: Path, digest: str | None = None) -> Bundle:
-    """Check every byte of a bundle and that it may serve.
+    """Return the bundle in `path` after verifying every file and the decision.
 
     Args:
         path: the bundle's directory.
-        digest: what its digest must be; by default the directory's name says it. A pod whose
-            storage initializer unpacks to a fixed path gives it.
+        digest: the expected digest; by default the directory's name. Required where a storage
+            initializer unpacks the bundle to a fixed path.
 
     Raises:
-        BundleError: it is no bundle, was touched, or its decision is no or about another adapter.
+        BundleError: it is not a bundle, has another schema version, was modified, or its decision
+            failed or is about another adapter.
     """
     if not (path / MANIFEST).is_file():
-        raise BundleError(f"{path} is no bundle: it has no {MANIFEST}; give root/<digest>")
+        raise BundleError(f"{path} is not a bundle: no {MANIFEST}; give root/<digest>")
     expected = digest or path.resolve().name
     if len(expected) != 64:
         raise BundleError(
             f"{path}: a bundle's directory is named by its digest, 64 hexadecimal digits; "
-            "if it was copied elsewhere, give the digest too"
+            "if it was copied to another name, give the digest too"
         )
-    manifest = _manifest(path / MANIFEST)
+    try:
+        manifest = Manifest.parse((path / MANIFEST).read_bytes(), str(path / MANIFEST))
+    except ArtifactError as error:
+        raise BundleError(str(error)) from error
     found = tree_digests(path)
-    _require_untouched(path, manifest.files, found)
+    _require_unmodified(path, manifest.files, found)
     if tree_digest(found) != expected:
         raise BundleError(
-            f"{path} was touched: its digest is {tree_digest(found)[:12]}, not {expected[:12]}; "
-            "fetch it again"
+            f"{path} was modified: its digest is {tree_digest(found)[:12]}, not {expected[:12]}; "
+            "download it again"
         )
-    told = {name: tree_digest(files) for name, files in manifest.artifacts.items()}
-    check_digests(manifest.decision, {name: told.get(name, "") for name in ("model", "evaluation")})
-    trained = manifest.artifacts["model"]
-    for name in (*_ADAPTER, *_BESIDE, *_MAY_BESIDE):
-        # Adapter files lie flat in a bundle.
-        if manifest.files.get(name) != trained.get(name, trained.get(f"adapter/{name}")):
-            raise BundleError(f"{path}: {name} is not the one that was evaluated and decided on")
+    judged = manifest.artifacts
+    manifest.decision.require_passed(
+        {"model": tree_digest(judged.model), "evaluation": tree_digest(judged.evaluation)}
+    )
+    for name in (*_ADAPTER, *_MODEL, *_OPTIONAL):
+        # The files of the adapter's directory are at the top level of a bundle.
+        if manifest.files.get(name) != judged.model.get(name, judged.model.get(f"adapter/{name}")):
+            raise BundleError(f"{path}: {name} is not the file that was evaluated")
     return Bundle(path, expected, manifest)
 
 
-def _manifest(path: Path) -> Manifest:
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        why = explain(error)[:300]
-        raise BundleError(f"{path} is not what this version of Grocer reads: {why}") from error
-
-
 def _sources(model: Path) -> dict[str, Path]:
-    """Where each file of the bundle comes from, by its name in it."""
-    adapter = model / "adapter"
-    sources = {name: adapter / name for name in (*_ADAPTER, *_TOKENIZER)}
-    sources |= {name: model / name for name in (*_BESIDE, *_MAY_BESIDE)}
-    base = model / "base"
-    sources |= {f"base/{path.name}": path for path in base.glob("*")} if base.is_dir() else {}
-    for name in (*_ADAPTER, *_BESIDE):
+    """The source of each file of the bundle, by its name in the bundle."""
+    sources = {name: model / "adapter" / name for name in (*_ADAPTER, *_TOKENIZER)}
+    sources |= {name: model / name for name in (*_MODEL, *_OPTIONAL)}
+    sources |= {f"base/{path.name}": path for path in (model / "base").glob("*")}
+    for name in (*_ADAPTER, *_MODEL):
         if not sources[name].is_file():
-            raise BundleError(f"{model} has no {name}; it is not what the train step wrote")
+            raise BundleError(f"{model}: {name} not found; it is not the output of train")
     return {name: path for name, path in sorted(sources.items()) if path.is_file()}
 
 
-def _evaluation(artifact: Path) -> dict[str, Any]:
-    measured: dict[str, Any] = read_json(artifact / "evaluation.json")
-    return {name: value for name, value in measured.items() if name not in _LEFT_OUT}
+def _calibration(evaluation: Evaluation) -> dict[str, float]:
+    aisles = evaluation.aisles
+    return {
+        "temperature": evaluation.calibration.temperature,
+        **({"aisle_temperature": aisles.temperature} if aisles else {}),
+    }
 
 
-def _calibration(measured: Mapping[str, Any]) -> dict[str, float]:
-    """Temperatures, as a scorer takes them."""
-    found = {"temperature": measured["calibration"]["temperature"]}
-    if aisles := measured.get("aisles"):
-        found["aisle_temperature"] = aisles["temperature"]
-    return found
-
-
-def _require_measured(told: Mapping[str, Any], digests: Mapping[str, str]) -> None:
-    for name in ("model", "splits"):
-        if told.get(name) != digests[name]:
+def _require_measured(evaluation: Evaluation, digests: Mapping[str, str]) -> None:
+    for name, measured in evaluation.digests:
+        if measured != digests[name]:
             raise BundleError(
-                f"the evaluation is about another {name}: it names {str(told.get(name))[:12]}, "
-                f"but this one is {digests[name][:12]}"
+                f"the evaluation is about another {name}: its digest is {measured[:12]}, "
+                f"this one's is {digests[name][:12]}"
             )
 
 
-def _require_untouched(path: Path, told: Mapping[str, str], found: Mapping[str, str]) -> None:
+def _require_unmodified(path: Path, expected: Mapping[str, str], found: Mapping[str, str]) -> None:
     """Name the first file that was changed, removed or added."""
-    for name, digest in told.items():
+    for name, digest in expected.items():
         if name not in found:
-            raise BundleError(f"{path} was touched: {name} is missing; fetch it again")
+            raise BundleError(f"{path} was modified: {name} is missing; download it again")
         if found[name] != digest:
-            raise BundleError(f"{path} was touched: {name} was changed; fetch it again")
-    extra = sorted(set(found) - set(told) - {MANIFEST})
-    if extra:
-        raise BundleError(f"{path} was touched: {extra[0]} was added; remove it or fetch it again")
+            raise BundleError(f"{path} was modified: {name} was changed; download it again")
+    if extra := sorted(set(found) - set(expected) - {MANIFEST}):
+        raise BundleError(f"{path} was modified: {extra[0]} was added; remove it")
 
 
 def _text(manifest: Manifest) -> bytes:
-    value = manifest.model_dump(mode="json", by_alias=True)
+    value = manifest.model_dump(mode="json")
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _card(manifest: Manifest) -> bytes:
-    """The model card, in Markdown with the Hub's front matter."""
+    """The model card: Markdown with the Hub's front matter."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -256,6 +262,6 @@ def _card(manifest: Manifest) -> bytes:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    # A department that was never predicted has no precision.
+    # Precision is undefined for a department that was never predicted.
     environment.filters["percent"] = lambda x: "not measured" if x is None else f"{100 * x:.1f} %"
     return environment.get_template("model_card.md").render(bundle=manifest).encode()

@@ -1,17 +1,17 @@
-"""The store of bundles: each stands under its digest in an object store, and is never changed.
+"""The registry: bundles in an object store, each under its digest and immutable.
 
     s3://bucket/prefix/<digest>/adapter_model.safetensors ... bundle.json
 
-`bundle.json` goes there last, so a bundle that has one is whole.
+`bundle.json` is uploaded last, so a bundle that has one is complete.
 """
 
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from grocer import progress as console
+from grocer import progress
 from grocer.errors import BundleError, OutputError
-from grocer.io.atomic import file_digest, whole_directory
+from grocer.io.atomic import file_digest, output_directory
 from grocer.io.storage import Storage
 from grocer.release.bundle import MANIFEST, Bundle, load_bundle
 
@@ -19,57 +19,65 @@ _SETTING = "deploy.store"
 
 
 def publish(bundle: Bundle, store: str) -> str:
-    """Put a bundle into the store; what is there of it already is checked and kept.
+    """Upload a bundle; files that the store already has are verified and kept.
 
     Args:
-        bundle: a bundle whose bytes were checked.
-        store: `s3://` or `gs://` address that holds bundles.
+        store: `s3://` or `gs://` URI that holds bundles.
 
     Returns:
-        The bundle's address, `<store>/<digest>`. Every byte there was read back.
+        The bundle's URI, `<store>/<digest>`. Every file there was verified.
 
     Raises:
-        OutputError: the store can't be written, or holds other bytes under this digest.
+        OutputError: the store cannot be written, or has other content under this digest.
     """
-    address = f"{store.rstrip('/')}/{bundle.digest}"
+    uri = f"{store.rstrip('/')}/{bundle.digest}"
     digests = {**bundle.manifest.files, MANIFEST: file_digest(bundle.path / MANIFEST)}
-    storage = _storage(address)
-    there = set(storage.find())
-    if extra := sorted(there - set(digests)):
-        raise OutputError(f"{address}/{extra[0]} is no part of the bundle; remove it")
+    storage = _storage(uri)
+    existing = set(storage.find())
+    if extra := sorted(existing - set(digests)):
+        raise OutputError(f"{uri}/{extra[0]} is not part of the bundle; remove it")
     for name, digest in digests.items():
-        if name not in there:
+        if name not in existing:
             storage.put(bundle.path / name, name)
         if storage.sha256(name) != digest:
             raise OutputError(
-                f"{address}/{name} holds other bytes than the bundle of that digest: somebody "
-                f"wrote there; remove it, or name another {_SETTING}"
+                f"{uri}/{name} has other content than the bundle of that digest: something else "
+                f"wrote there; remove it, or set another {_SETTING}"
             )
-    news = "stands already" if set(digests) <= there else "published"
-    console.say("deploy", f"{news} at {address}, every byte read back")
-    return address
+    outcome = "already published" if set(digests) <= existing else "published"
+    progress.say("deploy", f"{outcome}: {uri}, all files verified")
+    return uri
 
 
-def fetch(address: str, into: Path) -> Bundle:
-    """Copy the bundle at `address` (`.../<digest>`) to `into/<digest>`, and check every byte.
+def fetch(uri: str, directory: Path) -> Bundle:
+    """Download the bundle at `uri` (`.../<digest>`) to `directory/<digest>` and verify it.
 
     Raises:
-        BundleError: nothing is there, or it is not what its digest says, or must not serve.
-        OutputError: the store can't be read.
+        BundleError: there is no complete bundle, or `load_bundle` refuses it.
+        OutputError: the store cannot be read.
     """
-    digest = address.rstrip("/").rpartition("/")[2]
-    storage = _storage(address)
+    digest = uri.rstrip("/").rpartition("/")[2]
+    storage = _storage(uri)
     names = set(storage.find())
     if MANIFEST not in names:
-        raise BundleError(f"{address}: no bundle is there, or only a part of one")
-    if astray := [name for name in sorted(names) if ".." in PurePosixPath(name).parts]:
-        raise BundleError(f"{address}: {astray[0]} is no part of a bundle; remove it")
-    with whole_directory(into / digest) as part:
+        raise BundleError(f"{uri}: no bundle found, or an incomplete one")
+    if outside := [name for name in sorted(names) if ".." in PurePosixPath(name).parts]:
+        raise BundleError(f"{uri}: {outside[0]} is not part of a bundle; remove it")
+    with output_directory(directory / digest) as part:
         for name in names:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             storage.get(part / name, name)
-    return load_bundle(into / digest)
+    return load_bundle(directory / digest)
 
 
-def _storage(address: str) -> Storage:
-    return Storage(address, setting=_SETTING, step="deploy")
+def open_bundle(uri: str, directory: Path) -> Bundle:
+    """Return the verified bundle at a URI or a local path; a remote one is fetched to `directory`.
+
+    Raises:
+        BundleError, OutputError: as `fetch`.
+    """
+    return fetch(uri, directory) if "://" in uri else load_bundle(Path(uri))
+
+
+def _storage(uri: str) -> Storage:
+    return Storage(uri, setting=_SETTING, step="deploy")

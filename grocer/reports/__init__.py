@@ -1,0 +1,1 @@
+"""HTML reports of the stages, and the model card."""

@@ -1,199 +1,208 @@
-"""The evaluation as one page that a retail analyst can read: the verdict first."""
+"""The evaluation report: the gate's decision, then metrics, errors and calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
+from grocer.artifacts.evaluation import Accuracy, AisleRow, CoveragePoint, Evaluation, SliceMetrics
 from grocer.config.stages import GatePolicy
+from grocer.gate.rules import decide
 from grocer.reports.html import BLUE, INK, ORANGE, new_plot, render, svg
 
-MOST_LABELS = 40
-"""A confusion matrix of more labels can't be read on a page; its mix-ups still can."""
+MAX_MATRIX_LABELS = 40
+"""A confusion matrix of more labels does not fit on the page."""
 FIRST_LABELS = 20
-"""Of more labels, these stand open in the table, and the rest folded."""
-SMALLEST_SLICE = 10
-ROWS = 50
+"""Rows of the table of departments that are not collapsed if there is no matrix."""
+MIN_SLICE = 10
+"""Minimum products of a slice that is shown."""
+MAX_RECOVERED = 50
+MAX_CONFUSIONS = 12
 
 
-def page(evaluation: Mapping[str, Any], recovered: pd.DataFrame, policy: GatePolicy) -> str:
-    """The whole page as HTML; product names are escaped, nothing comes from the network.
+def evaluation_page(evaluation: Evaluation, recovered: pd.DataFrame, policy: GatePolicy) -> str:
+    """Return the page as self-contained HTML; product names are escaped.
 
-    `recovered` has product_name, purchases, suggested_department and probability, in the order
-    to be shown. The gate is asked here only to show its verdict: its step asks it again.
+    `recovered` has product_name, purchases, suggested_department, probability and optionally
+    suggested_aisle, in the order to be shown. `policy` is that of the gate, whose decision about
+    the same evaluation is shown.
     """
-    from grocer.gate.rules import decide
-
-    labels, test = evaluation["labels"], evaluation["metrics"]["test"]
-    rivals = _rivals(evaluation)
+    labels, test = evaluation.labels, evaluation.metrics.test
+    baselines = _baselines(evaluation)
+    has_matrix = len(labels) <= MAX_MATRIX_LABELS
     return render(
-        "report.html",
+        "evaluation.html",
         decision=decide(evaluation, policy),
         e=evaluation,
-        noun=evaluation["label"],
+        noun=evaluation.label,
         test=test,
-        rivals=rivals,
-        rivals_plot=_rivals_plot(test, rivals),
+        gap=evaluation.metrics.train.accuracy - test.accuracy,
+        baselines=baselines,
+        baselines_plot=_baselines_plot(test, baselines),
         departments=_departments(evaluation),
-        most_rows=MOST_LABELS if len(labels) <= MOST_LABELS else FIRST_LABELS,
-        heat=_heat(evaluation) if len(labels) <= MOST_LABELS else None,
-        mix_ups=_mix_ups(evaluation)[:12],
+        first_labels=MAX_MATRIX_LABELS if has_matrix else FIRST_LABELS,
+        matrix=_matrix(evaluation) if has_matrix else None,
+        confusions=_confusions(evaluation)[:MAX_CONFUSIONS],
         reliability_plot=_reliability_plot(evaluation),
         coverage_plot=_coverage_plot(evaluation),
         coverage=_coverage_rows(evaluation),
-        slices=_harder_names(evaluation),
-        smallest_slice=SMALLEST_SLICE,
-        recovered=recovered.head(ROWS).to_dict(orient="records"),
+        slices=_slices(evaluation),
+        min_slice=MIN_SLICE,
+        recovered=recovered.head(MAX_RECOVERED).to_dict(orient="records"),
         recovered_count=len(recovered),
         aisles=_aisles(evaluation),
     )
 
 
-def _rivals(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the model is compared with, the best first, and how the model stands to it."""
+def _baselines(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Baselines and champion, best first, each with the outcome of the paired test."""
     names = {
-        "majority": f"Always the largest {evaluation['label']}",
-        "linear": "Linear model on words and letters",
-        "base_model": "Language model before training",
+        "majority": f"Most frequent {evaluation.label}",
+        "linear": "Linear model (TF-IDF)",
+        "base_model": "Base model without adapter",
     }
-    found = {names[name]: baseline for name, baseline in evaluation["baselines"].items()}
-    if evaluation["champion"] is not None:
-        found["Champion, the one now served"] = evaluation["champion"]
-    rivals = []
-    for name, measured in found.items():
-        paired = measured["paired"]
-        ahead = paired["only_model_right"] > paired["only_baseline_right"]
-        clear = paired["p_value"] < 1 - evaluation["confidence"]
-        standing = ("ahead" if ahead else "behind") if clear else "level"
-        rivals.append({**measured, "name": name, "standing": standing})
-    return sorted(rivals, key=lambda rival: -rival["accuracy"])
+    rows = [(names[name], each) for name, each in evaluation.baselines.items()]
+    if evaluation.champion is not None:
+        rows.append(("Champion (deployed)", evaluation.champion))
+    rows.sort(key=lambda row: -row[1].accuracy)
+    return [
+        {
+            "name": name,
+            "measured": each,
+            "outcome": "not significant"
+            if each.paired.p_value >= evaluation.significance
+            else "better"
+            if each.paired.only_model_right > each.paired.only_baseline_right
+            else "worse",
+        }
+        for name, each in rows
+    ]
 
 
-def _rivals_plot(test: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> Markup:
-    """A dot in its interval for the model and for each rival, named above its line."""
-    rows = [{**test, "name": "This model"}, *rivals]
-    figure, axes = new_plot("Accuracy and its interval", 0.8 + 0.56 * len(rows))
-    for place, row in enumerate(reversed(rows)):
-        low, at, high = (100 * row[f"accuracy{end}"] for end in ("_low", "", "_high"))
-        colour = BLUE if row is rows[0] else ORANGE
-        axes.plot([0, 100], [place, place], color=INK, lw=1, alpha=0.15)
-        axes.plot(
-            [low, high], [place, place], color=colour, lw=8, alpha=0.45, solid_capstyle="butt"
-        )
-        axes.plot(at, place, "|", color=colour, ms=13, mew=2.5)
-        axes.text(0, place + 0.26, row["name"], weight="bold" if row is rows[0] else "normal")
-        axes.text(100, place + 0.26, f"{at:.1f} ({low:.1f} to {high:.1f})", ha="right")
-    axes.set(xlim=(-1, 101), ylim=(-0.4, len(rows) - 0.3), xlabel="right on unseen products, %")
+def _baselines_plot(test: Accuracy, baselines: Sequence[dict[str, Any]]) -> Markup:
+    """Accuracy with its interval, of the model and of each baseline."""
+    rows = [("This model", test), *((row["name"], row["measured"]) for row in baselines)]
+    figure, axes = new_plot("Test accuracy and its confidence interval", 0.8 + 0.56 * len(rows))
+    for y, (name, measured) in enumerate(reversed(rows)):
+        low, accuracy = 100 * measured.accuracy_low, 100 * measured.accuracy
+        high = 100 * measured.accuracy_high
+        is_model = measured is test
+        colour = BLUE if is_model else ORANGE
+        axes.plot([0, 100], [y, y], color=INK, lw=1, alpha=0.15)
+        axes.plot([low, high], [y, y], color=colour, lw=8, alpha=0.45, solid_capstyle="butt")
+        axes.plot(accuracy, y, "|", color=colour, ms=13, mew=2.5)
+        axes.text(0, y + 0.26, name, weight="bold" if is_model else "normal")
+        axes.text(100, y + 0.26, f"{accuracy:.1f} ({low:.1f} to {high:.1f})", ha="right")
+    axes.set(xlim=(-1, 101), ylim=(-0.4, len(rows) - 0.3), xlabel="test accuracy, %")
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     return svg(figure)
 
 
-def _departments(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each label's numbers and what it is most often mistaken for, the best recall first."""
-    labels, table = evaluation["labels"], evaluation["confusion"]
+def _departments(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Each label's metrics and its most frequent confusion, highest recall first."""
     rows = []
-    for place, label in enumerate(labels):
-        wrong = {other: table[place][i] for i, other in enumerate(labels) if i != place}
-        taken = max(wrong, key=lambda other: wrong[other])
+    for index, (label, counts) in enumerate(
+        zip(evaluation.labels, evaluation.confusion, strict=True)
+    ):
+        wrong = [0 if i == index else count for i, count in enumerate(counts)]
+        most = max(wrong)
         rows.append(
             {
                 "name": label,
-                **evaluation["departments"][label],
-                "taken_for": taken if wrong[taken] else "",
-                "taken": wrong[taken],
+                "metrics": evaluation.departments[label],
+                "confused_with": evaluation.labels[wrong.index(most)],
+                "confused": most,
             }
         )
-    return sorted(rows, key=lambda row: -row["recall"] if row["recall"] is not None else 1.0)
+    return sorted(rows, key=lambda row: -(row["metrics"].recall or 0.0))
 
 
-def _aisles(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The numbers of each aisle, the worst recall first, those of few products behind.
-
-    None where there is one level.
-    """
-    rows = evaluation["aisles"]["aisles"] if evaluation["aisles"] else []
-    return sorted(rows, key=lambda row: (row["support"] < SMALLEST_SLICE, row["recall"]))
+def _aisles(evaluation: Evaluation) -> list[AisleRow]:
+    """Each aisle, lowest recall first, those with few products last; empty with one level."""
+    rows = evaluation.aisles.aisles if evaluation.aisles else ()
+    return sorted(rows, key=lambda row: (row.support < MIN_SLICE, row.recall))
 
 
-def _mix_ups(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Pairs of truth and wrong answer, the most frequent first."""
-    labels, table = evaluation["labels"], evaluation["confusion"]
+def _confusions(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Pairs of true and predicted label that differ, most frequent first."""
+    labels, matrix = evaluation.labels, evaluation.confusion
     pairs = [
-        {"truth": truth, "answer": answer, "products": table[i][j], "share": table[i][j] / total}
-        for i, truth in enumerate(labels)
-        if (total := sum(table[i]))
-        for j, answer in enumerate(labels)
-        if i != j and table[i][j]
+        {"true": true, "predicted": labels[j], "products": count, "share": count / sum(counts)}
+        for i, (true, counts) in enumerate(zip(labels, matrix, strict=True))
+        for j, count in enumerate(counts)
+        if i != j and count
     ]
     return sorted(pairs, key=lambda pair: -pair["products"])
 
 
-def _harder_names(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Slices by the name, the worst first; departments have a table of their own."""
-    by_name = [each for each in evaluation["slices"] if each["slice"] != "department"]
-    return [each for each in by_name if each["products"] >= SMALLEST_SLICE]
+def _slices(evaluation: Evaluation) -> list[SliceMetrics]:
+    """Slices by name, lowest accuracy first; departments have a table of their own."""
+    return [
+        each
+        for each in evaluation.slices
+        if each.slice != "department" and each.products >= MIN_SLICE
+    ]
 
 
-def _heat(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _matrix(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Rows of the confusion matrix as shares of the true label's products."""
-    labels = evaluation["labels"]
     rows = []
-    for place, counts in enumerate(evaluation["confusion"]):
-        total = sum(counts)
+    for index, (true, counts) in enumerate(
+        zip(evaluation.labels, evaluation.confusion, strict=True)
+    ):
+        support = sum(counts)
         cells = [
             {
-                "answer": labels[i],
+                "predicted": predicted,
                 "count": count,
-                "share": count / total if total else 0.0,
-                # The root lets rare mix-ups be seen beside a full diagonal.
-                "strength": (count / total) ** 0.5 if total else 0.0,
-                "right": i == place,
+                "share": count / support if support else 0.0,
+                # The square root keeps rare confusions visible beside a full diagonal.
+                "strength": (count / support) ** 0.5 if support else 0.0,
+                "correct": i == index,
             }
-            for i, count in enumerate(counts)
+            for i, (predicted, count) in enumerate(zip(evaluation.labels, counts, strict=True))
         ]
-        rows.append({"truth": labels[place], "cells": cells, "support": total})
+        rows.append({"true": true, "cells": cells, "support": support})
     return rows
 
 
-def _reliability_plot(evaluation: Mapping[str, Any]) -> Markup:
-    """Confidence against the share that was right, each bin as large as its products are many."""
-    bins = evaluation["calibration"]["reliability"]
-    most = max(b["count"] for b in bins)
-    figure, axes = new_plot("Confidence against the share that was right")
-    axes.plot([0, 100], [0, 100], color=INK, lw=1, ls=":", label="as sure as it is right")
-    said, right = [100 * b["confidence"] for b in bins], [100 * b["accuracy"] for b in bins]
-    axes.plot(said, right, color=BLUE, lw=1.5)
-    sizes = [25 + 175 * b["count"] / most for b in bins]
-    axes.scatter(said, right, s=sizes, color=BLUE, clip_on=False)
-    axes.set(xlabel="the model's confidence, %", ylabel="really right, %")
-    axes.set(xlim=(0, 102), ylim=(0, 102))
+def _reliability_plot(evaluation: Evaluation) -> Markup:
+    """Accuracy by confidence; the area of a dot grows with the products of its bin."""
+    bins = evaluation.calibration.reliability
+    most = max(b.count for b in bins)
+    figure, axes = new_plot("Reliability curve")
+    axes.plot([0, 100], [0, 100], color=INK, lw=1, ls=":", label="perfect calibration")
+    confidence, accuracy = [100 * b.confidence for b in bins], [100 * b.accuracy for b in bins]
+    axes.plot(confidence, accuracy, color=BLUE, lw=1.5)
+    sizes = [25 + 175 * b.count / most for b in bins]
+    axes.scatter(confidence, accuracy, s=sizes, color=BLUE, clip_on=False)
+    axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 102), ylim=(0, 102))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, loc="upper left")
     return svg(figure)
 
 
-def _coverage_plot(evaluation: Mapping[str, Any]) -> Markup:
-    """Accuracy where only the most confident share of products is answered."""
-    points = sorted(evaluation["coverage"], key=lambda point: point["coverage"])
-    answered = [100 * point["coverage"] for point in points]
-    right = [100 * point["accuracy"] for point in points]
-    figure, axes = new_plot("Accuracy by the share that is answered")
-    axes.plot(answered, right, "o-", color=BLUE, ms=4, lw=1.8)
-    axes.set(xlabel="products answered, the surest first, %", ylabel="right among them, %")
-    axes.set(xlim=(0, 102), ylim=(max(0.0, min(right) - 3), 100.6))
+def _coverage_plot(evaluation: Evaluation) -> Markup:
+    """Accuracy of the most confident predictions by their share of all."""
+    points = sorted(evaluation.coverage, key=lambda point: point.coverage)
+    coverage = [100 * point.coverage for point in points]
+    accuracy = [100 * point.accuracy for point in points]
+    figure, axes = new_plot("Accuracy by coverage")
+    axes.plot(coverage, accuracy, "o-", color=BLUE, ms=4, lw=1.8)
+    axes.set(xlabel="coverage, most confident first, %", ylabel="accuracy, %")
+    axes.set(xlim=(0, 102), ylim=(max(0.0, min(accuracy) - 3), 100.6))
     axes.grid(alpha=0.25)
     return svg(figure)
 
 
-def _coverage_rows(evaluation: Mapping[str, Any]) -> list[Mapping[str, float]]:
-    """The points of the curve that come nearest to a few round shares."""
-    points = evaluation["coverage"]
-    chosen = [
-        min(points, key=lambda point: abs(point["coverage"] - share))
-        for share in (1.0, 0.95, 0.9, 0.8, 0.5)
+def _coverage_rows(evaluation: Evaluation) -> list[CoveragePoint]:
+    """The points closest to a few round values of coverage."""
+    closest = [
+        min(evaluation.coverage, key=lambda point: abs(point.coverage - coverage))
+        for coverage in (1.0, 0.95, 0.9, 0.8, 0.5)
     ]
-    return [point for i, point in enumerate(chosen) if point not in chosen[:i]]
+    return list({point.threshold: point for point in closest}.values())

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one house style, inline SVG, nothing from the network."""
+"""Self-contained HTML pages: one style sheet, inline SVG, no external resources."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK = "#010203"  # stands for the page's text colour until the SVG is inlined
-# Two hues that colour-blind eyes tell apart, and that stand out on white and on black.
+INK = "#010203"  # replaced by the page's text colour when the SVG is inlined
+# Distinguishable with any colour vision deficiency, with contrast on white and on black.
 BLUE, ORANGE = "#2f87d6", "#d4731c"
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill `grocer/templates/<template>`; every value is escaped unless it is Markup."""
+    """Render `grocer/reports/templates/<template>`; values are escaped unless they are Markup."""
     environment = Environment(
         loader=PackageLoader("grocer.reports"), autoescape=True, undefined=StrictUndefined
     )
@@ -31,9 +31,9 @@ def render(template: str, **values: Any) -> str:
 
 
 def new_plot(title: str, height: float = 3.6) -> tuple[Figure, Axes]:
-    """A matplotlib figure of `height` inches and its axes, titled, in the page's colours.
+    """Return a matplotlib figure of `height` inches and its axes, with a title.
 
-    All are of one width, so narrow that their letters can still be read on a phone.
+    All plots have the same width, so that their text is legible on a phone.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -46,12 +46,12 @@ def new_plot(title: str, height: float = 3.6) -> tuple[Figure, Axes]:
 
 
 def svg(figure: Figure) -> Markup:
-    """A figure as inline SVG, with its title for screen readers; black becomes the text colour."""
+    """Return a figure as inline SVG, labelled by its title and in the page's text colour."""
     from matplotlib import rc_context
 
     title = figure.axes[0].get_title(loc="left")
     buffer = io.StringIO()
-    # Names of parts that figures of one page share must differ between them: hence the salt.
+    # The salt makes element ids unique among the figures of one page.
     with rc_context({**_STYLE, "svg.hashsalt": title}):
         figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
     text = buffer.getvalue()

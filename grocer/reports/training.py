@@ -1,4 +1,4 @@
-"""The page that shows how training went: the loss over its steps, and what it took."""
+"""The training report: loss curves, throughput, memory and settings."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from grocer.artifacts.adapter import Adapter, TrainingLoss, ValidationLoss
-from grocer.reports import html as page
+from grocer.reports.html import BLUE, ORANGE, new_plot, render, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def loss_page(report: Adapter) -> str:
-    """One self-contained HTML page from what `training.json` holds."""
-    figure, axes = page.new_plot("Loss while training")
-    _draw(axes, report.losses, color=page.BLUE, marker=".", label="training")
-    if report.validation_losses:
-        validation = {"color": page.ORANGE, "marker": "o", "linestyle": "--"}
-        _draw(axes, report.validation_losses, **validation, label="validation")
+def loss_page(adapter: Adapter) -> str:
+    """Return the page as self-contained HTML."""
+    figure, axes = new_plot("Loss")
+    _draw(axes, adapter.losses, color=BLUE, marker=".", label="training")
+    if adapter.validation_losses:
+        style = {"color": ORANGE, "marker": "o", "linestyle": "--"}
+        _draw(axes, adapter.validation_losses, **style, label="validation")
         axes.legend(frameon=False)
-    axes.set(xlabel="optimizer step", ylabel="nats per answer token")
+    axes.set(xlabel="optimizer step", ylabel="loss, nats per completion token")
     axes.locator_params(axis="x", integer=True)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
-    return page.render("loss.html", report=report, curve=page.svg(figure))
+    return render("training.html", adapter=adapter, curve=svg(figure))
 
 
-def _draw(axes: Axes, entries: Sequence[TrainingLoss | ValidationLoss], **style: Any) -> None:
-    """One line of losses by step."""
-    axes.plot([each.step for each in entries], [each.loss for each in entries], **style)
+def _draw(axes: Axes, losses: Sequence[TrainingLoss | ValidationLoss], **style: Any) -> None:
+    axes.plot([each.step for each in losses], [each.loss for each in losses], **style)

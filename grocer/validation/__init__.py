@@ -1,0 +1,1 @@
+"""Validation: check the ingested tables with Great Expectations."""

@@ -13,7 +13,7 @@ from grocer import progress
 from grocer.artifacts.counts import Counts
 from grocer.artifacts.validation_report import Statistics, TableReport, ValidationReport
 from grocer.config.run import RunConfig
-from grocer.io.atomic import whole_file
+from grocer.io.atomic import output_file
 from grocer.reports.validation import failure, validation_page
 
 if TYPE_CHECKING:  # great_expectations takes seconds to import
@@ -67,7 +67,7 @@ def run(tables: Counts, config: RunConfig, out: Path) -> ValidationReport:
     for table, rows in quarantine.items():
         _write_csv(out / "quarantine" / f"{table}.csv", rows[:QUARANTINE_ROWS])
     report.write(out)
-    with whole_file(out / "validation.html") as part:
+    with output_file(out / "validation.html") as part:
         part.write_text(validation_page(report, tables), encoding="utf-8")
     return report
 
@@ -119,7 +119,7 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
     if not rows:
         return
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with output_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -153,9 +153,9 @@ def schedule(
 
 def write(package: Package, out: Path, namespace: str | None) -> None:
     """Write a package as YAML, or as Kubernetes objects for a namespace."""
-    from grocer.io.atomic import whole_file
+    from grocer.io.atomic import output_file
 
-    with whole_file(out) as part:
+    with output_file(out) as part:
         part.write_text(package.objects(namespace) if namespace else package.text)
 
 

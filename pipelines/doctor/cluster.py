@@ -44,8 +44,9 @@ def _cluster() -> list[Finding]:
 
     try:
         api, identity = connect(retries=0)
-    except NoKubeconfigError as error:
-        return [optional(_KUBERNETES, str(error), "docs/cluster.md#kind, or set KUBECONFIG")]
+    except NoKubeconfigError:
+        next_step = "set KUBECONFIG, or create a cluster: docs/cluster.md#kind"
+        return [optional(_KUBERNETES, "no kubeconfig, and not in a pod", next_step)]
     except DeployError as error:
         return [failed(_KUBERNETES, str(error), "kubectl config view")]
     findings = list[Finding]()

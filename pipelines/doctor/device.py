@@ -1,6 +1,6 @@
 """Checks torch, 4-bit weights and the GPU; prints the result as one line of JSON.
 
-A program of its own, as a broken driver can crash or hang the process that uses it.
+Runs in a separate process, as a broken driver can crash or hang it.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
     """Return the pipeline, with the pod resources of `run.cluster`.
 
     Parameters of the pipeline: `data` and `out` are addresses of CSV or Parquet files; `bundle`
-    is the address of a bundle, by default the one that is deployed when the run starts.
+    is the address of a bundle, by default of the bundle deployed when the run starts.
     """
     cluster = run.cluster
     pipeline_config = dsl.PipelineConfig(active_deadline_seconds=cluster.run_timeout_seconds)

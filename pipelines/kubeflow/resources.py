@@ -85,10 +85,10 @@ def harden(task: dsl.PipelineTask) -> None:
 
 
 def use_object_store(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
-    """Set the object store's credentials and endpoint, from a Secret and a ConfigMap if present."""
+    """Set the object store's credentials and endpoint, from a Secret and ConfigMap of one name."""
     for name, use_as_env, keys in (
         (cluster.store_secret, kubernetes.use_secret_as_env, _CREDENTIALS),
-        (cluster.store_config, kubernetes.use_config_map_as_env, _ENDPOINT),
+        (cluster.store_secret, kubernetes.use_config_map_as_env, _ENDPOINT),
     ):
         use_as_env(task, name, {key: key for key in keys}, optional=True)
 

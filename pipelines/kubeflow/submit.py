@@ -115,17 +115,15 @@ def bulk(
 
 
 def check_address(option: str, address: str, protocols: tuple[str, ...]) -> None:
-    """Check that pods can reach an address.
+    """Check that pods can reach an address: not a local path, and a supported protocol.
 
     Raises:
-        ConfigError: a local path, or an unsupported protocol.
+        ConfigError: they cannot.
     """
-    supported = ", ".join(f"{protocol}://" for protocol in protocols)
-    protocol, separator, path = address.partition("://")
-    if not separator or protocol == "file":
-        raise ConfigError(f"{option} {address}: pods cannot read a local path; use {supported}")
+    protocol, _, path = address.partition("://")
     if protocol not in protocols or not path.strip("/"):
-        raise ConfigError(f"{option} {address}: invalid address; use {supported}")
+        supported = ", ".join(f"{protocol}://" for protocol in protocols)
+        raise ConfigError(f"{option} {address}: pods cannot access this address; use {supported}")
 
 
 def _check_bundle(option: str, address: str) -> None:

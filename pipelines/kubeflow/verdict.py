@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.text import Text
 
-_REASON = re.compile(r"^\s*- (\*\*no\*\*|yes): (.+)$", re.MULTILINE)  # as decision.md has it
+_REASON = re.compile(r"^\s*- (\*\*failed\*\*|passed): (.+)$", re.MULTILINE)  # as decision.md has it
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Verdict:
 def reasons_in(log: str) -> list[dict[str, Any]]:
     """The reasons that the gate printed into its log."""
     return [
-        {"passed": match[1] == "yes", "sentence": match[2].strip()}
+        {"passed": match[1] == "passed", "sentence": match[2].strip()}
         for match in _REASON.finditer(log)
     ]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from grocer.errors import OutputError
-from grocer.io.atomic import writing
+from grocer.io.atomic import output_errors
 
 # All that a run leaves in its output directory: `--replace` removes nothing else.
 CONTENT = frozenset(
@@ -45,7 +45,7 @@ def workplace(out: Path, *, replace: bool, keep: Path | None = None) -> Iterator
     _check_target(out, replace, keep)
     work = out.with_name(f".{out.name}.running")
     try:
-        with writing(out):
+        with output_errors(out):
             work.mkdir(parents=True, exist_ok=True)
             lock = os.open(work, os.O_RDONLY)
     except OSError as error:
@@ -54,7 +54,7 @@ def workplace(out: Path, *, replace: bool, keep: Path | None = None) -> Iterator
         _claim(lock, work, out)
         try:
             _check_room(work, out)
-            with writing(out):
+            with output_errors(out):
                 yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -129,7 +129,7 @@ def rejection(out: Path) -> Path:
 
 def swap_in(made: Path, out: Path, work: Path) -> None:
     """Put the directory `made` under the name `out`; what stood there moves into `work`."""
-    with writing(out):
+    with output_errors(out):
         former = work / "former"
         if out.is_dir():
             out.rename(former)

@@ -49,9 +49,9 @@ def collect(root: Path, log: Path, config: RunConfig, made: Path, out: Path) -> 
     shutil.copyfile(log, made / "run.log")
     summary = summarise(artifacts, bundle and out / "bundle" / bundle.name)
     write_json(made / "config.json", config.model_dump(mode="json"))
-    write_json(made / "summary.json", summary)
+    summary.write(made)
     answers = read_json(artifacts["deploy"] / "answers.json") if bundle else None
-    return Finished(out, summary, answers)
+    return Finished(out, summary.model_dump(mode="json"), answers)
 
 
 def rejected(root: Path) -> Path | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from grocer.config.run import RunConfig
 from grocer.errors import ConfigError, GrocerError, SourceError, StepError
-from grocer.io.atomic import whole_file, writing
+from grocer.io.atomic import output_errors, output_file
 from pipelines.local import log_events as events
 from pipelines.local.output_dir import rejection, swap_in, workplace
 from pipelines.local.outputs import Finished, collect, rejected
@@ -160,7 +160,7 @@ def _failure(
     if shutil.disk_usage(work).free < 2**20:
         return StepError(f"{outcome.step}: no space is left on the device of {out}")
     kept = out.with_name(f"{out.name}.failed.log")
-    with writing(kept), whole_file(kept) as part:
+    with output_errors(kept), output_file(kept) as part:
         shutil.copyfile(log, part)
     last = textwrap.dedent("\n".join(outcome.last))
     return RunError(f"{last}\ngrocer: {outcome.step or 'the run'} broke; its log: {kept}")

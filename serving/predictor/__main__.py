@@ -1,4 +1,4 @@
-"""`python -m serving.predictor --bundle DIR --port N`: run the predictor."""
+"""Serve a bundle over HTTP: `python -m serving.predictor --bundle DIR --port N`."""
 
 from __future__ import annotations
 
@@ -10,34 +10,30 @@ from grocer.errors import GrocerError
 from serving.predictor.server import serve
 
 
-def arguments(words: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser("python -m serving.predictor", description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True, help="directory of the bundle")
-    parser.add_argument("--digest", help="the bundle's digest, where its directory is not named so")
+    parser.add_argument("--digest", help="expected digest (default: name of the directory)")
     parser.add_argument("--base", type=Path, help="directory of the base model")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a pod")
-    parser.add_argument("--grpc-port", type=int, help="also serve gRPC there (off by default)")
+    parser.add_argument("--grpc-port", type=int, help="port of the gRPC server (default: disabled)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="a limit of the predictor"
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="KEY=VALUE",
+        help="override a serving setting (repeatable)",
     )
-    return parser.parse_args(words)
+    return parser.parse_args(argv)
 
 
 def main() -> int:
-    """Serve; 0 told to stop, 1 the device failed, 2 the user's mistake."""
-    given = arguments()
+    """Serve; return 0 after a signal, 1 after a device failure, 2 after a user error."""
     try:
-        return serve(
-            given.bundle,
-            given.port,
-            given.host,
-            digest=given.digest,
-            base=given.base,
-            settings=given.set,
-            grpc_port=given.grpc_port,
-        )
+        return serve(**vars(arguments()))
     except GrocerError as error:
         print(f"grocer: {error}", file=sys.stderr)
         return 2

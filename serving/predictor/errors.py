@@ -1,11 +1,11 @@
-"""A request that gets no answer, and why."""
+"""The error that a client receives instead of a prediction."""
 
 from __future__ import annotations
 
 from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
 
-_GRPC = {
+_GRPC_STATUS = {
     400: StatusCode.INVALID_ARGUMENT,
     404: StatusCode.NOT_FOUND,
     413: StatusCode.INVALID_ARGUMENT,
@@ -15,17 +15,17 @@ _GRPC = {
 }
 
 
-class Refusal(GrpcException):
-    """A status and one sentence that says what was wrong and where, without the input itself.
+class RequestError(GrpcException):
+    """An HTTP status and a one-line message, which never contains the client's input.
 
-    Over gRPC the interceptor of KServe's server turns it into the status of the same meaning.
+    Over gRPC, the exception interceptor of KServe's server sends the equivalent gRPC status.
     """
 
     def __init__(self, status: int, message: str, *, retry_after: int | None = None) -> None:
-        super().__init__(message, _GRPC.get(status, StatusCode.INVALID_ARGUMENT))
+        super().__init__(message, _GRPC_STATUS.get(status, StatusCode.INVALID_ARGUMENT))
         self.status, self.message, self.retry_after = status, message, retry_after
 
     @property
     def headers(self) -> dict[str, str]:
-        """Response headers that go with it."""
+        """Response headers: `retry-after`, in seconds, if a retry can succeed."""
         return {} if self.retry_after is None else {"retry-after": str(self.retry_after)}

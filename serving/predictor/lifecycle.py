@@ -1,4 +1,4 @@
-"""The server's life: checked, live, ready, serving, draining, gone."""
+"""The server's lifecycle: loading, ready, draining, stopped."""
 
 from __future__ import annotations
 
@@ -6,37 +6,31 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import uvicorn
 from kserve import ModelServer
-from kserve.errors import ModelNotReady, ServerNotLive, ServerNotReady
-from kserve.model_server import app
 from kserve.protocol.grpc.server import GRPCServer
 from kserve.protocol.rest.server import RESTServer
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse
 
 from grocer.config.deployment import ServingConfig
 from grocer.errors import GrocerError
 from grocer.release.bundle import Bundle
-from serving.predictor.errors import Refusal
+from serving.predictor import application
 from serving.predictor.metrics import Metrics
-from serving.predictor.middleware import Guard
-from serving.predictor.model import NAME, ClosedRepository, Load, Predictor, StrictDataPlane
-from serving.predictor.openapi import document
-from serving.predictor.ui import page
+from serving.predictor.middleware import RequestMiddleware
+from serving.predictor.model import Load, Predictor
 
 log = logging.getLogger("grocer.server")
 
 
 class Server(ModelServer):
-    """KServe's server on an interface of our choice, with our guard around its application.
+    """KServe's server with the changes of `application` and a graceful shutdown.
 
     Attributes:
-        failure: why it stopped by itself.
+        failure: why it stopped without a signal.
     """
 
     def __init__(
@@ -61,12 +55,11 @@ class Server(ModelServer):
         metrics = Metrics(bundle, low_confidence=config.low_confidence, window=config.drift_window)
         self._predictor = Predictor(bundle, config, metrics, load, self._fail)
         self.register_model(self._predictor)
-        self.dataplane = StrictDataPlane(self.registered_models, self._predictor)
-        self.model_repository_extension = ClosedRepository(self.registered_models)
-        room = self._predictor.batcher.require_room
-        self._guard = Guard(app, config, metrics, room, NAME, bundle.digest)
+        self.dataplane = application.GrocerDataPlane(self.registered_models, self._predictor)
+        self.model_repository_extension = application.ClosedRepository(self.registered_models)
+        self._middleware = RequestMiddleware(application.app, self._predictor, config)
         rest = RESTServer(
-            self._guard,
+            self._middleware,
             self.dataplane,
             self.model_repository_extension,
             port,
@@ -75,32 +68,27 @@ class Server(ModelServer):
         rest.config.host, rest.config.access_log = host, False
         rest.config.server_header = False
         rest.create_application()
-        # KServe's one middleware times each request for a log line that nobody asked for, and
-        # matches the routes once more to do so.
-        app.user_middleware.clear()
-        _answer_calmly(bundle, config)
-        if config.ui:
-            app.add_route("/ui", page(NAME, bundle, config))
-        self._http = _Http(rest.config, self._drain)
+        application.configure(self._predictor, config)
+        self._http = _HttpServer(rest.config, self._drain)
 
     def start(self, models: list[Any]) -> None:
-        """Serve until told to stop or until the device fails."""
+        """Serve until a signal arrives or the device fails."""
         with asyncio.Runner(loop_factory=self._http.config.get_loop_factory()) as runner:
             runner.run(self._run())
         if self.failure is not None and not isinstance(self.failure, GrocerError):
             log.error("stopped", exc_info=self.failure)
             logging.shutdown()
-            # A thread that hangs in a broken device would hold up the interpreter's own exit.
+            # A thread that hangs in a failed device would block the interpreter's exit.
             os._exit(1)
 
     async def _run(self) -> None:
         self._predictor.start()
-        watch = asyncio.create_task(self._watch())
+        monitor = asyncio.create_task(self._monitor())
         grpc = asyncio.create_task(self._grpc()) if self.enable_grpc else None
         address = f"http://{self._host}:{self.http_port}"
         log.info("live on %s", address, extra={"digest": self._predictor.bundle.digest})
         await self._http.serve()
-        watch.cancel()
+        monitor.cancel()
         if grpc is not None:
             await self._grpc_server.stop(self.grace_period)
             await grpc
@@ -119,70 +107,47 @@ class Server(ModelServer):
         )
         await self._grpc_server.start(max_workers=1)
 
-    async def _watch(self) -> None:
-        """Take a forward pass that never ends for a failed device; say when the model is ready."""
-        told = False
+    async def _monitor(self) -> None:
+        """Log readiness, and treat a stalled forward pass as a device failure."""
+        logged = False
         while True:
-            if self._predictor.ready and not told:
-                told = True
+            if self._predictor.ready and not logged:
+                logged = True
                 log.info("ready", extra={"digest": self._predictor.bundle.digest})
-            if self._predictor.batcher.stalled_for() > self._config.stall_seconds:
-                self._predictor.fail(TimeoutError("a forward pass does not end"))
+            if self._predictor.batcher.stalled_seconds() > self._config.stall_seconds:
+                self._predictor.fail(TimeoutError("a forward pass stalled"))
             await asyncio.sleep(0.25)
 
     def _fail(self, error: BaseException) -> None:
-        """Stop by itself; called on the event loop."""
+        """Stop after a failure; called on the event loop."""
         if self.failure is None:
             self.failure = error
-            log.critical("the model failed: %s", type(error).__name__)
-            # Long enough for a probe to see that it is not live, and for queued answers to leave.
+            log.critical("model failed: %s", type(error).__name__)
+            # A liveness probe can see the failure, and queued responses are sent.
             asyncio.get_running_loop().call_later(1.0, self._http.end)
 
     def _drain(self, sig: int) -> None:
-        """On SIGTERM: not ready, yet answering until routers have noticed; on SIGINT: at once."""
-        self._guard.draining = True
+        """Become not ready. On SIGTERM, serve until load balancers have noticed."""
+        self._middleware.draining = True
         seconds = self._config.drain_seconds if sig == signal.SIGTERM else 0.0
         log.info("draining for %g s", seconds)
         asyncio.get_running_loop().call_later(seconds, self._http.end)
 
 
-class _Http(uvicorn.Server):
-    """uvicorn, but a signal begins a drain; a second one ends it."""
+class _HttpServer(uvicorn.Server):
+    """uvicorn that drains on the first signal and stops on the second."""
 
-    def __init__(self, config: uvicorn.Config, drain: Any) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Callable[[int], None]) -> None:
         super().__init__(config)
-        self._drain, self._told = drain, False
+        self._drain, self._signalled = drain, False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._told:
+        if self._signalled:
             self.end()
             return
-        self._told = True
+        self._signalled = True
         asyncio.get_running_loop().call_soon_threadsafe(self._drain, sig)
 
     def end(self) -> None:
-        """Close the port, answer what is in flight, and return."""
+        """Close the port, finish in-flight requests, and return from `serve`."""
         self.should_exit = True
-
-
-def _answer_calmly(bundle: Bundle, config: ServingConfig) -> None:
-    """Our handlers over KServe's, which log a traceback for each refusal and echo input."""
-
-    async def refuse(_: Request, error: Refusal) -> JSONResponse:
-        return JSONResponse({"error": error.message}, error.status, headers=error.headers)
-
-    async def not_ready(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": "the model is not ready"}, 503, headers={"retry-after": "2"})
-
-    async def not_live(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": "the model's device failed"}, 503)
-
-    async def http(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
-
-    app.add_exception_handler(Refusal, refuse)
-    app.add_exception_handler(ModelNotReady, not_ready)
-    app.add_exception_handler(ServerNotReady, not_ready)
-    app.add_exception_handler(ServerNotLive, not_live)
-    app.add_exception_handler(HTTPException, http)
-    app.openapi = lambda: document(NAME, bundle.labels, config, bundle.leaves)

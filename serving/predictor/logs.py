@@ -1,4 +1,4 @@
-"""Logs on stderr: JSON lines for machines, short lines for a terminal; never a product's name."""
+"""Logs on stderr: JSON lines, or short lines on a terminal. Product names are never logged."""
 
 from __future__ import annotations
 
@@ -6,60 +6,64 @@ import json
 import logging
 import sys
 import time
-from typing import Any
 
 _FIELDS = ("request_id", "route", "code", "seconds", "abandoned", "refused", "unlogged", "digest")
 
 
-class JsonLines(logging.Formatter):
-    """One JSON object a record."""
+class JsonFormatter(logging.Formatter):
+    """Formats a record as a JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            + f".{int(record.msecs):03d}Z",
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{seconds}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **_fields(record),
         }
-        line |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
 
 
-class Lines(logging.Formatter):
-    """What a person in front of a terminal wants."""
+class TerminalFormatter(logging.Formatter):
+    """Formats a record as time, message and fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = [f"{n}={getattr(record, n)}" for n in _FIELDS if hasattr(record, n)]
+        fields = [f"{name}={value}" for name, value in _fields(record).items()]
         text = " ".join([time.strftime("%H:%M:%S"), record.getMessage(), *fields])
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
-class Sparse:
-    """What comes by the thousand and is logged once a second."""
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    values = {name: getattr(record, name, None) for name in _FIELDS}
+    return {name: value for name, value in values.items() if value}
+
+
+class RateLimit:
+    """Limits frequent log lines to one per second."""
 
     def __init__(self) -> None:
-        self._next, self._left_out = 0.0, 0
+        self._next, self._suppressed = 0.0, 0
 
-    def due(self) -> int | None:
-        """How many were left out since the last line, if it is time for another."""
+    def acquire(self) -> int | None:
+        """Return the number of lines suppressed since the last one; None suppresses this one."""
         now = time.monotonic()
         if now < self._next:
-            self._left_out += 1
+            self._suppressed += 1
             return None
-        left_out, self._left_out, self._next = self._left_out, 0, now + 1.0
-        return left_out
+        suppressed, self._suppressed, self._next = self._suppressed, 0, now + 1.0
+        return suppressed
 
 
 def configure() -> None:
-    """Send everything to stderr: JSON, unless that is a terminal."""
+    """Log to stderr: as JSON unless it is a terminal."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Lines() if sys.stderr.isatty() else JsonLines())
+    handler.setFormatter(TerminalFormatter() if sys.stderr.isatty() else JsonFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("grocer").setLevel(logging.INFO)
-    # KServe installs handlers of its own unless its logger has one already.
+    # KServe adds handlers unless its logger has one.
     logging.getLogger("kserve").addHandler(logging.NullHandler())
     logging.getLogger("kserve.trace").setLevel(logging.ERROR)
     logging.captureWarnings(True)

@@ -1,29 +1,61 @@
-"""What Prometheus is told: requests, queue, forward passes, predictions, and drift.
+"""Prometheus metrics: requests, queue, forward passes, predictions, and drift.
 
-Drift is read against the evaluation that let the adapter serve: shares of departments and the
-mean confidence on the test side, beside those of the latest answers. The two differ where the
-traffic is unlike the test side, which is a question, not yet an error.
+Drift compares recent predictions with the bundle's evaluation on the test split: the share of each
+department, and the mean confidence. A difference means that the traffic differs from the test
+split; it is not an error by itself.
 """
 
 from __future__ import annotations
 
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from grocer.inference.scores import Scores
 from grocer.release.bundle import Bundle
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+def _metric(kind: Any, text: str, *labels: str, **options: Any) -> Callable[..., Any]:
+    return partial(kind, documentation=text, labelnames=labels, **options)
+
+
+_METRICS: dict[str, Callable[..., Any]] = {
+    "requests": _metric(Counter, "Requests by route and status code", "route", "code"),
+    "request_seconds": _metric(
+        Histogram, "Duration of requests by route", "route", buckets=_SECONDS
+    ),
+    "items": _metric(Counter, "Products scored"),
+    "tokens": _metric(Counter, "Tokens of product names scored"),
+    "queue_items": _metric(Gauge, "Products waiting for a forward pass"),
+    "queue_wait_seconds": _metric(Histogram, "Wait until the first forward pass", buckets=_SECONDS),
+    "batch_items": _metric(Histogram, "Products per forward pass", buckets=_ITEMS),
+    "forward_seconds": _metric(Histogram, "Duration of forward passes", buckets=_SECONDS),
+    "predictions": _metric(Counter, "Predictions by department", "department"),
+    "low_confidence": _metric(Counter, "Predictions below serving.low_confidence"),
+    "reference_share": _metric(Gauge, "Share of the test split", "department"),
+    "latest_share": _metric(Gauge, "Share of recent predictions", "department"),
+    "reference_confidence": _metric(Gauge, "Mean confidence on the test split"),
+    "latest_confidence": _metric(Gauge, "Mean confidence of recent predictions"),
+    "drift": _metric(Gauge, "Total variation distance of the shares, 0 to 1"),
+    "ready": _metric(Gauge, "1 if the model is ready"),
+    "model_info": _metric(Gauge, "Bundle that is served", "digest", "base", "template", "recipe"),
+}
 
 
 class Metrics:
-    """Metrics of one predictor, in a registry that `/metrics` shows."""
+    """The metrics of one predictor.
+
+    Args:
+        low_confidence: predictions below this probability are counted.
+        window: number of recent predictions that drift is computed from.
+    """
 
     def __init__(
         self,
@@ -33,94 +65,73 @@ class Metrics:
         window: int,
         registry: CollectorRegistry = REGISTRY,
     ) -> None:
-        def of(kind: Any, name: str, text: str, *labels: str, **more: Any) -> Any:
-            return kind(f"grocer_{name}", text, labels, registry=registry, **more)
-
-        self._labels, self._low = bundle.labels, low_confidence
-        self._latest: deque[tuple[int, float]] = deque(maxlen=window)
-        self._shares: Tally[int] = Tally()
+        self._metrics = {
+            name: create(f"grocer_{name}", registry=registry) for name, create in _METRICS.items()
+        }
+        self._low_confidence = low_confidence
+        reference = bundle.manifest.evaluation.reference
+        self._reference = [reference.departments.get(label, 0.0) for label in bundle.labels]
+        self._recent: deque[tuple[int, float]] = deque(maxlen=window)
+        self._counts: Tally[int] = Tally()
         self._confidence = 0.0
-        self._requests = of(Counter, "requests", "Requests, by route and status", "route", "code")
-        self._seconds = of(
-            Histogram, "request_seconds", "Time to an answer", "route", buckets=_SECONDS
-        )
-        self._items = of(Counter, "items", "Items that were answered")
-        self._queue = of(Gauge, "queue_items", "Items waiting for a forward pass")
-        self._wait = of(
-            Histogram, "queue_wait_seconds", "Time from arrival to the first pass", buckets=_SECONDS
-        )
-        self._batch = of(Histogram, "batch_items", "Items in a forward pass", buckets=_SIZES)
-        self._forward = of(Histogram, "forward_seconds", "Forward passes", buckets=_SECONDS)
-        self._tokens = of(Counter, "tokens", "Tokens of names that were scored")
-        self._predictions = of(Counter, "predictions", "Answers, by department", "department")
-        self._unsure = of(Counter, "low_confidence", f"Answers below {low_confidence:g}")
-        self._ready = of(Gauge, "ready", "1 once the model answers")
-        self._describe(of, bundle)
-
-    def _describe(self, of: Any, bundle: Bundle) -> None:
-        info = of(Gauge, "model_info", "What is served", "digest", "base", "template", "recipe")
-        base, template = bundle.manifest.base, bundle.manifest.template
-        info.labels(bundle.digest, base["digest"], template["digest"], bundle.config.recipe).set(1)
-        reference = bundle.manifest.evaluation["reference"]
-        self._reference = [reference["departments"].get(label, 0.0) for label in bundle.labels]
-        expected = of(Gauge, "reference_share", "Share on the test side", "department")
-        share = of(Gauge, "latest_share", "Share of the latest answers", "department")
+        self._metrics["model_info"].labels(
+            bundle.digest,
+            bundle.manifest.base["digest"],
+            bundle.manifest.template["digest"],
+            bundle.config.recipe,
+        ).set(1)
+        self._metrics["reference_confidence"].set(reference.mean_confidence)
         for index, label in enumerate(bundle.labels):
-            expected.labels(label).set(self._reference[index])
-            share.labels(label).set_function(lambda index=index: self._share(index))
-        of(Gauge, "reference_confidence", "Mean confidence on the test side").set(
-            reference["mean_confidence"]
+            self._metrics["reference_share"].labels(label).set(self._reference[index])
+            share = partial(self._share, index)
+            self._metrics["latest_share"].labels(label).set_function(share)
+        self._metrics["latest_confidence"].set_function(
+            lambda: self._confidence / max(len(self._recent), 1)
         )
-        of(Gauge, "latest_confidence", "Mean confidence of the latest answers").set_function(
-            lambda: self._confidence / max(len(self._latest), 1)
-        )
-        of(Gauge, "drift", "Total variation between reference and latest shares").set_function(
-            self.drift
-        )
+        self._metrics["drift"].set_function(self.drift)
 
-    def drift(self) -> float:
-        """0 (the same shares) to 1 (nothing in common); 0 before the first answer."""
-        if not self._latest:
-            return 0.0
-        gaps = [abs(self._share(i) - share) for i, share in enumerate(self._reference)]
-        return sum(gaps) / 2
+    def observe_request(self, route: str, code: int, seconds: float) -> None:
+        """Count a completed or rejected request."""
+        self._metrics["requests"].labels(route, str(code)).inc()
+        self._metrics["request_seconds"].labels(route).observe(seconds)
 
-    def _share(self, index: int) -> float:
-        return self._shares[index] / max(len(self._latest), 1)
-
-    def answered(self, probabilities: NDArray[np.float64]) -> None:
-        """Count answers; called on the event loop."""
-        best, confidence = probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1)
-        self._items.inc(len(best))
-        self._unsure.inc(int((confidence < self._low).sum()))
-        for index, count in Tally(best).items():
-            self._predictions.labels(self._labels[index]).inc(count)
-        for index, value in zip(best, confidence.tolist(), strict=True):
-            if len(self._latest) == self._latest.maxlen:
-                old, gone = self._latest[0]
-                self._shares[old] -= 1
-                self._confidence -= gone
-            self._latest.append((index, value))
-            self._shares[index] += 1
+    def observe_predictions(self, scores: Scores) -> None:
+        """Count predictions; called on the event loop."""
+        predicted, confidence = scores.predicted.tolist(), scores.confidence
+        self._metrics["items"].inc(len(predicted))
+        self._metrics["low_confidence"].inc(int((confidence < self._low_confidence).sum()))
+        for index, count in Tally(predicted).items():
+            self._metrics["predictions"].labels(scores.labels[index]).inc(count)
+        for index, value in zip(predicted, confidence.tolist(), strict=True):
+            if len(self._recent) == self._recent.maxlen:
+                oldest, removed = self._recent[0]
+                self._counts[oldest] -= 1
+                self._confidence -= removed
+            self._recent.append((index, value))
+            self._counts[index] += 1
             self._confidence += value
 
-    def requested(self, route: str, code: int, seconds: float) -> None:
-        """Count a request that was answered or refused."""
-        self._requests.labels(route, str(code)).inc()
-        self._seconds.labels(route).observe(seconds)
+    def observe_ready(self, ready: bool) -> None:
+        """Set whether the model is ready."""
+        self._metrics["ready"].set(ready)
 
-    def ready(self, ready: bool) -> None:
-        """Say whether the model answers."""
-        self._ready.set(ready)
+    def observe_queue(self, items: int) -> None:
+        """Set the number of waiting products."""
+        self._metrics["queue_items"].set(items)
 
-    def queued(self, items: int) -> None:
-        """Say how many items wait."""
-        self._queue.set(items)
-
-    def passed(self, items: int, tokens: int, seconds: float, waits: Sequence[float]) -> None:
-        """Count a forward pass."""
-        self._batch.observe(items)
-        self._forward.observe(seconds)
-        self._tokens.inc(tokens)
+    def observe_pass(self, items: int, tokens: int, seconds: float, waits: Sequence[float]) -> None:
+        """Count a forward pass, and the waits of the requests that it started."""
+        self._metrics["batch_items"].observe(items)
+        self._metrics["tokens"].inc(tokens)
+        self._metrics["forward_seconds"].observe(seconds)
         for wait in waits:
-            self._wait.observe(wait)
+            self._metrics["queue_wait_seconds"].observe(wait)
+
+    def drift(self) -> float:
+        """Return the total variation distance of the shares; 0 without predictions."""
+        if not self._recent:
+            return 0.0
+        return sum(abs(self._share(i) - share) for i, share in enumerate(self._reference)) / 2
+
+    def _share(self, index: int) -> float:
+        return self._counts[index] / max(len(self._recent), 1)

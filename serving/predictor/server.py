@@ -1,4 +1,4 @@
-"""Serve a bundle: refuse what must not be served, then start the server."""
+"""Check a bundle and serve it."""
 
 from __future__ import annotations
 
@@ -28,28 +28,27 @@ def serve(
     """Serve a bundle until SIGTERM or SIGINT.
 
     Args:
-        bundle: its directory.
-        digest: what its digest must be, where the directory's name does not say it.
-        base: directory of the base, where the bundle and its source do not say it.
-        settings: `key=value` of `ServingConfig`, over what the bundle's run had.
-        grpc_port: also serve gRPC there.
-        load: makes the scorer; by default the bundle's own.
+        bundle: directory of the bundle.
+        digest: expected digest; by default the directory's name.
+        base: directory of the base model; by default the bundle's own, or its source.
+        settings: `key=value` overrides of `ServingConfig`.
+        grpc_port: port of the gRPC server; None disables it.
+        load: loads the scorer; by default that of the bundle.
 
     Returns:
-        0 when it was told to stop, 1 when the device failed.
+        0 after a signal, 1 after a device failure.
 
     Raises:
-        BundleError: the bundle must not be served.
-        ModelError: its base or its adapter can't be loaded.
-        ConfigError: a setting that does not exist or fit.
+        BundleError: the bundle is invalid or did not pass the gate.
+        ModelError: the base model or the adapter cannot be loaded.
+        ConfigError: a setting is unknown or invalid.
     """
     logs.configure()
     checked = load_bundle(bundle, digest)
     config = checked.config.with_settings([f"serving.{text}" for text in settings]).serving
-    # The model's thread may keep the interpreter to itself this long, in seconds. Python's 5 ms
-    # are added to each step of a request while a forward pass runs.
+    # Python's default of 5 ms delays each step of a request while the model thread computes.
     sys.setswitchinterval(0.001)
-    # Only now: a bundle that is refused should not wait for seconds of imports.
+    # Importing KServe takes seconds: an invalid bundle is rejected before.
     from serving.predictor import tracing
     from serving.predictor.lifecycle import Server
 
@@ -62,7 +61,7 @@ def serve(
 
 
 def scorer_loader(config: ServingConfig, base: Path | None = None) -> Callable[[Bundle], Any]:
-    """Load a bundle's own model, by the device and type that its run was configured with."""
+    """Return a function that loads the scorer of a bundle."""
 
     def load(bundle: Bundle) -> Any:
         import torch
@@ -78,8 +77,7 @@ def scorer_loader(config: ServingConfig, base: Path | None = None) -> Callable[[
             compute_dtype=bundle.config.base.compute_dtype,
             base=base,
         )
-        # All of this lives as long as the server. Walked by the collector now and then, it would
-        # hold up every request by some 0.3 s.
+        # Exclude the loaded model from garbage collection, which would pause requests by 0.3 s.
         gc.freeze()
         return scorer
 

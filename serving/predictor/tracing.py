@@ -1,7 +1,7 @@
-"""OpenTelemetry traces: one span a request and one for its scoring, where an endpoint is set.
+"""OpenTelemetry traces: one span per request and one for its scoring.
 
-Configured as every OpenTelemetry program is, by `OTEL_EXPORTER_OTLP_ENDPOINT` and its kin; a
-caller's `traceparent` is continued. Spans carry counts and statuses, never a product's name.
+Enabled and configured by the standard variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, …). Spans
+continue the trace of a `traceparent` header, and never contain product names.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from opentelemetry import propagate, trace
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
-# Not the process's provider: FastAPI would take that one to trace each probe and each of its steps.
+# Not the global provider: FastAPI would use it to trace each probe.
 _provider: trace.TracerProvider | None = None
 
 
 def configure() -> None:
-    """Send spans to the endpoint that the environment names, if it names one."""
+    """Export spans if the environment names an endpoint."""
     global _provider
     if not any(os.environ.get(name) for name in _ENDPOINTS):
         return
@@ -30,24 +30,24 @@ def configure() -> None:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     service = os.environ.get("OTEL_SERVICE_NAME", "grocer")
-    made = TracerProvider(resource=Resource.create({"service.name": service}))
-    made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    _provider = made
+    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    _provider = provider
 
 
 @contextmanager
 def span(
     name: str, attributes: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> Iterator[trace.Span]:
-    """A span around the block; with `headers`, a server's, below the caller's span."""
+    """Run the block in a span; with `headers`, in a server span that continues their trace."""
     if _provider is None:
         yield trace.INVALID_SPAN
         return
     tracer = _provider.get_tracer("grocer")
-    caller = None if headers is None else propagate.extract(headers)
+    parent = None if headers is None else propagate.extract(headers)
     kind = trace.SpanKind.INTERNAL if headers is None else trace.SpanKind.SERVER
-    # A refusal is an answer: only its status belongs into the span.
+    # A rejected request is not an exception of the server.
     with tracer.start_as_current_span(
-        name, caller, kind, dict(attributes), record_exception=False, set_status_on_exception=False
+        name, parent, kind, dict(attributes), record_exception=False, set_status_on_exception=False
     ) as current:
         yield current

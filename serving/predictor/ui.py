@@ -1,6 +1,6 @@
-"""A page for a person: type a name, see its department, the probabilities, the model's card.
+"""The web page at `/ui`: predict one product, and read the model card.
 
-Nothing is loaded from elsewhere, and the policy that goes with the page allows no other script.
+The page loads nothing, and its Content-Security-Policy allows no other script.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from starlette.responses import HTMLResponse
 from grocer.config.deployment import ServingConfig
 from grocer.release.bundle import CARD, Bundle
 
-_MOST = 10
+_TOP_K = 10
 
 
 def page(
     model: str, bundle: Bundle, config: ServingConfig
 ) -> Callable[[Request], Awaitable[HTMLResponse]]:
-    """The handler of `/ui`."""
+    """Return the handler of `/ui`."""
     environment = Environment(
         loader=PackageLoader("serving.predictor"), autoescape=True, undefined=StrictUndefined
     )
     script = environment.loader.get_source(environment, "ui.js")[0]
-    script = script.replace("MODEL", model).replace("TOP_K", str(min(_MOST, len(bundle.labels))))
+    script = script.replace("MODEL", model).replace("TOP_K", str(min(_TOP_K, len(bundle.labels))))
     html = environment.get_template("ui.html").render(
-        noun=bundle.config.catalogue.label,
-        longest=config.max_name_characters,
-        card=_html((bundle.path / CARD).read_text().partition("---\n# ")[2]),
+        label=bundle.config.catalogue.label,
+        max_characters=config.max_name_characters,
+        card=render_card((bundle.path / CARD).read_text().partition("---\n# ")[2]),
         digest=bundle.digest,
         script=Markup(script),
     )
-    known = b64encode(sha256(script.encode()).digest()).decode()
+    script_hash = b64encode(sha256(script.encode()).digest()).decode()
     headers = {
         "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{known}'; connect-src 'self'; form-action 'self'; "
+        f"script-src 'sha256-{script_hash}'; connect-src 'self'; form-action 'self'; "
         "base-uri 'none'; frame-ancestors 'none'",
         "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
@@ -52,8 +52,8 @@ def page(
     return show
 
 
-def _html(card: str) -> Markup:
-    """The card's Markdown; HTML in it, as a label may hold, stays text."""
+def render_card(card: str) -> Markup:
+    """Render Markdown; HTML in it, which a label may contain, is escaped."""
     html = MarkdownIt("js-default").render(card)
-    scroll = '<div class="scroll" role="group" aria-label="Figures" tabindex="0"><table>'
+    scroll = '<div class="scroll" role="group" aria-label="Metrics" tabindex="0"><table>'
     return Markup(html.replace("<table>", scroll).replace("</table>", "</table></div>"))

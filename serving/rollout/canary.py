@@ -28,10 +28,7 @@ SHIFT_SECONDS = 60.0
 
 
 def promote(config: DeployConfig, cluster: Cluster | None = None) -> str:
-    """Shift all traffic to the canary and remove the stable revision; its pods keep running.
-
-    Returns:
-        The result, for the console.
+    """Shift all traffic to the canary, remove the stable revision, and return the result.
 
     Raises:
         DeployError: there is no canary, or it cannot take all traffic; the traffic split is
@@ -58,10 +55,7 @@ def promote(config: DeployConfig, cluster: Cluster | None = None) -> str:
 
 
 def rollback(config: DeployConfig, cluster: Cluster | None = None) -> str:
-    """Shift all traffic to the stable revision and remove the canary.
-
-    Returns:
-        The result, for the console.
+    """Shift all traffic to the stable revision, remove the canary, and return the result.
 
     Raises:
         DeployError: there is no canary, or the stable revision is not ready.

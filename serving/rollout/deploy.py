@@ -37,8 +37,8 @@ def deploy(
 ) -> list[Prediction]:
     """Publish a bundle, roll it out and return its predictions for `products`.
 
-    With `config.canary` it becomes a canary with that percentage of the traffic. The first deploy
-    replaces nothing, so it gets all traffic. A bundle that is already deployed is tested again.
+    With `config.canary` it becomes a canary with that percentage of the traffic, except for the
+    first deploy. A bundle that is already deployed is only tested again.
 
     Returns:
         V1 predictions, each with its `product_name`.
@@ -55,11 +55,11 @@ def deploy(
     previous, previous_canary = stable_revision(service), find_canary(service)
     uri = publish(bundle, config.store)
     if previous and config.canary and previous.digest != bundle.digest:
-        new = Revision(uri, bundle.digest, config.runtime, f"c{bundle.digest[:8]}")
+        new = Revision(uri, bundle.digest, config.name, f"c{bundle.digest[:8]}")
         stable, canary = previous, Canary(new, config.canary)
     else:
         name = previous.predictor if previous else ""
-        new = stable = Revision(uri, bundle.digest, config.runtime, name)
+        new = stable = Revision(uri, bundle.digest, config.name, name)
         canary = previous_canary if previous and previous.digest == bundle.digest else None
     say("deploy", f"{config.namespace}/{config.name}: {_short(previous)} → {_short(new)}")
     cluster.apply(apply_configuration(config, stable, canary))

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import urllib3
+import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException
@@ -57,7 +58,7 @@ def connect(*, retries: int = 2) -> tuple[client.ApiClient, str]:
     try:
         config.load_kube_config(path, client_configuration=configuration)
         _, context = config.list_kube_config_contexts(path)
-    except (ConfigException, OSError) as error:
+    except (ConfigException, OSError, yaml.YAMLError) as error:
         raise DeployError(f"kubeconfig {path} cannot be loaded: {error}; set KUBECONFIG") from error
     return client.ApiClient(configuration), f"context {context['name']}"
 
@@ -152,7 +153,7 @@ class Cluster:
             text = response.data.decode(errors="replace")
             if text.startswith("unable to retrieve container logs"):  # from the kubelet, status 200
                 continue
-            if lines := [line for line in text.splitlines() if line.strip()]:
+            if lines := text.strip().splitlines():
                 return _one_line(lines[-1])
         return ""
 

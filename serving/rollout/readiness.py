@@ -12,7 +12,13 @@ from serving.rollout.inference_service import DIGEST_ENV, Revision, references, 
 from serving.rollout.kubernetes import Cluster
 
 if TYPE_CHECKING:
-    from kubernetes.client import V1ContainerStatus, V1Deployment, V1Pod, V1PodTemplateSpec
+    from kubernetes.client import (
+        V1ContainerStateTerminated,
+        V1ContainerStatus,
+        V1Deployment,
+        V1Pod,
+        V1PodTemplateSpec,
+    )
 
 LABEL = "serving.kserve.io/inferenceservice"
 """Label, with the InferenceService's name, of every object that KServe creates for it."""
@@ -49,41 +55,41 @@ def wait_until_ready(
     """
     name, selector = revision.deployment(service), f"{LABEL}={service}"
     start, failing_since, reconciled, progress = time.monotonic(), None, False, ""
+    deployment: V1Deployment | None = None
     pods: list[V1Pod] = []
     for _ in cluster.watch_deployments(selector, timeout):
-        deployment = cluster.deployment(name)
-        if deployment and is_rolled_out(deployment, revision.digest, replicas):
+        deployment = _reconciled(cluster.deployment(name), revision)
+        if deployment and is_rolled_out(deployment, replicas):
             return
         pods = [pod for pod in cluster.pods(selector) if _digest(pod) == revision.digest]
         if failure := pod_failure(cluster, pods):
             raise DeployError(f"{name}: {failure}")
-        failure = replica_failure(deployment, revision.digest)
+        failure = replica_failure(deployment)
         failing_since = (failing_since or time.monotonic()) if failure else None
         if failing_since and time.monotonic() - failing_since > REPLICA_FAILURE_SECONDS:
             raise DeployError(f"{name}: {failure}")
-        if (current := rollout_progress(deployment, pods, revision.digest)) != progress:
+        if (current := failure or rollout_progress(deployment, pods)) != progress:
             say("deploy", f"{name}: {current}")
             progress = current
-        if _is_reconciled(deployment, revision.digest):
+        if deployment:
             reconciled = True
         elif reconciled or time.monotonic() - start > RECONCILE_SECONDS:
             break
-    if not _is_reconciled(cluster.deployment(name), revision.digest):
+    if deployment is None:
         raise DeployError(f"{name}: {_reconcile_failure(cluster, service, revision)}")
     warning = cluster.last_warning(pods[0].metadata.name) if pods else ""
     last = f" (last warning: {warning})" if warning and warning not in progress else ""
     raise DeployError(f"{name}: rollout timed out after {timeout:g} s: {progress}{last}")
 
 
-def is_rolled_out(deployment: V1Deployment, digest: str, replicas: int = 1) -> bool:
-    """Return whether all pods of a Deployment are available, up to date and of `digest`.
+def is_rolled_out(deployment: V1Deployment, replicas: int = 1) -> bool:
+    """Return whether a Deployment has only pods of its current template, all available.
 
     The Ready condition of an InferenceService stays true during a rollout, so it cannot be used.
     """
     spec, status = deployment.spec, deployment.status
     return (
-        _digest(spec.template) == digest
-        and (status.observed_generation or 0) >= deployment.metadata.generation
+        (status.observed_generation or 0) >= deployment.metadata.generation
         and spec.replicas >= replicas
         and (status.updated_replicas or 0) == spec.replicas
         and (status.available_replicas or 0) >= spec.replicas
@@ -124,7 +130,7 @@ def _container_failure(container: V1ContainerStatus) -> str:
     return f"{container.name}: crash loop, exit code {terminated.exit_code}"
 
 
-def _terminated(container: V1ContainerStatus) -> object:
+def _terminated(container: V1ContainerStatus) -> V1ContainerStateTerminated | None:
     """Return the state in which a container last terminated, or None."""
     states = (container.state, container.last_state)
     return next((state.terminated for state in states if state and state.terminated), None)
@@ -136,43 +142,38 @@ def _last_line(cluster: Cluster, pod: str, container: V1ContainerStatus) -> str:
     The termination message has it where `terminationMessagePolicy` is FallbackToLogsOnError, as
     in manifests/; the log itself may be deleted already.
     """
-    terminated = _terminated(container)
-    if not terminated:
+    if not (terminated := _terminated(container)):
         return ""
-    lines = [line for line in (terminated.message or "").splitlines() if line.strip()]
+    lines = (terminated.message or "").strip().splitlines()
     return lines[-1].strip() if lines else cluster.last_log_line(pod, container.name)
 
 
-def replica_failure(deployment: V1Deployment | None, digest: str) -> str:
+def replica_failure(deployment: V1Deployment | None) -> str:
     """Return why pods cannot be created (quota, admission policy), or an empty string."""
-    if deployment is None or not _is_reconciled(deployment, digest):
-        return ""
-    for condition in deployment.status.conditions or []:
+    for condition in (deployment and deployment.status.conditions) or []:
         if condition.type == "ReplicaFailure" and condition.status == "True":
             return f"pods cannot be created: {condition.message}"
     return ""
 
 
-def rollout_progress(deployment: V1Deployment | None, pods: Sequence[V1Pod], digest: str) -> str:
+def rollout_progress(deployment: V1Deployment | None, pods: Sequence[V1Pod]) -> str:
     """Return one line on what a rollout is waiting for."""
-    if deployment is None or not _is_reconciled(deployment, digest):
+    if deployment is None:
         return "waiting for KServe's controller to update the Deployment"
-    if failure := replica_failure(deployment, digest):
-        return failure
+    ready = 0
     for pod in pods:
         for condition in pod.status.conditions or []:
             if condition.type == "PodScheduled" and condition.status == "False":
                 return f"pod is unschedulable: {condition.message}"
+            ready += condition.type == "Ready" and condition.status == "True"
         if pod.status.reason == "Evicted":
             return f"pod was evicted: {pod.status.message}"
         if any(c.state and c.state.running for c in pod.status.init_container_statuses or []):
             return "downloading the bundle"
     replicas, status = deployment.spec.replicas, deployment.status
-    ready = sum(_is_ready(pod) for pod in pods)
     outdated = max(0, (status.replicas or 0) - (status.updated_replicas or 0))
-    return f"{min(ready, replicas)} of {replicas} pods ready" + (
-        f", {outdated} outdated" if outdated else ""
-    )
+    suffix = f", {outdated} outdated" if outdated else ""
+    return f"{min(ready, replicas)} of {replicas} pods ready{suffix}"
 
 
 def _reconcile_failure(cluster: Cluster, service: str, revision: Revision) -> str:
@@ -184,13 +185,11 @@ def _reconcile_failure(cluster: Cluster, service: str, revision: Revision) -> st
     return f"KServe's controller does not update the Deployment: {reason}"
 
 
-def _is_ready(pod: V1Pod) -> bool:
-    return any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or [])
-
-
-def _is_reconciled(deployment: V1Deployment | None, digest: str) -> bool:
-    """Return whether a Deployment's pod template has the digest."""
-    return deployment is not None and _digest(deployment.spec.template) == digest
+def _reconciled(deployment: V1Deployment | None, revision: Revision) -> V1Deployment | None:
+    """Return the Deployment if its pod template has the revision's digest."""
+    if deployment and _digest(deployment.spec.template) == revision.digest:
+        return deployment
+    return None
 
 
 def _digest(pod: V1Pod | V1PodTemplateSpec) -> str:

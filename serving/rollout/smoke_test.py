@@ -19,7 +19,6 @@ from typing import IO, Any
 from grocer.errors import DeployError
 
 _MODEL = "grocer"
-_START_SECONDS = 180.0
 Prediction = dict[str, Any]
 
 
@@ -69,7 +68,7 @@ def predict(url: str, products: Sequence[str], digest: str, *, timeout: float) -
 def running_predictor(
     bundle: Path,
     *,
-    seconds: float = _START_SECONDS,
+    seconds: float = 180.0,
     settings: Sequence[str] = (),
     command: Sequence[str] = ("-m", "serving.predictor"),
 ) -> Iterator[str]:
@@ -88,7 +87,12 @@ def running_predictor(
             _wait_until_ready(process, f"{url}/v2/models/{_MODEL}/ready", log, seconds)
             yield url
         finally:
-            _stop(process)
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _wait_until_ready(
@@ -105,15 +109,6 @@ def _wait_until_ready(
         except OSError:
             time.sleep(0.05)
     raise DeployError(f"the predictor was not ready after {seconds:g} s: {_last_line(log)}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _request(url: str, body: bytes | None = None) -> tuple[Any, Any]:

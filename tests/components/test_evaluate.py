@@ -11,6 +11,10 @@ import pytest
 from kfp import dsl
 
 from components.evaluate import evaluate
+from grocer.artifacts.adapter import Adapter
+from grocer.artifacts.bundle import Bundle as BundleReference
+from grocer.artifacts.evaluation import Evaluation
+from grocer.artifacts.splits import Splits
 from grocer.config.recipes import tiny
 from grocer.errors import BundleError
 from grocer.evaluation import run as evaluating
@@ -18,6 +22,7 @@ from grocer.io.atomic import tree_digests
 from grocer.release import registry as store
 from grocer.release.bundle import Bundle
 from tests.fixtures.artifacts import make_bundle, write_artifacts
+from tests.fixtures.evaluations import evaluation, parse
 
 
 @pytest.fixture
@@ -40,17 +45,14 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str] | None]:
     """Files of each champion that was compared with; measuring itself has tests of its own."""
     seen: list[dict[str, str] | None] = []
 
-    def record(model: Path, splits: Path, config: Any, out: Path, rival: Path | None) -> Any:
-        seen.append(tree_digests(rival) if rival else None)
+    def record(
+        adapter: Adapter, splits: Splits, config: Any, out: Path, champion: BundleReference | None
+    ) -> Evaluation:
+        seen.append(tree_digests(Path(champion.uri)) if champion else None)
         (out / "report.html").write_text("<html></html>")
-        return {
-            "metrics": {"test": {"accuracy": 0.9}},
-            "baselines": {"linear": {"accuracy": 0.8}},
-            "labels": ["a", "b"],
-            "confusion": [[1, 0], [0, 1]],
-        }
+        return parse(evaluation())
 
-    monkeypatch.setattr(evaluating, "evaluate", record)
+    monkeypatch.setattr(evaluating, "run", record)
     return seen
 
 

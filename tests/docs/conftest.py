@@ -1,9 +1,9 @@
-"""Predictors as the tests of serving start them."""
+"""Fixtures of the predictor for the tests of docs/api.md."""
 
 from tests.serving.conftest import (  # noqa: F401
-    levelled,
-    levelled_bundle,
+    bundle_with_aisles,
     server,
-    start_any,
+    server_with_aisles,
+    start_server,
     stub_bundle,
 )

@@ -1,8 +1,7 @@
-"""Protects docs/api.md: its requests are sent, and the answers have the status and shape it shows.
+"""docs/api.md: responses to its requests have the documented status, headers, keys and types.
 
-Requests go over HTTP to predictors as they are served, around the toy scorer: that a real one's
-answers go the same way is tested in tests/serving/test_real.py. What only a loaded, slow or loading
-predictor answers is staged; there, numbers of a message may differ from the page's.
+The predictors have a stub scorer; tests/serving/test_real.py covers a real model. Conditions such
+as overload are reproduced; numbers in these messages may differ from the page.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from grocer.config.deployment import ServingConfig
 from grocer.release.bundle import Bundle
-from serving.predictor import protocol
-from serving.predictor import responses as answers
 from serving.predictor.middleware import routes
-from tests.docs.documents import ROOT, blocks, prose, section, table
-from tests.docs.test_troubleshooting import is_said
+from serving.predictor.protocol.models import AISLE_OUTPUTS, OUTPUTS, Models
+from serving.predictor.protocol.openapi import operations
+from serving.predictor.protocol.responses import output_types
+from tests.docs.documents import ROOT, blocks, in_source, prose, section, table
 from tests.serving.conftest import Running, Start
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
-HERE = "localhost:8080"
+ADDRESS = "localhost:8080"
 PREDICT = "/v1/models/grocer:predict"
-AISLES = blocks(section(PAGE, "### With aisles"), "console")
+AISLE_EXAMPLES = blocks(section(PAGE, "### With aisles"), "console")
 NUMBER = r"[\d.]+"
-EXACT = {"name", "datatype", "shape", "error", "id", "model_name", "word", "live", "ready"}
-"""Keys whose values are the contract too; of all others only the type is."""
+EXACT_KEYS = {*("name", "datatype", "shape", "error", "id", "model_name", "word", "live", "ready")}
+"""Keys whose values are compared; of all others only the type is."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,8 @@ class Request:
     body: str | None
 
     @classmethod
-    def read(cls, command: str) -> Request:
-        """A curl command of the page; an option that is not known here is an error."""
+    def parse(cls, command: str) -> Request:
+        """Parse a curl command; unknown options are errors."""
         words = iter(shlex.split(command.replace("\\\n", " ")))
         assert next(words) == "curl"
         path, headers, body = "", {}, None
@@ -66,22 +65,27 @@ class Request:
                 case "-d":
                     body = next(words)
                 case _:
-                    assert word.startswith(f"{HERE}/"), word
-                    path = word.removeprefix(HERE)
-        if body is not None:  # as curl does
+                    assert word.startswith(f"{ADDRESS}/"), word
+                    path = word.removeprefix(ADDRESS)
+        if body is not None:  # curl's default
             headers.setdefault("content-type", "application/x-www-form-urlencoded")
         return cls("GET" if body is None else "POST", path, headers, body)
 
+    def send(self, server: Running) -> httpx.Response:
+        return server.client.request(
+            self.method, self.path, headers=self.headers, content=self.body
+        )
+
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     status: int
     headers: dict[str, str]
     body: Any
 
     @classmethod
-    def read(cls, text: str) -> Answer:
-        """What a block shows: a body, or status, headers and body."""
+    def parse(cls, text: str) -> Response:
+        """Parse a body, or status, headers and body."""
         if not text.startswith("HTTP/1.1 "):
             return cls(200, {}, json.loads(text))
         head, _, body = text.partition("\n\n")
@@ -89,197 +93,193 @@ class Answer:
         headers = dict(line.split(": ", 1) for line in lines)
         return cls(int(status.split()[1]), headers, json.loads(body))
 
+    def check(self, response: httpx.Response, ignore: str = "") -> None:
+        """Compare with a response; `ignore` is a pattern that is removed from errors."""
+        assert response.status_code == self.status, response.text
+        for name, value in self.headers.items():
+            assert name in response.headers
+            if "…" not in value:  # abbreviated on the page
+                assert response.headers[name] == value
+        body = response.json()
+        if ignore:
+            expected = re.sub(ignore, "", self.body.pop("error"))
+            assert re.sub(ignore, "", body.pop("error")) == expected
+        assert list(differences(self.body, body)) == []
 
-def example(block: str) -> tuple[Request, Answer]:
-    """The request behind `$ `, with its continued lines, and the answer below."""
-    found = re.fullmatch(r"\$ ((?:\\\n|'[^']*'|[^'\n\\])+)\n(.*)", block, re.DOTALL)
-    assert found, block
-    return Request.read(found[1]), Answer.read(found[2])
+
+def example(block: str) -> tuple[Request, Response]:
+    """Return the request after `$ `, with its continuation lines, and the response."""
+    match = re.fullmatch(r"\$ ((?:\\\n|'[^']*'|[^'\n\\])+)\n(.*)", block, re.DOTALL)
+    assert match, block
+    return Request.parse(match[1]), Response.parse(match[2])
 
 
-def differences(told: Any, found: Any, key: str = "the answer") -> Iterator[str]:
-    """Where an answer's shape is not what the page tells."""
-    if type(told) is not type(found):
-        yield f"{key}: the page has {told!r}, the predictor {found!r}"
-    elif isinstance(told, dict):
-        if told.keys() != found.keys():
-            yield f"{key}: the page has {sorted(told)}, the predictor {sorted(found)}"
-        for name in told.keys() & found.keys():
-            yield from differences(told[name], found[name], name)
-    elif isinstance(told, list):
-        if len(told) != len(found):
-            yield f"{key}: the page has {len(told)} elements, the predictor {len(found)}"
-        for one, other in zip(told, found, strict=False):
+def differences(expected: Any, actual: Any, key: str = "response") -> Iterator[str]:
+    """Yield the differences in structure, types and exact keys."""
+    if type(expected) is not type(actual):
+        yield f"{key}: documented {expected!r}, actual {actual!r}"
+    elif isinstance(expected, dict):
+        if expected.keys() != actual.keys():
+            yield f"{key}: documented {sorted(expected)}, actual {sorted(actual)}"
+        for name in expected.keys() & actual.keys():
+            yield from differences(expected[name], actual[name], name)
+    elif isinstance(expected, list):
+        if len(expected) != len(actual):
+            yield f"{key}: documented {len(expected)} elements, actual {len(actual)}"
+        for one, other in zip(expected, actual, strict=False):
             yield from differences(one, other, key)
-    elif key in EXACT and told != found:
-        yield f"{key}: the page has {told!r}, the predictor {found!r}"
+    elif key in EXACT_KEYS and expected != actual:
+        yield f"{key}: documented {expected!r}, actual {actual!r}"
 
 
-def check(told: Answer, found: httpx.Response, mask: str = "") -> None:
-    """Compare; what `mask` matches in an error is left out of it."""
-    assert found.status_code == told.status, found.text
-    for name, value in told.headers.items():
-        assert name in found.headers
-        if "…" not in value:  # as the page shortens what differs from run to run
-            assert found.headers[name] == value
-    body = found.json()
-    if mask:
-        assert re.sub(mask, "", told.body.pop("error")) == re.sub(mask, "", body.pop("error"))
-    assert list(differences(told.body, body)) == []
+@pytest.mark.parametrize("block", [b for b in blocks(PAGE, "console") if b not in AISLE_EXAMPLES])
+def test_example_has_the_documented_response(server: Running, block: str) -> None:
+    request, expected = example(block)
+    expected.check(request.send(server))
 
 
-def ask(server: Running, request: Request) -> httpx.Response:
-    return server.client.request(
-        request.method, request.path, headers=request.headers, content=request.body
-    )
+def test_example_with_aisles_has_the_documented_response(server_with_aisles: Running) -> None:
+    (block,) = AISLE_EXAMPLES
+    request, expected = example(block)
+    expected.check(request.send(server_with_aisles))
 
 
-@pytest.mark.parametrize("block", [b for b in blocks(PAGE, "console") if b not in AISLES])
-def test_an_example_gets_the_answer_that_it_shows(server: Running, block: str) -> None:
-    request, told = example(block)
-    check(told, ask(server, request))
-
-
-def test_aisles_are_answered_as_shown(levelled: Running) -> None:
-    (block,) = AISLES
-    request, told = example(block)
-    check(told, ask(levelled, request))
-
-
-def test_the_binary_example_runs_and_prints_what_it_shows(server: Running) -> None:
-    text = section(PAGE, "### Binary")
-    (program,), (shown,) = blocks(text, "python"), blocks(text, "json")
-    assert f"http://{HERE}" in program
+def test_binary_example_prints_the_documented_output(server: Running) -> None:
+    text = section(PAGE, "### Binary tensor data")
+    (program,), (output,) = blocks(text, "python"), blocks(text, "json")
+    assert f"http://{ADDRESS}" in program
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(compile(program.replace(f"http://{HERE}", server.url), "docs/api.md", "exec"), {})
-    told = [json.loads(line) for line in shown.splitlines()]
-    found = [json.loads(line) for line in printed.getvalue().splitlines()]
-    assert list(differences(told, found)) == []
+        exec(compile(program.replace(f"http://{ADDRESS}", server.url), "docs/api.md", "exec"), {})
+    expected = [json.loads(line) for line in output.splitlines()]
+    actual = [json.loads(line) for line in printed.getvalue().splitlines()]
+    assert list(differences(expected, actual)) == []
 
 
-def staged(code: int) -> Answer:
-    """The answer that stands below a status without a request."""
-    (block,) = blocks(below(code))
-    return Answer.read(block)
+def documented(status: int) -> Response:
+    """Return the response of a status that has no request on the page."""
+    (block,) = blocks(section_of(status))
+    return Response.parse(block)
 
 
-def below(code: int) -> str:
-    """What the page tells of a status."""
-    heading = re.search(rf"^### {code}: .+$", PAGE, re.MULTILINE)
-    assert heading, f"no heading for {code}"
+def section_of(status: int) -> str:
+    heading = re.search(rf"^### {status}: .+$", PAGE, re.MULTILINE)
+    assert heading, f"no heading for {status}"
     return section(PAGE, heading[0])
 
 
 @contextlib.contextmanager
-def body_to_come(server: Running) -> Iterator[socket.socket]:
-    """A connection whose request is in hand, as its body has not arrived."""
-    with socket.create_connection(("127.0.0.1", httpx.URL(server.url).port)) as line:
-        line.settimeout(20)
-        line.sendall(f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n".encode())
-        yield line
+def request_without_body(server: Running) -> Iterator[socket.socket]:
+    """Yield a connection with an in-flight request whose body does not arrive."""
+    address = ("127.0.0.1", httpx.URL(server.url).port)
+    with socket.create_connection(address) as connection:
+        connection.settimeout(20)
+        head = f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
+        connection.sendall(head.encode())
+        yield connection
 
 
-def test_a_slow_body_gets_the_408_of_the_page(server: Running) -> None:
-    with body_to_come(server) as line, line.makefile("rb") as file:
+def test_slow_body_is_the_documented_408(server: Running) -> None:
+    with request_without_body(server) as connection, connection.makefile("rb") as file:
         status = int(file.readline().split()[1])
         lines = iter(file.readline, b"\r\n")
         headers = dict(line.decode().strip().lower().split(": ", 1) for line in lines)
         body = file.read(int(headers["content-length"]))
-    check(staged(408), httpx.Response(status, headers=headers, content=body), NUMBER)
+    response = httpx.Response(status, headers=headers, content=body)
+    documented(408).check(response, NUMBER)
 
 
-def test_a_large_body_gets_the_413_of_the_page(server: Running) -> None:
-    check(staged(413), server.post(PREDICT, content=b"x" * 200_001), NUMBER)
+def test_large_body_is_the_documented_413(server: Running) -> None:
+    documented(413).check(server.post(PREDICT, content=b"x" * 200_001), NUMBER)
 
 
-def test_one_request_too_many_gets_the_429_of_the_page(
-    start_any: Start, stub_bundle: Bundle
+def test_too_many_requests_are_the_documented_429(start_server: Start, stub_bundle: Bundle) -> None:
+    running = start_server(stub_bundle, "max_items=1").wait_until_ready()
+    # Two requests may be in flight.
+    with request_without_body(running), request_without_body(running):
+        responses = iter(lambda: running.predict("Milk"), None)
+        documented(429).check(next(r for r in islice(responses, 1000) if r.status_code != 200))
+
+
+def test_loading_model_is_the_documented_503(
+    start_server: Start, stub_bundle: Bundle, tmp_path: Path
 ) -> None:
-    running = start_any(stub_bundle, "max_items=1").until_ready()
-    with body_to_come(running), body_to_come(running):
-        answers_ = iter(lambda: running.predict("Milk"), None)
-        check(staged(429), next(a for a in islice(answers_, 1000) if a.status_code != 200))
-
-
-def test_a_model_that_loads_gets_the_503_of_the_page(
-    start_any: Start, stub_bundle: Bundle, tmp_path: Path
-) -> None:
-    running = start_any(stub_bundle, hold=tmp_path / "never")
+    running = start_server(stub_bundle, hold=tmp_path / "never")
     end = time.monotonic() + 60
     while time.monotonic() < end:
         with contextlib.suppress(httpx.TransportError):
-            return check(staged(503), running.predict("Milk"))
+            return documented(503).check(running.predict("Milk"))
         time.sleep(0.02)
     raise AssertionError(running.log.read_text())
 
 
-def test_a_late_answer_gets_the_504_of_the_page(start_any: Start, stub_bundle: Bundle) -> None:
-    running = start_any(stub_bundle, "deadline_seconds=0.1").until_ready()
-    check(staged(504), running.predict("slow"), NUMBER)
+def test_timeout_is_the_documented_504(start_server: Start, stub_bundle: Bundle) -> None:
+    running = start_server(stub_bundle, "deadline_seconds=0.1").wait_until_ready()
+    documented(504).check(running.predict("slow"), NUMBER)
 
 
-def test_what_can_not_be_staged_is_still_said() -> None:
-    told = re.findall(r"`([^`]+)`", prose(section(PAGE, "## Errors")))
-    messages = [message for message in told if " " in message]
+def test_messages_in_the_text_are_in_the_source() -> None:
+    quoted = re.findall(r"`([^`]+)`", prose(section(PAGE, "## Errors")))
+    messages = [message for message in quoted if " " in message]
     assert len(messages) == 3
-    for message in (*messages, staged(500).body["error"]):
-        assert is_said(message), message
+    for message in (*messages, documented(500).body["error"]):
+        assert in_source(message), message
 
 
-def test_every_status_of_a_refusal_has_its_example() -> None:
-    codes = {
+def test_every_status_of_an_error_is_documented() -> None:
+    statuses = {
         node.args[0].value
-        for path in (ROOT / "serving").glob("*.py")
+        for path in (ROOT / "serving" / "predictor").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refusal"
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") == "RequestError"
+        and isinstance(node.args[0], ast.Constant)
     }
-    assert sorted(map(int, re.findall(r"^### (\d+): ", PAGE, re.MULTILINE))) == sorted(codes)
-    for code in codes:
-        assert set(re.findall(r"^HTTP/1.1 (\d+)", below(code), re.MULTILINE)) == {str(code)}
+    assert sorted(map(int, re.findall(r"^### (\d+): ", PAGE, re.MULTILINE))) == sorted(statuses)
+    for status in statuses:
+        shown = set(re.findall(r"^HTTP/1.1 (\d+)", section_of(status), re.MULTILINE))
+        assert shown == {str(status)}
 
 
-def test_the_table_of_paths_is_what_is_open() -> None:
-    rows = table(PAGE.partition("## V1")[0])
-    told = {path: row[1] for row in rows for path in re.findall(r"`([^`]+)`", row[0])}
-    assert told == {path: method for path, (method, _) in routes("grocer", ui=True).items()}
+def test_table_of_endpoints_matches_the_routes() -> None:
+    rows = table(section(PAGE, "## Endpoints"))
+    methods = {path: row[1] for row in rows for path in re.findall(r"`([^`]+)`", row[0])}
+    open_routes = routes("grocer", ui=True)
+    assert methods == {path: method for path, (method, _) in open_routes.items()}
+    openapi = operations("grocer", Models(ServingConfig(), ("a", "b")))
+    assert methods.keys() - openapi.keys() == {"/metrics", "/openapi.json", "/ui"}
 
 
-def test_the_table_of_outputs_is_what_v2_has() -> None:
+def test_table_of_outputs_matches_the_model_metadata() -> None:
     rows = table(section(PAGE, "## V2: infer").partition("### Binary")[0])
-    told = {
-        name: (kind, shape)
-        for names, kinds, shape, _ in rows
-        for name, kind in zip(names.split(", "), kinds.split(", ") * 2, strict=False)
-    }
     dimensions = {"[n]": [-1], "[n, top_k]": [-1, -1]}
-    found = answers.output_types(protocol.OUTPUTS + protocol.AISLE_OUTPUTS)
-    assert [
-        {"name": name.strip("`"), "datatype": kind, "shape": dimensions[shape]}
-        for name, (kind, shape) in told.items()
-    ] == found
+    documented_types = [
+        {"name": name.strip("`"), "datatype": datatype, "shape": dimensions[shape]}
+        for names, datatypes, shape, _ in rows
+        for name, datatype in zip(names.split(", "), datatypes.split(", ") * 2, strict=False)
+    ]
+    assert documented_types == output_types(OUTPUTS + AISLE_OUTPUTS)
 
 
-def test_the_table_of_limits_has_the_defaults() -> None:
-    rows = table(section(PAGE, "## Limits"))
-    for setting, told, code in rows:
+def test_table_of_limits_has_the_defaults() -> None:
+    for setting, text, status in table(section(PAGE, "## Limits")):
         default = getattr(ServingConfig(), setting.strip("`"))
-        assert float(told.split()[0].replace(",", "")) == default, setting
-        assert below(int(code))
+        assert float(text.split()[0].replace(",", "")) == default, setting
+        assert section_of(int(status))
 
 
-def test_the_table_of_metrics_is_what_is_exposed(server: Running) -> None:
+def test_table_of_metrics_matches_the_exported_metrics(server: Running) -> None:
     families = text_string_to_metric_families(server.get("/metrics").text)
-    found = {
-        f.name + ("_total" if f.type == "counter" else ""): f.type
-        for f in families
-        if f.name.startswith("grocer_") and not f.name.endswith("_created")
+    types = {
+        family.name + ("_total" if family.type == "counter" else ""): family.type
+        for family in families
+        if family.name.startswith("grocer_") and not family.name.endswith("_created")
     }
     rows = table(section(PAGE, "## Metrics"))
-    assert {name.strip("`"): row[1] for row in rows for name in row[0].split(", ")} == found
+    assert {name.strip("`"): row[1] for row in rows for name in row[0].split(", ")} == types
 
 
 @pytest.mark.parametrize(
-    ("told", "found"),
+    ("expected", "actual"),
     [
         ({"probability": 0.9}, {"probability": 1}),
         ({"probability": 0.9}, {"probability": 0.9, "more": 1}),
@@ -290,6 +290,6 @@ def test_the_table_of_metrics_is_what_is_exposed(server: Running) -> None:
         ({"error": "no"}, {"error": "No"}),
     ],
 )
-def test_another_shape_is_seen(told: Any, found: Any) -> None:
-    assert list(differences(told, found))
-    assert not list(differences(told, told))
+def test_differences_are_found(expected: Any, actual: Any) -> None:
+    assert list(differences(expected, actual))
+    assert not list(differences(expected, expected))

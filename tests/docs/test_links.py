@@ -1,4 +1,4 @@
-"""Protects the reader's way: relative links and anchors lead somewhere, and to every page."""
+"""Relative links and anchors resolve, and the index links every page."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.documents import PAGES, ROOT, anchors, links, section
+from tests.docs.documents import PAGES, ROOT, anchors, links
 
 
 def broken(page: Path, text: str) -> list[str]:
-    """The links of a page that lead nowhere; addresses of the web are not followed."""
-    inner = (link for link in links(text) if not link.startswith(("http://", "https://")))
-    return [link for link in inner if not leads(page, text, *link.partition("#")[::2])]
+    """Return the relative links of a page that do not resolve."""
+    relative = (link for link in links(text) if not link.startswith(("http://", "https://")))
+    return [link for link in relative if not resolves(page, text, *link.partition("#")[::2])]
 
 
-def leads(page: Path, text: str, path: str, anchor: str) -> bool:
-    """Whether a file of ours is at `path`, seen from a page, and has the anchor, if any."""
+def resolves(page: Path, text: str, path: str, anchor: str) -> bool:
+    """Whether `path`, relative to a page, is a file of the repository and has the anchor."""
     target = (page.parent / path).resolve() if path else page
     if not target.exists() or not target.is_relative_to(ROOT):
         return False
@@ -24,15 +24,20 @@ def leads(page: Path, text: str, path: str, anchor: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_links_resolve(page: Path) -> None:
     assert broken(page, page.read_text()) == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_has_no_conflict_markers(page: Path) -> None:
+    assert "\n<<<<<<< " not in page.read_text()
+
+
 @pytest.mark.parametrize(
-    ("link", "there"),
+    ("link", "valid"),
     [
         ("docs/experiments.md", True),
-        ("#what-is-what", True),
+        ("#quick-start", True),
         ("docs/cluster.md#test-results", True),
         ("docs/cluster.md#no-such-section", False),
         ("docs/nowhere.md", False),
@@ -41,17 +46,17 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         ("https://example.org/nowhere", True),
     ],
 )
-def test_a_link_that_leads_nowhere_is_seen(link: str, there: bool) -> None:
-    text = f"# Grocer\n\n## What is what\n\n[it]({link})\n\n```\n[code](no/link.md)\n```\n"
-    assert broken(ROOT / "README.md", text) == ([] if there else [link])
+def test_broken_link_is_found(link: str, valid: bool) -> None:
+    text = f"# Grocer\n\n## Quick start\n\n[text]({link})\n\n```\n[code](no/link.md)\n```\n"
+    assert broken(ROOT / "README.md", text) == ([] if valid else [link])
 
 
-def test_headings_alike_get_anchors_apart() -> None:
+def test_repeated_headings_have_distinct_anchors() -> None:
     text = "## It's `a_b`, twice!\n\n## It's `a_b`, twice!\n"
     assert list(anchors(text)) == ["its-a_b-twice", "its-a_b-twice-1"]
 
 
-def test_the_readme_lists_every_page() -> None:
-    listed = links(section((ROOT / "README.md").read_text(), "## Documentation"))
-    pages = [str(page.relative_to(ROOT)) for page in PAGES if page.name != "README.md"]
-    assert sorted(listed) == sorted(pages)
+def test_index_links_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / link).resolve() for link in links(index.read_text())}
+    assert linked == set(PAGES) - {ROOT / "README.md", index}

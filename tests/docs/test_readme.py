@@ -1,4 +1,4 @@
-"""Protects the README's tree: it names the directories that there are, and no others."""
+"""The README is short, and its repository layout matches the repository."""
 
 from __future__ import annotations
 
@@ -9,30 +9,35 @@ import pytest
 
 from tests.docs.documents import ROOT, blocks, section
 
+README = (ROOT / "README.md").read_text()
 _LINE = re.compile(r"^([\w.]+)/ +\S.*$")
 
 
-def told(text: str) -> list[str]:
-    """The directories of the README's tree, each of which has a word on it."""
-    (tree,) = blocks(section(text, "## What is what"))
+def directories(text: str) -> list[str]:
+    """Return the directories of the repository layout, each of which has a description."""
+    (tree,) = blocks(section(text, "## Repository layout"))
     matches = [(line, _LINE.match(line)) for line in tree.splitlines()]
     assert all(match for _, match in matches), [line for line, match in matches if not match]
     return [match[1] for _, match in matches if match]
 
 
-def tracked() -> set[str]:
-    """The top-level directories with files that git knows."""
+def tracked_directories() -> set[str]:
+    """Return the top-level directories that contain tracked files."""
     command = ["git", "-C", str(ROOT), "ls-files"]
-    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return {path.partition("/")[0] for path in listed.splitlines() if "/" in path}
+    paths = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return {path.partition("/")[0] for path in paths.splitlines() if "/" in path}
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout, so nothing is tracked")
-def test_the_tree_is_the_real_one() -> None:
-    assert sorted(told((ROOT / "README.md").read_text())) == sorted(tracked())
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
+def test_layout_matches_the_repository() -> None:
+    assert sorted(directories(README)) == sorted(tracked_directories())
 
 
-def test_a_line_of_the_tree_without_a_word_is_seen() -> None:
-    text = "## What is what\n\n```\ngrocer/   the domain\nserving/\n```\n"
+def test_directory_without_description_is_found() -> None:
+    text = "## Repository layout\n\n```\ngrocer/   the domain\nserving/\n```\n"
     with pytest.raises(AssertionError, match="serving/"):
-        told(text)
+        directories(text)
+
+
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 160

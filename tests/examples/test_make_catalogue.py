@@ -1,4 +1,4 @@
-"""The sample catalogue is what its script writes, with the shape and oddities of the real files."""
+"""The sample catalogue is reproducible, and has the schema, shape and oddities of the real data."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def names(tables: dict[str, Rows]) -> list[str]:
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "1"])
-def test_the_script_writes_the_committed_bytes(tmp_path: Path, hash_seed: str) -> None:
+def test_script_reproduces_the_committed_files(tmp_path: Path, hash_seed: str) -> None:
     subprocess.run(
         [sys.executable, EXAMPLES / "make_catalogue.py", tmp_path / "out"],
         check=True,
@@ -81,7 +81,7 @@ def test_the_script_writes_the_committed_bytes(tmp_path: Path, hash_seed: str) -
 
 
 @pytest.mark.parametrize("table", HEADERS)
-def test_files_have_the_schema_and_plain_line_ends(table: str) -> None:
+def test_files_have_the_schema_and_unix_line_endings(table: str) -> None:
     content = (CATALOGUE / f"{table}.csv").read_bytes()
     assert content.decode().split("\n")[0] == HEADERS[table]
     assert b"\r" not in content
@@ -89,14 +89,14 @@ def test_files_have_the_schema_and_plain_line_ends(table: str) -> None:
     assert all(None not in row and None not in row.values() for row in read(table))
 
 
-def test_sizes(tables: dict[str, Rows], lines: Rows) -> None:
+def test_size_is_limited(tables: dict[str, Rows], lines: Rows) -> None:
     assert len(tables["products"]) >= 4000
     assert len(tables["aisles"]) >= 90
     assert 30_000 <= len(lines) <= 60_000
     assert sum(path.stat().st_size for path in CATALOGUE.iterdir()) < 4_000_000
 
 
-def test_departments_are_instacarts_and_large_enough_to_measure(tables: dict[str, Rows]) -> None:
+def test_departments_match_instacart_and_have_enough_products(tables: dict[str, Rows]) -> None:
     of_id = {row["department_id"]: row["department"] for row in tables["departments"]}
     assert of_id == {str(i): name for i, name in enumerate(DEPARTMENTS, start=1)}
     products: dict[str, int] = defaultdict(int)
@@ -107,7 +107,7 @@ def test_departments_are_instacarts_and_large_enough_to_measure(tables: dict[str
     assert 0.02 < products["missing"] / len(tables["products"]) < 0.03
 
 
-def test_each_aisle_lies_in_one_department(tables: dict[str, Rows]) -> None:
+def test_each_aisle_belongs_to_one_department(tables: dict[str, Rows]) -> None:
     departments = defaultdict(set)
     for row in tables["products"]:
         departments[row["aisle_id"]].add(row["department_id"])
@@ -115,7 +115,7 @@ def test_each_aisle_lies_in_one_department(tables: dict[str, Rows]) -> None:
     assert all(len(found) == 1 for found in departments.values())
 
 
-def test_references_hold(tables: dict[str, Rows], lines: Rows) -> None:
+def test_foreign_keys_are_valid(tables: dict[str, Rows], lines: Rows) -> None:
     def column(table: str, name: str) -> list[str]:
         return [row[name] for row in tables[table]]
 
@@ -128,7 +128,7 @@ def test_references_hold(tables: dict[str, Rows], lines: Rows) -> None:
         assert set(column(f"order_products__{eval_set}", "order_id")) == of_set
 
 
-def test_only_first_orders_lack_days_since_the_prior(tables: dict[str, Rows]) -> None:
+def test_days_since_prior_order_is_missing_only_for_first_orders(tables: dict[str, Rows]) -> None:
     for order in tables["orders"]:
         first = order["order_number"] == "1"
         assert (order["days_since_prior_order"] == "") == first
@@ -136,18 +136,18 @@ def test_only_first_orders_lack_days_since_the_prior(tables: dict[str, Rows]) ->
         assert not first or order["eval_set"] == "prior"
 
 
-def test_lines_with_a_null_stay_under_a_tenth(tables: dict[str, Rows], lines: Rows) -> None:
+def test_share_of_lines_with_a_null_matches_instacart(tables: dict[str, Rows], lines: Rows) -> None:
     first = {order["order_id"] for order in tables["orders"] if order["order_number"] == "1"}
     assert 0.05 < sum(line["order_id"] in first for line in lines) / len(lines) < 0.08
 
 
-def test_produce_is_few_products_and_many_purchases(tables: dict[str, Rows], lines: Rows) -> None:
+def test_produce_has_few_products_but_many_purchases(tables: dict[str, Rows], lines: Rows) -> None:
     produce = {row["product_id"] for row in tables["products"] if row["department_id"] == "4"}
     assert len(produce) / len(tables["products"]) < 0.06
     assert sum(line["product_id"] in produce for line in lines) / len(lines) > 0.25
 
 
-def test_reordered_means_bought_before(tables: dict[str, Rows], lines: Rows) -> None:
+def test_reordered_marks_repeated_purchases(tables: dict[str, Rows], lines: Rows) -> None:
     carts = defaultdict(list)
     for line in lines:
         carts[line["order_id"]].append(line)
@@ -176,22 +176,22 @@ def test_reordered_means_bought_before(tables: dict[str, Rows], lines: Rows) -> 
         ("  ", 5),
     ],
 )
-def test_oddities_are_there(names: list[str], oddity: str, at_least: int) -> None:
+def test_names_contain_oddities(names: list[str], oddity: str, at_least: int) -> None:
     assert sum(oddity in name for name in names) >= at_least
 
 
-def test_names_of_digits_and_names_with_edge_spaces_are_there(names: list[str]) -> None:
+def test_some_names_are_digits_or_have_surrounding_spaces(names: list[str]) -> None:
     assert sum(name.isdigit() for name in names) == 3
     assert sum(name != name.strip() for name in names) >= 5
 
 
-def test_the_backslash_stands_before_a_doubled_quote_in_the_file() -> None:
+def test_backslash_before_a_quote_is_part_of_the_name() -> None:
     text = (CATALOGUE / "products.csv").read_text(encoding="utf-8")
     assert '"9\\"" Glass Pie Dish"' in text
     assert '"""Everyday"" Rolled Oats"' in text
 
 
-def test_some_names_are_twins_and_some_carry_two_departments(tables: dict[str, Rows]) -> None:
+def test_some_names_are_duplicates_and_some_have_two_departments(tables: dict[str, Rows]) -> None:
     spellings, departments = defaultdict(set), defaultdict(set)
     for row in tables["products"]:
         normalised = " ".join(row["product_name"].casefold().split())

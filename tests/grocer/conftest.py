@@ -1,24 +1,31 @@
-"""Fixtures that several tests of the domain share."""
+"""Fixtures that several test packages of grocer share."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from grocer.artifacts.adapter import Adapter
+from grocer.artifacts.bundle import Bundle
+from grocer.artifacts.evaluation import Evaluation
+from grocer.artifacts.splits import Splits
 from grocer.config.recipes import tiny
-from grocer.evaluation import predictions as answers
-from grocer.evaluation.run import evaluate
+from grocer.evaluation import predictions, run
 from tests.fixtures.artifacts import write_model
-from tests.fixtures.predictions import KnowsNouns, write_splits
+from tests.fixtures.predictions import NounScorer, write_splits
 
 
 @pytest.fixture(scope="session")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """An evaluation of made-up products, with a champion; none may change it."""
-    root = tmp_path_factory.mktemp("measured")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    """An evaluation of generated products, with a champion."""
+    root = tmp_path_factory.mktemp("evaluation")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answers, "load", lambda model, config: KnowsNouns())
+        patch.setattr(predictions, "load_scorer", lambda model, config: NounScorer())
         (root / "out").mkdir()
         model, splits = write_model(root / "model", tiny()), write_splits(root / "splits")
-        return evaluate(model, splits, tiny(), root / "out", champion=model)
+        return run.run(
+            Adapter.read(model),
+            Splits.read(splits),
+            tiny(),
+            root / "out",
+            champion=Bundle(uri=str(model), digest="c" * 64),
+        )

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from grocer.config.deployment import DeployConfig
+from grocer.inference.scores import Scores
 from serving.predictor.metrics import Metrics
 from serving.predictor.middleware import routes
 from serving.predictor.model import NAME
@@ -50,8 +51,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, set[str]]
     registry = CollectorRegistry()
     bundle = make_bundle(tmp_path_factory.mktemp("bundle"))
     metrics = Metrics(bundle, low_confidence=0.5, window=10, registry=registry)
-    metrics.requested("predict", 200, 0.1)
-    metrics.answered(np.eye(len(bundle.labels)))
+    metrics.observe_request("predict", 200, 0.1)
+    metrics.observe_predictions(Scores.flat(bundle.labels, np.eye(len(bundle.labels))))
     labels: dict[str, set[str]] = {}
     for family in registry.collect():
         for sample in family.samples:

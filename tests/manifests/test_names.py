@@ -29,7 +29,7 @@ every_serving = pytest.mark.parametrize(
 
 def test_objects_have_the_names_that_deploy_uses() -> None:
     assert get(SERVING, "Namespace", DEPLOY.namespace)
-    for kind, name in (("InferenceService", DEPLOY.name), ("ServingRuntime", DEPLOY.runtime)):
+    for kind, name in (("InferenceService", DEPLOY.name), ("ServingRuntime", DEPLOY.name)):
         assert get(SERVING, kind, name)["metadata"]["namespace"] == DEPLOY.namespace
 
 
@@ -136,7 +136,7 @@ def test_store_config_and_secret_names_match() -> None:
         for entry in storage()["container"]["env"]
     }
     assert all(source["optional"] for source in sources.values())
-    config, secret = CLUSTER.store_config, CLUSTER.store_secret
+    config = secret = CLUSTER.store_secret
     assert {name: (source["name"], source["key"]) for name, source in sources.items()} == {
         "AWS_ENDPOINT_URL": (config, "AWS_ENDPOINT_URL"),
         "AWS_DEFAULT_REGION": (config, "AWS_REGION"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 TOY = Path(__file__).parent / "toy"
 
 
@@ -27,7 +28,7 @@ class Toy:
         return subprocess.Popen(
             [*command, "--data", "data", "--out", "out", *options],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(TOY), "TOY": str(self.folder)},
+            env={**os.environ, "PYTHONPATH": f"{TOY}{os.pathsep}{ROOT}", "TOY": str(self.folder)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,4 +1,4 @@
-"""Predictors around the toy scorer, each a process, forked from one that has imported KServe."""
+"""Predictors around a stub scorer. Each is a process, forked from one that has imported KServe."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ READY = "/v2/models/grocer/ready"
 
 @dataclass
 class Running:
-    """A predictor that was started."""
+    """A running predictor."""
 
     url: str
     process: BaseProcess
@@ -40,26 +40,26 @@ class Running:
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=20, trust_env=False, verify=False)
 
-    def get(self, path: str, **more: object) -> httpx.Response:
-        return self.client.get(path, **more)
+    def get(self, path: str, **options: object) -> httpx.Response:
+        return self.client.get(path, **options)
 
-    def post(self, path: str, **more: object) -> httpx.Response:
-        return self.client.post(path, **more)
+    def post(self, path: str, **options: object) -> httpx.Response:
+        return self.client.post(path, **options)
 
     def predict(self, *names: str, **parameters: object) -> httpx.Response:
         body = {"instances": names, **({"parameters": parameters} if parameters else {})}
         return self.post("/v1/models/grocer:predict", json=body)
 
-    def code(self, sig: int | None = None, seconds: float = 20) -> int | None:
-        """How it ends, told to by `sig` if there is one."""
+    def exit_code(self, sig: int | None = None, seconds: float = 20) -> int | None:
+        """Send a signal, if any, and wait for the process to exit."""
         if sig is not None:
             os.kill(self.process.pid, sig)
         self.process.join(seconds)
         return self.process.exitcode
 
-    def until_ready(self, seconds: float = 60) -> Running:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+    def wait_until_ready(self, seconds: float = 60) -> Running:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
             assert self.process.is_alive(), self.log.read_text()
             try:
                 if self.get(READY).status_code == 200:
@@ -75,19 +75,19 @@ def _serve(
     port: int,
     log: str,
     settings: Sequence[str],
-    more: Sequence[str],
+    options: Sequence[str],
     hold: Path | None,
     environment: Mapping[str, str],
 ) -> None:
-    """In the forked process: what `python -m serving.predictor` does, with the toy scorer."""
+    """Run `python -m tests.fixtures.predictor` in a forked process."""
     from tests.fixtures import predictor
 
     os.environ.update(environment)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    words = [word for text in settings for word in ("--set", text)]
-    sys.argv = ["serving", "--bundle", bundle, "--port", str(port), *words, *more]
+    output = os.open(log, os.O_WRONLY | os.O_CREAT)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    overrides = [argument for setting in settings for argument in ("--set", setting)]
+    sys.argv = ["predictor", "--bundle", bundle, "--port", str(port), *overrides, *options]
     sys.exit(predictor.main(hold))
 
 
@@ -107,23 +107,24 @@ def stub_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Of another configuration, so of another digest."""
+    """A bundle with another configuration, and therefore another digest."""
     config = tiny().with_settings(["serving.top_k=2"])
     return make_bundle(tmp_path_factory.mktemp("bundles"), config)
 
 
 @pytest.fixture(scope="session")
-def levelled_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Of labels with aisles, but for bakery."""
+def bundle_with_aisles(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle with two levels; bakery has no aisles."""
     config = tiny().with_settings(["catalogue.levels=2"])
     return make_bundle(tmp_path_factory.mktemp("bundles"), config)
 
 
 @pytest.fixture(scope="session")
-def start_any(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Start a predictor: `start_any(bundle, "key=value", …, more=[words], hold=file)`.
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Return a function that starts a predictor: `start_server(bundle, "key=value", …)`.
 
-    It loads once `hold` exists, if that is given; `environment` is added to its own.
+    Its keyword arguments: `options` of the command line, `hold`, a file that the model waits for,
+    and additional variables of the `environment`.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["serving.predictor.lifecycle", "tests.fixtures.predictor"])
@@ -132,21 +133,21 @@ def start_any(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     def start(
         bundle: Bundle,
         *settings: str,
-        more: Sequence[str] = (),
+        options: Sequence[str] = (),
         hold: Path | None = None,
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> Running:
         port, log = free_port(), tmp_path_factory.mktemp("log") / "log"
-        given = (
+        arguments = (
             str(bundle.path),
             port,
             str(log),
             ("drain_seconds=0", "queue_seconds=60", *settings),
-            more,
+            options,
             hold,
             dict(environment),
         )
-        process = context.Process(target=_serve, args=given)
+        process = context.Process(target=_serve, args=arguments)
         process.start()
         started.append(process)
         return Running(f"http://127.0.0.1:{port}", process, log)
@@ -159,15 +160,15 @@ def start_any(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
 
 @pytest.fixture(scope="session")
-def server(start_any: Start, stub_bundle: Bundle) -> Running:
-    """A predictor that many tests ask; none may harm it."""
-    return start_any(stub_bundle, "max_body_bytes=200000", "body_seconds=1").until_ready()
+def server(start_server: Start, stub_bundle: Bundle) -> Running:
+    """A shared predictor; tests must not break or stop it."""
+    return start_server(stub_bundle, "max_body_bytes=200000", "body_seconds=1").wait_until_ready()
 
 
 @pytest.fixture(scope="session")
-def levelled(start_any: Start, levelled_bundle: Bundle) -> Running:
-    """A predictor of departments and their aisles that many tests ask."""
-    return start_any(levelled_bundle, "ui=true").until_ready()
+def server_with_aisles(start_server: Start, bundle_with_aisles: Bundle) -> Running:
+    """A shared predictor of departments and aisles."""
+    return start_server(bundle_with_aisles, "ui=true").wait_until_ready()
 
 
 @pytest.fixture

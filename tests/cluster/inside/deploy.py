@@ -19,7 +19,7 @@ uri, config = sys.argv[1], DeployConfig.model_validate_json(sys.argv[2])
 digest = uri.rpartition("/")[2]
 path = Path("/tmp", digest)
 file_system("s3").get(f"{uri.removeprefix('s3://')}/", f"{path}/", recursive=True)
-bundle = Bundle(path, digest, Manifest.model_validate_json((path / MANIFEST).read_bytes()))
+bundle = Bundle(path, digest, Manifest.parse((path / MANIFEST).read_bytes(), MANIFEST))
 try:
     print(json.dumps(deploy(bundle, config, ["Organic Milk", "Banana Bread"])))
 except GrocerError as error:

@@ -43,17 +43,27 @@ def test_artifact_is_read_as_written(artifact: Artifact, tmp_path: Path) -> None
     assert found.digest == digest_of(tmp_path / "out")
 
 
-@pytest.mark.parametrize("version", [None, 2, True, "1", 1.0])
+@pytest.mark.parametrize("version", [None, 2, True, "1", 1.5])
 def test_other_schema_version_is_refused(version: object, tmp_path: Path) -> None:
     (tmp_path / "counts.json").write_text(content(COUNTS, schema=version))
-    with pytest.raises(ArtifactError, match=rf"counts\.json: schema version {version!r}, .* 1;"):
+    found = rf"counts\.json: .* schema version 1: schema: .*\(found {version!r}\)"
+    with pytest.raises(ArtifactError, match=found):
         Counts.read(tmp_path)
+
+
+def test_missing_schema_version_is_refused(tmp_path: Path) -> None:
+    values = COUNTS.model_dump(mode="json")
+    del values["schema"]
+    with pytest.raises(ArtifactError, match="schema: Field required"):
+        Counts.parse(json.dumps(values), "counts.json")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "", "\udcff"])
 def test_text_that_is_not_an_artifact_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "counts.json").write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(ArtifactError, match=r"counts\.json: (invalid JSON|schema version None)"):
+    with pytest.raises(
+        ArtifactError, match=r"counts\.json: .*(Invalid JSON|should be an object|codepoint)"
+    ):
         Counts.read(tmp_path)
 
 
@@ -69,13 +79,13 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
         ({"products": True}, "products: .*integer"),
         ({"products": "7"}, "products: .*integer"),
         ({"products": 1.5}, "products: .*integer"),
-        ({"extra": 1}, "extra: unknown key"),
+        ({"extra": 1}, "extra: Extra inputs are not permitted"),
         ({"nulls": {"user_id": None}}, r"nulls\.user_id: .*\(found None\)"),
-        ({"orphans": {}}, r"orphans\.products_without_department: missing \(and 3 more\)"),
+        ({"orphans": {}}, r"orphans\.products_without_department: Field required \(and 3 more\)"),
     ],
 )
 def test_invalid_value_is_named_in_one_line(changes: dict[str, Any], problem: str) -> None:
-    with pytest.raises(ArtifactError, match=rf"c: invalid \(schema version 1\): {problem}") as got:
+    with pytest.raises(ArtifactError, match=rf"c: .* schema version 1: {problem}") as got:
         Counts.parse(content(COUNTS, **changes), "c")
     assert "\n" not in str(got.value)
 

@@ -8,7 +8,7 @@ import pytest
 
 from grocer.artifacts.step import digest_of, step
 from grocer.errors import GrocerError, OutputError
-from grocer.io.atomic import file_digest, read_json, whole_directory, whole_file, write_json
+from grocer.io.atomic import file_digest, output_directory, output_file, read_json, write_json
 
 
 def test_an_artifact_carries_digests_of_what_it_read_and_made(tmp_path: Path) -> None:
@@ -49,8 +49,8 @@ def test_a_mistake_is_said_once_and_leaves_nothing(
 def test_an_artifact_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/kept").write_text("kept")
-    with pytest.raises(OutputError, match="exists already"):
-        whole_directory(tmp_path / "a").__enter__()
+    with pytest.raises(OutputError, match="already exists"):
+        output_directory(tmp_path / "a").__enter__()
     assert (tmp_path / "a/kept").read_text() == "kept"
 
 
@@ -59,7 +59,7 @@ def test_a_file_is_the_old_one_until_the_new_is_whole(tmp_path: Path) -> None:
     write_json(path, {"a": 1})
 
     def broken() -> None:
-        with whole_file(path) as part:
+        with output_file(path) as part:
             part.write_text("{")
             raise RuntimeError
 

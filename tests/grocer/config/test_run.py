@@ -110,8 +110,8 @@ def test_configuration_of_an_earlier_version_is_one_short_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_unknown_recipe_suggests_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="tinny: no such recipe; did you mean tiny"):
+def test_unknown_recipe_lists_the_available_ones() -> None:
+    with pytest.raises(ConfigError, match="tinny: no such recipe; available: tiny"):
         recipe("tinny")
 
 

@@ -194,8 +194,8 @@ def test_another_source_begins_anew(tmp_path: Path, bundle: Bundle) -> None:
     [
         (b"", "empty; expected a header"),
         (b"id,name\n1,Milk\n", "no column 'product_name'; found id, name"),
-        (b"product_name,product_name\na,b\n", "stands twice"),
-        (b"id,product_name\n1,Milk\n2\n", "line 3: 1 fields, the header has 2"),
+        (b"product_name,product_name\na,b\n", "duplicate column"),
+        (b"id,product_name\n1,Milk\n2\n", "line 3: expected 2 fields, found 1"),
         (b"id,product_name\n1,\xff\n", "not UTF-8"),
         (b'id,product_name\n1,"Milk\n', "line 2: unexpected end of data"),
         (
@@ -222,7 +222,7 @@ def test_what_cannot_be_done_is_said_before_work_begins(tmp_path: Path, bundle: 
     with pytest.raises(BundleError):
         classify(source, out, tmp_path, load=load)
     (tmp_path / "fake.parquet").write_text("no")
-    with pytest.raises(GrocerError, match="not a Parquet file"):
+    with pytest.raises(GrocerError, match="cannot read as Parquet"):
         classify(tmp_path / "fake.parquet", out, bundle.path, load=load)
     out.write_text("mine")
     with pytest.raises(OutputError, match="already exists"):

@@ -1,4 +1,4 @@
-"""Protects the store of bundles, on a real S3 server: whole, checked, and never changed."""
+"""The registry on an S3 server: bundles are complete, verified and immutable."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import boto3
 import pytest
 
+from grocer.artifacts.bundle import Bundle as BundleReference
 from grocer.errors import BundleError, OutputError
 from grocer.io.atomic import tree_digests
-from grocer.release import registry as store
+from grocer.release import registry
 from grocer.release.bundle import MANIFEST, Bundle
 from tests.fixtures.artifacts import make_bundle
 
@@ -40,93 +41,100 @@ def bucket(s3: Any) -> str:
 
 
 def keys(s3: Any, bucket: str) -> list[str]:
-    """Key of each object, once for every time that it was written."""
-    found = s3.list_object_versions(Bucket=bucket).get("Versions", [])
-    return [each["Key"] for each in found]
+    """The key of each object version."""
+    versions = s3.list_object_versions(Bucket=bucket).get("Versions", [])
+    return [version["Key"] for version in versions]
 
 
-def test_a_bundle_comes_back_byte_for_byte(bundle: Bundle, bucket: str, tmp_path: Path) -> None:
-    address = store.publish(bundle, f"s3://{bucket}/models/")
-    assert address == f"s3://{bucket}/models/{bundle.digest}"
-    back = store.fetch(address, tmp_path)
-    assert back.path == tmp_path / bundle.digest
-    assert tree_digests(back.path) == tree_digests(bundle.path)
+def test_fetched_bundle_is_identical(bundle: Bundle, bucket: str, tmp_path: Path) -> None:
+    uri = registry.publish(bundle, f"s3://{bucket}/models/")
+    assert uri == f"s3://{bucket}/models/{bundle.digest}"
+    fetched = registry.fetch(uri, tmp_path)
+    assert fetched.path == tmp_path / bundle.digest
+    assert tree_digests(fetched.path) == tree_digests(bundle.path)
 
 
-def test_published_again_nothing_is_written(bundle: Bundle, bucket: str, s3: Any) -> None:
+def test_publishing_again_writes_nothing(bundle: Bundle, bucket: str, s3: Any) -> None:
     for _ in range(2):
-        store.publish(bundle, f"s3://{bucket}")
+        registry.publish(bundle, f"s3://{bucket}")
     written = sorted(f"{bundle.digest}/{name}" for name in tree_digests(bundle.path))
     assert sorted(keys(s3, bucket)) == written
 
 
-def test_a_part_of_a_bundle_never_serves_and_is_completed(
+def test_incomplete_bundle_is_refused_and_completed_by_publishing_again(
     bundle: Bundle, bucket: str, s3: Any, tmp_path: Path
 ) -> None:
-    """A killed run leaves any first files; the manifest is always the last."""
-    address = store.publish(bundle, f"s3://{bucket}")
+    """A killed run leaves some files; the manifest is always the last."""
+    uri = registry.publish(bundle, f"s3://{bucket}")
     for name in (MANIFEST, "MODEL_CARD.md"):
         s3.delete_object(Bucket=bucket, Key=f"{bundle.digest}/{name}")
-    with pytest.raises(BundleError, match="no bundle is there, or only a part"):
-        store.fetch(address, tmp_path / "part")
-    assert store.publish(bundle, f"s3://{bucket}") == address
-    assert store.fetch(address, tmp_path / "whole").digest == bundle.digest
+    with pytest.raises(BundleError, match="no bundle found, or an incomplete one"):
+        registry.fetch(uri, tmp_path / "part")
+    assert registry.publish(bundle, f"s3://{bucket}") == uri
+    assert registry.fetch(uri, tmp_path / "whole").digest == bundle.digest
 
 
-def test_the_manifest_is_written_last(bundle: Bundle, bucket: str, s3: Any, tmp_path: Path) -> None:
-    """Whatever file can't be put, no manifest tells of a whole bundle."""
-    torn = Bundle(tmp_path / bundle.digest, bundle.digest, bundle.manifest)
-    shutil.copytree(bundle.path, torn.path)
+def test_manifest_is_uploaded_last(bundle: Bundle, bucket: str, s3: Any, tmp_path: Path) -> None:
+    """If any file cannot be uploaded, there is no manifest."""
+    incomplete = Bundle(tmp_path / bundle.digest, bundle.digest, bundle.manifest)
+    shutil.copytree(bundle.path, incomplete.path)
     last = list(bundle.manifest.files)[-1]
-    (torn.path / last).unlink()
+    (incomplete.path / last).unlink()
     with pytest.raises(OutputError, match=rf"cannot write s3://{bucket}/{bundle.digest}"):
-        store.publish(torn, f"s3://{bucket}")
+        registry.publish(incomplete, f"s3://{bucket}")
     written = {key.rpartition("/")[2] for key in keys(s3, bucket)}
     assert written
     assert MANIFEST not in written
 
 
 @pytest.mark.parametrize("name", [MANIFEST, "adapter_model.safetensors"])
-def test_other_bytes_under_the_digest_are_not_overwritten(
+def test_other_content_under_the_digest_is_not_overwritten(
     bundle: Bundle, bucket: str, s3: Any, name: str
 ) -> None:
     key = f"{bundle.digest}/{name}"
     s3.put_object(Bucket=bucket, Key=key, Body=b"somebody else's")
-    with pytest.raises(OutputError, match=f"{name} holds other bytes"):
-        store.publish(bundle, f"s3://{bucket}")
+    with pytest.raises(OutputError, match=f"{name} has other content"):
+        registry.publish(bundle, f"s3://{bucket}")
     assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"somebody else's"
 
 
-def test_a_file_too_many_is_named(bundle: Bundle, bucket: str, s3: Any) -> None:
+def test_extra_file_is_named(bundle: Bundle, bucket: str, s3: Any) -> None:
     s3.put_object(Bucket=bucket, Key=f"{bundle.digest}/base/extra.bin", Body=b"x")
-    with pytest.raises(OutputError, match=r"base/extra.bin is no part of the bundle; remove it"):
-        store.publish(bundle, f"s3://{bucket}")
+    with pytest.raises(OutputError, match=r"base/extra.bin is not part of the bundle; remove it"):
+        registry.publish(bundle, f"s3://{bucket}")
 
 
-def test_bytes_changed_in_the_store_are_refused(
+def test_file_changed_in_the_store_is_refused(
     bundle: Bundle, bucket: str, s3: Any, tmp_path: Path
 ) -> None:
-    address = store.publish(bundle, f"s3://{bucket}")
+    uri = registry.publish(bundle, f"s3://{bucket}")
     s3.put_object(Bucket=bucket, Key=f"{bundle.digest}/adapter_config.json", Body=b"{}")
     with pytest.raises(BundleError, match=r"adapter_config.json was changed"):
-        store.fetch(address, tmp_path)
+        registry.fetch(uri, tmp_path)
 
 
-def test_no_name_leads_out_of_the_directory(
+def test_path_outside_the_directory_is_refused(
     bundle: Bundle, bucket: str, s3: Any, tmp_path: Path
 ) -> None:
-    address = store.publish(bundle, f"s3://{bucket}")
-    s3.put_object(Bucket=bucket, Key=f"{bundle.digest}/../../astray", Body=b"x")
-    with pytest.raises(BundleError, match=r"astray is no part of a bundle"):
-        store.fetch(address, tmp_path / "a" / "b")
-    assert not list(tmp_path.rglob("astray"))
+    uri = registry.publish(bundle, f"s3://{bucket}")
+    s3.put_object(Bucket=bucket, Key=f"{bundle.digest}/../../outside", Body=b"x")
+    with pytest.raises(BundleError, match=r"outside is not part of a bundle"):
+        registry.fetch(uri, tmp_path / "a" / "b")
+    assert not list(tmp_path.rglob("outside"))
 
 
-def test_an_absent_bundle_and_an_absent_bucket_are_one_line(
+def test_missing_bundle_and_missing_bucket_are_reported_in_one_line(
     bundle: Bundle, bucket: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(BundleError, match="no bundle is there"):
-        store.fetch(f"s3://{bucket}/{'0' * 64}", tmp_path)
+    with pytest.raises(BundleError, match="no bundle found"):
+        registry.fetch(f"s3://{bucket}/{'0' * 64}", tmp_path)
     with pytest.raises(OutputError, match=r"deploy.store: cannot read s3://nowhere-at-all/") as e:
-        store.publish(bundle, "s3://nowhere-at-all")
+        registry.publish(bundle, "s3://nowhere-at-all")
     assert "\n" not in str(e.value)
+
+
+def test_bundle_is_opened_from_a_uri_or_a_path(bundle: Bundle, bucket: str, tmp_path: Path) -> None:
+    uri = registry.publish(bundle, f"s3://{bucket}")
+    assert registry.open_bundle(uri, tmp_path).path == tmp_path / bundle.digest
+    opened = registry.open_bundle(str(bundle.path), tmp_path)
+    assert opened.reference == BundleReference(uri=str(bundle.path), digest=bundle.digest)

@@ -1,177 +1,139 @@
-"""The page: whole in one file, truthful about what was not measured, deaf to hostile names."""
+"""The evaluation page is self-contained, escapes names, and shows undefined metrics as such."""
 
-import copy
 import re
 
 import pandas as pd
+import pytest
 
 from grocer.config.stages import GatePolicy
 from grocer.reports import evaluation as report
+from tests.fixtures.evaluations import parse
+from tests.fixtures.page_layout import with_aisles, with_labels
 
 HOSTILE = '<script>alert(1)</script> & "Milk" \'; {{ 7*7 }} \u202e'
-NOTHING_RECOVERED = pd.DataFrame(
+NONE_RECOVERED = pd.DataFrame(
     columns=["product_name", "suggested_department", "probability", "purchases"]
 )
 
 
-def page(evaluation, recovered=NOTHING_RECOVERED) -> str:
-    return report.page(evaluation, recovered, GatePolicy())
+@pytest.fixture
+def content(evaluation):
+    """The evaluation as JSON content, to be changed."""
+    return evaluation.model_dump(mode="json")
 
 
-def test_the_verdict_comes_first(measured):
-    told = page(measured)
-    assert "Refused" in told.split("<h2>")[0]
-    assert "75.0\u00a0%" in told.split("<h2>")[0]
+def page(evaluation, recovered=NONE_RECOVERED) -> str:
+    return report.evaluation_page(evaluation, recovered, GatePolicy())
 
 
-def test_nothing_is_asked_of_the_network(measured):
-    told = page(measured)
-    assert not re.search(r"""(src|href)=["'](?!#)""", told.replace("xlink:", ""))
-    assert "<script" not in told
-    assert "url(http" not in told
+def recovered(**values) -> pd.DataFrame:
+    row = {
+        "product_name": "Late Kefir",
+        "suggested_department": "dairy eggs",
+        "probability": 0.9,
+        "purchases": 3,
+    }
+    return pd.DataFrame([row | values])
 
 
-def test_hostile_names_stay_text(measured):
-    evaluation = copy.deepcopy(measured)
-    evaluation["confident_errors"][0]["product_name"] = HOSTILE
-    recovered = pd.DataFrame(
-        [
-            {
-                "product_name": HOSTILE,
-                "suggested_department": "<i>dairy</i>",
-                "probability": 0.99999,
-                "purchases": 3,
-            }
-        ]
+def test_decision_and_test_accuracy_come_first(evaluation):
+    first = page(evaluation).split("<h2>")[0]
+    assert "Gate failed" in first
+    assert "75.0\u00a0%" in first
+
+
+def test_page_has_no_external_resources(evaluation):
+    html = page(evaluation)
+    assert not re.search(r"""(src|href)=["'](?!#)""", html.replace("xlink:", ""))
+    assert "<script" not in html
+    assert "url(http" not in html
+
+
+def test_product_names_are_escaped(content):
+    content["confident_errors"][0]["product_name"] = HOSTILE
+    html = page(
+        parse(content),
+        recovered(product_name=HOSTILE, suggested_department="<i>dairy</i>", probability=0.99999),
     )
-    told = page(evaluation, recovered)
-    assert "<script" not in told
-    assert "<i>dairy" not in told
-    assert told.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
-    assert "{{ 7*7 }}" in told
-    assert "over 99.9" in told
+    assert "<script" not in html
+    assert "<i>dairy" not in html
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
+    assert "{{ 7*7 }}" in html
+    assert "over 99.9" in html
 
 
-def test_hostile_departments_stay_text(measured):
-    told = page(_renamed(measured, {"produce": "<img src=x>", "bakery": "a $b$ %s"}))
-    assert "<img" not in told
-    assert "a $b$ %s" in told
+def test_department_names_are_escaped(content):
+    names = {"produce": "<img src=x>", "bakery": "a $b$ %s"}
+    content["labels"] = [names.get(label, label) for label in content["labels"]]
+    content["departments"] = {names.get(k, k): v for k, v in content["departments"].items()}
+    for error in content["confident_errors"]:
+        error["department"] = names.get(error["department"], error["department"])
+    html = page(parse(content))
+    assert "<img" not in html
+    assert "a $b$ %s" in html
 
 
-def test_a_department_without_test_products_is_told_as_not_measured(measured):
-    evaluation = copy.deepcopy(measured)
-    evaluation["departments"]["bakery"] = {
+def test_department_without_test_products_is_not_measured(content):
+    content["departments"]["bakery"] = {
         "support": 0,
         "precision": None,
         "recall": None,
         "f1": None,
     }
-    evaluation["confusion"][0] = [0, 0, 0]
-    assert "not measured" in page(evaluation)
+    content["confusion"][0] = [0, 0, 0]
+    html = page(parse(content))
+    assert "not measured" in html
+    assert html.index("produce</th>") < html.index("bakery</th>"), "without recall comes last"
 
 
-def test_many_labels_have_no_matrix_but_their_mix_ups(measured):
-    evaluation = copy.deepcopy(measured)
-    count = report.MOST_LABELS + 1
-    labels = [f"aisle {i}" for i in range(count)]
-    row = {"support": 2, "precision": 0.5, "recall": 0.5, "f1": 0.5}
-    evaluation["labels"], evaluation["label"] = labels, "aisle"
-    evaluation["departments"] = dict.fromkeys(labels, row)
-    evaluation["confusion"] = [
-        [int(j in (i, (i + 1) % count)) for j in range(count)] for i in range(count)
-    ]
-    told = page(evaluation)
-    assert 'class="heat"' not in told
-    assert "too many for a readable matrix" in told
-    assert "aisle 40" in told
-    assert "<summary>21 more</summary>" in told  # 20 of 41 stand open
+def test_many_labels_have_no_confusion_matrix(evaluation):
+    html = page(with_labels(evaluation, report.MAX_MATRIX_LABELS + 1))
+    assert 'class="heat"' not in html
+    assert "Not shown for 41 aisles" in html
+    assert "aisle 40" in html
+    assert "<summary>21 more</summary>" in html  # 20 of 41 are not collapsed
 
 
-def test_a_model_without_an_error_has_a_page_too(measured):
-    evaluation = copy.deepcopy(measured)
-    evaluation["confident_errors"] = []
-    evaluation["confusion"] = [[14, 0, 0], [0, 13, 0], [0, 0, 13]]
-    told = page(evaluation)
-    assert "every test product is right" in told
-    assert "Sure, and yet wrong" not in told
+def test_evaluation_without_errors_has_a_page(content):
+    content["confident_errors"] = []
+    content["confusion"] = [[14, 0, 0], [0, 13, 0], [0, 0, 13]]
+    html = page(parse(content))
+    assert "all test predictions are correct" in html
+    assert "Most confident errors" not in html
 
 
-def test_a_catalogue_without_purchases_is_not_told_of_them(measured):
-    evaluation = copy.deepcopy(measured)
-    assert "As the study measured" in page(evaluation)
-    evaluation["as_the_study_measured"]["share_of_test_products_seen_in_training"] = 0.0
-    told = page(evaluation)
-    assert "As the study measured" not in told
-    assert "weighed by purchases</" not in told.split("<h2>")[0]
+def test_leakage_and_weights_are_shown_only_with_repeated_purchases(content):
+    html = page(parse(content))
+    assert "Leakage of a row split" in html
+    assert "weighted by purchases" in html
+    content["row_split_leakage"]["share_of_test_products_seen_in_training"] = 0.0
+    html = page(parse(content))
+    assert "Leakage of a row split" not in html
+    assert "weighted by purchases" not in html
 
 
-def test_three_guesses_of_three_labels_are_no_figure(measured):
-    assert "within three guesses" not in page(measured)
-    assert "within three guesses" in page(
-        {**measured, "labels": [*measured["labels"], "pets"]} | _fourth(measured)
-    )
+def test_top_3_accuracy_is_shown_for_more_than_three_labels(evaluation):
+    assert "top-3 accuracy" not in page(evaluation)
+    assert "top-3 accuracy" in page(with_labels(evaluation, 4))
 
 
-def test_aisles_have_a_part_of_their_own(measured):
-    assert "The aisle within the" not in page(measured)
-    rows = [
-        {
-            "department": "produce",
-            "aisle": f"<b>{i}",
-            "support": 20 + i,
-            "recall": 0.5,
-            "precision": None,
-        }
-        for i in range(14)
-    ]
-    mix_up = {
-        "department": "produce",
-        "aisle": "<b>0",
-        "said_department": "bakery",
-        "said_aisle": "",
-        "products": 3,
-    }
-    test = measured["metrics"]["test"] | {"accuracy_within": 0.9, "accuracy": 0.654}
-    aisles = {
-        "metrics": {"test": test},
-        "linear": {"accuracy": 0.7},
-        "aisles": rows,
-        "mix_ups": [mix_up],
-    }
-    recovered = pd.DataFrame(
-        [
-            {
-                "product_name": "Late Kefir",
-                "suggested_department": "dairy eggs",
-                "probability": 0.9,
-                "purchases": 3,
-                "suggested_aisle": "sour & cold",
-            }
-        ]
-    )
-    told = page({**measured, "aisles": aisles}, recovered)
-    assert "The aisle within the department" in told
-    assert "65.4" in told
-    assert "&lt;b&gt;0" in told
-    assert "2 more" in told
-    assert "sour &amp; cold" in told
+@pytest.mark.parametrize(
+    ("won", "p_value", "outcome"),
+    [(9, 0.001, "Better than"), (0, 0.001, "Worse than"), (9, 0.05, "No significant difference")],
+)
+def test_baseline_shows_the_outcome_of_the_paired_test(content, won, p_value, outcome):
+    content["champion"] = None
+    baseline = content["baselines"]["linear"]
+    baseline["paired"] |= {"only_model_right": won, "only_baseline_right": 5, "p_value": p_value}
+    content["baselines"] = {"linear": baseline}
+    assert f"{outcome}" in page(parse(content))
 
 
-def _fourth(evaluation: dict) -> dict:
-    """What the evaluation holds of a fourth label, to which nothing belongs."""
-    row = {"support": 0, "precision": None, "recall": None, "f1": None}
-    table = [[*counts, 0] for counts in evaluation["confusion"]]
-    return {
-        "departments": {**evaluation["departments"], "pets": row},
-        "confusion": [*table, [0] * 4],
-    }
-
-
-def _renamed(evaluation: dict, names: dict[str, str]) -> dict:
-    """The evaluation with other names of departments."""
-    changed = copy.deepcopy(evaluation)
-    changed["labels"] = [names.get(label, label) for label in changed["labels"]]
-    changed["departments"] = {names.get(k, k): v for k, v in changed["departments"].items()}
-    for error in changed["confident_errors"]:
-        error["department"] = names.get(error["department"], error["department"])
-    return changed
+def test_aisles_have_their_own_section(evaluation):
+    assert "<h2>Aisles</h2>" not in page(evaluation)
+    html = page(with_aisles(evaluation, "<b>curd"), recovered(suggested_aisle="sour & cold"))
+    assert "<h2>Aisles</h2>" in html
+    assert "65.4" in html
+    assert "&lt;b&gt;curd" in html
+    assert "2 more" in html
+    assert "sour &amp; cold" in html

@@ -1,49 +1,42 @@
-"""Every page can be read: on a phone and on a desk, by day and by night, by eyes that tell few
-colours apart, by a screen reader, on paper, and without a network."""
+"""Pages are legible on phone and desktop, in both colour schemes, with a colour vision deficiency
+and with a screen reader, and need no network."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from grocer.artifacts.evaluation import Evaluation
 from grocer.reports.html import BLUE, ORANGE
-from tests.fixtures.browser import PHONE, laid_out, needs_chromium
+from tests.fixtures.browser import PHONE, measure_layout, needs_chromium
 from tests.fixtures.page_layout import PAGES, make_pages
 
-# The titles and the labels, with units, that stand in each page's plots.
+# Titles and axis labels, with units, of the plots of each page.
 PLOTS = {
     "report": {
-        "Accuracy and its interval": {"right on unseen products, %"},
-        "Confidence against the share that was right": {
-            "the model's confidence, %",
-            "really right, %",
-        },
-        "Accuracy by the share that is answered": {
-            "products answered, the surest first, %",
-            "right among them, %",
-        },
+        "Test accuracy and its confidence interval": {"test accuracy, %"},
+        "Reliability curve": {"confidence, %", "accuracy, %"},
+        "Accuracy by coverage": {"coverage, most confident first, %", "accuracy, %"},
     },
     "split": {"Share held out for the test": {"products, on all sides", "on the test side, %"}},
-    "loss": {"Loss while training": {"optimizer step", "nats per answer token"}},
+    "loss": {"Loss": {"optimizer step", "loss, nats per completion token"}},
     "validation": {},
 }
 
 
 @pytest.fixture(scope="module")
-def pages(measured: Mapping[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def pages(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The HTML of each of `PAGES`."""
-    return make_pages(measured, tmp_path_factory.mktemp("pages"))
+    return make_pages(evaluation, tmp_path_factory.mktemp("pages"))
 
 
 class Outline(HTMLParser):
-    """What a page is made of: its tags, its headings' levels, its styles, each plot's texts."""
+    """The tags and styles of a page, and the texts of each plot."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -75,11 +68,11 @@ class Outline(HTMLParser):
 
 @pytest.fixture(params=PAGES)
 def outline(pages: dict[str, str], request: pytest.FixtureRequest) -> tuple[str, Outline]:
-    """A page's name and what it is made of."""
+    """The name and the outline of a page."""
     return request.param, Outline(pages[request.param])
 
 
-def test_a_page_says_what_it_is(outline: tuple[str, Outline]) -> None:
+def test_page_has_metadata_and_a_title(outline: tuple[str, Outline]) -> None:
     _, page = outline
     metas = {each.get("name"): each["content"] for each in page.all("meta") if "content" in each}
     assert metas["viewport"] == "width=device-width, initial-scale=1"
@@ -89,7 +82,7 @@ def test_a_page_says_what_it_is(outline: tuple[str, Outline]) -> None:
     assert len(page.all("main")) == 1
 
 
-def test_a_page_asks_nothing_of_the_network(outline: tuple[str, Outline]) -> None:
+def test_page_has_no_external_resources(outline: tuple[str, Outline]) -> None:
     _, page = outline
     (policy,) = [each for each in page.all("meta") if "http-equiv" in each]
     assert (policy["content"] or "").startswith("default-src 'none';")
@@ -100,7 +93,7 @@ def test_a_page_asks_nothing_of_the_network(outline: tuple[str, Outline]) -> Non
     assert not re.search(r"@import|url\((?!#)", " ".join(page.styles))
 
 
-def test_headings_go_down_one_level_at_a_time(outline: tuple[str, Outline]) -> None:
+def test_heading_levels_are_not_skipped(outline: tuple[str, Outline]) -> None:
     _, page = outline
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
@@ -108,7 +101,9 @@ def test_headings_go_down_one_level_at_a_time(outline: tuple[str, Outline]) -> N
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_a_screen_reader_can_tell_cells_and_plots(outline: tuple[str, Outline]) -> None:
+def test_headers_and_plots_are_labelled_for_screen_readers(
+    outline: tuple[str, Outline],
+) -> None:
     _, page = outline
     assert all(each.get("scope") in {"row", "col"} for each in page.all("th"))
     assert all(each.get("role") == "img" and each["aria-label"] for each in page.all("svg"))
@@ -116,33 +111,33 @@ def test_a_screen_reader_can_tell_cells_and_plots(outline: tuple[str, Outline]) 
     assert len(names) == len(set(names))
 
 
-def test_plots_have_titles_and_labels_with_units(outline: tuple[str, Outline]) -> None:
+def test_plots_have_titles_and_axis_labels_with_units(outline: tuple[str, Outline]) -> None:
     name, page = outline
-    wanted = {} if name == "loss, short" else PLOTS[name.split(",")[0]]
-    assert page.plots.keys() == wanted.keys()
-    for title, labels in wanted.items():
+    expected = {} if name == "loss, short" else PLOTS[name.split(",")[0]]
+    assert page.plots.keys() == expected.keys()
+    for title, labels in expected.items():
         assert {title, *labels} <= page.plots[title]
 
 
-def test_a_short_training_says_why_it_has_no_curve(pages: dict[str, str]) -> None:
-    assert "every 25 steps, and there were fewer" in pages["loss, short"]
+def test_training_without_logged_losses_has_no_curve(pages: dict[str, str]) -> None:
+    assert "No loss curve" in pages["loss, short"]
 
 
 @needs_chromium
-def test_every_page_fits_and_can_be_read(pages: dict[str, str], tmp_path: Path) -> None:
-    found = laid_out(pages, tmp_path)
-    assert len(found) == 4 * len(PAGES)
-    for each in found:
+def test_page_fits_and_is_legible(pages: dict[str, str], tmp_path: Path) -> None:
+    layouts = measure_layout(pages, tmp_path)
+    assert len(layouts) == 4 * len(PAGES)
+    for each in layouts:
         where = f"{each['page']}, {each['width']} pixels, {each['scheme']}"
         assert each["dark"] == (each["scheme"] == "dark"), where
-        assert each["wider"] == 0, where
-        assert each["faint"] == [], where
-        assert each["unreachable"] == [], where
-        if each["smallest"] is not None:
-            assert each["smallest"] >= (9 if each["width"] == PHONE else 10), where
+        assert each["overflow"] == 0, where
+        assert each["low_contrast"] == [], where
+        assert each["not_focusable"] == [], where
+        if each["smallest_text"] is not None:
+            assert each["smallest_text"] >= (9 if each["width"] == PHONE else 10), where
 
 
-# Machado, Oliveira and Fernandes 2009, table 1, severity 1: linear RGB as such eyes see it.
+# Machado, Oliveira and Fernandes 2009, table 1, severity 1: perceived linear RGB.
 DEFICIENCIES = {
     "protanopia": [
         [0.152286, 1.052583, -0.204868],
@@ -158,23 +153,24 @@ DEFICIENCIES = {
 }
 
 
-@pytest.mark.parametrize("eyes", DEFICIENCIES)
-def test_the_two_colours_differ_to_all_eyes_and_stand_out(eyes: str) -> None:
-    seen = {
-        name: np.clip(np.array(DEFICIENCIES[eyes]) @ _linear(colour), 0, 1)
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+def test_plot_colours_are_distinguishable(deficiency: str) -> None:
+    perceived = {
+        name: np.clip(np.array(DEFICIENCIES[deficiency]) @ _linear(colour), 0, 1)
         for name, colour in {
             "blue": BLUE,
             "orange": ORANGE,
             "white": "#ffffff",
-            "night": "#0f1419",
+            "black": "#0f1419",
         }.items()
     }
-    # CIE 1976: 2.3 is a just noticeable difference, and red and green of one lightness come to
-    # some 10 for such eyes.
-    assert np.linalg.norm(_lab(seen["blue"]) - _lab(seen["orange"])) > 60
-    for paper in ("white", "night"):
-        for hue in ("blue", "orange"):
-            assert _contrast(seen[hue], seen[paper]) >= 3  # WCAG 1.4.11, of graphics
+    # CIE 1976: 2.3 is a just noticeable difference; red and green of equal lightness differ by
+    # about 10 with these deficiencies.
+    assert np.linalg.norm(_lab(perceived["blue"]) - _lab(perceived["orange"])) > 60
+    for background in ("white", "black"):
+        for colour in ("blue", "orange"):
+            # WCAG 1.4.11: contrast of graphics.
+            assert _contrast(perceived[colour], perceived[background]) >= 3
 
 
 def _linear(colour: str) -> np.ndarray:
@@ -189,7 +185,7 @@ def _contrast(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _lab(linear: np.ndarray) -> np.ndarray:
-    """CIELAB of linear sRGB, under D65."""
+    """CIELAB of linear sRGB, with illuminant D65."""
     to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
     x, y, z = np.array(to_xyz) @ linear / np.array([0.9505, 1.0, 1.089])
     fx, fy, fz = (t ** (1 / 3) if t > 0.008856 else 7.787 * t + 16 / 116 for t in (x, y, z))

@@ -82,17 +82,17 @@ def test_cluster_with_kserve(api):
 
 def test_old_kubernetes(api):
     api.responses[VERSION] = 200, version("31")
-    found = results()
-    assert found["Kubernetes"] == ("failed", "context x, v1.31.0")
-    assert found["KServe"] == ("failed", "not checked")
+    checks = results()
+    assert checks["Kubernetes"] == ("failed", "context x, v1.31.0")
+    assert checks["KServe"] == ("failed", "not checked")
     assert "1.32" in cluster()[0].next
 
 
 def test_cluster_without_kserve(api):
     del api.responses[ALPHA], api.responses[BETA]
-    found = results()
-    assert found["Kubernetes"][0] == "ok"
-    assert found["KServe"] == ("failed", "not installed: no API group serving.kserve.io")
+    checks = results()
+    assert checks["Kubernetes"][0] == "ok"
+    assert checks["KServe"] == ("failed", "not installed: no API group serving.kserve.io")
 
 
 @pytest.mark.parametrize("response", [None, (200, api_resources("v1beta1", "trainedmodels"))])

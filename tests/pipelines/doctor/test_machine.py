@@ -12,14 +12,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from pipelines.doctor import machine
-from pipelines.doctor.machine import (
-    device_findings,
-    devices,
-    disk,
-    memory,
-    packages,
-    python,
-)
+from pipelines.doctor.machine import device_findings, devices, disk, memory, packages, python
 
 T4 = {
     "name": "Tesla T4",
@@ -42,9 +35,8 @@ def test_python(version, state):
 def test_python_versions_match_pyproject():
     supported = SpecifierSet(metadata.metadata("grocer")["Requires-Python"])
     candidates = [(3, minor) for minor in range(9, 20)]
-    assert [each for each in candidates if supported.contains(".".join(map(str, each)))] == list(
-        machine.PYTHONS
-    )
+    versions = [each for each in candidates if supported.contains(".".join(map(str, each)))]
+    assert versions == list(machine.PYTHONS)
 
 
 def test_all_packages_are_installed():
@@ -53,9 +45,9 @@ def test_all_packages_are_installed():
     installed = {str(Requirement(each).specifier) for each in metadata.requires("grocer")}
     if installed != {str(Requirement(each).specifier) for group in groups for each in group}:
         pytest.skip("Grocer was installed from another pyproject.toml: make setup")
-    found = packages()
-    assert found.state == "ok"
-    assert found.found.endswith(" of data, train, serve, pipeline")
+    finding = packages()
+    assert finding.state == "ok"
+    assert finding.found.endswith(" of data, train, serve, pipeline")
 
 
 def test_missing_and_outdated_packages(monkeypatch):
@@ -73,10 +65,10 @@ def test_missing_and_outdated_packages(monkeypatch):
 
     monkeypatch.setattr(metadata, "requires", lambda name: requirements)
     monkeypatch.setattr(metadata, "version", version)
-    found = packages()
-    assert (found.state, found.needed) == ("failed", True)
-    assert found.found == "duckdb is 1.4.0, required ==2.0.0; kfp is not installed"
-    assert found.next == "make setup, or: pip install -e '.[data,pipeline]'"
+    finding = packages()
+    assert (finding.state, finding.needed) == ("failed", True)
+    assert finding.found == "duckdb is 1.4.0, required ==2.0.0; kfp is not installed"
+    assert finding.next == "make setup, or: pip install -e '.[data,pipeline]'"
     assert packages(("serve",)).state == "ok"
 
 
@@ -96,7 +88,7 @@ def test_grocer_is_not_installed(monkeypatch):
     assert packages().next == "make setup"
 
 
-def test_a_t4_is_told_with_what_it_computes_in():
+def test_gpu_is_reported_with_precision_and_nf4_type():
     *_, gpu = device_findings({**RESULT, "gpu": T4})
     assert gpu.state == "ok"
     assert gpu.found == (
@@ -104,7 +96,7 @@ def test_a_t4_is_told_with_what_it_computes_in():
     )
 
 
-def test_nf4_that_fails_stops_a_run_on_the_cpu_alone():
+def test_broken_nf4_is_blocking_on_the_cpu_only():
     torch, cpu, gpu = device_findings({**RESULT, "nf4": "RuntimeError: no kernel"})
     assert (torch.state, gpu.state) == ("ok", "optional")
     assert (cpu.state, cpu.needed) == ("failed", True)
@@ -122,25 +114,27 @@ def test_driver_without_device_is_a_failure(monkeypatch, tmp_path):
     assert "torch 2.13.0+cpu finds no device" in gpu.found
 
 
-def child(monkeypatch, code):
-    """Replace `pipelines.doctor.device` with other code."""
+def replace_device_check(monkeypatch, code):
+    """Run other code instead of `pipelines.doctor.device`."""
     run = subprocess.run
 
-    def instead(command, **options):
+    def run_code(command, **options):
         return run([sys.executable, "-c", code], **options)
 
-    monkeypatch.setattr(subprocess, "run", instead)
+    monkeypatch.setattr(subprocess, "run", run_code)
 
 
 def test_devices_are_checked_in_a_child_process(monkeypatch):
-    child(monkeypatch, f"print('a warning'); print({json.dumps(json.dumps(RESULT))})")
+    replace_device_check(
+        monkeypatch, f"print('a warning'); print({json.dumps(json.dumps(RESULT))})"
+    )
     assert [each.what for each in devices()] == ["torch", "NF4 on the CPU", "GPU"]
 
 
 @pytest.mark.parametrize(
     ("code", "fragment"),
     [
-        ("import torch_that_is_not_there", "No module named 'torch_that_is_not_there'"),
+        ("import missing_torch", "No module named 'missing_torch'"),
         ("import os; os.abort()", "exit code -6"),
         ("import time; time.sleep(60)", "no response within 0.2 s"),
     ],
@@ -148,11 +142,11 @@ def test_devices_are_checked_in_a_child_process(monkeypatch):
 def test_torch_that_is_missing_crashes_or_hangs_is_a_failure(monkeypatch, code, fragment):
     if "sleep" in code:
         monkeypatch.setattr(machine, "_DEVICE_SECONDS", 0.2)
-    child(monkeypatch, code)
-    (found,) = devices()
-    assert (found.what, found.state, found.needed) == ("torch", "failed", True)
-    assert fragment in found.found
-    assert found.next
+    replace_device_check(monkeypatch, code)
+    (finding,) = devices()
+    assert (finding.what, finding.state, finding.needed) == ("torch", "failed", True)
+    assert fragment in finding.found
+    assert finding.next
 
 
 @pytest.mark.parametrize(
@@ -174,17 +168,17 @@ def test_memory_is_limited_by_machine_and_control_group(
     if limit:
         (tmp_path / "memory.max").write_text(f"{limit}\n")
         (tmp_path / "memory.current").write_text(f"{used}\n")
-    found = memory()
-    assert found.state == state
-    assert found.needed == (state == "failed")
+    finding = memory()
+    assert finding.state == state
+    assert finding.needed == (state == "failed")
 
 
 def test_full_disk_is_a_failure(monkeypatch, tmp_path):
     assert disk(tmp_path).state == "ok"
     monkeypatch.setattr(machine, "ROOM", 2**60)
-    found = disk(tmp_path)
-    assert (found.state, found.needed) == ("failed", True)
-    assert str(tmp_path) in found.found
+    finding = disk(tmp_path)
+    assert (finding.state, finding.needed) == ("failed", True)
+    assert str(tmp_path) in finding.found
 
 
 def test_read_only_disk_is_a_failure(monkeypatch, tmp_path):

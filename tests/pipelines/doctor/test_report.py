@@ -39,9 +39,9 @@ def run_doctor(capsys, *options):
 
 
 def test_local_run_needs_no_cluster(capsys):
-    code, found = run_doctor(capsys)
+    code, findings = run_doctor(capsys)
     assert code == 0
-    assert list(found) == [
+    assert list(findings) == [
         "Python",
         "Packages",
         "torch",
@@ -55,17 +55,17 @@ def test_local_run_needs_no_cluster(capsys):
         "Object store",
     ]
     not_required = ("GPU", "Kubernetes", "KServe", "Kubeflow Pipelines", "Object store")
-    states = {what: each["state"] for what, each in found.items()}
-    assert states == {what: "optional" if what in not_required else "ok" for what in found}
+    states = {what: each["state"] for what, each in findings.items()}
+    assert states == {what: "optional" if what in not_required else "ok" for what in findings}
 
 
 def test_blocking_failure_exits_with_2(capsys, monkeypatch):
     monkeypatch.setattr(machine, "_memory", lambda: (2**30, 8 * 2**30))
-    code, found = run_doctor(capsys)
+    code, findings = run_doctor(capsys)
     assert code == 2
-    assert found["Memory"]["state"] == "failed"
-    assert found["Memory"]["needed"]
-    assert found["Memory"]["found"] == "1.0 of 8.0 GiB available"
+    assert findings["Memory"]["state"] == "failed"
+    assert findings["Memory"]["needed"]
+    assert findings["Memory"]["found"] == "1.0 of 8.0 GiB available"
 
 
 def test_unreachable_cluster_is_not_blocking(capsys, monkeypatch, tmp_path):
@@ -73,11 +73,11 @@ def test_unreachable_cluster_is_not_blocking(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    code, found = run_doctor(capsys)
+    code, findings = run_doctor(capsys)
     assert code == 0
     for what in ("Kubernetes", "KServe", "Kubeflow Pipelines", "Object store"):
-        assert found[what]["state"] == "failed"
-        assert found[what]["next"]
+        assert findings[what]["state"] == "failed"
+        assert findings[what]["next"]
 
 
 @pytest.mark.parametrize(
@@ -89,9 +89,9 @@ def test_unreachable_cluster_is_not_blocking(capsys, monkeypatch, tmp_path):
 )
 def test_named_host_or_store_is_needed(capsys, monkeypatch, option, address, what):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    code, found = run_doctor(capsys, option, address)
+    code, findings = run_doctor(capsys, option, address)
     assert code == 2
-    assert [name for name, each in found.items() if each["needed"]] == [what]
+    assert [name for name, each in findings.items() if each["needed"]] == [what]
 
 
 def test_missing_packages_are_failures(capsys, monkeypatch, tmp_path):
@@ -101,15 +101,15 @@ def test_missing_packages_are_failures(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "http://127.0.0.1:9")
     for package in ("kubernetes", "s3fs", "kfp"):
         monkeypatch.setitem(sys.modules, package, None)  # not importable
-    _, found = run_doctor(capsys)
+    _, findings = run_doctor(capsys)
     for what, package, extra in (
         ("Kubernetes", "kubernetes", "serve"),
         ("Object store", "s3fs", "data"),
         ("Kubeflow Pipelines", "kfp", "pipeline"),
     ):
-        assert found[what]["state"] == "failed"
-        assert f"{package} is not installed" in found[what]["found"]
-        assert found[what]["next"] == f"make setup, or: pip install -e '.[{extra}]'"
+        assert findings[what]["state"] == "failed"
+        assert f"{package} is not installed" in findings[what]["found"]
+        assert findings[what]["next"] == f"make setup, or: pip install -e '.[{extra}]'"
 
 
 def test_table_has_a_row_per_check_with_the_next_step(capsys, monkeypatch):
@@ -134,38 +134,44 @@ def test_invalid_address_is_one_line(capsys):
 
 
 def test_probe_that_hangs_times_out(monkeypatch):
-    held = threading.Event()
+    released = threading.Event()
     monkeypatch.setattr(report, "TIMEOUT", 0.1)
     try:
-        (found,) = probe("It", "json", "data", lambda: held.wait() and [], "wait")
+        (finding,) = probe("Service", "json", "data", lambda: released.wait() and [], "wait")
     finally:
-        held.set()
-    assert (found.state, found.found, found.next) == ("failed", "no response within 0.1 s", "wait")
+        released.set()
+    assert (finding.state, finding.found, finding.next) == (
+        "failed",
+        "no response within 0.1 s",
+        "wait",
+    )
 
 
 def test_probe_that_raises_is_a_failure():
-    (found,) = probe("It", "json", "data", lambda: [1 / 0], "report it", needed=True)
-    assert found.found == "ZeroDivisionError: division by zero"
-    assert blocking([found, ok("That", "fine"), failed("Other", "away", "look")]) == [found]
+    (finding,) = probe("Service", "json", "data", lambda: [1 / 0], "report it", needed=True)
+    assert finding.found == "ZeroDivisionError: division by zero"
+    assert blocking(
+        [finding, ok("Other", "fine"), failed("Not needed", "unreachable", "retry")]
+    ) == [finding]
 
 
 def test_kubeflow_timeout_does_not_swallow_the_output(capsys, monkeypatch):
     """The probe redirects sys.stdout to silence kfp, also after its timeout."""
-    held = threading.Event()
+    released = threading.Event()
 
     def hanging(*_):
         with contextlib.redirect_stdout(io.StringIO()):
-            held.wait()
+            released.wait()
         return ok("Kubeflow Pipelines", "late")
 
     monkeypatch.setattr(cluster, "_kubeflow", hanging)
     monkeypatch.setattr(report, "TIMEOUT", 0.1)
     try:
-        code, found = run_doctor(capsys, "--host", "http://127.0.0.1:9")
+        code, findings = run_doctor(capsys, "--host", "http://127.0.0.1:9")
     finally:
-        held.set()
+        released.set()
     assert code == 2
-    assert found["Kubeflow Pipelines"]["found"] == "no response within 0.1 s"
+    assert findings["Kubeflow Pipelines"]["found"] == "no response within 0.1 s"
 
 
 def test_root_cause_is_the_innermost():

@@ -29,24 +29,24 @@ def environment(monkeypatch, endpoint):
 def test_empty_prefix_of_a_readable_bucket_is_ok(s3):
     bucket = f"doctor-{uuid.uuid4().hex}"
     s3.create_bucket(Bucket=bucket)
-    (found,) = store(f"s3://{bucket}/bundles")
-    assert found.state == "ok"
-    assert f"s3://{bucket}/bundles at http://127.0.0.1" in found.found
-    assert "write access not checked" in found.found
+    (finding,) = store(f"s3://{bucket}/bundles")
+    assert finding.state == "ok"
+    assert f"s3://{bucket}/bundles at http://127.0.0.1" in finding.found
+    assert "write access not checked" in finding.found
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
 def test_store_of_the_environment(s3, moto):
-    (found,) = store(None)
-    assert found.state == "ok"
-    assert found.found.startswith(moto)
+    (finding,) = store(None)
+    assert finding.state == "ok"
+    assert finding.found.startswith(moto)
 
 
 def test_missing_bucket(s3):
-    (found,) = store("s3://no-such-bucket/bundles")
-    assert (found.state, found.needed) == ("failed", True)
-    assert "bucket not found" in found.found
-    assert found.next == "aws s3 mb s3://no-such-bucket"
+    (finding,) = store("s3://no-such-bucket/bundles")
+    assert (finding.state, finding.needed) == ("failed", True)
+    assert "bucket not found" in finding.found
+    assert finding.next == "aws s3 mb s3://no-such-bucket"
 
 
 def test_rejected_credentials(monkeypatch):
@@ -55,10 +55,10 @@ def test_rejected_credentials(monkeypatch):
         # From here on moto checks credentials.
         boto3.session.Session().client("s3", region_name="us-east-1").list_buckets()
         post(f"{address}/moto-api/reset-auth", b"0")
-        (found,) = store("s3://bucket/bundles")
-    assert (found.state, found.needed) == ("failed", True)
-    assert "access denied: The AWS Access Key Id you provided does not exist" in found.found
-    assert "AWS_SECRET_ACCESS_KEY" in found.next
+        (finding,) = store("s3://bucket/bundles")
+    assert (finding.state, finding.needed) == ("failed", True)
+    assert "access denied: The AWS Access Key Id you provided does not exist" in finding.found
+    assert "AWS_SECRET_ACCESS_KEY" in finding.next
 
 
 def post(url, body):
@@ -72,16 +72,18 @@ def test_missing_credentials(s3, monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    (found,) = store("s3://bucket/bundles")
-    assert "access denied: Unable to locate credentials" in found.found
+    (finding,) = store("s3://bucket/bundles")
+    assert "access denied: Unable to locate credentials" in finding.found
 
 
 def test_unreachable_store(monkeypatch):
     environment(monkeypatch, "http://127.0.0.1:9")
-    (found,) = store(None)
-    assert (found.state, found.needed) == ("failed", False)
-    assert 'unreachable: Could not connect to the endpoint URL: "http://127.0.0.1:9' in found.found
-    assert "AWS_ENDPOINT_URL" in found.next
+    (finding,) = store(None)
+    assert (finding.state, finding.needed) == ("failed", False)
+    assert (
+        'unreachable: Could not connect to the endpoint URL: "http://127.0.0.1:9' in finding.found
+    )
+    assert "AWS_ENDPOINT_URL" in finding.next
 
 
 @pytest.mark.parametrize("status", [200, 403, 404])
@@ -104,23 +106,23 @@ def test_google_cloud_storage(monkeypatch, status):
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
-        (found,) = store("gs://bucket/bundles")
+        (finding,) = store("gs://bucket/bundles")
         server.shutdown()
     assert requests
     assert all("/b/bucket/o?prefix=bundles" in path for path in requests)
     if status == 200:
-        assert found.state == "ok"
+        assert finding.state == "ok"
     elif status == 403:
-        assert found.found.startswith("gs://bucket/bundles: access denied: ")
-        assert "GOOGLE_APPLICATION_CREDENTIALS" in found.next
+        assert finding.found.startswith("gs://bucket/bundles: access denied: ")
+        assert "GOOGLE_APPLICATION_CREDENTIALS" in finding.next
     else:
-        assert found.next == "gcloud storage buckets create gs://bucket"
+        assert finding.next == "gcloud storage buckets create gs://bucket"
 
 
 def test_no_store_is_not_a_failure(monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    (found,) = store(None)
-    assert found.state == "optional"
+    (finding,) = store(None)
+    assert finding.state == "optional"
 
 
 @pytest.mark.parametrize("address", ["bundles", "s3://", "https://shop.example/bundles"])

@@ -122,9 +122,12 @@ def test_scheduled_run_uses_the_bundle_deployed_at_its_start():
 @pytest.mark.parametrize(
     ("options", "fragment"),
     [
-        (("--data", "names.csv", "--out", "s3://b/o.csv"), "--data names.csv: pods cannot read"),
-        (("--data", "s3://b/n.csv", "--out", "o.csv"), "--out o.csv: pods cannot read"),
-        (("--data", "s3://b/n.csv", "--out", "https://h/o.csv"), "--out https://h/o.csv: invalid"),
+        (("--data", "names.csv", "--out", "s3://b/o.csv"), "--data names.csv: pods cannot access"),
+        (("--data", "s3://b/n.csv", "--out", "o.csv"), "--out o.csv: pods cannot access"),
+        (
+            ("--data", "s3://b/n.csv", "--out", "https://h/o.csv"),
+            "--out https://h/o.csv: pods cannot access",
+        ),
         (("--data", "s3://b/n.txt", "--out", "s3://b/o.csv"), ".csv"),
         ((*FILES, "--bundle", "s3://b/bundle"), "--bundle s3://b/bundle: not the address"),
         ((*FILES, "--shards", "0"), "Invalid value for '--shards'"),

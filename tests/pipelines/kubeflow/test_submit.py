@@ -92,11 +92,14 @@ def test_images_from_a_file(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "fragment"),
     [
-        (("--data", "./catalogue", *STORE), "pods cannot read a local path"),
-        (("--data", "/data", *STORE), "pods cannot read a local path"),
-        (("--data", "file:///data", *STORE), "pods cannot read a local path"),
-        (("--data", "ftp://host/x", *STORE), "invalid address; use s3://, gs://, http"),
-        (("--data", "s3://", *STORE), "invalid address"),
+        (("--data", "./catalogue", *STORE), "pods cannot access"),
+        (("--data", "/data", *STORE), "pods cannot access"),
+        (("--data", "file:///data", *STORE), "pods cannot access"),
+        (
+            ("--data", "ftp://host/x", *STORE),
+            "pods cannot access this address; use s3://, gs://, http",
+        ),
+        (("--data", "s3://", *STORE), "--data s3://: pods cannot access"),
         (DATA, "deploy.store is required"),
         (
             (*DATA, *STORE, "--champion", "s3://b/p"),

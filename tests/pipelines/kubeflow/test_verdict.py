@@ -2,14 +2,15 @@
 
 from grocer.config.stages import GatePolicy
 from grocer.gate.rules import decide
+from grocer.gate.run import to_markdown
 from pipelines.kubeflow.verdict import Verdict, reasons_in, told
-from tests.fixtures.artifacts import measures
+from tests.fixtures.evaluations import evaluation, parse
 
 
 def test_the_reasons_come_back_from_what_the_gate_prints():
-    decided = decide({"metrics": {"test": measures()}}, GatePolicy())
+    decided = decide(parse(evaluation(ece=0.3)), GatePolicy())
     assert not decided.passed
-    log = f"I1125 12:00:00.1 1 launcher.go:1] x\n{decided.to_markdown()}\ngrocer | gate | no\n"
+    log = f"I1125 12:00:00.1 1 launcher.go:1] x\n{to_markdown(decided)}\ngrocer | gate | no\n"
     found = reasons_in(log)
     key = lambda each: each["sentence"]  # noqa: E731
     expected = [{"passed": r.passed, "sentence": r.sentence} for r in decided.reasons]
@@ -27,4 +28,4 @@ def test_what_speaks_against_it_comes_first_and_long_sentences_are_wrapped():
 
 
 def test_a_log_without_reasons_has_none():
-    assert reasons_in("Traceback\n- yes\n- no: nothing\n") == []
+    assert reasons_in("Traceback\n- passed\n- failed: nothing\n") == []

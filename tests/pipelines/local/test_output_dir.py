@@ -75,7 +75,7 @@ def test_the_source_is_never_removed(tmp_path):
 def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "out").write_text("")
     assert "is a file, not a directory" in refused(tmp_path / "out")
-    assert "a parent of it is a file" in refused(tmp_path / "out" / "below")
+    assert "a parent is a file" in refused(tmp_path / "out" / "below")
     assert "File name too long" in refused(tmp_path / ("x" * 300))
 
 

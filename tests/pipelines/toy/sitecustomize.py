@@ -13,13 +13,19 @@ import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-from grocer.artifacts.base import BySide
-from grocer.artifacts.counts import Counts, OrderLineCounts, OrphanCounts
-from grocer.artifacts.splits import Overlap, Splits, Stratification
+from grocer.artifacts.adapter import Adapter
+from grocer.artifacts.counts import Counts
+from grocer.artifacts.decision import Decision, Reason
+from grocer.artifacts.evaluation import Evaluation
+from grocer.artifacts.splits import Splits
 from grocer.artifacts.validation_report import ValidationReport
+from grocer.config.stages import GatePolicy
 from grocer.errors import TableError
-from grocer.io.atomic import tree_digest, tree_digests, whole_directory, write_json
+from grocer.io.atomic import output_directory, tree_digest, tree_digests
 from grocer.progress import Ticker, say
+from tests.fixtures.evaluations import evaluation as evaluation_content
+from tests.fixtures.evaluations import parse
+from tests.fixtures.stage_artifacts import ADAPTER, COUNTS, SPLITS
 
 STUBBORN = """
 import signal, time
@@ -27,7 +33,6 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("grocer | toy | hangs", flush=True)
 time.sleep(600)
 """
-METRICS = {"products": 9, "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95}
 
 
 def behave(step: str, tables: Path) -> None:
@@ -55,19 +60,9 @@ def behave(step: str, tables: Path) -> None:
 
 def ingest(data: str, config: object, out: Path) -> Counts:
     Path(out, "behaviour.json").write_text(Path(data, "behaviour.json").read_text())
-    counts = Counts(
-        order_lines=OrderLineCounts(read=10, orphans=0, joined=10, with_nulls=2, kept=8),
-        products=30,
-        departments=3,
-        aisles=6,
-        orphans=OrphanCounts(**dict.fromkeys(OrphanCounts.model_fields, 0)),
-        nulls={},
-        duplicates={},
-        notes=(),
-    )
-    counts.write(out)
+    COUNTS.write(out)
     behave("ingest", out)
-    return counts
+    return COUNTS
 
 
 def validate(tables: Counts, config: object, out: Path) -> ValidationReport:
@@ -84,58 +79,38 @@ def validate(tables: Counts, config: object, out: Path) -> ValidationReport:
 def build_dataset(tables: Counts, config: object, out: Path) -> Splits:
     behaviour = (tables.directory / "behaviour.json").read_text()
     (out / "behaviour.json").write_text(behaviour)
-    sides = BySide[int](train=20, validation=5, test=5)
-    splits = Splits(
-        products=sides,
-        purchases=sides,
-        overlap=Overlap(**dict.fromkeys(Overlap.model_fields, 0)),
-        departments={},
-        without_test=(),
-        stratification=Stratification(
-            department="a", side="test", products=30, share=0.2, expected=0.1, z=0.5
-        ),
-        digests=BySide[str](train="a" * 64, validation="b" * 64, test="c" * 64),
-        duplicate_names=0,
-        label_conflicts=0,
-        unlabelled=0,
-        truncated_names=0,
-    )
-    splits.write(out)
+    SPLITS.write(out)
     (out / "split.html").write_text("<p>split</p>")
-    return splits
+    return SPLITS
 
 
-def train(splits: Splits, config: object, out: Path) -> SimpleNamespace:
+def train(splits: Splits, config: object, out: Path) -> Adapter:
     behave("train", splits.directory)
+    ADAPTER.write(out)
     (out / "loss.html").write_text("<p>loss</p>")
-    return SimpleNamespace(model_dump=lambda **_: {"seconds": 0.1, "base": "toy"})
+    return ADAPTER
 
 
-def evaluate(model: Path, splits: Path, config: object, out: Path, champion: object = None) -> dict:
+def evaluate(
+    adapter: Adapter, splits: Splits, config: object, out: Path, champion: object = None
+) -> Evaluation:
     (out / "report.html").write_text("<p>report</p>")
-    measured = {
-        "labels": ["a", "b"],
-        "metrics": dict.fromkeys(("train", "validation", "test"), METRICS),
-        "aisles": None,
-        "baselines": dict.fromkeys(("majority", "linear", "base_model"), METRICS),
-        "confusion": [[4, 1], [0, 4]],
-    }
-    write_json(out / "evaluation.json", measured)
-    return measured
+    evaluation = parse(evaluation_content())
+    evaluation.write(out)
+    return evaluation
 
 
-def decide(evaluation: dict, policy: object) -> SimpleNamespace:
+def gate(evaluation: Path, policy: GatePolicy, out: Path) -> Decision:
     passed = policy.min_accuracy <= 0.8
-    reason = {"rule": "accuracy", "passed": passed, "sentence": "accuracy is at least 0.8"}
-    return SimpleNamespace(
-        passed=passed,
-        to_json=lambda evaluation: {"passed": passed, "reasons": [reason], "of": evaluation},
-        to_markdown=lambda: "# verdict\n",
-    )
+    reason = Reason(rule="accuracy", passed=passed, sentence="Accuracy: 0.8.")
+    decision = Decision(passed=passed, reasons=(reason,), policy=policy, digests={})
+    decision.write(out)
+    (out / "decision.md").write_text("# verdict\n")
+    return decision
 
 
 def write_bundle(model, splits, evaluation, decision, config, root: Path) -> SimpleNamespace:
-    with whole_directory(root / "making") as part:
+    with output_directory(root / "making") as part:
         (part / "bundle.json").write_text("{}")
     digest = tree_digest(tree_digests(root / "making"))
     (root / "making").rename(root / digest)
@@ -158,8 +133,8 @@ _stand_in(
     "grocer.dataset.run", run=build_dataset, most_purchased=lambda splits: ["Organic Bananas"]
 )
 _stand_in("grocer.training.run", run=train)
-_stand_in("grocer.evaluation.run", evaluate=evaluate)
-_stand_in("grocer.gate.rules", decide=decide)
+_stand_in("grocer.evaluation.run", run=evaluate)
+_stand_in("grocer.gate.run", run=gate, to_markdown=lambda decision: "# verdict\n")
 _stand_in("grocer.release.bundle", write_bundle=write_bundle)
-_stand_in("grocer.release.registry")
+_stand_in("grocer.release.registry", open_bundle=None)
 _stand_in("serving.rollout.smoke_test", smoke_test=smoke_test)

@@ -1,4 +1,4 @@
-"""A predictor's life: refused, loading, draining, failing; seen from outside the process."""
+"""Lifecycle of the process: loading, draining, overload, device failure, invalid bundles."""
 
 from __future__ import annotations
 
@@ -17,86 +17,90 @@ from serving.rollout.smoke_test import running_predictor, smoke_test
 from tests.fixtures.artifacts import make_bundle
 from tests.serving.conftest import READY, Running, Start
 
-STUB = ("-m", "tests.fixtures.predictor")
+STUB_COMMAND = ("-m", "tests.fixtures.predictor")
 
 
-def until(true: Callable[[], bool], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
 
 
-def code_of(running: Running, path: str) -> int:
+def status_of(running: Running, path: str) -> int:
     try:
         return running.get(path).status_code
     except httpx.TransportError:
         return 0
 
 
-def test_it_lives_while_it_loads_and_is_ready_only_then(
-    start_any: Start, stub_bundle: Bundle, tmp_path: Path
+def test_server_is_live_while_loading_and_ready_afterwards(
+    start_server: Start, stub_bundle: Bundle, tmp_path: Path
 ) -> None:
-    go = tmp_path / "go"
-    running = start_any(stub_bundle, hold=go)
-    until(lambda: code_of(running, "/v2/health/live") == 200)
+    loaded = tmp_path / "loaded"
+    running = start_server(stub_bundle, hold=loaded)
+    wait_for(lambda: status_of(running, "/v2/health/live") == 200)
     for path in (READY, "/v1/models/grocer", "/v2/health/ready"):
-        assert code_of(running, path) == 503
-    answer = running.predict("Milk")
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
-    go.touch()
-    running.until_ready()
+        assert status_of(running, path) == 503
+    response = running.predict("Milk")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+    loaded.touch()
+    running.wait_until_ready()
     assert running.predict("Milk").status_code == 200
-    assert running.code(signal.SIGINT) == 0
+    assert running.exit_code(signal.SIGINT) == 0
 
 
-def test_sigterm_answers_what_is_in_flight_and_what_still_comes(
-    start_any: Start, stub_bundle: Bundle
+def test_sigterm_completes_in_flight_and_new_requests_while_draining(
+    start_server: Start, stub_bundle: Bundle
 ) -> None:
-    running = start_any(stub_bundle, "drain_seconds=1").until_ready()
-    codes: list[int] = []
+    running = start_server(stub_bundle, "drain_seconds=1").wait_until_ready()
+    statuses: list[int] = []
     stop = threading.Event()
 
     def client() -> None:
-        with httpx.Client(base_url=running.url, timeout=20, trust_env=False) as line:
+        with httpx.Client(base_url=running.url, timeout=20, trust_env=False) as connection:
             while not stop.is_set():
                 try:
-                    answer = line.post("/v1/models/grocer:predict", json={"instances": ["slow"]})
+                    response = connection.post(
+                        "/v1/models/grocer:predict", json={"instances": ["slow"]}
+                    )
                 except httpx.ConnectError:
-                    return  # the port is closed: nothing was taken that could be lost
-                codes.append(answer.status_code)
+                    return  # the port is closed: no request was accepted
+                statuses.append(response.status_code)
 
     threads = [threading.Thread(target=client) for _ in range(4)]
     for thread in threads:
         thread.start()
-    until(lambda: len(codes) > 3)
+    wait_for(lambda: len(statuses) > 3)
     running.process.terminate()
-    until(lambda: code_of(running, READY) == 503)
-    answer = running.predict("Milk")
-    assert (answer.status_code, answer.headers["connection"]) == (200, "close")
-    assert running.code() == 0
+    wait_for(lambda: status_of(running, READY) == 503)
+    response = running.predict("Milk")
+    assert (response.status_code, response.headers["connection"]) == (200, "close")
+    assert running.exit_code() == 0
     stop.set()
     for thread in threads:
         thread.join()
-    assert set(codes) == {200}
+    assert set(statuses) == {200}
 
 
 @pytest.mark.parametrize("name", ["break", "dead", "hang"])
-def test_a_failed_device_ends_the_server_with_an_error(
-    start_any: Start, stub_bundle: Bundle, name: str
+def test_device_failure_stops_the_server_with_code_1(
+    start_server: Start, stub_bundle: Bundle, name: str
 ) -> None:
-    running = start_any(stub_bundle, "stall_seconds=0.5").until_ready()
+    running = start_server(stub_bundle, "stall_seconds=0.5").wait_until_ready()
     assert running.predict(name).status_code == 503
-    assert code_of(running, "/v2/health/live") in (503, 0)
-    assert running.code() == 1
-    assert "the model failed" in running.log.read_text()
+    assert status_of(running, "/v2/health/live") in (503, 0)
+    assert running.exit_code() == 1
+    assert "model failed" in running.log.read_text()
 
 
-def test_a_client_that_goes_away_leaves_the_queue(start_any: Start, stub_bundle: Bundle) -> None:
-    running = start_any(stub_bundle).until_ready()
+def test_request_of_a_disconnected_client_leaves_the_queue(
+    start_server: Start, stub_bundle: Bundle
+) -> None:
+    running = start_server(stub_bundle).wait_until_ready()
     slow = threading.Thread(target=running.predict, args=["slow"] * 8)
     slow.start()
-    time.sleep(0.5)  # it is in a forward pass by now, for two seconds more
+    time.sleep(0.5)  # the forward pass takes two more seconds
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(
             f"{running.url}/v1/models/grocer:predict",
@@ -108,17 +112,19 @@ def test_a_client_that_goes_away_leaves_the_queue(start_any: Start, stub_bundle:
     running.predict("Milk")
     assert "grocer_items_total 9.0" in running.get("/metrics").text
     assert '"abandoned": true' in running.log.read_text()
-    assert running.code(signal.SIGINT) == 0
+    assert running.exit_code(signal.SIGINT) == 0
 
 
-def test_overload_is_429_with_retry_after_and_passes(start_any: Start, stub_bundle: Bundle) -> None:
-    running = start_any(
+def test_overload_is_429_with_retry_after_and_recovers(
+    start_server: Start, stub_bundle: Bundle
+) -> None:
+    running = start_server(
         stub_bundle, "max_items=4", "queue_seconds=60", "deadline_seconds=0.9"
-    ).until_ready()
-    answers: list[httpx.Response] = []
+    ).wait_until_ready()
+    responses: list[httpx.Response] = []
 
-    def ask(names: list[str]) -> None:
-        answers.append(
+    def predict(names: list[str]) -> None:
+        responses.append(
             httpx.post(
                 f"{running.url}/v1/models/grocer:predict",
                 json={"instances": names},
@@ -127,44 +133,42 @@ def test_overload_is_429_with_retry_after_and_passes(start_any: Start, stub_bund
             )
         )
 
-    threads = [threading.Thread(target=ask, args=[["slow"] * 4]) for _ in range(8)]
+    threads = [threading.Thread(target=predict, args=[["slow"] * 4]) for _ in range(8)]
     for thread in threads:
         thread.start()
         time.sleep(0.1)
     for thread in threads:
         thread.join()
-    codes = sorted(answer.status_code for answer in answers)
-    assert set(codes) <= {429, 504}
-    assert 429 in codes
-    assert 504 in codes
-    assert all("retry-after" in a.headers for a in answers if a.status_code == 429)
-    until(lambda: running.predict("Milk").status_code == 200)
-    assert running.code(signal.SIGINT) == 0
+    assert {response.status_code for response in responses} == {429, 504}
+    assert all("retry-after" in r.headers for r in responses if r.status_code == 429)
+    wait_for(lambda: running.predict("Milk").status_code == 200)
+    assert running.exit_code(signal.SIGINT) == 0
 
 
-@pytest.mark.parametrize("harm", ["no", "touched"])
-def test_a_bundle_that_must_not_serve_is_one_line_and_code_2(
-    tmp_path: Path, harm: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("defect", ["gate failed", "file changed"])
+def test_invalid_bundle_is_code_2(tmp_path: Path, defect: str) -> None:
     bundle = make_bundle(tmp_path)
-    if harm == "touched":
+    if defect == "file changed":
         (bundle.path / "labels.json").write_text("[]")
     else:
         text = (bundle.path / "bundle.json").read_text()
         (bundle.path / "bundle.json").write_text(text.replace('"passed": true', '"passed": false'))
-    with pytest.raises(DeployError, match=r"exited with code 2: .* was touched"):
+    with pytest.raises(DeployError, match=r"code 2: "):
         smoke_test(bundle.path, ["Milk"])
 
 
-def test_smoke_asks_a_real_process_and_stops_it(stub_bundle: Bundle) -> None:
-    with running_predictor(stub_bundle.path, command=STUB) as url:
+def test_smoke_test_runs_and_stops_a_process(stub_bundle: Bundle) -> None:
+    with running_predictor(stub_bundle.path, command=STUB_COMMAND) as url:
         assert httpx.get(url + READY).status_code == 200
     with pytest.raises(httpx.ConnectError):
         httpx.get(url + READY)
 
 
-def test_smoke_stops_the_predictor_on_ctrl_c(stub_bundle: Bundle) -> None:
-    with pytest.raises(KeyboardInterrupt), running_predictor(stub_bundle.path, command=STUB) as url:
+def test_smoke_test_stops_the_process_on_ctrl_c(stub_bundle: Bundle) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        running_predictor(stub_bundle.path, command=STUB_COMMAND) as url,
+    ):
         raise KeyboardInterrupt
     with pytest.raises(httpx.ConnectError):
         httpx.get(url + READY)

@@ -1,4 +1,4 @@
-"""Protects what is logged: JSON lines of known fields, and few lines where much is refused."""
+"""Logs: frequent lines are limited."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pytest
 from serving.predictor import logs
 
 
-def test_what_comes_by_the_thousand_is_logged_once_a_second(
+def test_frequent_lines_are_limited_to_one_per_second(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 100.0
     monkeypatch.setattr(logs.time, "monotonic", lambda: now)
-    sparse = logs.Sparse()
-    assert [sparse.due() for _ in range(4)] == [0, None, None, None]
+    limit = logs.RateLimit()
+    assert [limit.acquire() for _ in range(4)] == [0, None, None, None]
     now = 101.5
-    assert [sparse.due() for _ in range(2)] == [3, None]
+    assert [limit.acquire() for _ in range(2)] == [3, None]
     now = 200.0
-    assert sparse.due() == 1
+    assert limit.acquire() == 1

@@ -1,4 +1,4 @@
-"""What a client sees of a bundle with two levels: the aisle beside the department, and no more."""
+"""Responses of a bundle with aisles, and models of the responses."""
 
 from __future__ import annotations
 
@@ -17,114 +17,118 @@ from serving.predictor.model import Predictor
 from tests.fixtures.artifacts import AISLES, LABELS
 from tests.fixtures.predictor import StubScorer
 from tests.serving.conftest import Running
+from tests.serving.test_abuse import match_shape
 
 INFER = "/v2/models/grocer/infer"
 NAMES = [f"product {number}" for number in range(12)]
 
 
 @pytest.fixture(scope="module")
-def scored(levelled_bundle: Bundle) -> Scores:
-    """The scores of the stub scorer."""
-    return StubScorer(LABELS, leaves=levelled_bundle.leaves).predict(NAMES)
+def scores(bundle_with_aisles: Bundle) -> Scores:
+    return StubScorer(LABELS, leaves=bundle_with_aisles.leaves).predict(NAMES)
 
 
-def outputs_of(server: Running, **more: object) -> dict[str, dict]:
+def outputs_of(server: Running, **fields: object) -> dict[str, dict]:
     tensor = {"name": "product_name", "datatype": "BYTES", "shape": [len(NAMES)], "data": NAMES}
-    answer = server.post(INFER, json={"inputs": [tensor], **more})
-    assert answer.status_code == 200, answer.text
-    return {output["name"]: output for output in answer.json()["outputs"]}
+    response = server.post(INFER, json={"inputs": [tensor], **fields})
+    assert response.status_code == 200, response.text
+    return {output["name"]: output for output in response.json()["outputs"]}
 
 
-def test_v1_names_the_likeliest_aisle_of_the_department(
-    levelled: Running, levelled_bundle: Bundle, scored: Scores
+def test_v1_returns_the_most_likely_aisle_of_the_department(
+    server_with_aisles: Running, scores: Scores
 ) -> None:
-    answer = levelled.predict(*NAMES).json()["predictions"]
-    rows = zip(answer, scored.predicted_labels, scored.leaf_probabilities, strict=True)
-    for prediction, department, shares in rows:
-        assert prediction["department"] == department
-        assert prediction["aisle_probability"] == pytest.approx(shares.max(), abs=1e-6)
+    predictions = server_with_aisles.predict(*NAMES).json()["predictions"]
+    for i, prediction in enumerate(predictions):
+        assert prediction["department"] == scores.predicted_labels[i]
+        assert prediction["aisle_probability"] == pytest.approx(
+            scores.aisle_confidence[i], abs=1e-6
+        )
         assert prediction["aisle_probability"] <= prediction["probability"]
-        expected = None if department == "bakery" else levelled_bundle.leaves[shares.argmax()][1]
-        assert prediction["aisle"] == expected
-    assert {prediction["department"] for prediction in answer} == set(LABELS)
+        assert prediction["aisle"] == (scores.predicted_aisles[i] or None)
+        assert (prediction["aisle"] is None) == (prediction["department"] == "bakery")
+    assert {prediction["department"] for prediction in predictions} == set(LABELS)
 
 
-def test_v2_says_the_same_as_v1(levelled: Running) -> None:
-    first = levelled.predict(*NAMES).json()["predictions"]
-    outputs = outputs_of(levelled)
+def test_v2_is_equivalent_to_v1(server_with_aisles: Running) -> None:
+    first = server_with_aisles.predict(*NAMES).json()["predictions"]
+    outputs = outputs_of(server_with_aisles)
     assert list(outputs)[-2:] == ["aisle", "aisle_probability"]
     assert outputs["aisle"]["data"] == [prediction["aisle"] or "" for prediction in first]
     assert outputs["aisle"]["datatype"] == "BYTES"
     shares = outputs["aisle_probability"]
     assert (shares["datatype"], shares["shape"]) == ("FP32", [len(NAMES)])
     assert shares["data"] == pytest.approx([p["aisle_probability"] for p in first], abs=1e-6)
-    told = levelled.get("/v2/models/grocer").json()["outputs"]
-    assert [output["name"] for output in told] == list(outputs)
+    metadata = server_with_aisles.get("/v2/models/grocer").json()["outputs"]
+    assert [output["name"] for output in metadata] == list(outputs)
 
 
-def test_the_aisle_alone_may_be_asked_for(levelled: Running) -> None:
-    assert list(outputs_of(levelled, outputs=[{"name": "aisle"}])) == ["aisle"]
+def test_aisle_can_be_requested_alone(server_with_aisles: Running) -> None:
+    assert list(outputs_of(server_with_aisles, outputs=[{"name": "aisle"}])) == ["aisle"]
 
 
-def test_an_unsure_aisle_is_left_open_beside_a_sure_department(levelled: Running) -> None:
-    answer = levelled.predict(*NAMES, min_probability=0.6).json()["predictions"]
-    kinds = {(p["department"] is not None, p["aisle"] is not None) for p in answer}
+def test_aisle_can_be_null_while_the_department_is_not(server_with_aisles: Running) -> None:
+    response = server_with_aisles.predict(*NAMES, min_probability=0.6).json()["predictions"]
+    kinds = {(p["department"] is not None, p["aisle"] is not None) for p in response}
     assert (True, False) in kinds
     assert (False, True) not in kinds
-    assert all(p["aisle_probability"] >= 0.6 for p in answer if p["aisle"])
+    assert all(p["aisle_probability"] >= 0.6 for p in response if p["aisle"])
 
 
-def test_explanations_and_metrics_are_about_departments(levelled: Running, scored: Scores) -> None:
-    answer = levelled.post("/v1/models/grocer:explain", json={"instances": NAMES[:2]})
-    told = [each["department"] for each in answer.json()["explanations"]]
-    assert told == scored.predicted_labels[:2]
-    lines = levelled.get("/metrics").text.splitlines()
-    counted = [line for line in lines if line.startswith("grocer_predictions_total")]
-    assert counted
-    known = {aisle for aisles in AISLES.values() for aisle in aisles}
-    assert not any(aisle in line for line in counted for aisle in known)
+def test_explanations_and_metrics_ignore_aisles(
+    server_with_aisles: Running, scores: Scores
+) -> None:
+    response = server_with_aisles.post("/v1/models/grocer:explain", json={"instances": NAMES[:2]})
+    departments = [each["department"] for each in response.json()["explanations"]]
+    assert departments == scores.predicted_labels[:2]
+    lines = server_with_aisles.get("/metrics").text.splitlines()
+    predictions = [line for line in lines if line.startswith("grocer_predictions_total")]
+    assert predictions
+    names = {aisle for aisles in AISLES.values() for aisle in aisles}
+    assert not any(aisle in line for line in predictions for aisle in names)
 
 
-def test_a_bundle_of_one_level_knows_no_aisle(server: Running) -> None:
-    (answer,) = server.predict("Milk").json()["predictions"]
-    assert set(answer) == {"department", "probability", "alternatives"}
+def test_bundle_without_aisles_has_no_aisle_outputs(server: Running) -> None:
+    (response,) = server.predict("Milk").json()["predictions"]
+    assert set(response) == {"department", "probability", "alternatives"}
     tensor = {"name": "product_name", "datatype": "BYTES", "shape": [1], "data": ["Milk"]}
-    refused = server.post(INFER, json={"inputs": [tensor], "outputs": [{"name": "aisle"}]})
-    assert (refused.status_code, "outputs[0].name: one of" in refused.text) == (400, True)
+    rejected = server.post(INFER, json={"inputs": [tensor], "outputs": [{"name": "aisle"}]})
+    assert (rejected.status_code, "outputs[0].name" in rejected.text) == (400, True)
     assert "aisle" not in server.get("/openapi.json").text
 
 
-def test_the_openapi_document_holds_for_two_levels(levelled: Running) -> None:
-    schema = openapi.from_dict(levelled.get("/openapi.json").json())
-    schema.config.update(base_url=levelled.url)
-    asked = [found.ok() for found in schema.get_all_operations()]
-    asked = [operation for operation in asked if operation.method == "post"]
-    assert len(asked) == 3
-    for operation in asked:
+def test_responses_with_aisles_conform_to_the_openapi_document(server_with_aisles: Running) -> None:
+    schema = openapi.from_dict(server_with_aisles.get("/openapi.json").json())
+    schema.config.update(base_url=server_with_aisles.url)
+    operations = [result.ok() for result in schema.get_all_operations()]
+    operations = [operation for operation in operations if operation.method == "post"]
+    assert len(operations) == 3
+    for operation in operations:
 
         @given(operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
         @settings(max_examples=25, suppress_health_check=list(HealthCheck))
         def conforms(case: object) -> None:
+            match_shape(case)
             case.call_and_validate()
 
         conforms()
 
 
-def test_a_scorer_of_other_aisles_than_the_bundle_names_is_refused(
-    levelled_bundle: Bundle,
+def test_scorer_with_other_aisles_than_the_bundle_is_rejected(
+    bundle_with_aisles: Bundle,
 ) -> None:
     registry = CollectorRegistry()
-    watched = Metrics(levelled_bundle, low_confidence=0.5, window=10, registry=registry)
-    exchanged = levelled_bundle.leaves[::-1]
+    metrics = Metrics(bundle_with_aisles, low_confidence=0.5, window=10, registry=registry)
+    reordered = bundle_with_aisles.leaves[::-1]
     failures: list[BaseException] = []
 
     async def load() -> None:
         failed = asyncio.Event()
         predictor = Predictor(
-            levelled_bundle,
-            levelled_bundle.config.serving,
-            watched,
-            lambda bundle: StubScorer(bundle.labels, leaves=exchanged),
+            bundle_with_aisles,
+            bundle_with_aisles.config.serving,
+            metrics,
+            lambda bundle: StubScorer(bundle.labels, leaves=reordered),
             lambda error: (failures.append(error), failed.set()),
         )
         predictor.start()
@@ -133,4 +137,4 @@ def test_a_scorer_of_other_aisles_than_the_bundle_names_is_refused(
     asyncio.run(load())
     (error,) = failures
     assert isinstance(error, ModelError)
-    assert "labels.json or aisles.json names others than bundle.json does" in str(error)
+    assert "aisles.json" in str(error)

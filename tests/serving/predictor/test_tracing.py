@@ -1,4 +1,4 @@
-"""Traces: sent only where an endpoint is set, below the caller's span, without names."""
+"""Traces: exported only if an endpoint is set, continue the caller's trace, without names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CALLER = "0af7651916cd43dd8448eb211c80319c"
 
 
 class Tracer:
-    """Remembers the spans that were begun."""
+    """Records spans."""
 
     def __init__(self) -> None:
         self.spans: list[tuple[str, str, trace.SpanKind, dict[str, object]]] = []
@@ -38,7 +38,7 @@ class Tracer:
         yield trace.INVALID_SPAN
 
 
-def test_a_request_continues_its_callers_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_continues_the_trace_of_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     tracer = Tracer()
     monkeypatch.setattr(tracing, "_provider", tracer)
     headers = {"traceparent": f"00-{CALLER}-b7ad6b7169203331-01"}
@@ -49,14 +49,14 @@ def test_a_request_continues_its_callers_trace(monkeypatch: pytest.MonkeyPatch) 
     assert (second[0], second[2]) == ("score", trace.SpanKind.INTERNAL)
 
 
-def test_without_a_provider_a_span_costs_nothing_and_works() -> None:
+def test_span_without_a_provider_is_not_recording() -> None:
     with tracing.span("score", {"grocer.items": 1}) as span:
         span.set_attribute("more", 1)
         assert not span.is_recording()
 
 
 class Collector(BaseHTTPRequestHandler):
-    """Takes what an OpenTelemetry collector takes over HTTP, and keeps its spans."""
+    """An OpenTelemetry collector over HTTP that keeps the spans."""
 
     spans: ClassVar[list[Any]] = []
     both: ClassVar[Event] = Event()
@@ -65,8 +65,8 @@ class Collector(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         if self.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
-        sent = ExportTraceServiceRequest.FromString(body)
-        for resource in sent.resource_spans:
+        message = ExportTraceServiceRequest.FromString(body)
+        for resource in message.resource_spans:
             for scope in resource.scope_spans:
                 self.spans.extend(scope.spans)
         self.send_response(200)
@@ -79,8 +79,8 @@ class Collector(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_collector_gets_the_spans_of_a_request_and_no_names(
-    start_any: Start, stub_bundle: Bundle
+def test_collector_receives_the_spans_of_a_request_without_product_names(
+    start_server: Start, stub_bundle: Bundle
 ) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
         Thread(target=collector.serve_forever, daemon=True).start()
@@ -88,11 +88,11 @@ def test_a_collector_gets_the_spans_of_a_request_and_no_names(
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
             "OTEL_BSP_SCHEDULE_DELAY": "50",
         }
-        server = start_any(stub_bundle, environment=environment).until_ready()
+        server = start_server(stub_bundle, environment=environment).wait_until_ready()
         headers = {"traceparent": f"00-{CALLER}-b7ad6b7169203331-01"}
         body = {"instances": ["secret cheese"]}
-        answer = server.post("/v1/models/grocer:predict", json=body, headers=headers)
-        assert answer.status_code == 200
+        response = server.post("/v1/models/grocer:predict", json=body, headers=headers)
+        assert response.status_code == 200
         assert Collector.both.wait(20)
         collector.shutdown()
     spans = {span.name: span for span in Collector.spans}

@@ -8,7 +8,7 @@ import pytest
 
 from grocer.errors import DeployError
 from grocer.release.bundle import Bundle
-from serving.rollout.kubernetes import Cluster
+from serving.rollout.kubernetes import Cluster, NoKubeconfigError
 from tests.fixtures.kubernetes_api import Api, api_status
 
 # Messages of Kubernetes 1.36.
@@ -95,8 +95,22 @@ def test_last_log_line(api: Api, log: str, line: str) -> None:
     assert api.cluster.last_log_line("pod", "kserve-container") == line
 
 
-def test_kubeconfig_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+@pytest.mark.parametrize("text", [None, "", "clusters: ["], ids=["absent", "empty", "not YAML"])
+def test_kubeconfig_that_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None
+) -> None:
+    path = tmp_path / "kubeconfig"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setenv("KUBECONFIG", str(path))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(DeployError, match=r"none cannot be loaded: .*; set KUBECONFIG"):
+    with pytest.raises(DeployError, match=rf"{path} cannot be loaded: .*; set KUBECONFIG"):
+        Cluster("grocer")
+
+
+def test_no_kubeconfig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(NoKubeconfigError, match="set KUBECONFIG"):
         Cluster("grocer")

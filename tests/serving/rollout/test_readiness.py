@@ -163,7 +163,7 @@ def test_wait_ends_early_when_controller_does_not_reconcile(
 
 
 def typed(**status: int) -> V1Deployment:
-    """A Deployment of bundle "d" with two replicas."""
+    """A Deployment with two replicas."""
     body = deployment("d", replicas=2)
     body = json.dumps(body | {"status": body["status"] | status})
     return ApiClient().deserialize(SimpleNamespace(data=body), "V1Deployment")
@@ -181,7 +181,6 @@ def typed(**status: int) -> V1Deployment:
 )
 def test_rollout_is_complete_when_every_status_field_agrees(status: dict[str, int]) -> None:
     complete = typed()
-    assert readiness.is_rolled_out(complete, "d")
-    assert not readiness.is_rolled_out(complete, "d", replicas=3)
-    assert not readiness.is_rolled_out(complete, "another digest")
-    assert not readiness.is_rolled_out(typed(**status), "d")
+    assert readiness.is_rolled_out(complete)
+    assert not readiness.is_rolled_out(complete, replicas=3)
+    assert not readiness.is_rolled_out(typed(**status))

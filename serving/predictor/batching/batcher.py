@@ -1,0 +1,185 @@
+"""The model thread: it runs forward passes that concurrent requests share.
+
+A request with an item that the model cannot score fails alone. If the model cannot score a known
+name either, or a pass stalls, the device has failed; this is final.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import accumulate, islice, pairwise
+from typing import TYPE_CHECKING
+
+from grocer.inference.scores import Scores
+from serving.predictor.batching.queue import BatchSlice, QueuedRequest, RequestQueue
+from serving.predictor.errors import RequestError
+
+if TYPE_CHECKING:
+    from grocer.inference.scorer import Scorer
+    from serving.predictor.metrics import Metrics
+
+PROBE = "milk"
+"""A name that every model can score."""
+Result = Scores | RequestError
+
+
+class DeviceError(Exception):
+    """The model cannot score any name."""
+
+
+class Batcher:
+    """Scores product names in batches.
+
+    Args:
+        load: loads the model, on the model thread.
+        on_ready: called on the event loop once the model has scored a name.
+        on_failure: called on the event loop if loading fails or the device failed.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Scorer],
+        queue: RequestQueue,
+        metrics: Metrics,
+        *,
+        on_ready: Callable[[], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self.queue, self._load, self._metrics = queue, load, metrics
+        self._on_ready, self._on_failure = on_ready, on_failure
+        self._pass_started: float | None = None
+        self._pass_ended = 0.0
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+
+    def start(self) -> None:
+        """Start the model thread; called on the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def score(self, names: Sequence[str], seconds: float) -> Scores:
+        """Return the scores of the names within a deadline.
+
+        Raises:
+            RequestError: 400, the model cannot score a name; 429, the queue is full; 503, the
+                server is shutting down or the device failed; 504, the deadline was exceeded.
+        """
+        now = time.monotonic()
+        request = QueuedRequest(names, self._loop.create_future(), now, now + seconds)
+        self.queue.put(request)
+        self._metrics.observe_queue(self.queue.items)
+        try:
+            async with asyncio.timeout(seconds):
+                return await request.future
+        except TimeoutError:
+            message = f"request timed out after {seconds:g} s; send fewer items per request"
+            raise RequestError(504, message) from None
+        finally:
+            # Also if the client disconnected, which cancels this coroutine.
+            request.cancelled = True
+
+    def stalled_seconds(self) -> float:
+        """Return the duration of the present forward pass; 0 if there is none."""
+        started = self._pass_started
+        return 0.0 if started is None else time.monotonic() - started
+
+    def close(self) -> None:
+        """Reject waiting requests, and end the thread after the present pass."""
+        error = RequestError(503, "the server is shutting down", retry_after=1)
+        self._reject(self.queue.close(), error)
+
+    def abandon(self) -> None:
+        """Reject all requests, including those of the present pass: the device failed."""
+        error = RequestError(503, "the model's device failed", retry_after=10)
+        in_pass = [part.request for part in self.queue.batch]
+        self._reject(self.queue.close() + in_pass, error)
+
+    def _reject(self, requests: Sequence[QueuedRequest], error: RequestError) -> None:
+        for request in requests:
+            self._loop.call_soon_threadsafe(_fail, request, error)
+
+    def _run(self) -> None:
+        try:
+            scorer = self._load()
+            scorer.score(scorer.encode([PROBE]))
+            self._loop.call_soon_threadsafe(self._on_ready)
+            while batch := self.queue.next_batch(lambda requests: _tokenize(scorer, requests)):
+                self._run_pass(scorer, batch)
+        except BaseException as error:
+            self.abandon()
+            self._loop.call_soon_threadsafe(self._on_failure, error)
+
+    def _run_pass(self, scorer: Scorer, batch: Sequence[BatchSlice]) -> None:
+        products = [product for part in batch for product in part.products]
+        started = self._pass_started = time.monotonic()
+        self._metrics.observe_queue(self.queue.items)
+        try:
+            scores = scorer.score(products)
+        except Exception:
+            _require_device(scorer)
+            results: list[Result] = [_score_alone(scorer, part) for part in batch]
+        else:
+            ends = accumulate(map(len, batch), initial=0)
+            results = [scores[start:stop] for start, stop in pairwise(ends)]
+        finally:
+            self._pass_started = None
+        self.queue.batch = ()
+        ended = time.monotonic()
+        tokens = sum(product.tokens for product in products)
+        # The queue also waits for what happens between two passes.
+        since = max(self._pass_ended, min(part.request.arrived for part in batch))
+        self._pass_ended = ended
+        self.queue.record_pass(ended - since, self.queue.token_budget * len(products) / tokens)
+        waits = [started - part.request.arrived for part in batch if part.start == 0]
+        self._metrics.observe_pass(len(products), tokens, ended - started, waits)
+        self._loop.call_soon_threadsafe(self._deliver, batch, results, time.monotonic())
+
+    def _deliver(
+        self, batch: Sequence[BatchSlice], results: Sequence[Result], since: float
+    ) -> None:
+        """Complete requests; called on the event loop."""
+        self.queue.loop_lag = time.monotonic() - since
+        for part, result in zip(batch, results, strict=True):
+            request = part.request
+            if isinstance(result, RequestError):
+                _fail(request, result)
+            elif not request.future.done():
+                request.scores.append(result)
+                if part.stop == len(request.names):
+                    request.future.set_result(Scores.concatenate(request.scores))
+
+
+def _tokenize(scorer: Scorer, requests: Sequence[QueuedRequest]) -> None:
+    # The tokenizer is faster on the names of all requests together.
+    products = iter(scorer.encode([name for request in requests for name in request.names]))
+    for request in requests:
+        request.products = list(islice(products, len(request.names)))
+
+
+def _require_device(scorer: Scorer) -> None:
+    try:
+        scorer.score(scorer.encode([PROBE]))
+    except Exception as error:
+        raise DeviceError(f"a forward pass fails even for {PROBE!r}: {error}") from error
+
+
+def _score_alone(scorer: Scorer, part: BatchSlice) -> Result:
+    """Score the items of one request, one by one if they fail together."""
+    try:
+        return scorer.score(part.products)
+    except Exception:
+        scores = []
+        for item, product in enumerate(part.products, part.start):
+            try:
+                scores.append(scorer.score([product]))
+            except Exception:
+                return RequestError(400, f"item {item}: the model cannot score it")
+        return Scores.concatenate(scores)
+
+
+def _fail(request: QueuedRequest, error: RequestError) -> None:
+    request.cancelled = True
+    if not request.future.done():
+        request.future.set_exception(error)

@@ -1,0 +1,1 @@
+"""The HTTP and gRPC protocols: pydantic models, parsing, rendering and the OpenAPI document."""

@@ -1,0 +1,105 @@
+"""The schema of an evaluation refuses missing, non-finite and out-of-range metrics."""
+
+import json
+import math
+
+import pytest
+
+from grocer.errors import ArtifactError
+from tests.fixtures.evaluations import COMPLETE, NUMBERS, PATHS, SHARES, changed, parse, value_at
+
+UNBOUNDED = {"log_loss", "temperature"}
+
+
+def problems(content):
+    with pytest.raises(ArtifactError) as caught:
+        parse(content)
+    return caught.value.problems
+
+
+def parents(paths):
+    return sorted({path[:n] for path in paths for n in range(1, len(path))})
+
+
+def test_valid_evaluation_is_read_as_written():
+    assert json.loads(json.dumps(parse(COMPLETE).model_dump(mode="json"))) == COMPLETE
+
+
+@pytest.mark.parametrize("path", [*PATHS, *parents(PATHS)], ids=".".join)
+def test_missing_key_is_refused(path):
+    if path[:2] in {("reference", "departments"), ("baselines", path[1:2] and path[1])}:
+        return  # keyed by name: the gate knows which names are required
+    (problem,) = problems(changed(COMPLETE, path))[:1]
+    assert path[-1] in problem
+
+
+@pytest.mark.parametrize("path", NUMBERS, ids=".".join)
+def test_number_of_another_type_or_range_is_refused(path):
+    for value in (math.nan, math.inf, -math.inf, -1, "1", True, [], {}):
+        assert problems(changed(COMPLETE, path, value))[0].startswith(".".join(path))
+
+
+@pytest.mark.parametrize("path", SHARES, ids=".".join)
+def test_share_above_one_is_refused(path):
+    content = changed(COMPLETE, path, 1.0000001)
+    if path[-1] in UNBOUNDED:
+        parse(content)
+    else:
+        assert problems(content)[0].startswith(".".join(path))
+
+
+@pytest.mark.parametrize("path", SHARES, ids=".".join)
+def test_limits_of_a_share_are_valid(path):
+    parse(changed(COMPLETE, path, 1))
+    if path[-1] != "temperature":
+        parse(changed(COMPLETE, path, 0))
+
+
+COUNTS = [path for path in NUMBERS if isinstance(value_at(COMPLETE, path), int)]
+MAY_BE_ZERO = {"support", "only_model_right", "only_baseline_right", "purchase_rows"}
+
+
+@pytest.mark.parametrize("path", COUNTS, ids=".".join)
+def test_count_is_a_whole_number(path):
+    parse(changed(COMPLETE, path, 1))
+    assert problems(changed(COMPLETE, path, 1.0))
+    if path[-1] in MAY_BE_ZERO:
+        parse(changed(COMPLETE, path, 0))
+    else:
+        assert "greater than or equal to 1" in problems(changed(COMPLETE, path, 0))[0]
+
+
+@pytest.mark.parametrize("labels", ["ab", {"a": 1}, ["a", 1], ["a", "a"], ["bulk"], []])
+def test_labels_are_two_or_more_distinct_names(labels):
+    assert problems(changed(COMPLETE, ("labels",), labels))[0].startswith("labels")
+
+
+def test_departments_are_the_labels():
+    content = changed(COMPLETE, ("labels",), ["bulk", "dairy", "toys"])
+    assert "departments and labels differ: pets, toys" in problems(content)[0]
+
+
+@pytest.mark.parametrize(
+    "matrix", [[[1, 2, 3]] * 2, [[1, 2]] * 3, [[1, 2, 3]] * 4, [[1, 2, 3], [1], [1, 2, 3]], []]
+)
+def test_confusion_matrix_is_square(matrix):
+    content = changed(COMPLETE, ("confusion",), matrix)
+    assert "confusion is not a 3 by 3 matrix" in problems(content)[0]
+
+
+@pytest.mark.parametrize("cell", [True, -1, 0.5, None, "1"])
+def test_confusion_matrix_holds_counts(cell):
+    content = changed(COMPLETE, ("confusion",), [[95, 5, cell], [4, 92, 4], [6, 4, 90]])
+    assert problems(content)[0].startswith("confusion.0.2")
+
+
+@pytest.mark.parametrize("name", ["model", "splits"])
+@pytest.mark.parametrize("digest", [None, 7, "", "a" * 63, "a" * 65, "A" * 64, "g" * 64])
+def test_digest_has_64_hexadecimal_digits(name, digest):
+    content = changed(COMPLETE, ("digests", name), digest)
+    assert problems(content)[0].startswith(f"digests.{name}")
+
+
+def test_nan_in_a_list_is_named():
+    slices = [{"slice": "words", "value": "1", "products": 2, "accuracy": math.nan}]
+    assert problems(changed(COMPLETE, ("slices",), slices))[0].startswith("slices.0.accuracy")

@@ -1,0 +1,39 @@
+"""Fair shares of a forward pass, and the expected wait."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.predictor.batching.queue import QueuedRequest, RequestQueue, allocate
+from tests.fixtures.predictor import Product
+
+
+def request(tokens: list[int]) -> QueuedRequest:
+    products = [Product("x", count) for count in tokens]
+    return QueuedRequest(["x"] * len(tokens), None, 0.0, 0.0, products=products)
+
+
+@given(st.lists(st.lists(st.integers(1, 9), min_size=1), min_size=1), st.integers(1, 40))
+def test_passes_take_every_item_once_in_order(sizes: list[list[int]], budget: int) -> None:
+    requests = [request(tokens) for tokens in sizes]
+    while waiting := [each for each in requests if each.remaining]:
+        before = {each: each.taken for each in waiting}
+        batch = allocate(waiting, budget)
+        assert batch
+        assert all(part.start == before[part.request] < part.stop for part in batch)
+        tokens = sum(product.tokens for part in batch for product in part.products)
+        assert tokens <= budget or sum(map(len, batch)) == 1
+
+
+def test_small_requests_share_a_pass_with_a_large_one() -> None:
+    batch = allocate([request([1] * 100), request([1]), request([1, 1])], 12)
+    assert [part.stop for part in batch] == [9, 1, 2]
+
+
+def test_expected_wait_counts_whole_passes() -> None:
+    queue = RequestQueue(token_budget=8, wait_seconds=0, max_items=20, max_wait_seconds=60)
+    for _ in range(50):
+        queue.record_pass(seconds=0.1, capacity=20)
+    assert queue.expected_wait(20 - 1) == 0
+    assert 0.09 < queue.expected_wait(20 + 1) < 0.11
