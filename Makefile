@@ -68,8 +68,9 @@ test-kind: .venv/.installed ## Run tests/cluster on the kind cluster
 kind-down: ## Delete the kind cluster
 	@kind/down
 
-docs: .venv/.installed ## Generate docs/configuration.md from the settings
+docs: .venv/.installed ## Generate the configuration and CLI references in docs/
 	@.venv/bin/python -m grocer.config.docs docs/configuration.md
+	@.venv/bin/python -m pipelines.cli.docs docs/cli.md
 
 lock: ## Resolve requirements.lock from pyproject.toml
 	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \

@@ -16,14 +16,15 @@ def build_dataset(
     import shutil
     from pathlib import Path
 
-    from grocer.artifacts.counts import Counts
     from grocer.artifacts.step import step
-    from grocer.config.run import RunConfig
-    from grocer.dataset.run import run
 
-    source, target = Path(tables.path), Path(splits.path)
-    with step("build_dataset", target, {"tables": source}) as out:
+    source = Path(tables.path)
+    with step("build_dataset", Path(splits.path), {"tables": source}) as out:
+        from grocer.artifacts.counts import Counts
+        from grocer.config.run import RunConfig
+        from grocer.dataset.run import run
+
         result = run(Counts.read(source), RunConfig.from_json(config), out)
-    shutil.copyfile(target / "split.html", page.path)
-    overlap = sum(result.overlap.model_dump().values())
-    splits.metadata.update(dict(result.products), overlap=overlap)
+        shutil.copyfile(out / "split.html", page.path)
+        overlap = sum(result.overlap.model_dump().values())
+        splits.metadata.update(dict(result.products), overlap=overlap)

@@ -1,4 +1,4 @@
-"""deploy: the bundle, and the predictor that answers from it."""
+"""deploy: write the bundle and start serving it."""
 
 from kfp import dsl
 
@@ -13,36 +13,38 @@ def deploy(
     decision: dsl.Input[dsl.Artifact],
     config: str,
     bundle: dsl.Output[dsl.Model],
-    answers: dsl.Output[dsl.Artifact],
+    predictions: dsl.Output[dsl.Artifact],
 ):
-    """Write the bundle under its digest and see it answer.
+    """Write the bundle, and test it with requests to a predictor that serves it.
 
-    Where `deploy.store` is set, KServe rolls it out from there; else the predictor is started
-    beside this step, on loopback, and asked over HTTP.
+    If `deploy.store` is set, KServe rolls the bundle out from there; otherwise this step starts a
+    predictor on loopback.
     """
     from pathlib import Path
 
     from grocer.artifacts.step import step
-    from grocer.config.run import RunConfig
-    from grocer.dataset.run import most_purchased
-    from grocer.io.atomic import write_json
-    from grocer.release.bundle import write_bundle
-    from serving.rollout.smoke_test import smoke_test
 
-    run = RunConfig.from_json(config)
     inputs = {
         "model": Path(model.path),
         "splits": Path(splits.path),
         "evaluation": Path(evaluation.path),
         "decision": Path(decision.path),
     }
-    with step("deploy", Path(answers.path), inputs) as out:
-        made = write_bundle(**inputs, config=run, root=Path(bundle.path))
+    with step("deploy", Path(predictions.path), inputs) as out:
+        from grocer.config.run import RunConfig
+        from grocer.dataset.run import most_purchased
+        from grocer.io.atomic import write_json
+        from grocer.release.bundle import write_bundle
+
+        run = RunConfig.from_json(config)
+        new = write_bundle(**inputs, config=run, root=Path(bundle.path))
         names = most_purchased(inputs["splits"])
         if run.deploy.store is None:
-            answered = smoke_test(made.path, names)
+            from serving.rollout.smoke_test import smoke_test
+
+            answers = smoke_test(new.path, names)
         else:
             from serving.rollout.deploy import deploy
 
-            answered = deploy(made, run.deploy, names)
-        write_json(out / "answers.json", answered)
+            answers = deploy(new, run.deploy, names)
+        write_json(out / "predictions.json", answers)

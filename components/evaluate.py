@@ -1,4 +1,4 @@
-"""evaluate: the adapter and its baselines on products that it has not seen."""
+"""evaluate: measure the adapter and its baselines on held-out products."""
 
 from kfp import dsl
 
@@ -16,35 +16,37 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
 ):
-    """Measure the adapter; metrics and confusion matrix are those of the test products.
+    """Evaluate the adapter; metrics and confusion matrix are those of the test products.
 
-    `champion` is the bundle now served, by its directory or its address in a store, scored on the
-    same products; empty: there is none.
+    `champion` is the directory or object-storage address of the deployed bundle, which is
+    evaluated on the same products; empty if there is none.
     """
     import shutil
     import tempfile
     from pathlib import Path
 
-    from grocer.artifacts.adapter import Adapter
-    from grocer.artifacts.splits import Splits
     from grocer.artifacts.step import step
-    from grocer.config.run import RunConfig
-    from grocer.evaluation import run as evaluation_stage
-    from grocer.release.registry import open_bundle
 
     inputs = {"model": Path(model.path), "splits": Path(splits.path)}
     target = Path(evaluation.path)
-    with step("evaluate", target, inputs) as out, tempfile.TemporaryDirectory() as fetched:
-        measured = evaluation_stage.run(
+    with step("evaluate", target, inputs) as out, tempfile.TemporaryDirectory() as folder:
+        from grocer.artifacts.adapter import Adapter
+        from grocer.artifacts.splits import Splits
+        from grocer.config.run import RunConfig
+        from grocer.evaluation.run import run
+        from grocer.release.registry import open_bundle
+
+        result = run(
             Adapter.read(inputs["model"]),
             Splits.read(inputs["splits"]),
             RunConfig.from_json(config),
             out,
-            open_bundle(champion, Path(fetched)).reference if champion else None,
+            open_bundle(champion, Path(folder)).reference if champion else None,
         )
-    shutil.copyfile(target / "report.html", page.path)
-    for name, value in measured.metrics.test:
-        metrics.log_metric(name, float(value))
-    for name, baseline in measured.baselines.items():
-        metrics.log_metric(f"{name}_accuracy", baseline.accuracy)
-    confusion.log_confusion_matrix(list(measured.labels), [list(row) for row in measured.confusion])
+        shutil.copyfile(out / "report.html", page.path)
+        for name, value in result.metrics.test:
+            metrics.log_metric(name, float(value))
+        for name, baseline in result.baselines.items():
+            metrics.log_metric(f"{name}_accuracy", baseline.accuracy)
+        matrix = [list(row) for row in result.confusion]
+        confusion.log_confusion_matrix(list(result.labels), matrix)

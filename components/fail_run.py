@@ -10,8 +10,9 @@ def fail_run(decision: dsl.Input[dsl.Artifact]):
     """Raise an error that lists the failed rules."""
     from pathlib import Path
 
-    from grocer.artifacts.decision import Decision
-    from grocer.artifacts.step import explained
+    from grocer.artifacts.step import reported
 
-    with explained("fail_run"):
+    with reported("fail_run"):
+        from grocer.artifacts.decision import Decision
+
         Decision.read(Path(decision.path)).require_passed({})

@@ -8,12 +8,13 @@ from components.images import IMAGES
 @dsl.component(base_image=IMAGES.serve, install_kfp_package=False)
 def find_champion(config: str, bundle: str) -> str:
     """Return `bundle` if it is set, else the deployed one; empty before the first deployment."""
-    from grocer.artifacts.step import explained
-    from grocer.config.run import RunConfig
+    from grocer.artifacts.step import reported
     from grocer.progress import say
-    from serving.rollout import deploy
 
-    with explained("find_champion"):
+    with reported("find_champion"):
+        from grocer.config.run import RunConfig
+        from serving.rollout import deploy
+
         champion = bundle or deploy.champion(RunConfig.from_json(config).deploy)
-    say("find_champion", champion or "no bundle is deployed yet")
+        say("find_champion", champion or "no bundle is deployed yet")
     return champion

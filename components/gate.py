@@ -1,4 +1,4 @@
-"""gate: whether the adapter may be served, and why."""
+"""gate: decide whether the adapter may be deployed."""
 
 from kfp import dsl
 
@@ -12,20 +12,19 @@ def gate(
     decision: dsl.Output[dsl.Artifact],
     reasons: dsl.Output[dsl.Markdown],
 ) -> bool:
-    """Decide; the unnamed output is what the pipeline's condition reads."""
+    """Apply the gate's rules; the pipeline's condition reads the unnamed output."""
     import shutil
     from pathlib import Path
 
     from grocer.artifacts.step import step
-    from grocer.config.run import RunConfig
-    from grocer.gate.run import run, to_markdown
-    from grocer.progress import say
+    from grocer.progress import verdict
 
-    source, target = Path(evaluation.path), Path(decision.path)
-    with step("gate", target, {"evaluation": source}) as out:
-        decided = run(source, RunConfig.from_json(config).gate, out)
-        # Into the log, from which `grocer submit` takes the reasons.
-        print(to_markdown(decided), flush=True)
-        say("gate", "passed" if decided.passed else "not passed")
-    shutil.copyfile(target / "decision.md", reasons.path)
-    return decided.passed
+    source = Path(evaluation.path)
+    with step("gate", Path(decision.path), {"evaluation": source}) as out:
+        from grocer.config.run import RunConfig
+        from grocer.gate.run import run
+
+        result = run(source, RunConfig.from_json(config).gate, out)
+        verdict("gate", result.passed, result.reasons)
+        shutil.copyfile(out / "decision.md", reasons.path)
+    return result.passed

@@ -1,4 +1,4 @@
-"""The images that the components run on: three, from one lock."""
+"""References of the container images that the components run in."""
 
 import re
 from dataclasses import dataclass, fields
@@ -11,16 +11,16 @@ from grocer import __version__
 from grocer.errors import ConfigError
 
 LOCK = Path(__file__).parents[1] / "manifests" / "components" / "images" / "kustomization.yaml"
-"""What `make images` writes, in a checkout."""
+"""Written by `make images`; exists in a checkout only."""
 _PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}|[^\s@]+:(?!latest$)[\w][\w.-]{0,127}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """References of the images, each by tag or digest.
+    """References of the images, each with a tag or digest.
 
-    Kubeflow's cache and a node's image store both go by the reference alone, so one that can
-    change under its name (none, or `latest`) is refused.
+    Kubeflow's cache key and a node's image cache depend on the reference only, so a mutable
+    reference (without a tag, or `latest`) is refused.
     """
 
     data: str = f"grocer-data:{__version__}"
@@ -35,33 +35,32 @@ class Images:
             reference = getattr(self, field.name)
             if not _PINNED.fullmatch(reference):
                 raise ConfigError(
-                    f"image {field.name}: {reference!r} names no fixed image; "
-                    "give a tag other than latest, or a digest"
+                    f"image {field.name}: {reference!r} is mutable; use a tag other "
+                    "than latest, or a digest"
                 )
 
     @classmethod
     def read(cls, path: Path) -> "Images":
-        """The images that a kustomization names, which manifests take from the same file.
+        """Return the images in a kustomization, the file that the manifests use, too.
 
         Raises:
-            ConfigError: there is no such file, or it does not name all three.
+            ConfigError: the file is not a kustomization, or lacks an image.
         """
         try:
             entries = yaml.safe_load(path.read_text())["images"]
-            named = {entry["name"]: _reference(entry) for entry in entries}
+            references = {entry["name"]: _reference(entry) for entry in entries}
         except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"--images {path}: not a kustomization with images ({error}); `make images` "
-                "writes one"
+                f"--images {path}: not a kustomization with images ({error}); run `make images`"
             ) from error
         try:
-            return cls(**{field.name: named[f"grocer-{field.name}"] for field in fields(cls)})
+            return cls(**{field.name: references[f"grocer-{field.name}"] for field in fields(cls)})
         except KeyError as error:
-            raise ConfigError(f"--images {path}: it does not name {error}") from error
+            raise ConfigError(f"--images {path}: image {error} missing") from error
 
 
 def _reference(entry: dict[str, Any]) -> str:
-    """A kustomize image as one reference."""
+    """Return the reference of a kustomize image."""
     name = entry.get("newName", entry["name"])
     return f"{name}@{entry['digest']}" if "digest" in entry else f"{name}:{entry['newTag']}"
 

@@ -1,4 +1,4 @@
-"""ingest: the source's tables, joined and counted."""
+"""ingest: join and count the source's tables."""
 
 from kfp import dsl
 
@@ -7,13 +7,14 @@ from components.images import IMAGES
 
 @dsl.component(base_image=IMAGES.data, install_kfp_package=False)
 def ingest(data: str, config: str, tables: dsl.Output[dsl.Dataset]):
-    """Read `data` into Parquet tables and `counts.json`."""
+    """Read the catalogue at `data` into Parquet tables and `counts.json`."""
     from pathlib import Path
 
     from grocer.artifacts.step import step
-    from grocer.config.run import RunConfig
-    from grocer.ingest.run import run
 
     with step("ingest", Path(tables.path)) as out:
+        from grocer.config.run import RunConfig
+        from grocer.ingest.run import run
+
         counts = run(data, RunConfig.from_json(config).data, out)
-    tables.metadata.update(counts.order_lines.model_dump(), products=counts.products)
+        tables.metadata.update(counts.order_lines.model_dump(), products=counts.products)

@@ -14,10 +14,11 @@ def merge_shards(
     metrics: dsl.Output[dsl.Metrics],
 ):
     """Merge shards in table order; `rows` makes this step wait for every `classify_shard`."""
-    from grocer.artifacts.step import explained
-    from grocer.inference import sharded
+    from grocer.artifacts.step import reported
 
-    with explained("merge_shards"):
+    with reported("merge_shards"):
+        from grocer.inference import sharded
+
         counts = sharded.merge_shards(shards)
     for name, count in counts.items():
         metrics.log_metric(name, float(count))

@@ -12,15 +12,11 @@ def shard_table(
     data: str, out: str, bundle: str, shards: int, column: str, min_probability: float
 ) -> List[str]:  # noqa: UP006
     """Write the shards beside the output; return their addresses in table order."""
-    from grocer.artifacts.step import explained
-    from grocer.inference import sharded
+    from grocer.artifacts.step import reported
 
-    with explained("shard_table"):
+    with reported("shard_table"):
+        from grocer.inference import sharded
+
         return sharded.shard_table(
-            data,
-            out,
-            bundle,
-            shards=int(shards),
-            column=column,
-            min_probability=min_probability,
+            data, out, bundle, shards=int(shards), column=column, min_probability=min_probability
         )

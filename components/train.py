@@ -1,4 +1,4 @@
-"""train: a LoRA adapter on the base model's 4-bit weights."""
+"""train: fine-tune a LoRA adapter on the base model's 4-bit weights."""
 
 from kfp import dsl
 
@@ -13,19 +13,20 @@ def train(
     page: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Train the adapter; the page shows its loss, the metrics what it took."""
+    """Train the adapter; the page shows the loss, and the metrics show duration and memory."""
     import shutil
     from pathlib import Path
 
-    from grocer.artifacts.splits import Splits
     from grocer.artifacts.step import step
-    from grocer.config.run import RunConfig
-    from grocer.training.run import run
 
-    source, target = Path(splits.path), Path(model.path)
-    with step("train", target, {"splits": source}) as out:
+    source = Path(splits.path)
+    with step("train", Path(model.path), {"splits": source}) as out:
+        from grocer.artifacts.splits import Splits
+        from grocer.config.run import RunConfig
+        from grocer.training.run import run
+
         adapter = run(Splits.read(source), RunConfig.from_json(config), out)
-    shutil.copyfile(target / "loss.html", page.path)
-    for name, value in adapter.model_dump(exclude={"schema_version"}).items():
-        if isinstance(value, int | float):
-            metrics.log_metric(name, float(value))
+        shutil.copyfile(out / "loss.html", page.path)
+        for name, value in adapter:
+            if isinstance(value, int | float):
+                metrics.log_metric(name, float(value))

@@ -1,4 +1,4 @@
-"""validate: the expectations on the tables; the run ends here when one fails."""
+"""validate: check the tables against the expectations; the run ends here if one fails."""
 
 from kfp import dsl
 
@@ -12,18 +12,19 @@ def validate(
     report: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
 ):
-    """Check the tables; the report and its page are whole before a failure is raised."""
+    """Validate the tables; the report is complete before a failure is raised."""
     import shutil
     from pathlib import Path
 
-    from grocer.artifacts.counts import Counts
-    from grocer.artifacts.step import explained, step
-    from grocer.config.run import RunConfig
-    from grocer.validation.run import run
+    from grocer.artifacts.step import recorded, reported
 
-    source, target = Path(tables.path), Path(report.path)
-    with step("validate", target, {"tables": source}) as out:
-        result = run(Counts.read(source), RunConfig.from_json(config), out)
-    shutil.copyfile(target / "validation.html", page.path)
-    with explained("validate"):
+    source = Path(tables.path)
+    with reported("validate"):
+        from grocer.artifacts.counts import Counts
+        from grocer.config.run import RunConfig
+        from grocer.validation.run import run
+
+        with recorded("validate", Path(report.path), {"tables": source}) as out:
+            result = run(Counts.read(source), RunConfig.from_json(config), out)
+            shutil.copyfile(out / "validation.html", page.path)
         result.require_success()

@@ -1,38 +1,57 @@
-"""What a step says while it works: plain lines on stdout that people and programs both read.
-
-In a pod these lines are the log. On a laptop the local runner lets exactly these through and
-keeps the frameworks' own output in a file.
-"""
+"""Progress reporting: each report is a structured event and a human-readable line on stdout."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
+from typing import Any
 
-SAY = "grocer | "
-FAIL = "grocer ! "
+from grocer.events import RuleResult, emit
 
 
 def say(step: str, text: str) -> None:
-    """Print one line of progress or of fact, e.g. `grocer | train | 40/320 · loss 0.41`."""
-    _write(f"{SAY}{step} | {' '.join(text.split())}\n")
+    """Report a message, printed as `grocer | train | fp16: compute capability 7.5 has no bf16`."""
+    text = one_line(text)
+    emit(step, "message", text=text)
+    _print(f"grocer | {step} | {text}")
 
 
 def fail(step: str, text: str) -> None:
-    """Print the one line that says why a step ended with a user's mistake."""
-    _write(f"{FAIL}{step} | {' '.join(text.split())}\n")
+    """Report a user error that ends the step, printed as `grocer ! ingest | file not found`."""
+    text = one_line(text)
+    emit(step, "failed", text=text, user_error=True)
+    _print(f"grocer ! {step} | {text}")
 
 
-def _write(line: str) -> None:
-    """Write a line at once: `print` writes its end apart, and others' output falls between."""
-    sys.stdout.write(line)
+def verdict(step: str, passed: bool, reasons: Iterable[Any]) -> None:
+    """Report the gate's verdict, printed as a line per rule.
+
+    Args:
+        reasons: objects with the attributes of `RuleResult`.
+    """
+    results = [RuleResult.model_validate(reason, from_attributes=True) for reason in reasons]
+    emit(step, "verdict", passed=passed, reasons=results)
+    for reason in results:
+        _print(f"grocer | {step} | {'passed' if reason.passed else 'FAILED'}: {reason.sentence}")
+    _print(f"grocer | {step} | gate {'passed' if passed else 'FAILED'}")
+
+
+def one_line(text: str) -> str:
+    """Return the text without line breaks, and without what UTF-8 cannot encode."""
+    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
+
+
+def _print(line: str) -> None:
+    """Print a line in one write, so that output of other processes cannot split it."""
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 class Ticker:
-    """Says how far a long step has come, at most once each `every` seconds.
+    """Reports the progress of a long operation, at most once every `every` seconds.
 
-    `begun` is what an earlier attempt had done already: it counts, but not for the rate.
+    `begun` items were done by an earlier attempt: they count as done, but not for the rate.
     """
 
     def __init__(
@@ -43,7 +62,7 @@ class Ticker:
         self.started = self.last = time.monotonic()
 
     def at(self, done: int, note: str = "") -> None:
-        """Say `done` of `total`, the rate, and the time left."""
+        """Report that `done` items are done, the rate, the time left and a note."""
         now = time.monotonic()
         if done < self.total and now - self.last < self.every:
             return
@@ -51,4 +70,6 @@ class Ticker:
         rate = (done - self.begun) / max(now - self.started, 1e-9)
         left = (self.total - done) / max(rate, 1e-9)
         parts = [f"{done:,}/{self.total:,} {self.unit}", f"{rate:,.1f}/s", f"{left:.0f} s left"]
-        say(self.step, " · ".join([*parts, note] if note else parts))
+        text = one_line(" · ".join([*parts, note] if note else parts))
+        emit(self.step, "progress", text=text, done=done, total=self.total)
+        _print(f"grocer | {self.step} | {text}")

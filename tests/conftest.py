@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from grocer.config.stages import PromptConfig
+from grocer.events import VARIABLE
 from grocer.model.prompt_template import template
 from grocer.model.tiny_llama import tiny_base
 from tests.fixtures.object_store import object_store
@@ -17,16 +19,17 @@ from tests.fixtures.tiny_model import LABELS, NAMES, SHAPE
 
 
 def pytest_configure() -> None:
-    """Hear SIGINT, in the tests' children too: a shell's background job starts with it ignored."""
+    """Handle SIGINT, also in child processes: a shell's background job starts with it ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # How long an example takes says how busy the machine is, not whether the code is right.
-    settings.register_profile("unhurried", deadline=None)
-    settings.load_profile("unhurried")
+    # The duration of an example depends on the load of the machine.
+    settings.register_profile("no_deadline", deadline=None)
+    settings.load_profile("no_deadline")
+    os.environ[VARIABLE] = os.devnull  # tests of events set a file
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny base, in a cache of the tests' own."""
+    """Return a tiny base model, built in a cache that only the tests use."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROCER_CACHE", str(tmp_path_factory.mktemp("cache")))
         return tiny_base(NAMES, template(PromptConfig()), LABELS, SHAPE)
@@ -34,6 +37,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[str]:
-    """A real S3 server on loopback."""
+    """Yield the address of an S3 server on loopback."""
     with object_store() as address:
         yield address

@@ -1,7 +1,7 @@
-"""The whole of it, nothing replaced: two real runs of the command, one to each verdict.
+"""Two real runs of the command: the gate passes in one and fails in the other.
 
-The base is far too small to learn anything, so the first gate asks for next to nothing: here it
-matters that every part is there and fits the next, not how good the answers are.
+The base model is too small to learn anything, so the first gate has very low limits: these tests
+check that the stages fit together, not the accuracy.
 """
 
 import csv
@@ -40,7 +40,7 @@ def write(path: Path, *rows: tuple) -> None:
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory):
-    """The six files of the schema: 480 products, an order line each, a first order's null."""
+    """Write the six files of the schema: 480 products, each in an order line, and one null."""
     folder = tmp_path_factory.mktemp("end to end") / "catalogue"
     folder.mkdir()
     departments = list(enumerate(NOUNS, 1))
@@ -50,7 +50,7 @@ def catalogue(tmp_path_factory):
         for number, department in departments
         for noun in NOUNS[department]
     ]
-    # One aisle for each department, so its id serves for both.
+    # Each department has one aisle with the same id.
     products = [(n, name, number, number) for n, (name, number) in enumerate(names, 1)]
     write(folder / "departments.csv", ("department_id", "department"), *departments)
     write(folder / "aisles.csv", ("aisle_id", "aisle"), *departments)
@@ -71,7 +71,7 @@ def catalogue(tmp_path_factory):
 
 
 def run(catalogue: Path, out: str, *settings: str) -> tuple[subprocess.CompletedProcess, Path]:
-    """`grocer run` on the catalogue, beside it."""
+    """Run `grocer run` on the catalogue, and write the output beside it."""
     command = [sys.executable, "-m", "pipelines.cli.main", "run", "--data", str(catalogue)]
     ended = subprocess.run(
         [*command, "--out", out, *(word for text in settings for word in ("--set", text))],
@@ -85,10 +85,10 @@ def run(catalogue: Path, out: str, *settings: str) -> tuple[subprocess.Completed
 
 @pytest.fixture(scope="module")
 def passed(catalogue):
-    return run(catalogue, "yes", *SMALL, "gate.min_accuracy=0.01")
+    return run(catalogue, "passed", *SMALL, "gate.min_accuracy=0.01")
 
 
-def test_a_run_that_passes_deploys_and_answers(passed):
+def test_passed_run_deploys_the_model(passed):
     ended, out = passed
     assert (ended.returncode, ended.stderr) == (0, "")
     summary = json.loads((out / "summary.json").read_text())
@@ -103,23 +103,23 @@ def test_a_run_that_passes_deploys_and_answers(passed):
     assert bundle.name == summary["bundle"]["digest"]
     for name in ("adapter_model.safetensors", "bundle.json", "MODEL_CARD.md"):
         assert (bundle / name).is_file()
-    answers = json.loads((out / "artifacts" / "deploy" / "answers.json").read_text())
-    assert len(answers) == 3
-    assert all(answer["department"] in NOUNS for answer in answers)
+    predictions = json.loads((out / "artifacts" / "deploy" / "predictions.json").read_text())
+    assert len(predictions) == 3
+    assert all(each["department"] in NOUNS for each in predictions)
     for page in ("report.html", "validation.html", "split.html", "loss.html"):
         assert "<svg" in (out / page).read_text() or page == "validation.html"
 
 
-def test_the_console_has_no_line_of_a_framework(passed):
+def test_frameworks_print_nothing_to_the_console(passed):
     ended, _ = passed
     for line in ended.stdout.splitlines():
         assert not any(word in line for word in ("Warning", "it/s", "INFO", "KFP", "%|", "Loading"))
 
 
-def test_the_bundle_classifies_a_file(passed, catalogue):
+def test_bundle_classifies_a_file(passed, catalogue):
     _, out = passed
     (bundle,) = (out / "bundle").iterdir()
-    target = catalogue.parent / "answers.csv"
+    target = catalogue.parent / "predictions.csv"
     command = [sys.executable, "-m", "pipelines.cli.main", "classify"]
     subprocess.run(
         [*command, str(catalogue / "products.csv"), str(target), "--bundle", str(bundle)],
@@ -132,12 +132,12 @@ def test_the_bundle_classifies_a_file(passed, catalogue):
     assert {row["predicted_department"] for row in rows} <= set(NOUNS) - {"missing"}
 
 
-def test_a_run_that_does_not_pass_serves_nothing(catalogue):
-    ended, out = run(catalogue, "no", *SMALL, "gate.min_accuracy=0.995")
+def test_failed_gate_deploys_nothing(catalogue):
+    ended, out = run(catalogue, "failed", *SMALL, "gate.min_accuracy=0.995")
     assert (ended.returncode, ended.stderr) == (3, "")
     summary = json.loads((out / "summary.json").read_text())
     assert summary["bundle"] is None
-    broken = {reason["rule"] for reason in summary["gate"]["reasons"] if not reason["passed"]}
-    assert "accuracy" in broken
+    failed = {reason["rule"] for reason in summary["gate"]["reasons"] if not reason["passed"]}
+    assert "accuracy" in failed
     assert not (out / "bundle").exists()
-    assert "skipped: the gate said no" in ended.stdout
+    assert "skipped: gate failed" in ended.stdout

@@ -1,4 +1,4 @@
-"""One step of the pipeline: timed, measured, whole or absent, and carrying its inputs' digests."""
+"""Runs one step of the pipeline: reports its events, and writes its artifact with a record."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from grocer import progress as console
+from grocer import progress
 from grocer.errors import GrocerError, OutputError
+from grocer.events import emit
 from grocer.io.atomic import output_directory, read_json, tree_digest, tree_digests, write_json
 
 RECORD = "artifact.json"
@@ -19,15 +20,21 @@ RECORD = "artifact.json"
 
 @contextmanager
 def step(name: str, out: Path, inputs: Mapping[str, Path] | None = None) -> Iterator[Path]:
-    """Run the block as step `name`; the directory it yields becomes the artifact `out`.
+    """Run the block as step `name`: `reported`, and writing the artifact `out` as `recorded`."""
+    with reported(name), recorded(name, out, inputs) as part:
+        yield part
 
-    `artifact.json` in it says what the step read and made: the digest of each input artifact,
-    a SHA-256 for each file, the digest of the whole, seconds (wall clock) and the peak
-    resident memory of this process in MiB. A user's mistake is said in one line on stdout
-    before it is raised again, so that a person finds it in a pod's log.
+
+@contextmanager
+def recorded(name: str, out: Path, inputs: Mapping[str, Path] | None = None) -> Iterator[Path]:
+    """Yield a directory that becomes the artifact `out` when the block succeeds.
+
+    `artifact.json` in it holds the digest of each input artifact, the SHA-256 of each file, the
+    digest of the whole, the duration in seconds and the peak resident memory of this process in
+    MiB.
     """
     started = time.monotonic()
-    with explained(name), output_directory(out) as part:
+    with output_directory(out) as part:
         yield part
         files = tree_digests(part)
         record = {
@@ -42,35 +49,45 @@ def step(name: str, out: Path, inputs: Mapping[str, Path] | None = None) -> Iter
 
 
 @contextmanager
-def explained(name: str) -> Iterator[None]:
-    """Say a user's mistake in one line before it is raised on."""
+def reported(name: str) -> Iterator[None]:
+    """Emit the events `started`, and `succeeded` or `failed`, of step `name`.
+
+    A process that is killed emits neither of the last two.
+    """
+    started = time.monotonic()
+    emit(name, "started")
     try:
         yield
     except GrocerError as error:
-        console.fail(name, str(error))
+        progress.fail(name, str(error))
         raise
+    except Exception as error:
+        emit(name, "failed", text=progress.one_line(f"{type(error).__name__}: {error}"))
+        raise
+    emit(name, "succeeded", seconds=round(time.monotonic() - started, 3))
 
 
 def digest_of(artifact: Path) -> str:
-    """The digest that an artifact's own record carries."""
+    """Return the digest in an artifact's record."""
     return str(record_of(artifact)["digest"])
 
 
 def record_of(artifact: Path) -> dict[str, Any]:
-    """An artifact's `artifact.json`.
+    """Return the content of an artifact's `artifact.json`.
 
     Raises:
-        OutputError: the directory is no artifact of a step.
+        OutputError: the directory is not the artifact of a step.
     """
     path = artifact / RECORD
     if not path.is_file():
-        raise OutputError(f"{artifact} has no {RECORD}: it is not what a step of Grocer wrote")
+        raise OutputError(f"{artifact}: no {RECORD}; it was not written by a step of Grocer")
     record = read_json(path)
-    assert isinstance(record, dict)
+    if not isinstance(record, dict):
+        raise OutputError(f"{path}: not a JSON object; run the step again")
     return record
 
 
 def peak_rss_mb() -> float:
-    """Peak resident memory of this process so far, in MiB (Linux counts KiB, macOS bytes)."""
+    """Return the peak resident memory of this process in MiB (Linux reports KiB, macOS bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024 if os.uname().sysname == "Linux" else 1024**2)

@@ -140,7 +140,7 @@ def _confusions(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def _slices(evaluation: Evaluation) -> list[SliceMetrics]:
-    """Slices by name, lowest accuracy first; departments have a table of their own."""
+    """Slices by name, lowest accuracy first; departments are in a separate table."""
     return [
         each
         for each in evaluation.slices

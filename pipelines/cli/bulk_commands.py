@@ -1,4 +1,4 @@
-"""`grocer bulk compile`, `submit` and `schedule`: whole files classified on Kubeflow, in shards."""
+"""`grocer bulk compile`, `submit` and `schedule`: classify whole files on Kubeflow, in shards."""
 
 from __future__ import annotations
 
@@ -31,43 +31,41 @@ bulk = typer.Typer(
 )
 
 Data = Annotated[
-    str,
-    typer.Option(
-        metavar="URI", help="File to classify, at s3://, gs:// or https://; CSV or Parquet"
-    ),
+    str, typer.Option(metavar="URI", help="Input file, at s3://, gs:// or https://; CSV or Parquet")
 ]
 Out = Annotated[
     str,
     typer.Option(
         metavar="URI",
-        help="File to write, at s3:// or gs://; CSV or Parquet. {date} and {time} become the run's",
+        help="Output file, at s3:// or gs://; CSV or Parquet; {date} and {time} are the run's",
     ),
 ]
 Bundle = Annotated[
-    str | None,
-    typer.Option(metavar="URI", help="Bundle to ask; else the one that serves"),
+    str | None, typer.Option(metavar="URI", help="Bundle to use; default: the deployed one")
 ]
 Shards = Annotated[
     int,
-    typer.Option(metavar="N", min=1, max=1000, help="Parts of the file at most, a pod for each"),
+    typer.Option(
+        metavar="N", min=1, max=1000, help="Maximum number of shards, each with its own pod"
+    ),
 ]
-Column = Annotated[str, typer.Option(metavar="NAME", help="Column with the products' names")]
+Column = Annotated[str, typer.Option(metavar="NAME", help="Column with the product names")]
 
 
 @bulk.command(name="compile")
 def compile_pipeline(
-    out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="File to write")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="Output file")],
     from_recipe: Recipe = "llama2-7b-t4",
     settings: Settings = None,
     images: ImagesFile = None,
     kubernetes: KubernetesFormat = False,
     namespace: KubeflowNamespace = "kubeflow",
 ) -> None:
-    """Write its pipeline as YAML for Kubeflow Pipelines."""
+    """Compile the bulk pipeline to YAML for Kubeflow Pipelines."""
     from pipelines.kubeflow.bulk import package
 
-    made = package(recipe(from_recipe).with_settings(settings or []), images_of(images))
-    write(made, out, namespace if kubernetes else None)
+    compiled = package(recipe(from_recipe).with_settings(settings or []), images_of(images))
+    write(compiled, out, namespace if kubernetes else None)
 
 
 @bulk.command()
@@ -87,9 +85,9 @@ def submit(
     service_account: Account = "grocer-pipeline",
     follow: Follow = True,
 ) -> None:
-    """Classify a file now.
+    """Classify a file on Kubeflow and follow the run.
 
-    Every row is kept, in its place. Ctrl-C ends the following alone; the run goes on.
+    Every row is kept, in the same order. Ctrl-C stops following; the run continues.
     """
     from pipelines.kubeflow.client import Server
     from pipelines.kubeflow.submit import bulk as bulk_job
@@ -127,9 +125,9 @@ def schedule(
     service_account: Account = "grocer-pipeline",
     replace: Replace = False,
 ) -> None:
-    """Classify a file at fixed times.
+    """Classify a file on Kubeflow on a schedule.
 
-    The bundle that serves then is asked, unless --bundle names one.
+    Each run uses the bundle deployed at that time, unless --bundle is set.
     """
     from pipelines.kubeflow.client import Server
     from pipelines.kubeflow.submit import bulk as bulk_job

@@ -1,4 +1,4 @@
-"""`grocer promote` and `grocer rollback`: a person decides what becomes of a canary."""
+"""`grocer promote` and `grocer rollback`: end a canary deployment."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import typer
 
 from grocer.config.deployment import DeployConfig
 from grocer.config.recipes import recipe
-from pipelines.cli.options import settings_like
+from pipelines.cli.options import complete_settings
 
 Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Say where the canary is, as in deploy.namespace=shop; may be given again",
-        autocompletion=settings_like,
+        help="Set a configuration key, for example deploy.namespace=shop; repeatable",
+        autocompletion=complete_settings,
     ),
 ]
 
 
 def promote(settings: Settings = None) -> None:
-    """Let the canary serve alone.
+    """Shift all traffic to the canary and remove the stable revision.
 
-    It is given all requests first, and what served beside it goes once it bears them.
+    The stable revision is removed once the canary handles all traffic.
     """
     from serving.rollout import canary
 
@@ -32,12 +32,12 @@ def promote(settings: Settings = None) -> None:
 
 
 def rollback(settings: Settings = None) -> None:
-    """Take the canary away: what served beside it serves alone."""
+    """Shift all traffic to the stable revision and remove the canary."""
     from serving.rollout import canary
 
     typer.echo(canary.rollback(_deploy(settings)))
 
 
 def _deploy(settings: list[str] | None) -> DeployConfig:
-    # Every recipe deploys to the same place, unless a setting says another.
+    # All recipes have the same deployment defaults.
     return recipe("tiny").with_settings(settings or []).deploy

@@ -1,4 +1,4 @@
-"""`grocer doctor`: what this machine and its cluster have and lack, as one table or as JSON."""
+"""`grocer doctor`: check this machine and its cluster; print a table or JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Store = Annotated[
     str | None,
     typer.Option(
         metavar="URI",
-        help="Place in an object store to look at, as s3://bucket/prefix; else AWS_ENDPOINT_URL's",
+        help="Object storage to check, as s3://bucket/prefix; default: that at AWS_ENDPOINT_URL",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of the table")]
@@ -34,40 +34,42 @@ def doctor(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what this machine and its cluster have and lack.
+    """Check this machine and its cluster, and suggest fixes.
 
-    Each lack comes with the next step. Exit code 2: something is lacking that grocer run --recipe
-    tiny needs here, or that --host or --store asks for; a cluster or a GPU alone is no error.
-    Nothing is changed anywhere, and no server is waited for longer than ten seconds.
+    Exit code 2: a requirement of grocer run --recipe tiny, or of --host or --store if set, is not
+    met; a missing cluster or GPU alone is not an error. The checks change nothing and time out
+    after ten seconds.
     """
     from rich.console import Console
 
     from pipelines.doctor.report import blocking
     from pipelines.kubeflow.client import Server
 
-    # As it is now: kfp's client is kept quiet by way of sys.stdout, maybe past its time.
+    # Silencing kfp's client replaces sys.stdout, possibly for longer than intended.
     out = sys.stdout
-    with Console(stderr=True).status("looking"):
-        found = list(look(Server(host=host, namespace=namespace, token_env=token_env), store))
+    with Console(stderr=True).status("checking"):
+        findings = list(check(Server(host=host, namespace=namespace, token_env=token_env), store))
     if as_json:
-        ready = not blocking(found)
-        print(json.dumps({"ready": ready, "findings": [asdict(each) for each in found]}), file=out)
+        ready = not blocking(findings)
+        print(
+            json.dumps({"ready": ready, "findings": [asdict(each) for each in findings]}), file=out
+        )
     else:
-        _show(found, out)
-    raise typer.Exit(2 if blocking(found) else 0)
+        _show(findings, out)
+    raise typer.Exit(2 if blocking(findings) else 0)
 
 
-def look(server: Server, store: str | None) -> Iterator[Finding]:
-    """Every finding, in the table's order.
+def check(server: Server, store: str | None) -> Iterator[Finding]:
+    """Yield every finding in the order of the table.
 
     Raises:
-        ConfigError: `store` is no address of an object store.
+        ConfigError: `store` is not the address of an object store.
     """
     from pipelines.doctor import cluster as doctor_cluster
     from pipelines.doctor import machine as doctor_machine
     from pipelines.doctor import store as doctor_store
 
-    kept = doctor_store.store(store)  # first, as it may be a mistake
+    storage = doctor_store.store(store)  # first, because the address may be invalid
     yield doctor_machine.python()
     yield doctor_machine.packages()
     yield from doctor_machine.devices()
@@ -76,11 +78,11 @@ def look(server: Server, store: str | None) -> Iterator[Finding]:
     cluster = doctor_cluster.cluster()
     yield from cluster
     yield from doctor_cluster.kubeflow(server, cluster[0].state == "ok")
-    yield from kept
+    yield from storage
 
 
-def _show(found: Sequence[Finding], out: object) -> None:
-    """Print the table, and what it comes to."""
+def _show(findings: Sequence[Finding], out: object) -> None:
+    """Print the table and whether a run is possible."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -88,10 +90,10 @@ def _show(found: Sequence[Finding], out: object) -> None:
     from pipelines.doctor.report import blocking
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("What", no_wrap=True)
+    table.add_column("Check", no_wrap=True)
     table.add_column("State", no_wrap=True)
-    table.add_column("Found, and the next step", overflow="fold")
-    for each in found:
+    table.add_column("Result and next step", overflow="fold")
+    for each in findings:
         mark, style = _STYLES[each.state]
         text = Text(each.found)
         if each.next:
@@ -99,9 +101,11 @@ def _show(found: Sequence[Finding], out: object) -> None:
         table.add_row(Text(each.what), Text(f"{mark} {each.state}", style), text)
     console = Console(file=out, highlight=False)  # type: ignore[arg-type, unused-ignore]
     console.print(table)
-    lacks = ", ".join(each.what for each in blocking(found))
+    problems = ", ".join(each.what for each in blocking(findings))
     console.print()
-    console.print(Text(f"Not ready: {lacks}", "bold red") if lacks else Text(_READY, "bold green"))
+    console.print(
+        Text(f"Not ready: {problems}", "bold red") if problems else Text(_READY, "bold green")
+    )
 
 
-_READY = "Ready: grocer run --recipe tiny has what it needs here."
+_READY = "Ready: this machine meets the requirements of grocer run --recipe tiny."

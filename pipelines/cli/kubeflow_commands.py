@@ -1,4 +1,4 @@
-"""`grocer compile`, `grocer submit` and `grocer schedule`: the pipeline on Kubeflow."""
+"""`grocer compile`, `grocer submit` and `grocer schedule`: run the pipeline on Kubeflow."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from pipelines.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from grocer.events import Event
     from pipelines.kubeflow.client import Server
     from pipelines.kubeflow.compiled import Package
     from pipelines.kubeflow.submit import Job
-    from pipelines.kubeflow.verdict import Verdict
 
 Data = Annotated[
     str, typer.Option(metavar="URI", help="Catalogue at s3://, gs:// or https://; CSV or Parquet")
@@ -37,7 +37,7 @@ Data = Annotated[
 Champion = Annotated[
     str | None,
     typer.Option(
-        metavar="URI", help="Bundle that must be beaten to deploy; else the one that serves"
+        metavar="URI", help="Bundle that the new model must beat; default: the deployed one"
     ),
 ]
 Canary = Annotated[
@@ -46,27 +46,27 @@ Canary = Annotated[
         min=1,
         max=99,
         metavar="PERCENT",
-        help="Share of the requests for what passes, until grocer promote or rollback; else all",
+        help="Deploy as a canary with this share of the traffic, until grocer promote or rollback",
     ),
 ]
 NoDeploy = Annotated[
-    bool, typer.Option("--no-deploy", help="Train and judge only: nothing is rolled out")
+    bool, typer.Option("--no-deploy", help="Train and evaluate, but do not deploy")
 ]
 
 
 def compile_pipeline(
-    out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="File to write")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="Output file")],
     from_recipe: Recipe = "llama2-7b-t4",
     settings: Settings = None,
     images: ImagesFile = None,
     kubernetes: KubernetesFormat = False,
     namespace: KubeflowNamespace = "kubeflow",
 ) -> None:
-    """Write the pipeline as YAML for Kubeflow Pipelines."""
+    """Compile the pipeline to YAML for Kubeflow Pipelines."""
     from pipelines.kubeflow.training import package
 
-    made = package(recipe(from_recipe).with_settings(settings or []), images_of(images))
-    write(made, out, namespace if kubernetes else None)
+    compiled = package(recipe(from_recipe).with_settings(settings or []), images_of(images))
+    write(compiled, out, namespace if kubernetes else None)
 
 
 def submit(
@@ -83,10 +83,9 @@ def submit(
     service_account: Account = "grocer-pipeline",
     follow: Follow = True,
 ) -> None:
-    """Start the pipeline on Kubeflow and follow it.
+    """Run the pipeline on Kubeflow and follow it.
 
-    It ends as grocer run does, with the verdict and its exit code. Ctrl-C ends the following
-    alone; the run goes on.
+    The exit codes are those of grocer run. Ctrl-C stops following; the run continues.
     """
     from pipelines.cli.print_summary import show_verdict
     from pipelines.kubeflow.client import Server
@@ -104,14 +103,16 @@ def submit(
     verdict = start(Server(host=host, namespace=namespace, token_env=token_env), job, follow)
     if verdict is None:
         return
-    yes = "yes: deployed"
-    if no_deploy:
-        yes = "yes: it may serve; nothing was rolled out"
+    outcome = "deployed"
+    if not verdict.passed:
+        outcome = "nothing deployed"
+    elif no_deploy:
+        outcome = "not deployed (--no-deploy)"
     elif config.deploy.canary:
-        yes = f"yes: a canary, with {config.deploy.canary} % of the requests beside what serves"
-    show_verdict(verdict, yes, "no: nothing new is served")
+        outcome = f"canary deployed with {config.deploy.canary} % of the requests"
+    show_verdict(verdict.passed, verdict.reasons, outcome)
     if not verdict.reasons:
-        typer.echo("Kubeflow keeps no log of the step gate; its artifacts have the reasons")
+        typer.echo("Kubeflow did not keep the gate's log; see the step's artifacts for the reasons")
     raise typer.Exit(0 if verdict.passed else 3)
 
 
@@ -131,9 +132,9 @@ def schedule(
     service_account: Account = "grocer-pipeline",
     replace: Replace = False,
 ) -> None:
-    """Have Kubeflow run the pipeline at fixed times.
+    """Run the pipeline on Kubeflow on a schedule.
 
-    There is one run at a time, and none for times that were missed.
+    Runs do not overlap, and missed runs are skipped.
     """
     from pipelines.kubeflow.client import Server
     from pipelines.kubeflow.submit import schedule as schedule_job
@@ -152,15 +153,15 @@ def schedule(
 
 
 def write(package: Package, out: Path, namespace: str | None) -> None:
-    """Write a package as YAML, or as Kubernetes objects for a namespace."""
+    """Write a compiled pipeline as YAML, or as Kubernetes objects in `namespace`."""
     from grocer.io.atomic import output_file
 
     with output_file(out) as part:
         part.write_text(package.objects(namespace) if namespace else package.text)
 
 
-def start(server: Server, job: Job, follow: bool) -> Verdict | None:
-    """Start a job and follow it to its verdict; None where nobody wants to wait."""
+def start(server: Server, job: Job, follow: bool) -> Event | None:
+    """Start a job and follow it; return the gate's verdict, or None without `follow`."""
     from pipelines.kubeflow.follow import follow as follow_run
     from pipelines.kubeflow.submit import submit as submit_job
     from pipelines.local.progress import Progress
@@ -177,7 +178,7 @@ def start(server: Server, job: Job, follow: bool) -> Verdict | None:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
-        typer.echo("grocer: no longer followed; the run goes on", err=True)
+        typer.echo("grocer: stopped following; the run continues", err=True)
         raise typer.Exit(130) from error
 
 

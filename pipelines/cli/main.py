@@ -1,7 +1,7 @@
-"""The `grocer` command: parses, calls one function, and turns its end into an exit code.
+"""The `grocer` command: parses arguments, calls one function, and returns an exit code.
 
-0: done, and deployed where there is something to deploy; 1: a bug of ours; 2: a mistake of the
-user's, said in one line on stderr; 3: done, and the gate said no; 130: interrupted.
+0: success; 1: internal error; 2: user error, reported in one line on stderr; 3: the gate failed;
+130: interrupted.
 """
 
 from __future__ import annotations
@@ -16,37 +16,34 @@ from typing import Annotated, Any
 
 import typer
 
-from grocer import __version__
+from grocer import __version__, events
 from grocer.config.recipes import recipe
 from grocer.errors import GrocerError
 from pipelines.cli.bulk_commands import bulk
 from pipelines.cli.canary_commands import promote, rollback
 from pipelines.cli.doctor_commands import doctor
 from pipelines.cli.kubeflow_commands import compile_pipeline, schedule, submit
-from pipelines.cli.options import MinProbability, Recipe, Settings, limits_like
+from pipelines.cli.options import MinProbability, Recipe, Settings, complete_serving
 
-# Typer's base of whatever is wrong with a command line; it has no public name for it.
+# Typer's base class of command-line errors, which has no public name.
 _UsageError = typer.BadParameter.__base__
 assert _UsageError is not None
 
-EXIT_CODES = (
-    "0 done and deployed; 3 done, and the gate said no; 2 a mistake in what was asked or given, in "
-    "one line; 1 a bug of ours"
-)
+EXIT_CODES = "0 success; 1 internal error; 2 user error; 3 the gate failed"
 
 app = typer.Typer(
     name="grocer",
-    help="Puts every product of an online grocery into exactly one department.",
+    help="Assign every product of an online grocery to exactly one department.",
     epilog=f"Exit codes: {EXIT_CODES}.",
-    # Plain help: the boxes of the rich one leave too little room for words, and don't pipe well.
+    # Plain help: rich's boxes leave too little room for text and do not pipe well.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"grocer {__version__}")
         raise typer.Exit
 
@@ -56,7 +53,7 @@ def _options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+            "--version", callback=_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,
 ) -> None:
@@ -69,30 +66,29 @@ def run(
         str,
         typer.Option(
             metavar="URI",
-            help="Catalogue: directory, zip, or s3://, gs:// or https:// address; CSV or Parquet",
+            help="Catalogue: directory, zip file, or s3://, gs:// or https:// address; CSV or "
+            "Parquet",
         ),
     ],
     out: Annotated[
         Path,
-        typer.Option(
-            metavar="DIR", help="Directory for all that the run leaves, whole or not at all"
-        ),
+        typer.Option(metavar="DIR", help="Output directory, written only if the run completes"),
     ],
     from_recipe: Recipe = "tiny",
     settings: Settings = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Take the place of an earlier run in --out")
+        bool, typer.Option("--replace", help="Overwrite an earlier run in --out")
     ] = False,
     champion: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Bundle that serves now, which must be beaten to deploy"),
+        typer.Option(metavar="DIR", help="Deployed bundle that the new model must beat"),
     ] = None,
 ) -> None:
     """Run the whole pipeline on this machine.
 
-    It goes from tables to a model that was served and asked, or to the gate's no, and leaves
-    the figures, a report, the reasons and the bundle in --out. The exit code says which: see
-    grocer --help.
+    Ingests and validates the catalogue, trains and evaluates a model and, if the gate passes,
+    writes a bundle and tests it in a local predictor. The summary, reports and bundle are written
+    to --out. Exit code 3: the gate failed.
     """
     from pipelines.cli.print_summary import show
     from pipelines.local.run import RunError
@@ -105,45 +101,46 @@ def run(
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
-        raise typer.Exit(_say("interrupted; nothing of the run is left", 130)) from error
+        raise typer.Exit(_error("interrupted; no output was written", 130)) from error
     show(finished)
-    raise typer.Exit(0 if finished.summary["gate"]["passed"] else 3)
+    raise typer.Exit(0 if finished.summary.gate.passed else 3)
 
 
 @app.command()
 def serve(
-    bundle: Annotated[Path, typer.Option(metavar="DIR", help="Bundle that the gate has passed")],
+    bundle: Annotated[Path, typer.Option(metavar="DIR", help="Bundle that passed the gate")],
     port: Annotated[
         int,
         typer.Option(
-            metavar="PORT", min=0, max=65535, help="Port to listen at; 0: any that is free"
+            metavar="PORT", min=0, max=65535, help="Port to listen on; 0 selects a free port"
         ),
     ] = 8080,
     host: Annotated[
         str,
         typer.Option(
-            metavar="ADDRESS", help="Address to listen at; 0.0.0.0: reachable from other machines"
+            metavar="ADDRESS", help="Address to listen on; 0.0.0.0 accepts remote connections"
         ),
     ] = "127.0.0.1",
     base: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Base model, where the bundle holds none")
+        Path | None,
+        typer.Option(metavar="DIR", help="Base model, if the bundle does not include it"),
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Change a limit of serving, as in max_items=64; may be given again",
-            autocompletion=limits_like,
+            help="Set a serving key, for example max_items=64; repeatable",
+            autocompletion=complete_serving,
         ),
     ] = None,
 ) -> None:
-    """Serve a bundle over HTTP until told to stop.
+    """Serve a bundle over HTTP.
 
-    V1 is at /v1/models/grocer:predict and V2 at /v2/models/grocer/infer. SIGTERM and Ctrl-C let
-    what is in flight finish.
+    Endpoints: /v1/models/grocer:predict (V1) and /v2/models/grocer/infer (V2). On SIGTERM or
+    Ctrl-C the server completes in-flight requests, then exits.
     """
-    _quiet()
+    _silence_frameworks()
     from serving.predictor.server import serve as serve_bundle
 
     raise typer.Exit(serve_bundle(bundle, port, host, base=base, settings=settings or []))
@@ -151,27 +148,29 @@ def serve(
 
 @app.command()
 def classify(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="File to read: CSV or Parquet")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Input file; CSV or Parquet")],
     out: Annotated[
         Path,
-        typer.Argument(metavar="OUT", help="File to write, CSV or Parquet: IN and its answers"),
+        typer.Argument(
+            metavar="OUT", help="Output file: the input with predictions; CSV or Parquet"
+        ),
     ],
-    bundle: Annotated[Path, typer.Option(metavar="DIR", help="Bundle that the gate has passed")],
+    bundle: Annotated[Path, typer.Option(metavar="DIR", help="Bundle that passed the gate")],
     column: Annotated[
-        str, typer.Option(metavar="NAME", help="Column of IN with the products' names")
+        str, typer.Option(metavar="NAME", help="Column of IN with the product names")
     ] = "product_name",
     min_probability: MinProbability = 0.0,
 ) -> None:
-    """Name the department of each product in a file.
+    """Classify the products in a file.
 
-    Every row is kept, in its place. The same command takes up again what was cut short.
+    Every row is kept, in the same order. Repeat an interrupted command to resume it.
     """
-    _quiet()
+    _silence_frameworks()
     from grocer.inference.batch import classify as classify_file
 
     counts = classify_file(source, out, bundle, column=column, min_probability=min_probability)
-    told = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
-    typer.echo(f"{out}: {told}")
+    summary = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+    typer.echo(f"{out}: {summary}")
 
 
 app.command(name="compile")(compile_pipeline)
@@ -183,8 +182,8 @@ app.command()(rollback)
 app.command()(doctor)
 
 
-def _quiet() -> None:
-    """Keep the frameworks' bars and warnings from the console; read before they are imported."""
+def _silence_frameworks() -> None:
+    """Turn off the frameworks' progress bars and warnings; to be called before their import."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -192,32 +191,33 @@ def _quiet() -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     sys.exit(execute(sys.argv[1:]))
 
 
 def execute(arguments: Sequence[str]) -> int:
-    """Run one command line; its exit code."""
+    """Run one command line and return its exit code."""
+    os.environ.setdefault(events.VARIABLE, os.devnull)  # events are for pods and the local runner
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")
     try:
         return app(list(arguments), prog_name="grocer", standalone_mode=False) or 0
     except GrocerError as error:
-        return _say(str(error), 2)
+        return _error(str(error), 2)
     except _UsageError as error:
-        return _say(_usage(error), 2)
+        return _error(_usage(error), 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 def _usage(error: Any) -> str:
-    """What is wrong with a command line, and where its help is."""
+    """Return what is wrong with a command line, and how to get help."""
     command = error.ctx.command_path if error.ctx else "grocer"
     return f"{error.format_message().rstrip('.') or 'no command'}; see {command} --help"
 
 
-def _say(text: str, code: int) -> int:
+def _error(text: str, code: int) -> int:
     print(f"grocer: {' '.join(text.split())}", file=sys.stderr)
     return code
 

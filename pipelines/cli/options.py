@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from components.images import Images
 
 
-def settings_like(begun: str) -> list[str]:
-    """The keys that `--set` takes, for the shell to complete what was begun."""
+def complete_settings(incomplete: str) -> list[str]:
+    """Return the configuration keys that start with `incomplete`, for shell completion."""
 
-    def below(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
         for key, value in tree.items():
             if isinstance(value, dict) and value and not prefix:
-                yield from below(value, f"{key}.")
+                yield from walk(value, f"{key}.")
             else:
                 yield f"{prefix}{key}="
 
-    keys = below(recipe("tiny").model_dump(mode="json"), "")
-    return [key for key in keys if key.startswith(begun)]
+    keys = walk(recipe("tiny").model_dump(mode="json"), "")
+    return [key for key in keys if key.startswith(incomplete)]
 
 
-def limits_like(begun: str) -> list[str]:
-    """The keys of serving, which `grocer serve --set` takes by themselves."""
-    return [key.removeprefix("serving.") for key in settings_like(f"serving.{begun}")]
+def complete_serving(incomplete: str) -> list[str]:
+    """Return the keys of `serving` without the prefix, as `grocer serve --set` takes them."""
+    return [key.removeprefix("serving.") for key in complete_settings(f"serving.{incomplete}")]
 
 
 Settings = Annotated[
@@ -38,8 +38,8 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change a setting, as in gate.min_accuracy=0.9; may be given again",
-        autocompletion=settings_like,
+        help="Set a configuration key, for example gate.min_accuracy=0.9; repeatable",
+        autocompletion=complete_settings,
     ),
 ]
 Recipe = Annotated[
@@ -47,7 +47,7 @@ Recipe = Annotated[
     typer.Option(
         "--recipe",
         metavar="NAME",
-        help=f"Configuration to begin from: {' or '.join(RECIPES)}",
+        help=f"Configuration to start from: {' or '.join(RECIPES)}",
         autocompletion=lambda: list(RECIPES),
     ),
 ]
@@ -56,69 +56,56 @@ ImagesFile = Annotated[
     typer.Option(
         "--images",
         metavar="FILE",
-        help="Kustomization that names the images, as make images writes it; else those that this "
-        "checkout or release goes with",
+        help="Kustomization with the image references, as written by make images; default: those "
+        "of this checkout or release",
     ),
 ]
 KubernetesFormat = Annotated[
     bool,
     typer.Option(
-        "--kubernetes", help="Write a Pipeline and a PipelineVersion for kubectl, as for GitOps"
+        "--kubernetes", help="Write Pipeline and PipelineVersion objects, for kubectl or GitOps"
     ),
 ]
 KubeflowNamespace = Annotated[
-    str,
-    typer.Option(
-        "--namespace", metavar="NAME", help="Namespace of these two objects: Kubeflow's own"
-    ),
+    str, typer.Option("--namespace", metavar="NAME", help="Namespace of the --kubernetes objects")
 ]
 Host = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="Address of Kubeflow Pipelines; else KF_PIPELINES_ENDPOINT, the pod's own cluster or "
-        "the kubeconfig's",
+        help="Address of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT, the pod's cluster, or "
+        "the kubeconfig",
     ),
 ]
 Namespace = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Your namespace, where several share Kubeflow"),
+    str | None, typer.Option(metavar="NAME", help="User namespace, for a multi-user Kubeflow")
 ]
 Token = Annotated[
     str,
-    typer.Option(
-        metavar="NAME",
-        help="Environment variable that holds Kubeflow's bearer token, where it wants one",
-    ),
+    typer.Option(metavar="NAME", help="Environment variable with the bearer token for Kubeflow"),
 ]
 Account = Annotated[
-    str,
-    typer.Option(metavar="NAME", help="Kubernetes service account that the steps run as"),
+    str, typer.Option(metavar="NAME", help="Kubernetes service account of the steps")
 ]
 MinProbability = Annotated[
     float,
     typer.Option(
-        metavar="P",
-        min=0.0,
-        max=1.0,
-        help="Leave the department of rows below this probability empty",
+        metavar="P", min=0.0, max=1.0, help="Leave the department empty below this probability"
     ),
 ]
-Follow = Annotated[bool, typer.Option(help="Show the run's steps until it ends, or only start it")]
+Follow = Annotated[bool, typer.Option(help="Wait for the run and show its steps, or only start it")]
 Cron = Annotated[
     str,
     typer.Option(
         metavar="EXPRESSION",
-        help="Five fields as in crontab, or six with seconds first: '0 3 * * 1'",
+        help="Cron expression of five fields, or six with seconds first: '0 3 * * 1'",
     ),
 ]
-Replace = Annotated[
-    bool, typer.Option("--replace", help="Take the place of a schedule of that name")
-]
+Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a schedule with the same name")]
 
 
 def images_of(file: Path | None) -> Images:
-    """The images that `file` names; without one, those that this checkout or release goes with."""
+    """Return the images in `file`; by default, those of this checkout or release."""
     from components.images import IMAGES, LOCK, Images
 
     if file is None and not LOCK.exists():

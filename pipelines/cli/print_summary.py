@@ -1,26 +1,30 @@
-"""What a person reads when a run has ended: the data, the figures, the verdict, what is next."""
+"""Prints the summary of a run: data, accuracy, gate, predictions, and the next command."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from pipelines.kubeflow.verdict import Verdict, told
+from grocer.artifacts.decision import Reason
+from grocer.artifacts.evaluation import Accuracy
+from grocer.artifacts.run_summary import RunSummary
+from grocer.events import RuleResult
 from pipelines.local.outputs import Finished
 
-CONTENDERS = {
-    "linear": "linear model on words",
+BASELINES = {
+    "linear": "linear baseline",
     "base_model": "untuned base model",
-    "majority": "always the largest",
+    "majority": "majority baseline",
 }
-_MARGIN = 11  # columns of the headings
+_MARGIN = 13  # columns of the headings
 
 
 def show(finished: Finished, console: Console | None = None) -> None:
@@ -34,16 +38,21 @@ def show(finished: Finished, console: Console | None = None) -> None:
         console.print(Text(f"{heading:<{_MARGIN}}", "bold") + text, soft_wrap=True)
 
 
-def show_verdict(verdict: Verdict, yes: str, no: str, console: Console | None = None) -> None:
-    """Print a verdict alone, as `show` does among the rest."""
+def show_verdict(
+    passed: bool,
+    reasons: Sequence[Reason] | Sequence[RuleResult],
+    outcome: str,
+    console: Console | None = None,
+) -> None:
+    """Print the gate's verdict, what became of the model, and the reasons."""
     console = console or Console(highlight=False)
     console.print()
-    _print(console, "Verdict", told(verdict, yes, no, console.width - _MARGIN))
+    _print(console, "Gate", _verdict(passed, reasons, outcome, console.width - _MARGIN))
 
 
 def _print(console: Console, heading: str, block: Iterator[Text]) -> None:
     for line in block:
-        # Soft: a path must stay on one line to be copied.
+        # Soft wrap: a path must stay on one line to be copied.
         console.print(Text(f"{heading:<{_MARGIN}}", "bold") + line, soft_wrap=True)
         heading = ""
 
@@ -52,58 +61,71 @@ def _blocks(finished: Finished, width: int) -> Iterator[tuple[str, Iterator[Text
     summary = finished.summary
     yield "Data", _data(summary)
     yield "Accuracy", _accuracy(summary)
-    gate = Verdict(summary["gate"]["passed"], summary["gate"]["reasons"])
-    yield "Verdict", told(gate, "yes: deployed", "no: nothing is served", width)
-    if finished.answers is not None:
-        yield "Answers", _answers(finished.answers)
+    gate = summary.gate
+    outcome = "deployed" if gate.passed else "nothing deployed"
+    yield "Gate", _verdict(gate.passed, gate.reasons, outcome, width)
+    if finished.predictions is not None:
+        yield "Predictions", _predictions(finished.predictions)
 
 
-def _data(summary: Mapping[str, Any]) -> Iterator[Text]:
-    lines, split = summary["order_lines"], summary["split"]
+def _data(summary: RunSummary) -> Iterator[Text]:
+    lines, split = summary.order_lines, summary.split
     if lines["read"]:
         yield Text(
-            f"{lines['read']:,} order lines read, {lines['with_nulls']:,} with nulls, "
-            f"{lines['kept']:,} kept"
+            f"{lines['read']:,} order lines: {lines['kept']:,} kept, {lines['with_nulls']:,} with "
+            "missing values"
         )
-    yield Text(f"{summary['products']:,} products in {summary['departments']:,} departments")
+    yield Text(f"{summary.products:,} products in {summary.departments:,} departments")
     yield Text(
-        f"{split['train']:,} to train, {split['validation']:,} to validate, {split['test']:,} to "
-        "test; no name is on two sides"
+        f"Split by name: {split.train:,} train, {split.validation:,} validation, "
+        f"{split.test:,} test"
     )
 
 
-def _accuracy(summary: Mapping[str, Any]) -> Iterator[Text]:
-    """The model above its baselines, each with its interval, all on unseen products."""
-    test = summary["metrics"]["test"]
-    rows = {"this model": test}
-    rows |= {name: summary["baselines"][key] for key, name in CONTENDERS.items()}
-    if summary["aisles"]:
-        rows["and its aisle"] = summary["aisles"]
-    for name, measured in rows.items():
+def _accuracy(summary: RunSummary) -> Iterator[Text]:
+    """The test accuracy of the model and its baselines, with confidence intervals."""
+    test = summary.metrics.test
+    rows: dict[str, Accuracy] = {"test accuracy": test}
+    rows |= {name: summary.baselines[key] for key, name in BASELINES.items()}
+    if summary.aisles:
+        rows["aisle accuracy"] = summary.aisles
+    for name, metrics in rows.items():
         yield Text.assemble(
-            (f"{name:<23}{measured['accuracy']:7.1%}", "bold" if measured is test else ""),
+            (f"{name:<19}{metrics.accuracy:6.1%}", "bold" if metrics is test else ""),
             (
-                f"   {measured['accuracy_low']:.1%} to {measured['accuracy_high']:.1%} "
-                f"on {measured['products']:,} unseen products",
+                f"   95 % CI {metrics.accuracy_low:.1%}–{metrics.accuracy_high:.1%}, "
+                f"n = {metrics.products:,}",
                 "dim",
             ),
         )
 
 
-def _answers(answers: Any) -> Iterator[Text]:
-    """What the served model said, name by name."""
-    room = max(len(answer["product_name"]) for answer in answers)
-    for answer in answers:
-        name, department = answer["product_name"], answer["department"]
-        yield Text(f"{name:<{room}}   {department}  {answer['probability']:.0%}")
+def _verdict(
+    passed: bool, reasons: Sequence[Reason] | Sequence[RuleResult], outcome: str, width: int
+) -> Iterator[Text]:
+    """The verdict and every rule's sentence, failed rules first."""
+    text = f"{'passed' if passed else 'failed'}: {outcome}"
+    yield Text(text, "bold green" if passed else "bold red")
+    for reason in sorted(reasons, key=lambda reason: reason.passed):
+        mark = Text("✓ ", "green") if reason.passed else Text("✗ ", "red")
+        for part in wrap(reason.sentence, max(width - 2, 40)):
+            yield mark + part
+            mark = Text("  ")
+
+
+def _predictions(predictions: Any) -> Iterator[Text]:
+    width = max(len(each["product_name"]) for each in predictions)
+    for each in predictions:
+        name, department = each["product_name"], each["department"]
+        yield Text(f"{name:<{width}}   {department}  {each['probability']:.0%}")
 
 
 def _next(finished: Finished) -> Iterator[tuple[str, str]]:
-    """Where things lie, and the command that makes sense now."""
+    """The paths of the results, and the next command."""
     yield "Report", _short(finished.out / "report.html")
-    bundle = finished.summary["bundle"]
+    bundle = finished.summary.bundle
     if bundle is None:
-        yield "Reasons", _short(finished.out / "decision.md")
+        yield "Decision", _short(finished.out / "decision.md")
         return
     path = _short(Path(bundle["path"]))
     yield "Bundle", path
@@ -112,6 +134,6 @@ def _next(finished: Finished) -> Iterator[tuple[str, str]]:
 
 
 def _short(path: Path) -> str:
-    """The path as one would type it from here."""
+    """Return the path relative to the working directory if it is below it."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative

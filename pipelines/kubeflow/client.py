@@ -57,20 +57,20 @@ class Server:
         import kfp_server_api
         import urllib3
 
-        host = self.host or "the default host"
+        from serving.rollout.kubernetes import status_message
+
+        server = f"--host: Kubeflow Pipelines at {self.host or 'its default host'}"
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 yield
         except (urllib3.exceptions.HTTPError, TimeoutError) as error:
-            raise ConfigError(
-                f"--host: Kubeflow Pipelines at {host} unreachable: {error}"
-            ) from error
+            reason = getattr(error, "reason", error)
+            raise ConfigError(f"{server} unreachable: {reason}") from error
         except kfp_server_api.ApiException as error:
-            denied = error.status in (401, 403)
-            hint = f"; set {self.token_env} to a valid token" if denied else ""
-            message = " ".join(str(error.body or error.reason).split())[:300]
+            message = status_message(error)[:300]
+            hint = f"; set {self.token_env} to a valid token" if error.status in (401, 403) else ""
             raise ConfigError(
-                f"--host: {host} refused the request ({error.status}): {message}{hint}"
+                f"{server} refused the request ({error.status}): {message}{hint}"
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""Follows a run on Kubeflow: what its steps say, how they end, and what the gate decided."""
+"""Follows a run on Kubeflow: shows its steps' states and messages until the gate's verdict."""
 
 from __future__ import annotations
 
@@ -7,145 +7,156 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from grocer.errors import StepError
+from grocer.events import Event, split_log
 from pipelines.kubeflow.client import Server, log_of
 from pipelines.kubeflow.submit import Submitted
-from pipelines.kubeflow.verdict import Verdict, reasons_in
-from pipelines.local.log_events import Event, Outcome, plain
 from pipelines.local.progress import Progress
 from pipelines.local.run import RunError
 
-ENDED = {"SUCCEEDED", "FAILED", "CANCELING", "CANCELED", "SKIPPED"}
+FINAL = {"SUCCEEDED", "FAILED", "CANCELING", "CANCELED", "SKIPPED"}
 CANCELED = {"CANCELING", "CANCELED"}
-BEGUN = {"RUNNING", "SUCCEEDED", "FAILED"}
-SETTLED = 3  # polls after a run's end by which the server has told the ends of its steps, too
-PATIENCE = 12  # polls in a row that may fail before following gives up
+STARTED = {"RUNNING", "SUCCEEDED", "FAILED"}
+EXTRA_POLLS = 3  # after a run's end, until the server has the final state of its steps, too
+MAX_FAILED_POLLS = 12  # in a row
+TAIL = 12  # lines of a failed step's log
 
 
-def follow(server: Server, run: Submitted, progress: Progress, every: float = 5.0) -> Verdict:
-    """Show a run's steps until it ends; a run without a gate passes when it ends well.
+def follow(server: Server, run: Submitted, progress: Progress, every: float = 5.0) -> Event:
+    """Show a run's steps until it ends, and return the gate's verdict.
 
-    Steps are seen to change every so many seconds, and what one said is shown when it has ended:
-    Kubeflow's API has the logs of ended steps only.
+    The state is polled every `every` seconds. A step's messages are shown when it has ended,
+    because Kubeflow's API has no logs of running steps. A run without a gate passes if it
+    succeeds. The verdict has no reasons if Kubeflow does not keep the gate's log.
 
     Raises:
-        StepError: a step ended with a mistake of the user's; the message is the step's own.
-        RunError: a step broke, or the run was canceled.
-        ConfigError: the server has been away for too long.
+        StepError: a step failed with a user error.
+        RunError: a step failed with an internal error, or the run was canceled.
+        ConfigError: the server is unavailable.
     """
     client = server.connect()
-    shown: dict[str, str] = {}
+    states: dict[str, str] = {}
     logs: dict[str, str] = {}
     names: dict[str, str] = {}
-    ends = 0
-    for found in _polls(server, client, run.run_id, every):
-        state, steps = str(found.state), _steps(found, run.steps, names)
+    final_polls = 0
+    for details in _polls(server, client, run.run_id, every):
+        state, steps = str(details.state), _steps(details, run.steps, names)
         for name, step in steps.items():
-            changed = _changed(name, shown.get(name), step)
-            if changed and changed[-1].kind != "started":
+            changes = _changes(name, states.get(name), step)
+            if changes and changes[-1].event != "started":
                 logs[name] = log_of(client, run.run_id, _node(step))
-                changed[-1:-1] = _said(logs[name])
-            for event in changed:
+                reported, _ = split_log(logs[name])
+                changes[-1:-1] = [event for event in reported if event.event == "message"]
+            for event in changes:
                 progress.follow(event)
-            shown[name] = str(step.state)
-        ends += state in ENDED
-        # The server tells a run's end a moment before those of its last steps.
-        if ends == SETTLED or (ends > 1 and "RUNNING" not in shown.values()):
+            states[name] = str(step.state)
+        final_polls += state in FINAL
+        # The server updates a run slightly before its last steps.
+        if final_polls == EXTRA_POLLS or (final_polls > 1 and "RUNNING" not in states.values()):
             break
-    if any(str(each.state) in CANCELED for each in found.state_history or []):
-        raise RunError(f"grocer: the run was canceled; its page: {run.page}")
-    if shown.get("fail-run") != "FAILED" and state != "SUCCEEDED":
-        raise _failure(state, shown, logs, run.page)
-    if "gate" not in run.steps:
-        return Verdict(True, [])
-    passed = shown.get("deploy") == "SUCCEEDED"
+    if any(str(each.state) in CANCELED for each in details.state_history or []):
+        raise RunError(f"grocer: run canceled; see {run.page}")
+    if states.get("fail_run") != "FAILED" and state != "SUCCEEDED":
+        raise _failure(state, states, logs, run.page)
+    return _verdict(run, states, logs, progress)
+
+
+def _verdict(
+    run: Submitted, states: Mapping[str, str], logs: Mapping[str, str], progress: Progress
+) -> Event:
+    """Return the verdict of a run that has ended as intended."""
+    passed = "gate" not in run.steps or states.get("deploy") == "SUCCEEDED"
     if not passed:
-        progress.skip("deploy", "skipped: the gate said no")
-    return Verdict(passed, reasons_in(logs.get("gate", "")))
+        progress.skip("deploy", "skipped: gate failed")
+    reported, _ = split_log(logs.get("gate", ""))
+    reasons = [event.reasons for event in reported if event.event == "verdict"]
+    return Event(
+        event="verdict", step="gate", passed=passed, reasons=reasons[-1] if reasons else ()
+    )
 
 
 def _polls(server: Server, client: Any, run_id: str, every: float) -> Iterator[Any]:
-    """The run, again and again; a server that is away for a while does not end it."""
+    """Yield the run's details again and again; tolerate a server that is briefly unavailable."""
     import kfp_server_api
     import urllib3
 
-    missed = 0
+    failed = 0
     while True:
         try:
             run = client.get_run(run_id)
         except (urllib3.exceptions.HTTPError, kfp_server_api.ApiException):
-            missed += 1
-            if missed >= PATIENCE:
+            failed += 1
+            if failed >= MAX_FAILED_POLLS:
                 with server.explained():
                     raise
         else:
-            missed = 0
+            failed = 0
             yield run
         time.sleep(every)
 
 
 def _steps(run: Any, known: frozenset[str], names: dict[str, str]) -> dict[str, Any]:
-    """The run's steps that have begun, by name, oldest first.
+    """Return the run's started steps by name, oldest first.
 
-    One that runs several times has a number, too: `names` keeps it by the task's id, as several
-    that begin in one second have no order of their own.
+    A step that runs several times is numbered. `names` keeps the name of each task id, because
+    tasks that start in the same second have no order.
     """
     details = (run.run_details and run.run_details.task_details) or []
     steps: dict[str, Any] = {}
-    # The server says of every task that it was created when the run was.
+    # The creation time of every task is that of the run.
     for each in sorted(details, key=lambda each: str(each.start_time)):
-        # A step is its Argo task; that of its driver says where it could not even begin. A task
-        # without a name or a state is a note of the launcher's for the cache.
-        name = (each.display_name or "").removesuffix("-driver")
-        began = name == each.display_name
-        if name in known and each.state in BEGUN and (began or each.state == "FAILED"):
+        # A step is an Argo task; its driver's task shows a step that could not start. Tasks
+        # without a name or a state are records of the launcher for the cache.
+        task = (each.display_name or "").removesuffix("-driver")
+        is_step = task == each.display_name
+        if task in known and each.state in STARTED and (is_step or each.state == "FAILED"):
             if each.task_id not in names:
+                name = task.replace("-", "_")
                 number = sum(other.split()[0] == name for other in names.values()) + 1
                 names[each.task_id] = name if number == 1 else f"{name} {number}"
             steps[names[each.task_id]] = each
     return steps
 
 
-def _changed(name: str, before: str | None, step: Any) -> list[Event]:
-    """What a change of state means to someone who watches."""
+def _changes(name: str, before: str | None, step: Any) -> list[Event]:
+    """Return the events of a step whose state was `before`."""
     now = str(step.state)
     if before == now:
         return []
-    events = [] if before == "RUNNING" else [Event("started", name)]
+    events = [] if before == "RUNNING" else [Event(event="started", step=name)]
     if now != "RUNNING":
-        events.append(Event("succeeded" if now == "SUCCEEDED" else "broke", name, _time(step)))
+        kind = "succeeded" if now == "SUCCEEDED" else "failed"
+        events.append(Event(event=kind, step=name, seconds=_seconds(step)))
     return events
 
 
-def _time(step: Any) -> str:
+def _seconds(step: Any) -> float | None:
     if not (step.start_time and step.end_time):
-        return ""
-    return f"{(step.end_time - step.start_time).total_seconds():.0f} s"
+        return None
+    return float((step.end_time - step.start_time).total_seconds())
 
 
 def _node(step: Any) -> str:
-    """Argo's name of what ran in the step, by which its log is kept."""
+    """Return Argo's name of the step's node, by which its log is stored."""
     return next((child.pod_name for child in step.child_tasks or [] if child.pod_name), "none")
 
 
-def _said(log: str) -> list[Event]:
-    """The facts that a step stated; its ticks of progress are old by now."""
-    events = [Outcome().take(plain(line)) for line in log.splitlines()]
-    return [event for event in events if event and event.kind == "said" and not event.counts]
-
-
 def _failure(
-    state: str, shown: Mapping[str, str], logs: Mapping[str, str], page: str
+    state: str, states: Mapping[str, str], logs: Mapping[str, str], page: str
 ) -> StepError | RunError:
-    """What a run that did not end well is to raise."""
-    failed = [name for name, ended in shown.items() if ended == "FAILED"]
+    """Return the error of a failed run."""
+    failed = [name for name, state in states.items() if state == "FAILED"]
     for name in failed:
-        outcome = Outcome()
-        for line in logs[name].splitlines():
-            outcome.take(plain(line))
-        if outcome.mistake:
-            return StepError(f"{name}: {outcome.mistake}; its page: {page}")
-        if outcome.last:
-            last = "\n".join(outcome.last)
-            return RunError(f"{last}\ngrocer: {name} broke; its page: {page}")
-    who = f"{', '.join(failed)} broke and left no log" if failed else f"the run ended {state}"
-    return RunError(f"grocer: {who}: see its pod's events, and its page: {page}")
+        reported, output = split_log(logs[name])
+        failure = next((event for event in reported if event.event == "failed"), None)
+        if failure and failure.user_error:
+            return StepError(f"step {name} failed: {failure.text}; see {page}")
+        if output:
+            reason = f": {failure.text}" if failure else ""
+            tail = "\n".join(output[-TAIL:])
+            return RunError(f"{tail}\ngrocer: step {name} failed{reason}; see {page}")
+    if failed:
+        names = ", ".join(failed)
+        return RunError(
+            f"grocer: step {names} failed without a log: see its pod's events and {page}"
+        )
+    return RunError(f"grocer: run ended in state {state}; see {page}")

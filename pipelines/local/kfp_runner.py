@@ -1,7 +1,7 @@
-"""Compiles the pipeline and runs it on this machine, each step a process of its own.
+"""Compiles the pipeline and runs it with `kfp.local`, each step as a process.
 
-`pipelines.run` starts this module as a child (`python -m pipelines.local`) and reads what it
-prints; nothing here talks to a person.
+`pipelines.local.run` starts this module as a child process: its output is the run's log, and the
+steps report through the event file.
 """
 
 from __future__ import annotations
@@ -15,27 +15,31 @@ from pathlib import Path
 
 
 def main(root: Path, arguments: Path) -> None:
-    """Run the pipeline below `root`; `arguments` is a JSON file of its parameters."""
-    _end_with_parent()
+    """Run the pipeline below `root`; `arguments` is a JSON file with the pipeline's parameters."""
+    _exit_with_parent()
     from kfp import components, local
 
     from grocer.config.run import RunConfig
     from pipelines.kubeflow.training import package
 
-    given = json.loads(arguments.read_text())
-    pipeline = package(RunConfig.from_json(given["config"]), on_cluster=False).text
+    parameters = json.loads(arguments.read_text())
+    pipeline = package(RunConfig.from_json(parameters["config"]), on_cluster=False).text
     _resolve_python_by_path()
     local.init(
         local.SubprocessRunner(use_venv=False), pipeline_root=str(root), enable_caching=False
     )
-    components.load_component_from_text(pipeline)(**given)
+    run = components.load_component_from_text(pipeline)
+    try:
+        run(**parameters)
+    except RuntimeError as error:  # a step failed, and its output has the details
+        sys.exit(str(error))
 
 
-def _end_with_parent() -> None:
-    """End this process group when the parent is gone, however it went: our stdin closes then."""
+def _exit_with_parent() -> None:
+    """Kill this process group when the parent exits for any reason, which closes our stdin."""
     lifeline = os.dup(0)
-    with open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)
+    with open(os.devnull) as null:
+        os.dup2(null.fileno(), 0)
 
     def watch() -> None:
         while os.read(lifeline, 1):
@@ -48,12 +52,12 @@ def _end_with_parent() -> None:
 def _resolve_python_by_path() -> None:
     """Keep kfp from rewriting paths and parameters that contain `python3`.
 
-    Its runner puts `sys.executable` in place of every `python3` in a step's command line, the
-    parameters' values included. The parent put our interpreter first on PATH, so the name alone
-    does, and replacing it by itself changes nothing.
+    kfp replaces each `python3` in a step's command line, including parameter values, with
+    `sys.executable`. The parent puts our interpreter first on PATH, so `python3` is already the
+    right one, and replacing it with itself changes nothing.
     """
-    named = Path(sys.executable).with_name("python3")
-    if named.exists() and named.samefile(sys.executable):
+    python3 = Path(sys.executable).with_name("python3")
+    if python3.exists() and python3.samefile(sys.executable):
         sys.executable = "python3"
 
 

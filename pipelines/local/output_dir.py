@@ -1,4 +1,4 @@
-"""The directory that a run leaves: worked on beside its final name, and swapped in at the end."""
+"""The output directory of a run: written beside its final name and swapped in at the end."""
 
 from __future__ import annotations
 
@@ -12,35 +12,25 @@ from pathlib import Path
 
 from grocer.errors import OutputError
 from grocer.io.atomic import output_errors
+from pipelines.local.outputs import PAGES
 
-# All that a run leaves in its output directory: `--replace` removes nothing else.
-CONTENT = frozenset(
-    {
-        "summary.json",
-        "config.json",
-        "report.html",
-        "validation.html",
-        "split.html",
-        "loss.html",
-        "decision.md",
-        "run.log",
-        "artifacts",
-        "bundle",
-    }
-)
-ROOM = 100 * 2**20  # bytes; the smallest run writes about half of it
+# Everything that a run writes to its output directory; `--replace` removes nothing else.
+CONTENT = {*PAGES, "summary.json", "config.json", "run.log", "artifacts", "bundle"}
+MIN_FREE = 100 * 2**20  # bytes; the smallest run writes about half of it
 
 
 @contextmanager
-def workplace(out: Path, *, replace: bool, keep: Path | None = None) -> Iterator[Path]:
-    """Yield a hidden directory beside `out`, for a run to work in; it is removed at the end.
+def working_dir(out: Path, *, replace: bool, keep: Path | None = None) -> Iterator[Path]:
+    """Yield a hidden directory beside `out` for the run to work in, and remove it at the end.
 
-    That `out` can be made there is seen before the block runs, so before anything costs time.
-    `keep` is a local source: it must not lie in what `replace` removes.
+    Problems with `out` are found before the block runs.
+
+    Args:
+        keep: local source data, which must not be inside what `replace` removes.
 
     Raises:
-        OutputError: `out` holds something, can't be written, is being written by another run,
-            or its disk is full.
+        OutputError: `out` is not empty, cannot be written, or is in use by another run, or its
+            disk is full.
     """
     _check_target(out, replace, keep)
     work = out.with_name(f".{out.name}.running")
@@ -53,7 +43,7 @@ def workplace(out: Path, *, replace: bool, keep: Path | None = None) -> Iterator
     try:
         _claim(lock, work, out)
         try:
-            _check_room(work, out)
+            _check_free_space(work, out)
             with output_errors(out):
                 yield work
         finally:
@@ -63,79 +53,81 @@ def workplace(out: Path, *, replace: bool, keep: Path | None = None) -> Iterator
 
 
 def _claim(lock: int, work: Path, out: Path) -> None:
-    """Make `work` this run's alone; what a killed run left in it goes."""
+    """Lock `work` for this run, and remove what a killed run left in it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise OutputError(
-            f"another run is at work on {out}; wait for it, or choose another --out"
+            f"{out} is in use by another run; wait until it ends or choose another --out"
         ) from error
     except OSError as error:
-        # Some network file systems know no locks: there, runs must not share an --out.
+        # Some network file systems have no locks: there, runs must not share an --out.
         if error.errno not in (errno.ENOTSUP, errno.ENOLCK, errno.EINVAL):
             raise
     for left in work.iterdir():
         shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
-def _check_room(work: Path, out: Path) -> None:
-    """Refuse a disk that can't even hold the smallest run."""
+def _check_free_space(work: Path, out: Path) -> None:
+    """Refuse a disk without space for the smallest run."""
     free = shutil.disk_usage(work).free
-    if free < ROOM:
+    if free < MIN_FREE:
         raise OutputError(
-            f"cannot write {out}: {free / 2**20:.0f} MiB are free there and a run needs "
-            f"{ROOM // 2**20} MiB at least; free some or choose another --out"
+            f"cannot write {out}: {free / 2**20:.0f} MiB free, but a run needs at least "
+            f"{MIN_FREE // 2**20} MiB; free some space or choose another --out"
         )
 
 
 def _check_target(out: Path, replace: bool, keep: Path | None) -> None:
-    """Refuse an `out` whose present content a run would have to destroy."""
+    """Refuse an `out` whose content would be lost."""
     if not os.path.lexists(out):
         return
     if not out.is_dir():
-        raise OutputError(f"{out} is a file, not a directory; choose another --out")
+        raise OutputError(f"--out {out}: not a directory; choose another --out")
     if not os.access(out, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {out}: it is read-only; choose another --out")
+        raise OutputError(f"cannot write {out}: read-only; choose another --out")
     present = {path.name for path in out.iterdir()}
     if not present:
         return
     if "summary.json" not in present:
-        raise OutputError(f"{out} is not empty and holds no run of Grocer; choose another --out")
+        raise OutputError(f"--out {out}: not empty and not a run of Grocer; choose another --out")
     if not replace:
-        raise OutputError(f"{out} holds an earlier run; give --replace, or another --out")
-    if strange := sorted(present - CONTENT):
         raise OutputError(
-            f"{out} holds {strange[0]}, which no run of Grocer wrote: --replace would remove it; "
-            "move it, or choose another --out"
+            f"--out {out}: contains an earlier run; use --replace or choose another --out"
+        )
+    if unknown := sorted(present - CONTENT):
+        raise OutputError(
+            f"--out {out}: --replace would remove {unknown[0]}, which Grocer did not write; move "
+            "it or choose another --out"
         )
     if keep is not None and keep.is_relative_to(out):
-        raise OutputError(f"--data {keep} lies in {out}, which --replace would remove")
+        raise OutputError(f"--out {out}: --replace would remove --data {keep}")
 
 
-def rejection(out: Path) -> Path:
-    """Where a run puts what it found when expectations fail: beside `out`.
+def rejected_dir(out: Path) -> Path:
+    """Return the directory beside `out` for the report of a failed validation.
 
     Raises:
-        OutputError: something else is there.
+        OutputError: it exists and has no validation report.
     """
     beside = out.with_name(f"{out.name}.rejected")
     if os.path.lexists(beside) and not (beside / "validation.html").is_file():
         raise OutputError(
-            f"{beside} would hold what validation finds, but is something else; move it, or "
+            f"{beside}: exists, but is needed for the report of a failed validation; move it or "
             "choose another --out"
         )
     return beside
 
 
-def swap_in(made: Path, out: Path, work: Path) -> None:
-    """Put the directory `made` under the name `out`; what stood there moves into `work`."""
+def swap_in(new: Path, out: Path, work: Path) -> None:
+    """Rename the directory `new` to `out`, and move a previous `out` into `work`."""
     with output_errors(out):
-        former = work / "former"
+        previous = work / "previous"
         if out.is_dir():
-            out.rename(former)
+            out.rename(previous)
         try:
-            made.rename(out)
+            new.rename(out)
         except OSError:
-            if former.is_dir():
-                former.rename(out)
+            if previous.is_dir():
+                previous.rename(out)
             raise

@@ -1,4 +1,4 @@
-"""A child process whose whole group ends when the block does, whatever ends it."""
+"""Supervises a child process: its whole process group ends with the block that started it."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-GRACE = 5.0  # seconds between asking a group to end and ending it
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within the block SIGTERM and SIGHUP interrupt as Ctrl-C does: KeyboardInterrupt.
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP within the block, as Ctrl-C does.
 
-    One that whoever started us wants ignored (nohup) stays ignored.
+    A signal that is ignored already, as under nohup, stays ignored.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    heeded = [
+    signals = [
         number
         for number in (signal.SIGTERM, signal.SIGHUP)
         if signal.getsignal(number) is not signal.SIG_IGN
     ]
-    with _handling(heeded, interrupt):
+    with _handling(signals, interrupt):
         yield
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Within the block no second Ctrl-C cuts short what the first one began."""
+    """Ignore Ctrl-C, SIGTERM and SIGHUP within the block, so that clean-up completes."""
     with _handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIG_IGN):
         yield
 
 
 @contextmanager
 def _handling(numbers: Sequence[signal.Signals], handler: Any) -> Iterator[None]:
-    former = {number: signal.signal(number, handler) for number in numbers}
+    previous = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in former.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
@@ -54,10 +54,10 @@ def _handling(numbers: Sequence[signal.Signals], handler: Any) -> Iterator[None]
 def supervised(
     command: Sequence[str], environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run `command` in a process group of its own; no process of the group outlives the block.
+    """Run `command` in a new process group; no process of the group outlives the block.
 
-    Its stdout and stderr arrive together, as text, on `.stdout`. Its stdin stays open while
-    this process lives, so that it can tell when its parent is gone.
+    Its stdout and stderr are both on `.stdout`, as text. Its stdin is a pipe that closes when this
+    process exits, so the child can detect that.
     """
     process = subprocess.Popen(
         command,
@@ -77,11 +77,11 @@ def supervised(
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End the group: ask, wait, then kill."""
+    """Terminate the group: SIGTERM, wait, SIGKILL."""
     with undisturbed():
         _signal_group(process.pid, signal.SIGTERM)
         deadline = time.monotonic() + GRACE
-        while _group_lives(process) and time.monotonic() < deadline:
+        while _group_alive(process) and time.monotonic() < deadline:
             time.sleep(0.05)
         _signal_group(process.pid, signal.SIGKILL)
         process.wait()
@@ -90,13 +90,13 @@ def _end(process: subprocess.Popen[str]) -> None:
                 stream.close()
 
 
-def _group_lives(process: subprocess.Popen[str]) -> bool:
-    process.poll()  # reaps the leader, which would count as alive until then
+def _group_alive(process: subprocess.Popen[str]) -> bool:
+    process.poll()  # reaps the leader, which counts as alive until then
     return _signal_group(process.pid, 0)
 
 
 def _signal_group(group: int, number: int) -> bool:
-    """Send a signal to every process of the group; False when there is none left."""
+    """Send a signal to every process of the group; return False if there is none."""
     try:
         os.killpg(group, number)
     except ProcessLookupError:

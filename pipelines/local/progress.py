@@ -1,4 +1,4 @@
-"""Shows how far a run is: one live line on a terminal, plain lines elsewhere."""
+"""Shows the progress of a run: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from pipelines.local.log_events import Event
+from grocer.events import Event
 
-_PATIENCE = 15.0  # seconds between two such lines where no live line can show them
+_INTERVAL = 15.0  # seconds between two progress lines where there is no live line
 
 
 class Progress:
-    """Follows a run's events: a line for each finished step and each fact that a step states."""
+    """Prints a line for each finished step and each message of a step."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
-        self.step, self.note, self.since, self.said = "", "", 0.0, 0.0
+        self._step, self._text = "", ""
+        self._started = self._printed = 0.0
         self._spinner = Spinner("dots")
         self._live = Live(
             console=self.console,
@@ -46,42 +47,45 @@ class Progress:
         self._live.stop()
 
     def follow(self, event: Event) -> None:
-        """Show what an event tells."""
-        if event.kind == "started":
-            self.step, self.note = event.step, ""
-            self.since = self.said = time.monotonic()
-        elif event.kind == "said":
-            self._say(event)
-        elif event.kind == "succeeded":
-            self._end("✓", "green", event)
-        elif event.kind == "broke":
-            self._end("✗", "red", event)
+        """Show an event."""
+        match event.event:
+            case "started":
+                self._step, self._text = event.step, ""
+                self._started = self._printed = event.time
+            case "message":
+                self._text, self._printed = event.text, event.time
+                self._print(" ", "dim", event.step, event.text)
+            case "progress":
+                self._text = event.text
+                if not self.console.is_terminal and event.time - self._printed >= _INTERVAL:
+                    self._printed = event.time
+                    self._print(" ", "dim", event.step, event.text)
+            case "verdict":
+                failed = sum(not reason.passed for reason in event.reasons)
+                text = "gate passed" if event.passed else f"gate failed: {failed} rules"
+                self._print(" ", "dim", event.step, text)
+            case "succeeded":
+                self._end("✓", "green", event)
+            case "failed":
+                self._end("✗", "red", event)
 
-    def skip(self, step: str, why: str) -> None:
-        """Say that a step did not run."""
-        self._print("–", "yellow", step, why)
-
-    def _say(self, event: Event) -> None:
-        now = time.monotonic()
-        self.note = event.text
-        if event.counts and (self.console.is_terminal or now - self.said < _PATIENCE):
-            return
-        self.said = now
-        self._print(" ", "dim", event.step, event.text)
+    def skip(self, step: str, reason: str) -> None:
+        """Show that a step did not run."""
+        self._print("–", "yellow", step, reason)
 
     def _end(self, mark: str, style: str, event: Event) -> None:
-        took = event.text or f"{time.monotonic() - self.since:.1f} s"
-        self._print(mark, style, event.step, took)
-        self.step = ""
+        seconds = event.time - self._started if event.seconds is None else event.seconds
+        self._print(mark, style, event.step, f"{seconds:.1f} s")
+        self._step = ""
 
     def _print(self, mark: str, style: str, step: str, text: str) -> None:
         line = Text.assemble((mark, style), f" {step:<14} ", (text, "dim" if mark == " " else ""))
         self.console.print(line, soft_wrap=True)
 
     def _line(self) -> RenderableType:
-        """The live line: what runs, for how long, and the last thing that it said."""
-        if not self.step:
+        """Return the live line: the running step, its duration and its last message."""
+        if not self._step:
             return Text("")
-        text = f"{self.step:<14} {time.monotonic() - self.since:.0f} s  {self.note}"
+        text = f"{self._step:<14} {time.time() - self._started:.0f} s  {self._text}"
         self._spinner.update(text=Text(text, no_wrap=True, overflow="ellipsis"))
         return self._spinner

@@ -189,7 +189,8 @@ class Cluster:
         except ApiException as error:
             raise _api_error(error) from error
         except urllib3.exceptions.HTTPError as error:
-            raise DeployError(f"Kubernetes API at {self._host} unreachable: {error}") from error
+            reason = getattr(error, "reason", error)
+            raise DeployError(f"Kubernetes API at {self._host} unreachable: {reason}") from error
 
 
 def status_message(error: Any) -> str:

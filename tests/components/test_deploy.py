@@ -1,4 +1,4 @@
-"""Protects the deploy step as Kubeflow calls it: a real store, and a cluster over HTTP."""
+"""The deploy step as Kubeflow calls it, with object storage and a Kubernetes API over HTTP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from components.deploy import deploy
 from grocer.config.recipes import tiny
 from grocer.errors import DeployError
 from grocer.io.atomic import read_json
-from grocer.release import registry as store
+from grocer.release import registry
 from grocer.release.bundle import load_bundle
 from tests.fixtures.artifacts import write_artifacts
 from tests.fixtures.kubernetes_api import OLD, Api, container
@@ -28,9 +28,9 @@ def api(moto: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="deployed")
-    with Api({}, first=OLD) as made:
-        monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig(tmp_path / "config")))
-        yield made
+    with Api({}, first=OLD) as api:
+        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
+        yield api
 
 
 def run(api: Api, tmp_path: Path) -> Any:
@@ -40,41 +40,41 @@ def run(api: Api, tmp_path: Path) -> Any:
             f"deploy.address={api.url}",
         ]
     )
-    made = write_artifacts(tmp_path / "artifacts", config)
+    artifacts = write_artifacts(tmp_path / "artifacts", config)
     deploy.python_func(
-        **{name: SimpleNamespace(path=str(path)) for name, path in made.items()},
+        **{name: SimpleNamespace(path=str(path)) for name, path in artifacts.items()},
         config=config.to_json(),
         bundle=SimpleNamespace(path=str(tmp_path / "bundle")),
-        answers=SimpleNamespace(path=str(tmp_path / "answers")),
+        predictions=SimpleNamespace(path=str(tmp_path / "predictions")),
     )
-    return read_json(tmp_path / "answers" / "answers.json")
+    return read_json(tmp_path / "predictions" / "predictions.json")
 
 
-def test_the_bundle_is_published_rolled_out_and_asked(api: Api, tmp_path: Path) -> None:
-    answers = run(api, tmp_path)
-    assert [answer["product_name"] for answer in answers] == ["Milk", "Bread"]
-    (made,) = (tmp_path / "bundle").iterdir()
-    assert api.model["storageUri"] == f"s3://deployed/all/{made.name}"
-    there = store.fetch(api.model["storageUri"], tmp_path / "back")
-    assert there.manifest == load_bundle(made).manifest
+def test_bundle_is_published_rolled_out_and_tested(api: Api, tmp_path: Path) -> None:
+    predictions = run(api, tmp_path)
+    assert [each["product_name"] for each in predictions] == ["Milk", "Bread"]
+    (bundle,) = (tmp_path / "bundle").iterdir()
+    assert api.model["storageUri"] == f"s3://deployed/all/{bundle.name}"
+    published = registry.fetch(api.model["storageUri"], tmp_path / "published")
+    assert published.manifest == load_bundle(bundle).manifest
 
 
-def test_one_that_fails_ends_the_step_and_leaves_no_answers(
+def test_failed_rollout_fails_the_step_and_leaves_no_artifact(
     api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fault = {"status": {"containerStatuses": [container(waiting="ImagePullBackOff")]}}
-    api.pod_states = _All(fault)
+    failure = {"status": {"containerStatuses": [container(waiting="ImagePullBackOff")]}}
+    api.pod_states = _AllNew(failure)
     with pytest.raises(DeployError, match=r"cannot be pulled .*; rolled back to 000000000000"):
         run(api, tmp_path)
-    assert not (tmp_path / "answers").exists()
+    assert not (tmp_path / "predictions").exists()
     assert "cannot be pulled" in capsys.readouterr().out.splitlines()[-1]
 
 
-class _All(dict[str, Any]):
-    """The same fate for every bundle but the former."""
+class _AllNew(dict[str, Any]):
+    """The same pod state for every bundle except the old one."""
 
-    def __init__(self, fate: dict[str, Any]) -> None:
-        self._fate = fate
+    def __init__(self, state: dict[str, Any]) -> None:
+        self._state = state
 
     def get(self, digest: str, default: Any = None) -> Any:
-        return default if digest == OLD else self._fate
+        return default if digest == OLD else self._state

@@ -1,4 +1,4 @@
-"""Protects that a champion in a store is fetched, and checked, before it is compared with."""
+"""A champion in object storage is fetched and verified before the comparison."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from grocer.config.recipes import tiny
 from grocer.errors import BundleError
 from grocer.evaluation import run as evaluating
 from grocer.io.atomic import tree_digests
-from grocer.release import registry as store
+from grocer.release import registry
 from grocer.release.bundle import Bundle
 from tests.fixtures.artifacts import make_bundle, write_artifacts
 from tests.fixtures.evaluations import evaluation, parse
@@ -37,31 +37,31 @@ def address(bundle: Bundle, moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="champions")
-    return store.publish(bundle, "s3://champions/all")
+    return registry.publish(bundle, "s3://champions/all")
 
 
 @pytest.fixture
-def compared(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str] | None]:
-    """Files of each champion that was compared with; measuring itself has tests of its own."""
-    seen: list[dict[str, str] | None] = []
+def champions(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str] | None]:
+    """Replace the evaluation, and return the files of each champion that it was given."""
+    champions: list[dict[str, str] | None] = []
 
     def record(
         adapter: Adapter, splits: Splits, config: Any, out: Path, champion: BundleReference | None
     ) -> Evaluation:
-        seen.append(tree_digests(Path(champion.uri)) if champion else None)
+        champions.append(tree_digests(Path(champion.uri)) if champion else None)
         (out / "report.html").write_text("<html></html>")
         return parse(evaluation())
 
     monkeypatch.setattr(evaluating, "run", record)
-    return seen
+    return champions
 
 
 def run(tmp_path: Path, champion: str) -> None:
-    made = write_artifacts(tmp_path / "artifacts")
-    at = {name: SimpleNamespace(path=str(path)) for name, path in made.items()}
+    paths = write_artifacts(tmp_path / "artifacts")
+    artifacts = {name: SimpleNamespace(path=str(path)) for name, path in paths.items()}
     evaluate.python_func(
-        model=at["model"],
-        splits=at["splits"],
+        model=artifacts["model"],
+        splits=artifacts["splits"],
         config=tiny().to_json(),
         champion=champion,
         evaluation=SimpleNamespace(path=str(tmp_path / "evaluated")),
@@ -71,26 +71,28 @@ def run(tmp_path: Path, champion: str) -> None:
     )
 
 
-def test_from_a_store(address: str, bundle: Bundle, compared: list[Any], tmp_path: Path) -> None:
+def test_champion_in_object_storage(
+    address: str, bundle: Bundle, champions: list[Any], tmp_path: Path
+) -> None:
     run(tmp_path, address)
-    assert compared == [tree_digests(bundle.path)]
+    assert champions == [tree_digests(bundle.path)]
 
 
-def test_from_a_directory(bundle: Bundle, compared: list[Any], tmp_path: Path) -> None:
+def test_champion_in_a_directory(bundle: Bundle, champions: list[Any], tmp_path: Path) -> None:
     run(tmp_path, str(bundle.path))
-    assert compared == [tree_digests(bundle.path)]
+    assert champions == [tree_digests(bundle.path)]
 
 
-def test_none(compared: list[Any], tmp_path: Path) -> None:
+def test_no_champion(champions: list[Any], tmp_path: Path) -> None:
     run(tmp_path, "")
-    assert compared == [None]
+    assert champions == [None]
 
 
-def test_one_that_was_touched_is_not_compared_with(
-    address: str, bundle: Bundle, compared: list[Any], tmp_path: Path
+def test_modified_champion_is_refused(
+    address: str, bundle: Bundle, champions: list[Any], tmp_path: Path
 ) -> None:
     key = f"all/{bundle.digest}/adapter_config.json"
     boto3.client("s3", region_name="us-east-1").put_object(Bucket="champions", Key=key, Body=b"{}")
     with pytest.raises(BundleError, match="was changed"):
         run(tmp_path, address)
-    assert compared == []
+    assert champions == []

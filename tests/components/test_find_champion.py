@@ -1,4 +1,4 @@
-"""Protects how a run finds its rival: the one given, else the bundle that serves on the cluster."""
+"""The champion is the configured bundle, or else the one deployed on the cluster."""
 
 from __future__ import annotations
 
@@ -17,27 +17,25 @@ CONFIG = tiny().to_json()
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
-    with Api({}, first=OLD) as made:
-        monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig(tmp_path / "config")))
+    with Api({}, first=OLD) as api:
+        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-        yield made
+        yield api
 
 
-def test_it_is_the_bundle_that_serves(api: Api) -> None:
+def test_deployed_bundle_is_the_champion(api: Api) -> None:
     assert find_champion.python_func(config=CONFIG, bundle="") == f"s3://b/{OLD}"
 
 
-def test_one_that_is_given_needs_no_cluster(
+def test_configured_champion_needs_no_cluster(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     assert find_champion.python_func(config=CONFIG, bundle="s3://b/other") == "s3://b/other"
 
 
-def test_a_cluster_that_can_not_tell_ends_the_step(
-    api: Api, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Without its rival, an adapter would be judged too kindly."""
+def test_unknown_champion_fails_the_step(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without its champion, the gate would skip a rule."""
     api.service = None
     with pytest.raises(DeployError, match="not found"):
         find_champion.python_func(config=CONFIG, bundle="")

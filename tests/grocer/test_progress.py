@@ -1,44 +1,78 @@
-"""Protects a step's lines: one a fact, whole, and of progress no more than can be read."""
+"""Progress is reported as events and as readable lines, at a limited rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
-from grocer import progress as console
-from grocer.progress import Ticker, fail, say
+from grocer import progress
+from grocer.events import VARIABLE, EventFile, RuleResult
+from grocer.progress import Ticker, fail, say, verdict
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    """Seconds that pass only when told to."""
+def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EventFile:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "events.jsonl"))
+    return EventFile(tmp_path / "events.jsonl")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The monotonic time in seconds, which only the test advances."""
     now = [100.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 
-def test_a_fact_is_one_line_whatever_is_in_it(capsys):
-    say("train", "a\n  b\tc")
-    fail("train", "no\nway")
-    assert capsys.readouterr().out == "grocer | train | a b c\ngrocer ! train | no way\n"
+def test_message_is_one_line(events: EventFile, capsys: pytest.CaptureFixture[str]) -> None:
+    say("train", "a\n  b\tc\udcff")
+    fail("train", "no\nloss")
+    assert capsys.readouterr().out == "grocer | train | a b c\\udcff\ngrocer ! train | no loss\n"
+    message, failed = events.read()
+    assert (message.event, message.text) == ("message", "a b c\\udcff")
+    assert (failed.event, failed.text, failed.user_error) == ("failed", "no loss", True)
 
 
-def test_progress_is_told_now_and_then_and_at_the_end(clock, capsys):
+def test_verdict_lists_every_rule(events: EventFile, capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = [
+        RuleResult(rule="accuracy", passed=False, sentence="Test accuracy is 0.7."),
+        RuleResult(rule="gap", passed=True, sentence="The gap is 0.1."),
+    ]
+    verdict("gate", False, reasons)
+    (event,) = events.read()
+    assert (event.event, event.passed, list(event.reasons)) == ("verdict", False, reasons)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ", 1)[1] for line in lines] == [
+        "gate | FAILED: Test accuracy is 0.7.",
+        "gate | passed: The gap is 0.1.",
+        "gate | gate FAILED",
+    ]
+
+
+def test_progress_is_reported_at_intervals_and_at_the_end(
+    clock: list[float], events: EventFile, capsys: pytest.CaptureFixture[str]
+) -> None:
     ticker = Ticker("train", 2000, "products", every=2.0)
     clock[0] += 1.9
     ticker.at(100)
-    assert capsys.readouterr().out == ""
+    assert events.read() == []
     clock[0] += 0.1
     ticker.at(500, "loss 0.4")
-    assert capsys.readouterr().out == (
-        "grocer | train | 500/2,000 products · 250.0/s · 6 s left · loss 0.4\n"
-    )
+    (event,) = events.read()
+    assert event.text == "500/2,000 products · 250.0/s · 6 s left · loss 0.4"
+    assert (event.event, event.done, event.total) == ("progress", 500, 2000)
+    assert capsys.readouterr().out == f"grocer | train | {event.text}\n"
     clock[0] += 1.0
     ticker.at(1000)
-    assert capsys.readouterr().out == ""
+    assert events.read() == []
     ticker.at(2000)
-    assert "2,000/2,000 products · 666.7/s · 0 s left\n" in capsys.readouterr().out
+    (event,) = events.read()
+    assert event.text == "2,000/2,000 products · 666.7/s · 0 s left"
 
 
-def test_what_an_earlier_attempt_did_is_no_speed_of_this_one(clock, capsys):
+def test_rate_excludes_items_of_an_earlier_attempt(clock: list[float], events: EventFile) -> None:
     ticker = Ticker("train", 1000, "products", begun=900)
     clock[0] += 10.0
     ticker.at(950)
-    assert "950/1,000 products · 5.0/s · 10 s left" in capsys.readouterr().out
+    assert [event.text for event in events.read()] == ["950/1,000 products · 5.0/s · 10 s left"]

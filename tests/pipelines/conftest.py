@@ -11,10 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TOY = Path(__file__).parent / "toy"
+ROOT = Path(__file__).parents[2]
 
 
 class Toy:
-    """`grocer run` in a folder of its own, with `behaviour` by step."""
+    """Runs `grocer run` in its own folder; `behaviour` tells a step how to fail."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,21 +41,21 @@ class Toy:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def processes(self) -> list[str]:
-        """Command lines of all the processes that come of a run, whatever they are now."""
-        mark = f"TOY={self.folder}".encode()
-        found = []
+        """Return the command lines of all processes that descend from a run."""
+        variable = f"TOY={self.folder}".encode()
+        commands = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if mark in (process / "environ").read_bytes().split(b"\0"):
-                    found.append((process / "cmdline").read_text())
-        return found
+                if variable in (process / "environ").read_bytes().split(b"\0"):
+                    commands.append((process / "cmdline").read_text())
+        return commands
 
-    def left(self) -> set[str]:
-        """What is in the folder beside the source."""
+    def outputs(self) -> set[str]:
+        """Return the names in the folder, without the source data."""
         return set(os.listdir(self.folder)) - {"data"}
 
 
 @pytest.fixture
 def toy(tmp_path):
-    # kfp's runner rewrites each "python3" in a command; a space splits one in the shell.
-    return Toy(tmp_path / "a python3 'place'")
+    # kfp replaces each "python3" in a command, and a shell splits it at spaces.
+    return Toy(tmp_path / "a python3 'folder'")

@@ -1,7 +1,7 @@
-"""Protects what the command line says of itself: help, README, docs and completion agree with it.
+"""Help, documentation and shell completion agree with the commands.
 
-A command line that a page shows is parsed by the real application. In a block of code it must be
-whole, but for a `...`; inside a sentence it only may name what there is.
+Command lines in the documentation are parsed by the application. In a code block they must be
+complete, except for a `...`; inside a sentence their commands and options must exist.
 """
 
 import os
@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from pipelines.cli.main import EXIT_CODES, app, execute
+from pipelines.cli.docs import reference
+from pipelines.cli.main import app, execute
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -24,13 +25,13 @@ UsageError = typer.BadParameter.__base__
 FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL = ("", "sh", "bash", "shell", "console")
 INLINE = re.compile(r"`([^`\n]+)`")
-# Where a shell expects a command, after the variables set for it; `grocer | ` is what a step says.
+# Where a shell expects a command, after its environment variables; not a log line of a step.
 COMMAND = re.compile(r"(?:^|[|;&(])\s*\$?\s*(?:\w+=\S*\s+)*(?:\S*/)?grocer\s+(?![|!])(.*)")
 END = ("|", "||", "&", "&&", ";", ">", ">>", "<", "2>", "2>&1", ")")
 
 
 def commands(group=GROCER, path=()):
-    """Each command that does something, by the words that call it."""
+    """Yield each command that is not a group, with the words that call it."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, (*path, name))
@@ -42,28 +43,28 @@ COMMANDS = dict(commands())
 NAMES = [" ".join(words) for words in COMMANDS]
 
 
-def shown(text):
-    """The words after `grocer` of each command line in a page, and whether it is to be whole."""
+def command_lines(text):
+    """Yield the words after `grocer` of each command line, and whether it must be complete."""
     for language, body in FENCED.findall(text):
         if language.strip() in SHELL:
             for line in body.replace("\\\n", " ").splitlines():
-                if found := COMMAND.search(line):
-                    yield words(found[1]), True
+                if match := COMMAND.search(line):
+                    yield words(match[1]), True
     for code in INLINE.findall(FENCED.sub("", text)):
-        if found := COMMAND.match(code):
-            yield words(found[1]), False
+        if match := COMMAND.match(code):
+            yield words(match[1]), False
 
 
 def words(line):
-    """The words of one command; brackets around what may be left out go."""
+    """Return the words of one command, without the brackets around optional parts."""
     split = shlex.split(line.replace("[--", "--"), comments=True)
     ends = [i for i, word in enumerate(split) if word in END]
     return [word.rstrip("]") for word in split[: min(ends, default=None)]]
 
 
-def mistake(line, whole):
-    """What is wrong with a command line, or None."""
-    if not whole or any(word in ("...", "…") for word in line):
+def error_in(line, complete):
+    """Return what is wrong with a command line, or None."""
+    if not complete or any(word in ("...", "…") for word in line):
         line = [word for word in line if word not in ("...", "…")]
         return unknown(line)
     try:
@@ -83,7 +84,7 @@ def mistake(line, whole):
 
 
 def unknown(line):
-    """The command or option of a part of a command line that there is not, or None."""
+    """Return the unknown command or option of an incomplete command line, or None."""
     command, rest = GROCER, list(line)
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
         name = rest.pop(0)
@@ -92,25 +93,25 @@ def unknown(line):
         command = command.commands[name]
     options = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
     options |= {"-h", "--help"}
-    asked = [word.partition("=")[0] for word in rest if word.startswith("-")]
-    wrong = [word for word in asked if word not in options]
+    used = [word.partition("=")[0] for word in rest if word.startswith("-")]
+    wrong = [word for word in used if word not in options]
     return f"No such option: {wrong[0]}" if wrong else None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_line_that_is_shown_parses(page):
-    found = [(line, mistake(line, whole)) for line, whole in shown(page.read_text())]
-    assert [f"grocer {shlex.join(line)}: {said}" for line, said in found if said] == []
+def test_command_lines_in_the_documentation_are_valid(page):
+    results = [(line, error_in(line, whole)) for line, whole in command_lines(page.read_text())]
+    assert [f"grocer {shlex.join(line)}: {error}" for line, error in results if error] == []
 
 
-def test_there_are_command_lines_to_parse():
-    lines = [line for page in PAGES for line, _ in shown(page.read_text())]
+def test_command_lines_are_found_in_the_documentation():
+    lines = [line for page in PAGES for line, _ in command_lines(page.read_text())]
     assert len(lines) > 20
     assert {line[0] for line in lines if line} >= {"run", "serve", "classify", "submit"}
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "error"),
     [
         ("```\n.venv/bin/grocer run --data x --out y\n```", None),
         ("```\n.venv/bin/grocer rum --data x --out y\n```", "No such command 'rum'"),
@@ -131,10 +132,10 @@ def test_there_are_command_lines_to_parse():
         ("It is `grocer sumbit`.", "No such command 'sumbit'"),
     ],
 )
-def test_a_command_line_that_is_wrong_is_seen(text, said):
-    ((line, whole),) = shown(text)
-    told = mistake(line, whole)
-    assert told is None if said is None else told.startswith(said), told
+def test_invalid_command_line_is_found(text, error):
+    ((line, complete),) = command_lines(text)
+    found = error_in(line, complete)
+    assert found is None if error is None else found.startswith(error), found
 
 
 @pytest.mark.parametrize(
@@ -147,32 +148,25 @@ def test_a_command_line_that_is_wrong_is_seen(text, said):
         "The `grocer-pipeline` account.",
     ],
 )
-def test_what_is_no_command_line_is_left_alone(text):
-    assert list(shown(text)) == []
+def test_other_text_is_not_a_command_line(text):
+    assert list(command_lines(text)) == []
+
+
+def test_reference_is_current():
+    """`make docs` generates it."""
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == reference()
+
+
+def test_reference_has_every_command_and_exit_code():
+    text = reference()
+    for name in NAMES:
+        assert f"## grocer {name}\n" in text
+    (codes,) = re.findall(r"Exit codes: (.+)\.", text)
+    assert [part.split()[0] for part in codes.split("; ")] == ["0", "1", "2", "3"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_command_is_told_of(name):
-    pattern = re.compile(rf"\bgrocer {name}\b")
-    assert any(pattern.search(page.read_text()) for page in PAGES), "tell of it in README or docs"
-
-
-def told_codes(text):
-    """Exit codes and what they mean, from the sentence that lists them."""
-    (listed,) = re.findall(r"^\s*Exit codes: (.+?)\.(?:\s|$)", text, re.MULTILINE | re.DOTALL)
-    return dict(part.split(maxsplit=1) for part in " ".join(listed.split()).split("; "))
-
-
-def test_exit_codes_are_the_same_everywhere(capsys):
-    execute(["--help"])
-    codes = told_codes(capsys.readouterr().out)
-    assert set(codes) == {"0", "1", "2", "3"}
-    assert codes == told_codes((ROOT / "README.md").read_text())
-    assert codes == told_codes(f"Exit codes: {EXIT_CODES}.")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_help_says_what_a_command_does_and_takes(name):
+def test_commands_and_parameters_have_help(name):
     command = COMMANDS[tuple(name.split())]
     first = command.help.partition("\n")[0]
     assert first[0].isupper()
@@ -180,13 +174,13 @@ def test_help_says_what_a_command_does_and_takes(name):
     for each in command.params:
         assert each.help, f"{each.name} has no help"
         assert each.help[0].isupper()
-        assert not each.help.endswith("."), f"{each.name} ends as a sentence"
+        assert not each.help.endswith("."), f"{each.name} ends with a full stop"
         if each.param_type_name == "argument" or not each.is_flag:
-            assert each.metavar, f"{each.name} is named by its type"
+            assert each.metavar, f"{each.name} has no metavar"
 
 
 @pytest.mark.parametrize("group", ["", "bulk"])
-def test_the_list_of_commands_is_not_cut_short(capsys, monkeypatch, group):
+def test_list_of_commands_is_not_truncated(capsys, monkeypatch, group):
     monkeypatch.setenv("COLUMNS", "80")
     execute([*group.split(), "--help"])
     _, _, listed = capsys.readouterr().out.partition("Commands:\n")
@@ -197,10 +191,9 @@ def test_the_list_of_commands_is_not_cut_short(capsys, monkeypatch, group):
 
 @pytest.fixture
 def shell(tmp_path):
-    """Run a script in bash, where `grocer` is this code and the home is empty."""
+    """Run a script in bash with an empty home, where `grocer` is this code."""
     program = tmp_path / "bin" / "grocer"
     program.parent.mkdir()
-    # In a folder with a space, as somebody's checkout may be.
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pipelines.cli.main "$@"\n')
     program.chmod(0o755)
     environment = {
@@ -212,11 +205,11 @@ def shell(tmp_path):
 
     def run(script):
         command = ["bash", "--norc", "-c", script + "\n:"]
-        told = subprocess.run(
+        ended = subprocess.run(
             command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
         )
-        assert told.stderr == ""
-        return told.stdout.splitlines()
+        assert ended.stderr == ""
+        return ended.stdout.splitlines()
 
     return run
 
@@ -230,7 +223,7 @@ complete_line() {
 """
 
 
-def test_bash_completes_a_line_once_the_script_is_sourced(shell):
+def test_bash_completes_with_the_sourced_script(shell):
     assert shell(
         'eval "$(grocer --show-completion)"\n'
         + COMPLETE
@@ -254,7 +247,7 @@ def test_bash_completes_a_line_once_the_script_is_sourced(shell):
         ("grocer serve --bundle /tm", []),  # so that the shell completes the path
     ],
 )
-def test_what_is_completed(monkeypatch, capsys, line, completed):
+def test_completion(monkeypatch, capsys, line, completed):
     monkeypatch.setenv("_GROCER_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", line)
     monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
@@ -263,6 +256,6 @@ def test_what_is_completed(monkeypatch, capsys, line, completed):
     assert capsys.readouterr().out.split() == completed
 
 
-def test_installed_completion_is_there_in_the_next_shell(shell):
+def test_installed_completion_works_in_the_next_shell(shell):
     assert shell("grocer --install-completion")[0].startswith("bash completion installed in ")
     assert shell(f"source ~/.bashrc\n{COMPLETE}\ncomplete_line grocer prom") == ["promote"]

@@ -1,17 +1,27 @@
-"""Protects what a step leaves: whole or nothing, with digests of what it read and made."""
+"""A step reports how it ended, and its artifact is complete or absent, with digests."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from grocer.artifacts.step import digest_of, step
+from grocer.artifacts.step import digest_of, reported, step
 from grocer.errors import GrocerError, OutputError
+from grocer.events import VARIABLE, EventFile
 from grocer.io.atomic import file_digest, output_directory, output_file, read_json, write_json
 
 
-def test_an_artifact_carries_digests_of_what_it_read_and_made(tmp_path: Path) -> None:
+@pytest.fixture
+def events(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> EventFile:
+    path = tmp_path_factory.mktemp("events") / "events.jsonl"
+    monkeypatch.setenv(VARIABLE, str(path))
+    return EventFile(path)
+
+
+def test_record_has_digests_of_inputs_and_files(tmp_path: Path) -> None:
     with step("first", tmp_path / "a") as out:
         (out / "x.txt").write_text("x")
     with step("second", tmp_path / "b", {"a": tmp_path / "a"}) as out:
@@ -24,7 +34,7 @@ def test_an_artifact_carries_digests_of_what_it_read_and_made(tmp_path: Path) ->
     assert record["peak_rss_mb"] > 1
 
 
-def test_the_digest_is_of_the_content_alone(tmp_path: Path) -> None:
+def test_digest_depends_on_content_only(tmp_path: Path) -> None:
     for name, text in (("a", "x"), ("b", "x"), ("c", "z")):
         with step("same", tmp_path / name) as out:
             (out / "x.txt").write_text(text)
@@ -32,49 +42,91 @@ def test_the_digest_is_of_the_content_alone(tmp_path: Path) -> None:
     assert a == b != c
 
 
-def test_a_mistake_is_said_once_and_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_success_is_reported_after_the_artifact_is_complete(
+    tmp_path: Path, events: EventFile
 ) -> None:
-    def mistaken() -> None:
+    with step("ingest", tmp_path / "a"):
+        assert [event.event for event in events.read()] == ["started"]
+    (event,) = events.read()
+    assert (event.event, event.step) == ("succeeded", "ingest")
+    assert event.seconds is not None
+    assert event.seconds >= 0
+    assert (tmp_path / "a/artifact.json").is_file()
+
+
+def test_user_error_is_reported_in_one_line_and_leaves_no_artifact(
+    tmp_path: Path, events: EventFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
         with step("ingest", tmp_path / "a") as out:
             (out / "half").write_text("half")
             raise GrocerError("two\nlines")
 
     with pytest.raises(GrocerError):
-        mistaken()
+        fail()
     assert capsys.readouterr().out == "grocer ! ingest | two lines\n"
+    failed = events.read()[-1]
+    assert (failed.event, failed.text, failed.user_error) == ("failed", "two lines", True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_artifact_is_never_overwritten(tmp_path: Path) -> None:
+def test_artifact_that_cannot_be_written_is_a_user_error(tmp_path: Path, events: EventFile) -> None:
+    (tmp_path / "a").write_text("a file")
+    with pytest.raises(OutputError), step("ingest", tmp_path / "a"):
+        pass
+    assert [(event.event, event.user_error) for event in events.read()] == [
+        ("started", False),
+        ("failed", True),
+    ]
+
+
+def test_internal_error_is_not_a_user_error(events: EventFile) -> None:
+    with pytest.raises(ZeroDivisionError), reported("train"):
+        raise ZeroDivisionError("by\nzero")
+    failed = events.read()[-1]
+    assert (failed.event, failed.user_error) == ("failed", False)
+    assert failed.text == "ZeroDivisionError: by zero"
+
+
+def test_killed_step_reports_only_its_start(events: EventFile) -> None:
+    code = "import os; from grocer.artifacts.step import reported\n"
+    code += "with reported('train'): os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert [event.event for event in events.read()] == ["started"]
+
+
+def test_existing_artifact_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/kept").write_text("kept")
-    with pytest.raises(OutputError, match="already exists"):
+    with pytest.raises(OutputError):
         output_directory(tmp_path / "a").__enter__()
     assert (tmp_path / "a/kept").read_text() == "kept"
 
 
-def test_a_file_is_the_old_one_until_the_new_is_whole(tmp_path: Path) -> None:
+def test_file_is_replaced_only_when_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     write_json(path, {"a": 1})
 
-    def broken() -> None:
+    def fail() -> None:
         with output_file(path) as part:
             part.write_text("{")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        broken()
+        fail()
     assert read_json(path) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_json_has_no_nan(tmp_path: Path) -> None:
+def test_json_with_nan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"accuracy": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_no_step_wrote_is_no_artifact(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"has no artifact\.json"):
+@pytest.mark.parametrize("record", [None, "[]"])
+def test_directory_without_a_record_is_not_an_artifact(tmp_path: Path, record: str | None) -> None:
+    if record is not None:
+        (tmp_path / "artifact.json").write_text(record)
+    with pytest.raises(OutputError, match=r"artifact\.json"):
         digest_of(tmp_path)

@@ -23,7 +23,7 @@ PLOTS = {
         "Reliability curve": {"confidence, %", "accuracy, %"},
         "Accuracy by coverage": {"coverage, most confident first, %", "accuracy, %"},
     },
-    "split": {"Share held out for the test": {"products, on all sides", "on the test side, %"}},
+    "split": {"Test share": {"products, all sides", "test share, %"}},
     "loss": {"Loss": {"optimizer step", "loss, nats per completion token"}},
     "validation": {},
 }

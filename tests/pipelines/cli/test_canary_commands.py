@@ -1,4 +1,4 @@
-"""Protects `grocer promote` and `grocer rollback`: one line to a person, and the exit code."""
+"""`grocer promote` and `grocer rollback` end a canary."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ NEW = "1" * 64
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
-    """A cluster with a canary, which the kubeconfig names."""
-    with Api({}, first=OLD) as made:
+    """Yield the API of a cluster with a canary, to which the kubeconfig points."""
+    with Api({}, first=OLD) as api:
         stable = Revision(f"s3://b/{OLD}", OLD, "grocer")
-        beside = Canary(Revision(f"s3://b/{NEW}", NEW, "grocer", "c1"), 20)
-        made.apply(apply_configuration(DeployConfig(), stable, beside))
-        monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig(tmp_path / "config")))
+        canary = Canary(Revision(f"s3://b/{NEW}", NEW, "grocer", "c1"), 20)
+        api.apply(apply_configuration(DeployConfig(), stable, canary))
+        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-        yield made
+        yield api
 
 
-@pytest.mark.parametrize(("command", "left"), [("promote", NEW), ("rollback", OLD)])
-def test_a_canary_ends_as_told(
-    api: Api, capsys: pytest.CaptureFixture[str], command: str, left: str
+@pytest.mark.parametrize(("command", "digest"), [("promote", NEW), ("rollback", OLD)])
+def test_one_revision_remains(
+    api: Api, capsys: pytest.CaptureFixture[str], command: str, digest: str
 ) -> None:
     assert execute([command]) == 0
-    assert left in capsys.readouterr().out.splitlines()[-1]
+    assert digest in capsys.readouterr().out.splitlines()[-1]
     assert api.canary is None
-    assert api.model["storageUri"] == f"s3://b/{left}"
+    assert api.model["storageUri"] == f"s3://b/{digest}"
 
 
 @pytest.mark.parametrize("command", ["promote", "rollback"])
-def test_without_a_canary_it_is_the_users_mistake(
+def test_missing_canary_is_a_user_error(
     api: Api, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     assert execute([command]) == 0
     assert execute([command]) == 2
-    assert "grocer/grocer has no canary; deploy one" in capsys.readouterr().err
+    assert "no canary" in capsys.readouterr().err
 
 
-def test_where_it_is_can_be_set(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+def test_namespace_is_configurable(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["promote", "--set", "deploy.namespace=shop"]) == 2
     assert capsys.readouterr().err.startswith("grocer: ")
     assert api.canary is not None

@@ -19,6 +19,7 @@ from pipelines.cli.main import execute
 from pipelines.kubeflow.bulk import package
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.kubeflow_server import Kubeflow
+from tests.pipelines.kubeflow.test_follow import event
 
 FILES = ("--data", "s3://bucket/names.csv", "--out", "s3://bucket/{date}.csv")
 BUNDLE = f"s3://bucket/bundles/{'b' * 64}"
@@ -70,7 +71,8 @@ def test_every_step_uses_the_store_runs_as_non_root_and_is_not_cached(compiled):
 def test_submitted_run_has_its_options_and_is_followed(capsys):
     steps = [("find-champion", "SUCCEEDED"), *shards("SUCCEEDED", "SUCCEEDED")]
     steps += [("for-loop-1", "SUCCEEDED"), ("merge-shards", "SUCCEEDED")]
-    logs = {"merge-shards": "grocer | merge_shards | s3://bucket/2026-11-25.csv: 9 rows, 9 named\n"}
+    message = event("message", "merge_shards", text="s3://bucket/2026-11-25.csv: 9 rows")
+    logs = {"merge-shards": message}
     with Kubeflow([("SUCCEEDED", steps)], logs=logs) as server:
         options = ["--shards", "2", "--bundle", BUNDLE, "--host", server.url]
         assert execute(["bulk", "submit", *FILES, *options]) == 0
@@ -85,10 +87,10 @@ def test_submitted_run_has_its_options_and_is_followed(capsys):
         "min_probability": 0.0,
     }
     output = capsys.readouterr().out
-    assert "✓ classify-shard 75 s" in output
-    assert "✓ classify-shard 2 75 s" in output
-    assert "s3://bucket/2026-11-25.csv: 9 rows, 9 named" in output
-    assert "Verdict" not in output
+    assert "✓ classify_shard 75.0 s" in output
+    assert "✓ classify_shard 2 75.0 s" in output
+    assert "s3://bucket/2026-11-25.csv: 9 rows" in output
+    assert "Gate" not in output
 
 
 def test_shards_that_started_together_keep_their_numbers(capsys):
@@ -97,16 +99,17 @@ def test_shards_that_started_together_keep_their_numbers(capsys):
     with Kubeflow(polls) as server:
         assert execute(["bulk", "submit", *FILES, "--host", server.url]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines if "classify-shard" in line] == ["✓", "✗"]
+    assert [line.split()[0] for line in lines if "classify_shard" in line] == ["✓", "✗"]
 
 
 def test_failed_shard_is_reported_with_its_error(capsys):
-    logs = {"classify-shard 2": "grocer ! classify_shard | bundle.json: another base\n"}
+    failed = event("failed", "classify_shard", text="bundle.json", user_error=True)
+    logs = {"classify-shard 2": failed}
     with Kubeflow([("FAILED", shards("SUCCEEDED", "FAILED"))], logs=logs) as server:
         assert execute(["bulk", "submit", *FILES, "--host", server.url]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     # The order of shards that started together is arbitrary.
-    assert re.match(r"grocer: classify-shard( 2)?: bundle.json: another base; .*http://", line)
+    assert re.match(r"grocer: step classify_shard( 2)? failed: bundle.json; see http://", line)
 
 
 def test_scheduled_run_uses_the_bundle_deployed_at_its_start():

@@ -1,42 +1,45 @@
-"""Protects the way from a run's states and logs to its verdict, its reasons and an exit code."""
+"""A run on Kubeflow is followed from its steps' states and events to a verdict and exit code."""
 
+import json
 import time
 
 import pytest
 
+from grocer.events import PREFIX
 from pipelines.cli.main import execute
 from pipelines.kubeflow import follow as module
 from tests.fixtures.kubeflow_server import Kubeflow
 
 STORE = ("--set", "deploy.store=s3://bucket/bundles")
-GOOD = dict.fromkeys(
-    ("ingest", "validate", "build-dataset", "train", "find-champion", "evaluate", "gate"),
-    "SUCCEEDED",
+TASKS = ("ingest", "validate", "build-dataset", "train", "find-champion", "evaluate", "gate")
+SUCCEEDED = dict.fromkeys(TASKS, "SUCCEEDED")
+PASSED = ("SUCCEEDED", {**SUCCEEDED, "condition-1": "SUCCEEDED", "deploy": "SUCCEEDED"})
+FAILED = ("SUCCEEDED", {**SUCCEEDED, "condition-1": "SKIPPED"})
+LAUNCHER = "I1125 17:00:00.000000      1 launcher_v2.go:187] publish success.\n"
+ACCURACY = "Test accuracy is at least 0.712 (limit 0.850)."
+SIZE = "4,000 products were tested (limit 200)."
+
+
+def event(kind, step, **fields):
+    """Return an event as a line of a pod's log."""
+    return PREFIX + json.dumps({"event": kind, "step": step, "time": 1.0, **fields}) + "\n"
+
+
+def gate_log(passed):
+    reasons = [
+        {"rule": "test_size", "passed": True, "sentence": SIZE},
+        {"rule": "accuracy", "passed": passed, "sentence": ACCURACY},
+    ]
+    return LAUNCHER + event("verdict", "gate", passed=passed, reasons=reasons) + LAUNCHER
+
+
+TRAIN = (
+    LAUNCHER
+    + event("progress", "train", text="10/20 steps", done=10, total=20)
+    + event("message", "train", text="fp16: compute capability 7.5 has no bf16")
+    + "grocer | train | fp16: compute capability 7.5 has no bf16\n"
 )
-YES = ("SUCCEEDED", {**GOOD, "condition-1": "SUCCEEDED", "deploy": "SUCCEEDED"})
-NO = ("SUCCEEDED", {**GOOD, "condition-1": "SKIPPED"})
-GATE = """\
-I1125 17:00:00.000000      1 launcher_v2.go:187] publish success.
-# The gate says no
-
-1 of 2 rules are met.
-
-- **no**: Test accuracy is at least 0.712 with 95 % confidence (limit 0.850).
-- yes: 4,000 products were tested (limit 200).
-
-grocer | gate | not passed
-"""
-TRAIN = """\
-I1125 17:00:00.000000      1 main.go:67] Setting log level
-grocer | train | 10/20 steps · 3.0/s · 3 s left
-grocer | train | fp16: compute capability 7.5 has no bf16
-"""
-BROKEN = """\
-I1125 17:00:00.000000      1 main.go:67] Setting log level
-Traceback (most recent call last):
-ZeroDivisionError: a bug of ours
-F1125 17:00:09.000000      1 main.go:50] failed to execute component: exit status 1
-"""
+TRACEBACK = "Traceback (most recent call last):\nZeroDivisionError: internal\n"
 
 
 @pytest.fixture(autouse=True)
@@ -49,115 +52,125 @@ def submit(server, *options):
     return execute(["submit", *data, *STORE, "--host", server.url, *options])
 
 
-def test_a_run_is_followed_to_its_yes(capsys):
+def test_run_is_followed_until_the_gate_passes(capsys):
     script = [
         ("PENDING", {}),
         ("RUNNING", {"ingest": "RUNNING", "ingest-driver": "SUCCEEDED"}),
-        YES,
+        PASSED,
     ]
-    with Kubeflow(script, logs={"train": TRAIN, "gate": GATE.replace("**no**", "yes")}) as server:
+    with Kubeflow(script, logs={"train": TRAIN, "gate": gate_log(True)}) as server:
         assert submit(server) == 0
-    told = capsys.readouterr()
-    assert told.err == ""
-    page, *lines = told.out.splitlines()
+    output = capsys.readouterr()
+    assert output.err == ""
+    page, *lines = output.out.splitlines()
     assert page.startswith(f"{server.url}/#/runs/details/")
-    ended = [line.split()[1] for line in lines if line.startswith("✓") and line.endswith(" 75 s")]
-    assert ended == [*GOOD, "deploy"]
-    assert "  train          fp16: compute capability 7.5 has no bf16" in lines
+    ended = [line.split()[1] for line in lines if line.startswith("✓") and line.endswith(" 75.0 s")]
+    assert ended == [*(task.replace("-", "_") for task in TASKS), "deploy"]
+    messages = [line for line in lines if "compute capability" in line]
+    assert [line.split()[0] for line in messages] == ["train"]
     assert not any("10/20" in line for line in lines)
-    assert lines[-3].split() == ["Verdict", "yes:", "deployed"]
-    assert lines[-2].endswith(
-        "✓ Test accuracy is at least 0.712 with 95 % confidence (limit 0.850)."
-    )
+    assert lines[-3].split() == ["Gate", "passed:", "deployed"]
+    assert lines[-2].strip() == f"✓ {SIZE}"
+    assert lines[-1].strip() == f"✓ {ACCURACY}"
 
 
-def test_a_no_is_told_with_its_reasons(capsys):
-    with Kubeflow([NO], logs={"gate": GATE}) as server:
+def test_failed_gate_is_shown_with_its_reasons(capsys):
+    with Kubeflow([FAILED], logs={"gate": gate_log(False)}) as server:
         assert submit(server) == 3
     lines = capsys.readouterr().out.splitlines()
-    assert "– deploy         skipped: the gate said no" in lines
-    assert lines[-3].split() == ["Verdict", *["no:", "nothing", "new", "is", "served"]]
-    assert lines[-2].strip().startswith("✗ Test accuracy is at least 0.712")
-    assert lines[-1].strip().startswith("✓ 4,000 products were tested")
+    assert any(line.startswith("– deploy") for line in lines)
+    assert lines[-3].split() == ["Gate", "failed:", "nothing", "deployed"]
+    assert lines[-2].strip() == f"✗ {ACCURACY}"
+    assert lines[-1].strip() == f"✓ {SIZE}"
 
 
-def test_a_no_that_fails_the_run_is_still_a_no(capsys):
-    steps = {**GOOD, "fail-run": "FAILED"}
-    with Kubeflow([("FAILED", steps)], logs={"gate": GATE}) as server:
+def test_failed_gate_that_fails_the_run_has_its_own_exit_code(capsys):
+    steps = {**SUCCEEDED, "fail-run": "FAILED"}
+    with Kubeflow([("FAILED", steps)], logs={"gate": gate_log(False)}) as server:
         assert submit(server, "--set", "cluster.fail_if_gate_fails=true") == 3
-    assert "✗ Test accuracy is at least 0.712" in capsys.readouterr().out
+    assert f"✗ {ACCURACY}" in capsys.readouterr().out
 
 
-def test_without_a_log_of_the_gate_its_verdict_stands(capsys):
-    with Kubeflow([NO]) as server:
+@pytest.mark.parametrize("log", [{}, {"gate": "grocer | gate | FAILED: of an earlier version\n"}])
+def test_verdict_does_not_need_the_gates_log(capsys, log):
+    with Kubeflow([FAILED], logs=log) as server:
         assert submit(server) == 3
-    assert "keeps no log of the step gate" in capsys.readouterr().out
+    assert "did not keep the gate's log" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "outcome"),
     [
-        (("--canary", "20"), "yes: a canary, with 20 % of the requests beside what serves"),
-        (("--no-deploy",), "yes: it may serve; nothing was rolled out"),
+        (("--canary", "20"), "passed: canary deployed with 20 % of the requests"),
+        (("--no-deploy",), "passed: not deployed"),
     ],
 )
-def test_a_yes_says_what_became_of_it(capsys, options, said):
-    with Kubeflow([YES]) as server:
+def test_passed_gate_says_what_was_deployed(capsys, options, outcome):
+    with Kubeflow([PASSED]) as server:
         assert submit(server, *options) == 0
-    assert said in capsys.readouterr().out
+    assert outcome in capsys.readouterr().out
 
 
-def test_a_mistake_of_the_users_is_the_steps_own_line(capsys):
-    log = "grocer ! validate | products: 3 names are empty (limit 0)\nTraceback\n"
+def test_user_error_is_reported_in_one_line(capsys):
+    failed = event("failed", "validate", text="products: 3 names are empty", user_error=True)
     steps = {"ingest": "SUCCEEDED", "validate": "FAILED"}
-    with Kubeflow([("FAILED", steps)], logs={"validate": log}) as server:
+    with Kubeflow([("FAILED", steps)], logs={"validate": failed + TRACEBACK}) as server:
         assert submit(server) == 2
-    told = capsys.readouterr()
-    (line,) = told.err.splitlines()
-    assert line.startswith(
-        "grocer: validate: products: 3 names are empty (limit 0); its page: http://"
-    )
-    assert "✗ validate       75 s" in told.out
+    output = capsys.readouterr()
+    (line,) = output.err.splitlines()
+    assert "validate" in line
+    assert "products: 3 names are empty; see http://" in line
+    assert "✗ validate       75.0 s" in output.out
 
 
-def test_a_bug_shows_the_last_lines_of_its_step(capsys):
-    with Kubeflow([("FAILED", {"ingest": "FAILED"})], logs={"ingest": BROKEN}) as server:
+def test_internal_error_shows_the_end_of_the_log(capsys):
+    failed = event("failed", "ingest", text="ZeroDivisionError: internal")
+    log = LAUNCHER * 20 + failed + TRACEBACK
+    with Kubeflow([("FAILED", {"ingest": "FAILED"})], logs={"ingest": log}) as server:
         assert submit(server) == 1
-    *last, line = capsys.readouterr().err.splitlines()
-    assert last == ["Traceback (most recent call last):", "ZeroDivisionError: a bug of ours"]
-    assert line.startswith("grocer: ingest broke; its page: http://")
+    *tail, line = capsys.readouterr().err.splitlines()
+    assert len(tail) == module.TAIL
+    assert tail[-2:] == TRACEBACK.splitlines()
+    assert line.startswith("grocer: step ingest failed: ZeroDivisionError: internal; see http://")
+
+
+def test_killed_step_shows_the_end_of_its_log(capsys):
+    log = event("started", "train") + "Killed\n"
+    with Kubeflow([("FAILED", {"train": "FAILED"})], logs={"train": log}) as server:
+        assert submit(server) == 1
+    first, line = capsys.readouterr().err.splitlines()
+    assert first == "Killed"
+    assert line.startswith("grocer: step train failed; see http://")
 
 
 @pytest.mark.parametrize("step", ["train", "train-driver"])
-def test_a_step_that_could_not_speak_is_named(capsys, step):
+def test_step_without_a_log_is_named(capsys, step):
     with Kubeflow([("FAILED", {"ingest": "SUCCEEDED", step: "FAILED"})]) as server:
         assert submit(server) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(
-        "grocer: train broke and left no log: see its pod's events, and its page"
-    )
+    assert line.startswith("grocer: step train failed without a log: see its pod's events")
 
 
-def test_a_run_that_fails_as_a_whole_says_so(capsys):
+def test_run_that_fails_without_a_step_is_reported(capsys):
     with Kubeflow([("FAILED", {})]) as server:
         assert submit(server) == 1
-    assert "grocer: the run ended FAILED" in capsys.readouterr().err
+    assert "grocer: run ended in state FAILED" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("ended", ["FAILED", "CANCELED"])
-def test_a_canceled_run_ends_the_following(capsys, ended):
+@pytest.mark.parametrize("final", ["FAILED", "CANCELED"])
+def test_canceled_run_is_an_error(capsys, final):
     steps = {"ingest": "FAILED"}
-    script = [("RUNNING", {"ingest": "RUNNING"}), ("CANCELING", steps), (ended, steps)]
+    script = [("RUNNING", {"ingest": "RUNNING"}), ("CANCELING", steps), (final, steps)]
     with Kubeflow(script) as server:
         assert submit(server) == 1
-    assert "grocer: the run was canceled; its page" in capsys.readouterr().err
+    assert "grocer: run canceled; see http://" in capsys.readouterr().err
 
 
-def test_a_server_that_is_away_for_a_while_ends_nothing(capsys):
-    with Kubeflow([YES]) as server:
-        server.failing = module.PATIENCE - 1
+def test_server_may_be_unavailable_for_a_while(capsys):
+    with Kubeflow([PASSED]) as server:
+        server.failing = module.MAX_FAILED_POLLS - 1
         assert submit(server) == 0
-        server.failing = module.PATIENCE
+        server.failing = module.MAX_FAILED_POLLS
         assert submit(server) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "(503)" in line

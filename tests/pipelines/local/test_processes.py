@@ -7,15 +7,15 @@ from contextlib import suppress
 
 import pytest
 
-from pipelines.local import processes as supervise
+from pipelines.local import processes
 
-CHILD = """
+PARENT = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print(child.pid, flush=True)
 """
 
-STUBBORN = """
+IGNORES_SIGTERM = """
 import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("ready", flush=True)
@@ -23,55 +23,55 @@ time.sleep(600)
 """
 
 
-def lives(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     with suppress(FileNotFoundError), open(f"/proc/{pid}/stat") as stat:
         return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
     return False
 
 
 @pytest.mark.parametrize("end", ["", "time.sleep(600)"])
-def test_a_grandchild_ends_with_the_block(end):
-    command = [sys.executable, "-c", CHILD + end]
-    with supervise.supervised(command, os.environ) as process:
+def test_grandchild_ends_with_the_block(end):
+    command = [sys.executable, "-c", PARENT + end]
+    with processes.supervised(command, os.environ) as process:
         grandchild = int(process.stdout.readline())
-        assert lives(grandchild)
-    assert not lives(grandchild)
+        assert is_running(grandchild)
+    assert not is_running(grandchild)
     assert process.returncode is not None
 
 
-def test_one_that_does_not_heed_is_killed(monkeypatch):
-    monkeypatch.setattr(supervise, "GRACE", 0.2)
-    with supervise.supervised([sys.executable, "-c", STUBBORN], os.environ) as process:
+def test_process_that_ignores_sigterm_is_killed(monkeypatch):
+    monkeypatch.setattr(processes, "GRACE", 0.2)
+    with processes.supervised([sys.executable, "-c", IGNORES_SIGTERM], os.environ) as process:
         process.stdout.readline()
     assert process.returncode == -signal.SIGKILL
 
 
 @pytest.fixture
-def heard():
-    """SIGHUP as it comes, should the tests run under nohup."""
-    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def default_sighup():
+    """Handle SIGHUP by default, even if the tests run under nohup."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGHUP, former)
+    signal.signal(signal.SIGHUP, previous)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_every_signal_that_ends_a_run_interrupts_it(number, heard):
+def test_signal_interrupts_and_handlers_are_restored(number, default_sighup):
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)]
-    with pytest.raises(KeyboardInterrupt), supervise.interruptible():
+    with pytest.raises(KeyboardInterrupt), processes.interruptible():
         os.kill(os.getpid(), number)
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == before
 
 
-def test_a_hang_up_that_is_to_be_ignored_is_ignored():
-    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def test_ignored_sighup_stays_ignored():
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with supervise.interruptible():
+        with processes.interruptible():
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
-        signal.signal(signal.SIGHUP, former)
+        signal.signal(signal.SIGHUP, previous)
 
 
-def test_a_second_one_does_not_disturb_the_clearing_up():
-    with supervise.undisturbed():
+def test_second_signal_does_not_interrupt_the_clean_up():
+    with processes.undisturbed():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,55 +1,65 @@
-"""What is shown while a run works: facts and finished steps; counting only where it is of use."""
+"""Progress prints messages and finished steps; counts only where they are useful."""
 
 import io
 
 from rich.console import Console
 
-from pipelines.local import progress
-from pipelines.local.log_events import Event
+from grocer.events import Event, RuleResult
 from pipelines.local.progress import Progress
 
 
-def shown(*events, terminal=False):
-    """What a console gets, without its colours."""
+def output(*events, terminal=False):
+    """Return what the console prints, without colours."""
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=80, color_system=None)
-    with Progress(console) as shows:
+    with Progress(console) as progress:
         for event in events:
-            shows.follow(event)
+            progress.follow(event)
     return file.getvalue()
 
 
-STARTED, ENDED = Event("started", "train"), Event("succeeded", "train")
-FACT = Event("said", "train", "fp16: compute capability 7.5 has no bf16")
-COUNTS = [Event("said", "train", f"{n}/9 steps · 2.0/s") for n in range(1, 9)]
+def train(kind, time=0.0, **fields):
+    return Event(event=kind, step="train", time=time, **fields)
 
 
-def test_a_pipe_gets_plain_lines_without_a_line_for_each_count():
-    lines = shown(STARTED, FACT, *COUNTS, ENDED).splitlines()
-    assert [line.split() for line in lines[:-1]] == [["train", *FACT.text.split()]]
-    assert lines[-1].split()[:2] == ["✓", "train"]
+STARTED = train("started")
+SUCCEEDED = train("succeeded", 90.0, seconds=12.34)
+MESSAGE = train("message", 1.0, text="fp16: compute capability 7.5 has no bf16")
+COUNTS = [train("progress", 1.0 + n, text=f"{n}/9 steps · 2.0/s") for n in range(1, 9)]
 
 
-def test_a_pipe_gets_a_count_now_and_then(monkeypatch):
-    monkeypatch.setattr(progress, "_PATIENCE", 0.0)
-    assert shown(STARTED, *COUNTS, ENDED).count("steps") == len(COUNTS)
+def test_pipe_gets_messages_and_finished_steps():
+    message, end = output(STARTED, MESSAGE, *COUNTS, SUCCEEDED).splitlines()
+    assert message.split() == ["train", *MESSAGE.text.split()]
+    assert end.split() == ["✓", "train", "12.3", "s"]
 
 
-def test_a_terminal_gets_facts_and_finished_steps_for_good(monkeypatch):
-    monkeypatch.setattr(progress, "_PATIENCE", 0.0)
-    text = shown(STARTED, FACT, *COUNTS, ENDED, terminal=True)
-    kept = [line for line in text.splitlines() if FACT.text in line or "✓ train" in line]
+def test_pipe_gets_counts_at_intervals():
+    slow = [count.model_copy(update={"time": count.time * 5}) for count in COUNTS]
+    assert 1 < output(STARTED, *slow, SUCCEEDED).count("steps") < len(COUNTS)
+
+
+def test_terminal_keeps_messages_and_finished_steps():
+    text = output(STARTED, MESSAGE, *COUNTS, SUCCEEDED, terminal=True)
+    kept = [line for line in text.splitlines() if MESSAGE.text in line or "✓ train" in line]
     assert len(kept) == 2
-    # Counts are on the live line alone, which is drawn a few times a second.
+    # Counts are only on the live line, which is drawn a few times a second.
     assert text.count("steps") < len(COUNTS)
 
 
-def test_a_step_that_broke_and_one_that_was_skipped_are_told_apart():
+def test_failed_step_shows_its_duration():
+    assert output(STARTED, train("failed", 2.5)).split() == ["✗", "train", "2.5", "s"]
+
+
+def test_verdict_counts_the_failed_rules():
+    reasons = [RuleResult(rule=str(n), passed=n > 1, sentence="") for n in range(4)]
+    verdict = Event(event="verdict", step="gate", passed=False, reasons=reasons)
+    assert "2 rules" in output(verdict)
+    assert "gate passed" in output(verdict.model_copy(update={"passed": True}))
+
+
+def test_skipped_step_is_shown():
     file = io.StringIO()
-    with Progress(Console(file=file, width=80)) as shows:
-        shows.follow(STARTED)
-        shows.follow(Event("broke", "train"))
-        shows.skip("deploy", "skipped: the gate said no")
-    first, second = file.getvalue().splitlines()
-    assert first.startswith("✗ train")
-    assert second.split(maxsplit=2) == ["–", "deploy", "skipped: the gate said no"]
+    with Progress(Console(file=file, width=80)) as progress:
+        progress.skip("deploy", "skipped: gate failed")
+    assert file.getvalue().split(maxsplit=2) == ["–", "deploy", "skipped: gate failed\n"]

@@ -1,7 +1,6 @@
-"""`grocer run` as a user sees it: exit codes, what is said, what is left, and what never is.
+"""`grocer run` as a user sees it: exit codes, messages, and files.
 
-The pipeline, the components, the runner and the command are the real ones; only the domain
-below them is a toy.
+Pipeline, components, runner and command are the real ones; only the domain below them is a toy.
 """
 
 import json
@@ -17,10 +16,10 @@ PAGES = {"report.html", "validation.html", "split.html", "loss.html", "decision.
 FILES = {"summary.json", "config.json", "run.log", "artifacts"}
 
 
-def test_a_yes_is_deployed_and_a_no_is_not(toy):
-    yes = toy.run(*PASS)
-    assert (yes.returncode, yes.stderr) == (0, "")
-    assert toy.left() == {"out"}
+def test_model_is_deployed_only_if_the_gate_passes(toy):
+    passed = toy.run(*PASS)
+    assert (passed.returncode, passed.stderr) == (0, "")
+    assert toy.outputs() == {"out"}
     assert {path.name for path in toy.out.iterdir()} == PAGES | FILES | {"bundle"}
     summary = json.loads((toy.out / "summary.json").read_text())
     assert summary["gate"]["passed"] is True
@@ -34,88 +33,101 @@ def test_a_yes_is_deployed_and_a_no_is_not(toy):
     config = json.loads((toy.out / "config.json").read_text())
     assert config["gate"]["min_accuracy"] == 0.5
 
-    # Only lines of ours reach the console; the log has the rest.
-    assert "train speaks" in yes.stdout
-    assert "framework" not in yes.stdout + yes.stderr
-    assert "a framework's own line" in (toy.out / "run.log").read_text()
-    assert "Organic Bananas" in yes.stdout
+    # Only events reach the console; the log has the frameworks' output, too.
+    assert "message of train" in passed.stdout
+    assert "framework" not in passed.stdout + passed.stderr
+    assert "line of a framework" in (toy.out / "run.log").read_text()
+    assert "Organic Bananas" in passed.stdout
+    ended = [line.split()[1] for line in passed.stdout.splitlines() if line.startswith("✓")]
+    assert ended == list(summary["seconds"])
 
     refused = toy.run()
-    assert (refused.returncode, toy.left()) == (2, {"out"})
-    assert "give --replace" in refused.stderr
+    assert (refused.returncode, toy.outputs()) == (2, {"out"})
+    assert "--replace" in refused.stderr
 
-    no = toy.run("--replace")
-    assert (no.returncode, no.stderr) == (3, "")
+    failed = toy.run("--replace")
+    assert (failed.returncode, failed.stderr) == (3, "")
     assert {path.name for path in toy.out.iterdir()} == PAGES | FILES
     summary = json.loads((toy.out / "summary.json").read_text())
     assert summary["gate"]["passed"] is False
     assert summary["bundle"] is None
     assert "deploy" not in summary["seconds"]
-    assert "skipped: the gate said no" in no.stdout
-    assert "no: nothing is served" in no.stdout
+    assert "– deploy" in failed.stdout
+    assert "failed: nothing deployed" in failed.stdout
 
 
-def test_a_mistake_that_a_step_finds_is_one_line_and_changes_nothing(toy):
+def test_user_error_in_a_step_is_one_line_and_changes_nothing(toy):
     toy.out.mkdir()
     (toy.out / "summary.json").write_text("{}")
-    ended = toy.run("--replace", ingest="mistake")
+    ended = toy.run("--replace", ingest="user error")
     assert ended.returncode == 2
-    assert ended.stderr.startswith("grocer: ")
-    assert ended.stderr.endswith("x.csv: no such column\n")
-    assert ended.stderr.count("\n") == 1
-    assert toy.left() == {"out"}
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("grocer: ")
+    assert line.endswith("x.csv: no such column")
+    assert "✗ ingest" in ended.stdout
+    assert toy.outputs() == {"out"}
     assert (toy.out / "summary.json").read_text() == "{}"
 
 
-def test_expectations_that_fail_leave_what_they_found_beside_the_output(toy):
-    found = toy.folder / "out.rejected" / "validation.html"
-    found.parent.mkdir()
-    found.write_text("of an earlier run")
+def test_report_of_a_failed_validation_is_kept_beside_the_output(toy):
+    report = toy.folder / "out.rejected" / "validation.html"
+    report.parent.mkdir()
+    report.write_text("of an earlier run")
     ended = toy.run(validate="reject")
     assert ended.returncode == 2
     assert "null product_name (3 of 30 rows)" in ended.stderr
-    assert ended.stderr.endswith(f"(see {found})\n")
-    assert toy.left() == {"out.rejected"}
-    assert found.read_text() == "<p>violations</p>"
+    assert ended.stderr.endswith(f"(see {report})\n")
+    assert toy.outputs() == {"out.rejected"}
+    assert report.read_text() == "<p>validation</p>"
 
 
-@pytest.mark.parametrize(("how", "told"), [("crash", "ZeroDivisionError"), ("killed", "Killed")])
-def test_a_step_that_breaks_says_where_and_keeps_its_log(toy, how, told):
-    ended = toy.run(ingest=how)
+@pytest.mark.parametrize(
+    ("behaviour", "reason", "output"),
+    [
+        ("crash", "step ingest failed: ZeroDivisionError: internal", "Traceback"),
+        ("kill", "step ingest was killed", "Killed"),
+        ("exit", "step ingest was killed or crashed", "line of a framework"),
+    ],
+)
+def test_internal_error_names_the_step_and_keeps_its_log(toy, behaviour, reason, output):
+    ended = toy.run(ingest=behaviour)
     assert ended.returncode == 1
-    assert told in ended.stderr
-    assert "grocer: ingest broke; its log: " in ended.stderr
-    assert toy.left() == {"out.failed.log"}
-    assert "a framework's own line" in (toy.folder / "out.failed.log").read_text()
+    *tail, line = ended.stderr.splitlines()
+    assert line.startswith(f"grocer: {reason}")
+    assert line.endswith(f"log: {toy.out}.failed.log")
+    assert any("line of a framework" in each or "sitecustomize" in each for each in tail)
+    assert "✗ ingest" in ended.stdout
+    assert toy.outputs() == {"out.failed.log"}
+    assert output in (toy.folder / "out.failed.log").read_text()
 
 
 @pytest.mark.parametrize(("number", "how"), [(signal.SIGINT, "stuck"), (signal.SIGTERM, "hang")])
-def test_an_interrupt_to_the_parent_alone_leaves_no_process_and_no_file(toy, number, how):
+def test_interrupt_leaves_no_process_and_no_file(toy, number, how):
     process = toy.start(ingest=how)
-    assert any("hangs" in line for line in process.stdout)
+    assert any("waiting" in line for line in process.stdout)
     assert toy.processes()
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "grocer: interrupted; nothing of the run is left\n"
+    assert err.startswith("grocer: interrupted")
     assert toy.processes() == []
-    assert toy.left() == set()
+    assert toy.outputs() == set()
 
 
-def test_killing_the_parent_ends_its_steps_and_the_next_run_clears_up(toy):
+def test_killed_run_ends_its_steps_and_the_next_run_cleans_up(toy):
     process = toy.start(ingest="hang")
-    assert any("hangs" in line for line in process.stdout)
+    assert any("waiting" in line for line in process.stdout)
     other = toy.run()
-    assert (other.returncode, "another run is at work" in other.stderr) == (2, True)
+    assert (other.returncode, "in use by another run" in other.stderr) == (2, True)
     process.kill()
-    process.stdout.read()  # ends when the last process that could write to it has
+    process.stdout.read()  # ends when the last process that could write to it has ended
     process.wait()
-    assert toy.left() == {".out.running"}
-    assert toy.run(ingest="mistake").returncode == 2
-    assert toy.left() == set()
+    assert toy.outputs() == {".out.running"}
+    assert toy.run(ingest="user error").returncode == 2
+    assert toy.outputs() == set()
 
 
-def test_an_older_kfp_is_refused(monkeypatch):
+def test_older_kfp_is_refused(monkeypatch):
     monkeypatch.setattr(module, "version", lambda name: "2.16.1")
-    with pytest.raises(ConfigError, match=r"kfp 2\.16\.1 .* can deploy what the gate refused"):
+    with pytest.raises(ConfigError, match=r"kfp 2\.16\.1"):
         module.check_kfp()

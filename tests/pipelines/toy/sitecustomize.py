@@ -1,7 +1,7 @@
-"""A toy domain for the real pipeline: on PYTHONPATH it stands in for what takes minutes.
+"""A toy domain for the real pipeline: on PYTHONPATH, it replaces the stages that take minutes.
 
-The steps run as the compiled pipeline runs them, each in a process of its own, but what they
-call answers at once. The source directory's `behaviour.json` says what goes wrong in which step.
+Each step is still a process of the compiled pipeline. The source directory's `behaviour.json` says
+which step fails, and how.
 """
 
 import json
@@ -27,34 +27,38 @@ from tests.fixtures.evaluations import evaluation as evaluation_content
 from tests.fixtures.evaluations import parse
 from tests.fixtures.stage_artifacts import ADAPTER, COUNTS, SPLITS
 
-STUBBORN = """
+IGNORES_SIGTERM = """
 import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("grocer | toy | hangs", flush=True)
+print("waiting", flush=True)
 time.sleep(600)
 """
 
 
 def behave(step: str, tables: Path) -> None:
-    """Do what the source asks of this step, after some noise as frameworks make it."""
+    """Print what frameworks print, report progress, and fail as the source data says."""
     print(f"Loading weights: 100%|####| {step}", end="\r", file=sys.stderr)
-    print("a framework's own line", flush=True)
+    print("line of a framework", flush=True)
     print("5%|#    |", end="", flush=True)
-    say(step, f"{step} speaks")
+    say(step, f"message of {step}")
     Ticker(step, 10, "items", every=0).at(5)
     match json.loads((tables / "behaviour.json").read_text()).get(step):
-        case "mistake":
+        case "user error":
             raise TableError(f"{tables / 'x.csv'}: no such column")
         case "crash":
-            raise ZeroDivisionError("a bug of ours")
-        case "killed":
+            raise ZeroDivisionError("internal")
+        case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            os._exit(3)
         case "hang":
-            say(step, "hangs")
+            say(step, "waiting")
             time.sleep(600)
         case "stuck":
-            # With a child that does not heed SIGTERM.
-            subprocess.Popen([sys.executable, "-S", "-c", STUBBORN])
+            command = [sys.executable, "-S", "-c", IGNORES_SIGTERM]
+            child = subprocess.Popen(command, stdout=subprocess.PIPE)
+            child.stdout.readline()
+            say(step, "waiting")
             time.sleep(600)
 
 
@@ -66,7 +70,7 @@ def ingest(data: str, config: object, out: Path) -> Counts:
 
 
 def validate(tables: Counts, config: object, out: Path) -> ValidationReport:
-    (out / "validation.html").write_text("<p>violations</p>")
+    (out / "validation.html").write_text("<p>validation</p>")
     behaviour = json.loads((tables.directory / "behaviour.json").read_text()).get("validate")
     failures = ("products: null product_name (3 of 30 rows)",) if behaviour == "reject" else ()
     report = ValidationReport(
@@ -84,8 +88,8 @@ def build_dataset(tables: Counts, config: object, out: Path) -> Splits:
     return SPLITS
 
 
-def train(splits: Splits, config: object, out: Path) -> Adapter:
-    behave("train", splits.directory)
+def train(splits: Path, config: object, out: Path) -> Adapter:
+    behave("train", splits)
     ADAPTER.write(out)
     (out / "loss.html").write_text("<p>loss</p>")
     return ADAPTER
@@ -110,10 +114,10 @@ def gate(evaluation: Path, policy: GatePolicy, out: Path) -> Decision:
 
 
 def write_bundle(model, splits, evaluation, decision, config, root: Path) -> SimpleNamespace:
-    with output_directory(root / "making") as part:
+    with output_directory(root / "new") as part:
         (part / "bundle.json").write_text("{}")
-    digest = tree_digest(tree_digests(root / "making"))
-    (root / "making").rename(root / digest)
+    digest = tree_digest(tree_digests(root / "new"))
+    (root / "new").rename(root / digest)
     return SimpleNamespace(path=root / digest)
 
 
@@ -121,20 +125,18 @@ def smoke_test(bundle: SimpleNamespace, names: tuple[str, ...]) -> list[dict]:
     return [{"product_name": name, "department": "a", "probability": 0.75} for name in names]
 
 
-def _stand_in(name: str, **members: object) -> None:
+def _replace(name: str, **members: object) -> None:
     module = ModuleType(name)
     vars(module).update(members)
     sys.modules[name] = module
 
 
-_stand_in("grocer.ingest.run", run=ingest)
-_stand_in("grocer.validation.run", run=validate)
-_stand_in(
-    "grocer.dataset.run", run=build_dataset, most_purchased=lambda splits: ["Organic Bananas"]
-)
-_stand_in("grocer.training.run", run=train)
-_stand_in("grocer.evaluation.run", run=evaluate)
-_stand_in("grocer.gate.run", run=gate, to_markdown=lambda decision: "# verdict\n")
-_stand_in("grocer.release.bundle", write_bundle=write_bundle)
-_stand_in("grocer.release.registry", open_bundle=None)
-_stand_in("serving.rollout.smoke_test", smoke_test=smoke_test)
+_replace("grocer.ingest.run", run=ingest)
+_replace("grocer.validation.run", run=validate)
+_replace("grocer.dataset.run", run=build_dataset, most_purchased=lambda splits: ["Organic Bananas"])
+_replace("grocer.training.run", run=train)
+_replace("grocer.evaluation.run", run=evaluate)
+_replace("grocer.gate.run", run=gate)
+_replace("grocer.release.bundle", write_bundle=write_bundle)
+_replace("grocer.release.registry", open_bundle=None)
+_replace("serving.rollout.smoke_test", smoke_test=smoke_test)
