@@ -88,8 +88,8 @@ def build_dataset(tables: Counts, config: object, out: Path) -> Splits:
     return SPLITS
 
 
-def train(splits: Path, config: object, out: Path) -> Adapter:
-    behave("train", splits)
+def train(splits: Splits, config: object, out: Path) -> Adapter:
+    behave("train", splits.directory)
     ADAPTER.write(out)
     (out / "loss.html").write_text("<p>loss</p>")
     return ADAPTER
