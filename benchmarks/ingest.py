@@ -1,18 +1,18 @@
-"""Ingest and validate at Instacart's scale, against the study's join in pandas.
+"""Compare ingest and validation with a pandas join, at Instacart's scale.
 
-Makes orders and order lines of Instacart's shape (see orders.py), then runs, each in a process
-of its own: Grocer's ingest, Grocer's validate, the plain pandas join and dropna. Prints one JSON
-object as its last line: `ratio` and `memory_ratio` are pandas over ingest, in seconds of wall
-clock and in peak resident memory of the process tree. At full scale pandas takes about 14 GB, and
-comes last: a virtual machine that got gigabytes back is slow for a minute. A minute's rest before
-each ingest is for the same reason.
-With --rounds all run so often, by turns, and the fastest round of each counts: a shared machine
-slows either at any moment.
+Generates orders and order lines of Instacart's shape (see orders.py), then runs three jobs, each in
+its own process: Grocer's ingest, Grocer's validation, and the pandas join and dropna of the
+reference study. The last line is one JSON object: `ratio` and `memory_ratio` are pandas over
+ingest, in wall-clock seconds and in peak resident memory of the process tree.
+
+At scale 1 pandas takes about 14 GB. It runs last, and each ingest starts after a minute's rest,
+because a virtual machine is slow for a minute after it has freed gigabytes. With --rounds the jobs
+alternate and the fastest round of each counts, because other guests slow down a shared machine.
 
     python benchmarks/ingest.py                     # full scale
     python benchmarks/ingest.py --rounds 3
     python benchmarks/ingest.py --scale 0.1
-    python benchmarks/ingest.py --scales 1 2 3      # growth of ingest and validate, no pandas
+    python benchmarks/ingest.py --scales 1 2 3      # growth of ingest and validation, no pandas
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from orders import make
+from orders import generate
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_SECONDS = 0.2
@@ -39,7 +39,7 @@ REST_SECONDS = 60.0
 
 
 def pandas_join(source: Path, out: Path) -> None:
-    """What the study did: read all, merge all, drop rows with a null."""
+    """Join as the reference study does: read all, merge all, drop rows with nulls."""
     import pandas as pd
 
     names = ("order_products__prior", "order_products__train")
@@ -54,7 +54,7 @@ def pandas_join(source: Path, out: Path) -> None:
 
 
 def ingest(source: Path, out: Path) -> None:
-    """Grocer's step, with its settings as they come."""
+    """Run Grocer's step with default settings."""
     from grocer.artifacts.step import step
     from grocer.config.stages import DataConfig
     from grocer.ingest.run import run
@@ -64,7 +64,7 @@ def ingest(source: Path, out: Path) -> None:
 
 
 def validate(source: Path, out: Path) -> None:
-    """Grocer's step, on what `ingest` wrote to the same place."""
+    """Run Grocer's step on the tables that `ingest` wrote to `out`."""
     from grocer.artifacts.counts import Counts
     from grocer.artifacts.step import step
     from grocer.config.recipes import recipe
@@ -77,8 +77,8 @@ def validate(source: Path, out: Path) -> None:
 JOBS = {job.__name__: job for job in (ingest, validate, pandas_join)}
 
 
-def measured(job: str, source: Path, out: Path) -> dict[str, float]:
-    """Run a job in a process of its own: seconds of wall clock and CPU, peak MB of its tree."""
+def measure(job: str, source: Path, out: Path) -> dict[str, float]:
+    """Run a job in a process; return wall-clock and CPU seconds, and the peak MB of its tree."""
     command = [sys.executable, __file__, "--job", job, str(source), str(out)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = time.monotonic()
@@ -87,7 +87,7 @@ def measured(job: str, source: Path, out: Path) -> dict[str, float]:
 
     def sample() -> None:
         while not ended.wait(SAMPLE_SECONDS):
-            peaks.append(_resident(process.pid))
+            peaks.append(_resident_bytes(process.pid))
 
     sampler = threading.Thread(target=sample)
     sampler.start()
@@ -104,54 +104,60 @@ def measured(job: str, source: Path, out: Path) -> dict[str, float]:
     }
 
 
-def _resident(pid: int) -> int:
-    """Resident bytes of a process and its children now, or its own peak where that is more.
+def _resident_bytes(pid: int) -> int:
+    """Return the resident bytes of a process and its children, or its own peak if larger.
 
-    Not ru_maxrss: a child starts with its parent's.
+    `ru_maxrss` would not do: a child process starts with its parent's value.
     """
     try:
         process = psutil.Process(pid)
         tree = [process, *process.children(recursive=True)]
-        now = sum(member.memory_info().rss for member in tree)
+        resident = sum(member.memory_info().rss for member in tree)
         status = Path(f"/proc/{pid}/status").read_text()
-    except (psutil.Error, OSError):  # it ended meanwhile
+    except (psutil.Error, OSError):  # the process has ended
         return 0
-    own = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return max(now, int(own[1]) * 1024 if own else 0)
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return max(resident, int(peak[1]) * 1024 if peak else 0)
 
 
 def one_scale(
     catalogue: Path, scale: float, work: Path, jobs: list[str], rounds: int = 1
 ) -> dict[str, Any]:
-    """Make the files of one scale, run the jobs on them, and check that they agree."""
+    """Generate the files of one scale, run the jobs, and check that their counts are equal."""
     source, out = work / f"source-{scale:g}", work / f"out-{scale:g}"
-    print(f"making orders and order lines at scale {scale:g} in {source}", file=sys.stderr)
-    make(catalogue, source, scale)
-    found: dict[str, Any] = {"scale": scale, "rounds": rounds}
+    print(f"generating orders and order lines at scale {scale:g} in {source}", file=sys.stderr)
+    generate(catalogue, source, scale)
+    result: dict[str, Any] = {"scale": scale, "rounds": rounds}
     counts = []
     for job in jobs * rounds:
         if job == jobs[0]:
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
             time.sleep(REST_SECONDS * min(1.0, scale))
-        measure = measured(job, source, out)
-        print(f"{job}: {measure}", file=sys.stderr)
-        found[job] = min(found.get(job, measure), measure, key=lambda each: each["seconds"])
-        where = {"pandas_join": out, "ingest": out / "tables"}.get(job)
-        if where:
-            lines = json.loads((where / "counts.json").read_text())["order_lines"]
+        usage = measure(job, source, out)
+        print(f"{job}: {usage}", file=sys.stderr)
+        result[job] = min(result.get(job, usage), usage, key=lambda each: each["seconds"])
+        tables = {"pandas_join": out, "ingest": out / "tables"}.get(job)
+        if tables:
+            lines = json.loads((tables / "counts.json").read_text())["order_lines"]
             counts.append({key: lines[key] for key in ("read", "with_nulls", "kept")})
     assert all(count == counts[0] for count in counts), counts
-    return {**found, "order_lines": counts[0]}
+    return {**result, "order_lines": counts[0]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--catalogue", type=Path, default=ROOT / "examples" / "catalogue")
     parser.add_argument("--scale", type=float, default=1.0, help="1: Instacart's 33.8 M lines")
-    parser.add_argument("--rounds", type=int, default=1, help="the fastest of so many counts")
-    parser.add_argument("--scales", type=float, nargs="+", help="compare growth, without pandas")
-    parser.add_argument("--work", type=Path, help="where files are made; about 2 GB at scale 1")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="number of rounds; the fastest counts"
+    )
+    parser.add_argument(
+        "--scales", type=float, nargs="+", help="compare growth with scale, without pandas"
+    )
+    parser.add_argument(
+        "--work", type=Path, help="directory for generated files, about 2 GB at scale 1"
+    )
     parser.add_argument("--job", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
@@ -167,36 +173,37 @@ def main() -> None:
             print(json.dumps(growth(runs)))
             return
         jobs = list(JOBS)
-        found = one_scale(options.catalogue, options.scale, Path(work), jobs, options.rounds)
-    reference, ours = found["pandas_join"], found["ingest"]
-    found["ratio"] = round(reference["seconds"] / ours["seconds"], 2)
-    found["cpu_ratio"] = round(reference["cpu_seconds"] / ours["cpu_seconds"], 2)
-    found["memory_ratio"] = round(reference["peak_mb"] / ours["peak_mb"], 2)
-    found["peak_mb"] = max(ours["peak_mb"], found["validate"]["peak_mb"])
-    print(json.dumps(found))
+        result = one_scale(options.catalogue, options.scale, Path(work), jobs, options.rounds)
+    reference, ours = result["pandas_join"], result["ingest"]
+    result["ratio"] = round(reference["seconds"] / ours["seconds"], 2)
+    result["cpu_ratio"] = round(reference["cpu_seconds"] / ours["cpu_seconds"], 2)
+    result["memory_ratio"] = round(reference["peak_mb"] / ours["peak_mb"], 2)
+    result["peak_mb"] = max(ours["peak_mb"], result["validate"]["peak_mb"])
+    print(json.dumps(result))
 
 
 def growth(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """How time and memory grow with the scale, against the first; linear is a ratio of 1."""
+    """Return the growth of time and memory relative to the first run; 1 is linear growth."""
     first = runs[0]
     total = {run["scale"]: run["ingest"]["seconds"] + run["validate"]["seconds"] for run in runs}
     cpu = {
         run["scale"]: run["ingest"]["cpu_seconds"] + run["validate"]["cpu_seconds"] for run in runs
     }
     peak = {run["scale"]: max(run["ingest"]["peak_mb"], run["validate"]["peak_mb"]) for run in runs}
-    at = first["scale"]
+    base = first["scale"]
 
-    def linear(seconds: dict[float, float]) -> dict[str, float]:
+    def over_linear(seconds: dict[float, float]) -> dict[str, float]:
         return {
-            f"{scale:g}": round(seconds[scale] / seconds[at] / (scale / at), 3) for scale in seconds
+            f"{scale:g}": round(seconds[scale] / seconds[base] / (scale / base), 3)
+            for scale in seconds
         }
 
     return {
         "runs": runs,
-        "ratio": round(1 / max(linear(total).values()), 3),
-        "seconds_over_linear": linear(total),
-        "cpu_over_linear": linear(cpu),
-        "peak_over_first": {f"{scale:g}": round(peak[scale] / peak[at], 3) for scale in peak},
+        "ratio": round(1 / max(over_linear(total).values()), 3),
+        "seconds_over_linear": over_linear(total),
+        "cpu_over_linear": over_linear(cpu),
+        "peak_over_first": {f"{scale:g}": round(peak[scale] / peak[base], 3) for scale in peak},
     }
 
 

@@ -1,9 +1,10 @@
-"""Makes orders and order lines in Instacart's shape for a catalogue, at any scale, from a seed.
+"""Generate orders and order lines of Instacart's shape for a catalogue, at any scale, from a seed.
 
 At scale 1 the counts are the published ones: 3,421,083 orders of 206,209 users, 32,434,489 prior
-and 1,384,617 train lines, of which 2,078,068 are of first orders, which have no days since a
-prior one. Like the original: orders sorted by user, order ids shuffled, lines sorted by order
-and cart position, a few products in most carts, no product twice in a cart.
+and 1,384,617 train lines. 2,078,068 of the lines belong to first orders, which have no days since
+a prior order. As in the original, orders are sorted by user, order ids are shuffled, lines are
+sorted by order and cart position, a few products are in most carts, and no cart has a product
+twice.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ CHUNK = 2_000_000
 Integers = npt.NDArray[np.int64]
 
 
-def make(catalogue: Path, out: Path, scale: float = 1.0, seed: int = 11) -> None:
-    """Write the six CSVs to the directory `out`; `catalogue` holds products, aisles, departments.
+def generate(catalogue: Path, out: Path, scale: float = 1.0, seed: int = 11) -> None:
+    """Write the six CSV files to `out`, from products, aisles and departments in `catalogue`.
 
-    A catalogue of fewer than Instacart's 49,688 products is filled up with numbered copies.
+    A catalogue with fewer than Instacart's 49,688 products is extended with numbered copies.
     """
     random = np.random.default_rng(seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -37,13 +38,13 @@ def make(catalogue: Path, out: Path, scale: float = 1.0, seed: int = 11) -> None
     products = random.permutation(_write_products(catalogue / "products.csv", out / "products.csv"))
     users, train = round(USERS * scale), round(TRAIN_ORDERS * scale)
     later = round((PRIOR_ORDERS - USERS) * scale)
-    # A user's orders: the first, at least two more, and one last that is train or test.
+    # Each user has a first order, at least two more, and a last one that is train or test.
     prior = 1 + _parts(random, later, users, least=2)
     owner = np.repeat(np.arange(users), prior + 1)
     number = _positions(prior + 1)
     last = number == (prior + 1)[owner]
     is_train = np.isin(owner, random.permutation(users)[:train])
-    lines = np.zeros(len(owner), dtype=np.int64)  # a test order has none
+    lines = np.zeros(len(owner), dtype=np.int64)  # test orders have no lines
     for chosen, total in (
         (number == 1, FIRST_LINES),
         ((number > 1) & ~last, PRIOR_LINES - FIRST_LINES),
@@ -58,19 +59,19 @@ def make(catalogue: Path, out: Path, scale: float = 1.0, seed: int = 11) -> None
 
 
 def _parts(random: np.random.Generator, total: int, count: int, least: int) -> Integers:
-    """`count` integers, skewed as cart sizes are, each `least` or more, that add up to `total`."""
+    """Return `count` integers of at least `least` with sum `total`, skewed like cart sizes."""
     weights = random.gamma(1.6, size=count)
     return least + random.multinomial(total - least * count, weights / weights.sum())
 
 
 def _positions(sizes: Integers) -> Integers:
-    """1, 2, ... within each group of the given sizes."""
+    """Return 1, 2, ... within each group of the given sizes."""
     starts = np.cumsum(sizes) - sizes
     return np.arange(sizes.sum()) - np.repeat(starts, sizes) + 1
 
 
 def _write_products(source: Path, target: Path) -> Integers:
-    """Copy the products, filled up; returns their ids."""
+    """Copy the products, extended to `PRODUCTS`, and return their ids."""
     with source.open(encoding="utf-8-sig", newline="") as file:
         header, *rows = csv.reader(file)
     first = len(rows)
@@ -94,7 +95,7 @@ def _write_orders(
     size = len(order)
     days = random.integers(0, 31, size).astype(np.float64)
     days[number == 1] = np.nan
-    table = {  # read by name in the query below
+    table = {  # the query below uses these names
         "order_id": order,
         "user_id": owner + 1,
         "side": side,
@@ -104,11 +105,11 @@ def _write_orders(
         "days": days,
     }
     with duckdb.connect() as database:
-        database.register("made", _arrow(table))
+        database.register("generated", _arrow(table))
         database.execute(
             "COPY (SELECT order_id, user_id, ['prior', 'train', 'test'][side + 1] AS eval_set, "
             "order_number, order_dow, lpad(hour::VARCHAR, 2, '0') AS order_hour_of_day, "
-            "CASE WHEN NOT isnan(days) THEN days END AS days_since_prior_order FROM made) "
+            "CASE WHEN NOT isnan(days) THEN days END AS days_since_prior_order FROM generated) "
             f"TO '{out / 'orders.csv'}' (FORMAT csv, HEADER)"
         )
 
@@ -124,7 +125,7 @@ def _write_lines(
     """Write one file of order lines, chunk by chunk."""
     by_id = np.argsort(order)
     order, lines = order[by_id], lines[by_id]
-    # Zipf-Mandelbrot with Instacart's head: its top 1,000 products make half of the purchases.
+    # Zipf-Mandelbrot, fitted so that the top 1,000 products are half of the purchases.
     popularity = np.cumsum(1 / (np.arange(len(products)) + 60.0) ** 1.05)
     popularity /= popularity[-1]
     ends = np.cumsum(lines)
@@ -138,25 +139,25 @@ def _write_lines(
             chosen = products[_distinct(random, owner, popularity)]
             reordered = (random.random(len(owner)) < 0.59).astype(np.int8)
             table = {"o": owner, "p": chosen, "a": _positions(sizes), "r": reordered}
-            database.register("made", _arrow(table))
-            database.execute(f"COPY made TO '{part}' (FORMAT csv, HEADER false)")
-            with part.open("rb") as made:
-                shutil.copyfileobj(made, file)
+            database.register("generated", _arrow(table))
+            database.execute(f"COPY generated TO '{part}' (FORMAT csv, HEADER false)")
+            with part.open("rb") as chunk:
+                shutil.copyfileobj(chunk, file)
         part.unlink()
 
 
 def _distinct(
     random: np.random.Generator, owner: Integers, popularity: npt.NDArray[np.float64]
 ) -> Integers:
-    """Indices of products for lines of orders `owner`, none twice in an order."""
+    """Return indices of products for lines of the orders `owner`, distinct within an order."""
     chosen = np.searchsorted(popularity, random.random(len(owner)))
     while True:
         key = owner * len(popularity) + chosen
         by_key = np.argsort(key, kind="stable")
-        twice = by_key[1:][np.diff(key[by_key]) == 0]
-        if not len(twice):
+        duplicates = by_key[1:][np.diff(key[by_key]) == 0]
+        if not len(duplicates):
             return chosen
-        chosen[twice] = random.integers(0, len(popularity), len(twice))
+        chosen[duplicates] = random.integers(0, len(popularity), len(duplicates))
 
 
 def _arrow(columns: dict[str, npt.NDArray[np.generic]]) -> object:

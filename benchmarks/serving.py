@@ -1,11 +1,11 @@
-"""The predictor against KServe's own no-op model, against itself without batching, and overloaded.
+"""Benchmarks of the predictor: overhead, batching, overload, and classification of a file.
 
     .venv/bin/python benchmarks/serving.py [--bundle DIR] [--seconds 20] [--names 20000]
 
-Four parts, each on loopback: the server's CPU for a request with 32 names; single-name requests
-from 64 clients, with batching and without; twice the capacity, open loop; and a file of names
-through `grocer.classify`. Without --bundle a tiny one is trained for a minute first.
-The last line is one JSON object; `ratio` is throughput with batching over without.
+On loopback: CPU time of a request with 32 names, compared with a no-op model in KServe's server;
+throughput of 64 clients with and without batching; an open loop at twice that throughput; and
+`grocer classify`. Without --bundle, a tiny model is trained first, which takes a minute.
+The last line is a JSON object; `ratio` is the throughput with batching divided by that without.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Python puts this folder first, where this very file would hide the package `serving`.
+# Python adds this folder first, where this file would shadow the package `serving`.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.load import CATALOGUE, closed_loop, name, open_loop  # noqa: E402
+from benchmarks.load import CATALOGUE, closed_loop, open_loop, random_name  # noqa: E402
 from grocer.progress import say  # noqa: E402
 from serving.rollout.smoke_test import running_predictor  # noqa: E402
 
@@ -51,35 +51,35 @@ ModelServer(http_port=PORT, enable_grpc=False).start([model])
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--bundle", type=Path, help="directory of a bundle; else one is made")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
-    parser.add_argument("--names", type=int, default=20_000, help="in the file to classify")
-    given = parser.parse_args()
+    parser.add_argument("--bundle", type=Path, help="directory of a bundle (default: train one)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="duration of each load")
+    parser.add_argument("--names", type=int, default=20_000, help="names in the file to classify")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        bundle = given.bundle or make_bundle(Path(scratch))
-        found = {
-            "seconds": given.seconds,
-            "overhead": overhead(bundle, given.seconds / 2),
-            "batching": batching(bundle, given.seconds),
+        bundle = options.bundle or make_bundle(Path(scratch))
+        results = {
+            "seconds": options.seconds,
+            "overhead": overhead(bundle, options.seconds / 2),
+            "batching": batching(bundle, options.seconds),
         }
-        found["overload"] = overload(bundle, given.seconds, found["batching"])
-        found["classify"] = bulk(bundle, given.names, Path(scratch))
-    print(json.dumps({"ratio": found["batching"]["speedup"], **found}))
+        results["overload"] = overload(bundle, options.seconds, results["batching"])
+        results["classify"] = bulk(bundle, options.names, Path(scratch))
+    print(json.dumps({"ratio": results["batching"]["speedup"], **results}))
 
 
 def overhead(bundle: Path, seconds: float) -> dict[str, float]:
-    """CPU milliseconds for a request with 32 names: ours, and the no-op model's plus a forward."""
+    """CPU milliseconds of a request with 32 names: predictor, no-op model, and forward pass."""
     say("benchmark", "overhead of a request with 32 names")
     with noop() as url:
-        idle = cpu_per_request(url, seconds)
+        noop_cpu = cpu_per_request(url, seconds)
     forward = forward_cpu(bundle)
     with running_predictor(bundle) as url:
-        ours = cpu_per_request(url, seconds)
+        predictor_cpu = cpu_per_request(url, seconds)
     return {
-        "noop_cpu_ms": idle,
+        "noop_cpu_ms": noop_cpu,
         "forward_cpu_ms": forward,
-        "predictor_cpu_ms": ours,
-        "overhead_ratio": round(ours / (idle + forward), 3),
+        "predictor_cpu_ms": predictor_cpu,
+        "overhead_ratio": round(predictor_cpu / (noop_cpu + forward), 3),
         "limit": 1.3,
     }
 
@@ -87,67 +87,67 @@ def overhead(bundle: Path, seconds: float) -> dict[str, float]:
 def cpu_per_request(url: str, seconds: float) -> float:
     before = cpu(url)
     load = asyncio.run(closed_loop(url, clients=1, items=ITEMS, seconds=seconds))
-    return round(1000 * (cpu(url) - before) / load.answered, 3)
+    return round(1000 * (cpu(url) - before) / load.succeeded, 3)
 
 
 def forward_cpu(bundle: Path) -> float:
-    """CPU milliseconds of scoring 32 names with one thread, in a process of its own."""
+    """Median CPU milliseconds of scoring 32 names with one thread, in a separate process."""
     code = (
         "import time, sys, torch; torch.set_num_threads(1)\n"
         "from pathlib import Path; from grocer.inference.scorer import Scorer\n"
-        "from benchmarks.load import name; from benchmarks.serving import ITEMS\n"
+        "from benchmarks.load import random_name; from benchmarks.serving import ITEMS\n"
         "scorer = Scorer.load(Path(sys.argv[1]), token_budget=512); spent = []\n"
         "for _ in range(30):\n"
-        "    names = [name() for _ in range(ITEMS)]; start = time.process_time()\n"
+        "    names = [random_name() for _ in range(ITEMS)]; start = time.process_time()\n"
         "    scorer.predict(names); spent.append(time.process_time() - start)\n"
         "print(1000 * sorted(spent)[15])"
     )
-    words = [sys.executable, "-c", code, str(bundle)]
+    command = [sys.executable, "-c", code, str(bundle)]
     root = Path(__file__).parent.parent
-    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=root)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
     return round(float(done.stdout.split()[-1]), 3)
 
 
 def batching(bundle: Path, seconds: float) -> dict[str, Any]:
-    """Single names from 64 clients, with batching and one name a pass."""
-    found: dict[str, Any] = {"clients": CLIENTS}
+    """Throughput of 64 clients with single-name requests, with and without batching."""
+    results: dict[str, Any] = {"clients": CLIENTS}
     for label, settings in (("with", ()), ("without", ("token_budget=1",))):
         say("benchmark", f"{CLIENTS} clients, {label} batching")
         with running_predictor(bundle, settings=("queue_seconds=60", *settings)) as url:
             load = asyncio.run(closed_loop(url, CLIENTS, 1, seconds))
-        found[label] = load.summary(seconds)
-    found["speedup"] = round(found["with"]["per_second"] / found["without"]["per_second"], 2)
-    return found
+        results[label] = load.summary(seconds)
+    speedup = results["with"]["per_second"] / results["without"]["per_second"]
+    return results | {"speedup": round(speedup, 2)}
 
 
 def overload(bundle: Path, seconds: float, capacity: dict[str, Any]) -> dict[str, Any]:
-    """Twice what 64 clients got answered, sent whether or not answers come."""
+    """Open loop at twice the throughput of 64 clients: latency, memory and recovery."""
     rate = 2 * capacity["with"]["per_second"]
     say("benchmark", f"overload with {rate:.0f} requests a second")
     with running_predictor(bundle) as url:
-        # Connections cost memory too: the first half opens them, the second must not need more.
+        # The first run opens the connections, which need memory; the second must not need more.
         asyncio.run(open_loop(url, rate, seconds / 2))
         memory = resident(url)
         load = asyncio.run(open_loop(url, rate, seconds))
         started = time.monotonic()
-        until_true(lambda: ask(url).status == 200)
-        found = {**load.summary(seconds), "sent_per_second": round(rate, 1)}
-        found["ready_again_seconds"] = round(time.monotonic() - started, 2)
-        found["memory_growth_mb"] = round(resident(url) - memory, 1)
-    found["p99_ratio"] = round(found["p99_ms"] / capacity["with"]["p99_ms"], 2)
-    return found
+        wait_for(lambda: readiness(url).status == 200)
+        results = {**load.summary(seconds), "sent_per_second": round(rate, 1)}
+        results["ready_again_seconds"] = round(time.monotonic() - started, 2)
+        results["memory_growth_mb"] = round(resident(url) - memory, 1)
+    results["p99_ratio"] = round(results["p99_ms"] / capacity["with"]["p99_ms"], 2)
+    return results
 
 
 def bulk(bundle: Path, names: int, scratch: Path) -> dict[str, float]:
-    """Names a second and peak memory, and the memory that a tenth of them took."""
+    """Throughput and peak memory of a file, and the peak memory of a tenth of it."""
     say("benchmark", f"classify {names:,} names")
-    found = {}
+    results = {}
     for label, count in (("tenth", names // 10), ("all", names)):
         source, out = scratch / f"{label}.csv", scratch / f"{label}-out.csv"
         with source.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "product_name"])
-            writer.writerows((i, name()) for i in range(count))
+            writer.writerows((i, random_name()) for i in range(count))
         start = time.monotonic()
         pid = os.fork()
         if not pid:
@@ -158,36 +158,36 @@ def bulk(bundle: Path, names: int, scratch: Path) -> dict[str, float]:
             os._exit(0)
         _, status, used = os.wait4(pid, 0)
         assert status == 0
-        found[label] = (time.monotonic() - start, used.ru_maxrss / 1024)
+        results[label] = (time.monotonic() - start, used.ru_maxrss / 1024)
     return {
         "names": names,
-        "names_per_second": round(names / found["all"][0], 1),
-        "peak_mb": round(found["all"][1], 1),
-        "peak_mb_of_a_tenth": round(found["tenth"][1], 1),
+        "names_per_second": round(names / results["all"][0], 1),
+        "peak_mb": round(results["all"][1], 1),
+        "peak_mb_of_a_tenth": round(results["tenth"][1], 1),
     }
 
 
 @contextmanager
 def noop() -> Iterator[str]:
-    """KServe's server around a model that does nothing."""
+    """Run KServe's server with a model that does nothing; yield its URL."""
     port = 18_099
-    words = [sys.executable, "-c", NOOP.replace("PORT", str(port))]
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(words, stdout=quiet, stderr=quiet)
+    command = [sys.executable, "-c", NOOP.replace("PORT", str(port))]
+    devnull = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=devnull, stderr=devnull)
     try:
         url = f"http://127.0.0.1:{port}"
-        until_true(lambda: ask(url).status == 200)
+        wait_for(lambda: readiness(url).status == 200)
         yield url
     finally:
         process.terminate()
         process.wait()
 
 
-def until_true(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         try:
-            if true():
+            if condition():
                 return
         except OSError:
             pass
@@ -195,12 +195,12 @@ def until_true(true: Callable[[], bool], seconds: float = 60.0) -> None:
     raise TimeoutError
 
 
-def ask(url: str) -> Any:
+def readiness(url: str) -> Any:
     return urllib.request.urlopen(f"{url}/v2/models/grocer/ready", timeout=10)
 
 
-def server_of(url: str) -> int:
-    """The process that listens, by the kernel's tables."""
+def server_pid(url: str) -> int:
+    """Return the process that listens on the port of a URL."""
     port = f":{int(url.rpartition(':')[2]):04X}"
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     inode = next(row[9] for row in rows if row[1].endswith(port) and row[3] == "0A")
@@ -214,19 +214,19 @@ def server_of(url: str) -> int:
 
 
 def cpu(url: str) -> float:
-    """CPU seconds that the server has used."""
-    fields = Path(f"/proc/{server_of(url)}/stat").read_text().rpartition(")")[2].split()
+    """Return the CPU seconds of the server."""
+    fields = Path(f"/proc/{server_pid(url)}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(url: str) -> float:
-    """MiB that the server holds."""
-    status = Path(f"/proc/{server_of(url)}/status").read_text()
+    """Return the resident memory of the server in MiB."""
+    status = Path(f"/proc/{server_pid(url)}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 def make_bundle(root: Path) -> Path:
-    """A tiny bundle of the sample catalogue, trained for a minute; it need not be good."""
+    """Train a tiny model on the sample catalogue and return its bundle; quality is irrelevant."""
     from grocer.artifacts.adapter import Adapter
     from grocer.artifacts.counts import Counts
     from grocer.artifacts.splits import Splits
@@ -237,7 +237,7 @@ def make_bundle(root: Path) -> Path:
     from grocer.gate.run import run as gate
     from grocer.ingest.run import run as ingest
     from grocer.release.bundle import write_bundle
-    from grocer.training.run import train
+    from grocer.training.run import run as train
 
     config = recipe("tiny").with_settings(
         [
@@ -257,7 +257,7 @@ def make_bundle(root: Path) -> Path:
     with step("build_dataset", splits, {"tables": tables}) as out:
         build_dataset(Counts.read(tables), config, out)
     with step("train", model, {"splits": splits}) as out:
-        train(splits, config, out)
+        train(Splits.read(splits), config, out)
     with step("evaluate", evaluation, {"model": model, "splits": splits}) as out:
         evaluate(Adapter.read(model), Splits.read(splits), config, out)
     with step("gate", decision, {"evaluation": evaluation}) as out:

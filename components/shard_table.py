@@ -18,10 +18,5 @@ def shard_table(
         from grocer.inference import sharded
 
         return sharded.shard_table(
-            data,
-            out,
-            bundle,
-            shards=int(shards),
-            column=column,
-            min_probability=min_probability,
+            data, out, bundle, shards=int(shards), column=column, min_probability=min_probability
         )

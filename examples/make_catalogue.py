@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 HERE = Path(__file__).parent
 SEED = 20170501
 USERS = 360
-TWINS = 40
+DUPLICATES = 40
 CONFLICTS = 6
 BRANDED = 0.62  # share of names with a brand, unless the department overrides it
 BRANDED_SHORT = 0.85  # the same for names of two words, which several shops would share
@@ -103,24 +103,24 @@ def make_products(grammar: Grammar, oddities: Mapping[str, list[str]]) -> list[P
                 aisle = "missing"
             seen[normalised(name)] = Product(name, aisle, department)
     products = list(seen.values())
-    products += twins(products, random) + conflicts(products, grammar)
-    shelf = {
+    products += duplicates(products, random) + conflicts(products, grammar)
+    department_of = {
         aisle: department
         for department, entry in grammar.departments.items()
         for aisle in entry["aisles"]
     }
     products += [
-        Product(n, aisle, shelf[aisle]) for aisle, names in oddities.items() for n in names
+        Product(n, aisle, department_of[aisle]) for aisle, names in oddities.items() for n in names
     ]
     random.shuffle(products)
     return products
 
 
-def twins(products: list[Product], random: Random) -> list[Product]:
+def duplicates(products: list[Product], random: Random) -> list[Product]:
     """Return duplicates that differ from existing products only in case or spacing."""
-    ways = (str.upper, str.lower, str.capitalize, "{} ".format, " {}".format, double_space)
-    chosen = random.sample(products, TWINS)
-    return [p._replace(name=ways[i % len(ways)](p.name)) for i, p in enumerate(chosen)]
+    changes = (str.upper, str.lower, str.capitalize, "{} ".format, " {}".format, double_space)
+    chosen = random.sample(products, DUPLICATES)
+    return [p._replace(name=changes[i % len(changes)](p.name)) for i, p in enumerate(chosen)]
 
 
 def double_space(name: str) -> str:
@@ -141,7 +141,7 @@ def conflicts(products: list[Product], grammar: Grammar) -> list[Product]:
     ]
 
 
-class Shelf:
+class Popularity:
     """Samples products: departments by share, products within a department by Zipf's law."""
 
     def __init__(self, products: list[Product], shares: Mapping[str, int]) -> None:
@@ -165,7 +165,7 @@ class Shelf:
         return random.choices(self.ids, cum_weights=self.cumulative)[0]
 
 
-def make_orders(shelf: Shelf, random: Random) -> Iterator[Order]:
+def make_orders(popularity: Popularity, random: Random) -> Iterator[Order]:
     """Yield every user's orders: all `prior` except the last, which is `train` or `test`."""
     for user in range(1, USERS + 1):
         x = random.random()
@@ -173,7 +173,7 @@ def make_orders(shelf: Shelf, random: Random) -> Iterator[Order]:
         bought: dict[int, None] = {}
         for number in range(1, count + 1):
             eval_set = "prior" if number < count else random.choices(["train", "test"], [64, 36])[0]
-            lines = [] if eval_set == "test" else fill_cart(bought, shelf, random)
+            lines = [] if eval_set == "test" else fill_cart(bought, popularity, random)
             yield Order(
                 user=user,
                 eval_set=eval_set,
@@ -185,14 +185,16 @@ def make_orders(shelf: Shelf, random: Random) -> Iterator[Order]:
             )
 
 
-def fill_cart(bought: dict[int, None], shelf: Shelf, random: Random) -> list[tuple[int, int]]:
+def fill_cart(
+    bought: dict[int, None], popularity: Popularity, random: Random
+) -> list[tuple[int, int]]:
     """Return a cart of about nine distinct products, and add them to `bought`."""
     size = 1 + int(32 * random.random() * random.random())
     past = list(bought)
     cart: dict[int, int] = {}
     while len(cart) < size:
-        again = past and random.random() < REORDERED
-        product = random.choice(past) if again else shelf.draw(random)
+        reorder = past and random.random() < REORDERED
+        product = random.choice(past) if reorder else popularity.draw(random)
         cart[product] = int(product in bought)
     bought.update(dict.fromkeys(cart))
     return list(cart.items())
@@ -260,7 +262,7 @@ def main(out: Path) -> None:
     products = make_products(Grammar(vocabulary, random), vocabulary["oddities"])
     departments = vocabulary["departments"]
     shares = {name: entry["purchases"] for name, entry in departments.items()}
-    orders = list(make_orders(Shelf(products, shares), random))
+    orders = list(make_orders(Popularity(products, shares), random))
     out.mkdir(parents=True, exist_ok=True)
     write_dimensions(out, products, departments)
     write_orders(out, orders, random)

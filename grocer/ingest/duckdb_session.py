@@ -19,6 +19,13 @@ from grocer.ingest.statements import statements
 
 PROGRESS_SECONDS = 5.0
 MIB_PER_THREAD = 200  # of the memory limit, to join tables of Instacart's size
+_READER_ERRORS = {
+    "unterminated quote": "a quoted field is not closed, or text follows its closing quote; "
+    'write a quote inside a quoted field twice ("")',
+    "state machine": "mixed line endings, or not a CSV file",
+    "aximum line size": "a line is longer than 2 MB; look for a quote that is not closed",
+    "maximum_line_size": "a line is longer than 2 MB; look for a quote that is not closed",
+}
 _SQL = statements("duckdb_session")
 
 
@@ -56,8 +63,19 @@ class Database:
             TableError: the data can't be parsed, or the query needs more memory than the limit.
             SourceError, OutputError: a file can't be read, or the disk is full.
         """
-        with self._translated_errors(label), self._progress(label):
+        done = threading.Event()
+        reporter = threading.Thread(target=self._report_progress, args=(label, done), daemon=True)
+        reporter.start()
+        try:
             return self.connection.execute(query).fetchall()
+        except duckdb.Error as error:
+            user_error = self._user_error(label, error)
+            if user_error is None:
+                raise
+            raise user_error from error
+        finally:
+            done.set()
+            reporter.join()
 
     def number(self, query: str, label: str = "the tables") -> int:
         """Return the single whole number that a query returns."""
@@ -85,37 +103,14 @@ class Database:
         finally:
             self.connection.execute(f"SET threads = {self.threads}")
 
-    @contextmanager
-    def _progress(self, label: str) -> Iterator[None]:
-        """Report the progress of the block's query every `PROGRESS_SECONDS`, from a thread."""
-        done = threading.Event()
-
-        def report() -> None:
-            while not done.wait(PROGRESS_SECONDS):
-                percent = self.connection.query_progress()
-                if 0 < percent <= 100:
-                    progress.say("ingest", f"{label} · {percent:.0f} %")
-
-        reporter = threading.Thread(target=report, daemon=True)
-        reporter.start()
-        try:
-            yield
-        finally:
-            done.set()
-            reporter.join()
-
-    @contextmanager
-    def _translated_errors(self, label: str) -> Iterator[None]:
-        try:
-            yield
-        except duckdb.Error as error:
-            user_error = self._user_error(label, error)
-            if user_error is None:
-                raise
-            raise user_error from error
+    def _report_progress(self, label: str, done: threading.Event) -> None:
+        while not done.wait(PROGRESS_SECONDS):
+            percent = self.connection.query_progress()
+            if 0 < percent <= 100:
+                progress.say("ingest", f"{label} · {percent:.0f} %")
 
     def _user_error(self, label: str, error: duckdb.Error) -> GrocerError | None:
-        """Return the error as a line that the user can act on, or None for an internal error."""
+        """Translate an error that the user can fix; return None for an internal error."""
         message = str(error)
         if "No space left" in message or "max_temp_directory_size" in message:
             return OutputError(f"{label}: no space is left on the device; choose another --out")
@@ -125,34 +120,25 @@ class Database:
                 f"--set data.memory_limit_mb={2 * self.memory_limit_mb}"
             )
         if isinstance(error, duckdb.InvalidInputException | duckdb.ConversionException):
-            return _reader_error(label, message)
+            return TableError(_reader_error(label, message))
         if isinstance(error, duckdb.IOException):
             return SourceError(f"{label}: cannot read: {message.splitlines()[0]}")
         return None
 
 
-def _reader_error(label: str, message: str) -> GrocerError:
+def _reader_error(label: str, message: str) -> str:
     """Translate an error of DuckDB's CSV reader."""
     number = re.search(r"CSV Error on Line: (\d+)", message)
     line = f"{label}, line {number[1]}" if number else label
     if columns := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
-        return TableError(f"{line}: expected {columns[1]} columns, found {columns[2]}")
+        return f"{line}: expected {columns[1]} columns, found {columns[2]}"
     pattern = r'column "(.+)"\. Could not convert string "(.*)" to \'(\w+)\''
     if conversion := re.search(pattern, message):
         column, value, kind = conversion.groups()
-        expected = {"FLOAT": "a number", "BIGINT": "a whole number"}.get(
-            kind, "a whole number from -32,768 to 32,767"
-        )
-        return TableError(f"{line}: column {column!r} holds {value!r}, expected {expected}")
-    if "unterminated quote" in message:
-        return TableError(
-            f"{line}: a quoted field is not closed, or text follows its closing quote; "
-            'write a quote inside a quoted field twice ("")'
-        )
-    if "state machine" in message:
-        return TableError(f"{line}: mixed line endings, or not a CSV file")
-    if "Maximum line size" in message or "maximum_line_size" in message:
-        return TableError(
-            f"{line}: a line is longer than 2 MB; look for a quote that is not closed"
-        )
-    return TableError(f"{line}: {message.splitlines()[0]}")
+        numbers = {"FLOAT": "a number", "BIGINT": "a whole number"}
+        expected = numbers.get(kind, "a whole number from -32,768 to 32,767")
+        return f"{line}: column {column!r} holds {value!r}, expected {expected}"
+    for fragment, explanation in _READER_ERRORS.items():
+        if fragment in message:
+            return f"{line}: {explanation}"
+    return f"{line}: {message.splitlines()[0]}"

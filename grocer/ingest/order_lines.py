@@ -79,13 +79,13 @@ class OrderLines:
         self.database.run(_SQL.create_all_counts(LINE_COLUMNS), label)
         flawed = _SQL.create_flawed_counts(LINE_COLUMNS, ORDER_COLUMNS, self.has_orders)
         self.database.run(flawed, label)
-        read = self._sum("all_counts")
-        dropped = self._sum("flawed_counts") if drop_nulls else 0
+        read = self.count_lines("all_counts")
+        dropped = self.count_lines("flawed_counts") if drop_nulls else 0
         if self.has_orders and written + dropped != read:
             self.database.run(_SQL.add_lines_without_order(LINE_COLUMNS), label)
         self.database.run(_SQL.create_tally())
         self.database.run(_SQL.create_joined())
-        joined, complete = self._sum("joined"), self._sum("joined", WITHOUT_NULLS)
+        joined, complete = self.count_lines("joined"), self.count_lines("joined", WITHOUT_NULLS)
         return OrderLineCounts(
             read=read,
             orphans=read - joined,
@@ -93,10 +93,6 @@ class OrderLines:
             with_nulls=joined - complete,
             kept=complete if drop_nulls else joined,
         )
-
-    def count_unknown(self, mask: str) -> int:
-        """Return the number of lines whose product (`product_nulls`) or order is unknown."""
-        return self._sum("tally", f"{mask} IS NULL")
 
     def count_nulls(self) -> dict[str, int]:
         """Return the number of joined lines with a null, by column."""
@@ -136,17 +132,18 @@ class OrderLines:
     def _rejected_lines(self) -> dict[Rejection, str]:
         """Return SQL for the lines to reject, by reason; only for reasons that apply."""
         lines = {}
-        if self._sum("tally", "product_nulls IS NULL"):
+        if self.count_lines("tally", "product_nulls IS NULL"):
             lines[Rejection.UNKNOWN_PRODUCT] = _SQL.with_unknown_product(self.has_orders)
-        if self._sum("tally", "order_nulls IS NULL"):
+        if self.count_lines("tally", "order_nulls IS NULL"):
             lines[Rejection.UNKNOWN_ORDER] = _SQL.with_unknown_order()
-        if self._sum("tally", "line_nulls + product_nulls > 0"):
+        if self.count_lines("tally", "line_nulls + product_nulls > 0"):
             lines[Rejection.NULL_VALUE] = _SQL.with_null(self.columns, self.has_orders)
-        elif self._sum("tally", "order_nulls > 0"):
+        elif self.count_lines("tally", "order_nulls > 0"):
             lines[Rejection.NULL_VALUE] = _SQL.with_null_in_order(ORDER_COLUMNS)
         return lines
 
-    def _sum(self, table: str, condition: str = "true") -> int:
+    def count_lines(self, table: str, condition: str = "true") -> int:
+        """Return the number of lines in a table of counts, such as `tally`."""
         return self.database.number(_SQL.sum_lines(table, condition))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -43,35 +44,25 @@ def check_text(path: Path, label: str, whole: bool = True) -> None:
     Raises:
         TableError: gives the byte offset of the first invalid byte.
     """
-    offset = 0
-    rest = b""  # an incomplete character at the end of a block, checked with the next block
+    decoder = getincrementaldecoder("utf-8")()
+    end = 0
     with path.open("rb") as file:
-        while chunk := file.read(_BLOCK_BYTES):
-            block = rest + chunk
-            start = offset - len(rest)
-            offset += len(chunk)
-            rest = b""
-            invalid = block.find(b"\0")
+        while True:
+            block = file.read(_BLOCK_BYTES)
+            data = decoder.getstate()[0] + block  # with the start of an incomplete character
+            end += len(block)
+            invalid = [data.find(b"\0")]
             try:
-                block.decode()
+                decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
-                if error.reason == "unexpected end of data":
-                    rest = block[error.start :]
-                elif invalid < 0 or error.start < invalid:
-                    invalid = error.start
-            if invalid >= 0:
-                raise _not_text(label, start + invalid, block[invalid])
-            if not whole:
+                invalid.append(error.start)
+            for index in sorted(index for index in invalid if index >= 0):
+                raise TableError(
+                    f"{label}: byte 0x{data[index]:02x} at byte offset {end - len(data) + index:,} "
+                    "is not UTF-8 text; save the file as UTF-8 (a byte order mark is fine)"
+                )
+            if not block or not whole:
                 return
-    if rest:
-        raise _not_text(label, offset - len(rest), rest[0])
-
-
-def _not_text(label: str, offset: int, byte: int) -> TableError:
-    return TableError(
-        f"{label}: byte 0x{byte:02x} at byte offset {offset:,} is not UTF-8 text; "
-        "save the file as UTF-8 (a byte order mark is fine)"
-    )
 
 
 def _parquet_columns(path: Path, label: str) -> tuple[list[str], set[str]]:

@@ -77,7 +77,7 @@ def _complete(database: Database) -> set[str]:
         if name not in staged:
             database.run(_SQL.create_empty(name, table.columns))
             continue
-        rows = _count_rows(database, name)
+        rows = database.number(_SQL.count_rows(name))
         progress.say("ingest", f"{name}: {rows:,} rows")
         if not rows:
             raise TableError(f"{name} is empty: expected rows below the column names")
@@ -97,20 +97,18 @@ def _write(database: Database, staged: Collection[str], drop_nulls: bool, out: P
     duplicates["order_lines"] = count_duplicates(database, "lines", ("order_id", "product_id"))
     lines.write_rejected(out / "rejected.parquet", duplicates)
     _write_dimensions(database, staged, drop_nulls, out)
-    has_aisles = AISLES.name in staged
+    unknown_aisles = _SQL.count_orphan_products(AISLES.name, "aisle_id")
+    unknown_departments = _SQL.count_orphan_products(DEPARTMENTS.name, "department_id")
     orphans = OrphanCounts(
-        products_without_department=_count_orphans(database, DEPARTMENTS.name, "department_id"),
-        products_without_aisle=_count_orphans(database, AISLES.name, "aisle_id")
-        if has_aisles
-        else 0,
-        order_lines_without_product=lines.count_unknown("product_nulls"),
-        order_lines_without_order=lines.count_unknown("order_nulls"),
+        products_without_department=database.number(unknown_departments),
+        products_without_aisle=database.number(unknown_aisles) if AISLES.name in staged else 0,
+        order_lines_without_product=lines.count_lines("tally", "product_nulls IS NULL"),
+        order_lines_without_order=lines.count_lines("tally", "order_nulls IS NULL"),
     )
+    rows = {table.name: database.number(_SQL.count_rows(table.name)) for table in _DIMENSIONS}
     return Counts(
         order_lines=line_counts,
-        products=_count_rows(database, PRODUCTS.name),
-        departments=_count_rows(database, DEPARTMENTS.name),
-        aisles=_count_rows(database, AISLES.name),
+        **rows,
         orphans=orphans,
         nulls=lines.count_nulls(),
         duplicates=duplicates,
@@ -132,15 +130,6 @@ def _write_dimensions(
         database.write(products, out / "products.parquet", PRODUCTS.name)
         for table in (AISLES, DEPARTMENTS):
             database.write(_SQL.all_rows(table.name), out / f"{table.name}.parquet", table.name)
-
-
-def _count_rows(database: Database, table: str) -> int:
-    return database.number(_SQL.count_rows(table))
-
-
-def _count_orphans(database: Database, dimension: str, key: str) -> int:
-    """Return the number of products whose `key` is unknown in a dimension table."""
-    return database.number(_SQL.count_orphan_products(dimension, key))
 
 
 def _has_lines(staged: Collection[str]) -> bool:

@@ -64,7 +64,7 @@ def download(data: str, target: Path, single: bool = False) -> Path:
     file = data.partition("?")[0].rpartition("/")[2]
     is_file = file.endswith((".zip", ".csv", ".parquet"))
     for name in [""] if is_file else _remote_tables(storage, single):
-        size = storage.size(name)
+        size = storage.info(name).get("size")
         megabytes = f" ({size / 1e6:,.1f} MB)" if size else ""
         progress.say("ingest", f"downloading {name or data}{megabytes}")
         storage.get(target / (name or file), name)

@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ PROTOCOLS = ("s3", "gs", "https", "http")
 ATTEMPTS = 4
 FIRST_WAIT_SECONDS = 0.5
 _BLOCK_BYTES = 8 * 1024**2
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _VERSION_KEYS = ("ETag", "etag", "generation", "LastModified", "Last-Modified", "mtime", "size")
 
 T = TypeVar("T")
@@ -33,8 +35,7 @@ class Storage:
     """The files at or below one address or local path.
 
     A `name` is relative to the address; an empty name is the address itself. Transient errors of
-    a remote store are retried with growing waits. All other errors are raised as one line that
-    starts with the setting that holds the address.
+    a remote store are retried with growing waits. Other errors are raised as one line.
     """
 
     def __init__(
@@ -56,29 +57,25 @@ class Storage:
         self.address, self.setting, self.step, self.error = address, setting, step, error
         protocol, is_uri, path = address.partition("://")
         self.is_local = not is_uri or protocol == "file"
+        self._root = os.path.abspath(path if is_uri else address) if self.is_local else address
         try:
             self._files = file_system("file" if self.is_local else protocol)
         except (ImportError, ValueError) as failure:
             raise error(f"{setting} {address}: {failure}") from failure
-        if self.is_local:
-            self._root = os.path.abspath(path if is_uri else address)
-        else:
-            self._root = address
 
     def exists(self, name: str = "") -> bool:
         """Return whether there is a file or a directory of this name."""
         try:
-            self._info(name)
+            self.info(name)
         except self.error as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return False
-            raise
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            return False
         return True
 
-    def size(self, name: str = "") -> int | None:
-        """Return a file's size in bytes, or None if the server does not report it."""
-        size: int | None = self._info(name).get("size")
-        return size
+    def info(self, name: str = "") -> dict[str, Any]:
+        """Return fsspec's information on a file, such as `size` in bytes if it is known."""
+        return self._try("read", name, self._files.info)
 
     def list(self, name: str = "") -> list[str]:
         """Return the names of the files and directories directly in a directory."""
@@ -86,36 +83,34 @@ class Storage:
         return [str(path).rstrip("/").rpartition("/")[2] for path in paths]
 
     def find(self, name: str = "") -> dict[str, dict[str, Any]]:
-        """Return fsspec's information on all files below a directory, by their relative names."""
+        """Return the `info` of all files below a directory, by their relative names."""
         found = self._try("read", name, lambda path: self._files.find(path, detail=True))
-        root = self._files._strip_protocol(self._path(name)).rstrip("/")
+        root = self._files._strip_protocol(_join(self._root, name)).rstrip("/")
         return {str(path).removeprefix(f"{root}/"): info for path, info in found.items()}
 
     def get(self, local: Path, name: str = "") -> None:
         """Copy a file to `local`, and check that it is complete and did not change meanwhile."""
-        before = self._info(name)
+        before = self.info(name)
         self._try("read", name, lambda path: self._files.get_file(path, str(local)))
-        after = self._info(name)
+        after = self.info(name)
+        source = f"{self.setting}: {_join(self.address, name)}"
         if any(before.get(key) != after.get(key) for key in _VERSION_KEYS):
-            raise self.error(
-                f"{self.setting}: {self._address(name)} changed while it was read; run again"
-            )
+            raise self.error(f"{source} changed while it was read; run again")
         size, expected = local.stat().st_size, before.get("size")
         if expected is not None and size != expected:
             raise self.error(
-                f"{self.setting}: {self._address(name)} is truncated: received {size:,} of "
-                f"{expected:,} bytes; run again"
+                f"{source} is truncated: received {size:,} of {expected:,} bytes; run again"
             )
 
     def put(self, local: Path, name: str = "") -> None:
         """Copy `local` to a file, which appears only once it is complete."""
 
         def copy(path: str) -> None:
-            if not self.is_local:
+            if self.is_local:
+                with atomic_file(Path(path)) as part:
+                    shutil.copyfile(local, part)
+            else:
                 self._files.put_file(str(local), path)
-                return
-            with atomic_file(Path(path)) as part:
-                shutil.copyfile(local, part)
 
         self._try("write", name, copy)
 
@@ -128,11 +123,11 @@ class Storage:
         """Write a file, which appears only once it is complete."""
 
         def write(path: str) -> None:
-            if not self.is_local:
+            if self.is_local:
+                with atomic_file(Path(path)) as part:
+                    part.write_bytes(content)
+            else:
                 self._files.pipe_file(path, content)
-                return
-            with atomic_file(Path(path)) as part:
-                part.write_bytes(content)
 
         self._try("write", name, write)
 
@@ -152,30 +147,17 @@ class Storage:
         """Remove a file, or a directory and all files below it."""
         self._try("write", name, lambda path: self._files.rm(path, recursive=True))
 
-    def _info(self, name: str) -> dict[str, Any]:
-        return self._try("read", name, self._files.info)
-
-    def _path(self, name: str) -> str:
-        return f"{self._root.rstrip('/')}/{name}" if name else self._root
-
-    def _address(self, name: str) -> str:
-        return f"{self.address.rstrip('/')}/{name}" if name else self.address
-
     def _try(self, action: str, name: str, operation: Callable[[str], T]) -> T:
-        """Return `operation(path)`, retried after transient errors.
-
-        Args:
-            action: `read` or `write`, for error messages.
-        """
-        address = self._address(name)
-        for attempt in range(1, ATTEMPTS + 1):
+        """Return `operation(path)`, retried after transient errors."""
+        address = _join(self.address, name)
+        failed = f"{self.setting}: cannot {action} {address}"
+        for attempt in count(1):
             try:
-                return operation(self._path(name))
+                return operation(_join(self._root, name))
             except client_errors() as raised:
                 error = _cause(raised)
                 reason = " ".join(str(error).split()) or type(error).__name__
-                failed = f"{self.setting}: cannot {action} {address}"
-                if _is_disk_error(error):
+                if getattr(error, "errno", None) in _DISK_ERRORS:
                     raise OutputError(f"{failed}: {reason}; choose another disk") from error
                 if isinstance(error, FileNotFoundError):
                     reason = "not found" if action == "read" else reason
@@ -193,7 +175,7 @@ class Storage:
                 if self.step is not None:
                     progress.say(self.step, f"{address}: {reason}; retrying in {wait:g} s")
                 time.sleep(wait)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        raise AssertionError("unreachable")
 
 
 def is_remote(address: str) -> bool:
@@ -245,6 +227,5 @@ def _cause(error: Exception) -> BaseException:
     return error if getattr(cause, "status", None) in (404, 410) else cause
 
 
-def _is_disk_error(error: BaseException) -> bool:
-    """Return whether the local disk is full or read-only."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+def _join(root: str, name: str) -> str:
+    return f"{root.rstrip('/')}/{name}" if name else root

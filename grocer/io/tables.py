@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -113,8 +114,7 @@ class _Csv:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with _Rows(path) as rows:
-            header = next(rows, None)
+        _, header = next(self._rows(), (0, []))
         if not header:
             raise TableError(f"{path}: empty; expected a header and rows")
         duplicates = {name for name in header if header.count(name) > 1}
@@ -130,56 +130,41 @@ class _Csv:
         return sum(table.num_rows for table in self.chunks(10_000))
 
     def chunks(self, rows: int) -> Iterator[pa.Table]:
-        with _Rows(self._path) as lines:
-            next(lines)
-            chunk: list[list[str]] = []
-            for row in lines:
-                if not row and len(self._header) > 1:
-                    continue  # a blank line; in a table of one column it is an empty field
-                row = row or [""]
-                if len(row) != len(self._header):
-                    raise TableError(
-                        f"{self._path}, line {lines.line_num}: expected {len(self._header)} "
-                        f"fields, found {len(row)}; quote fields that contain commas"
-                    )
-                chunk.append(row)
-                if len(chunk) == rows:
-                    yield self._table(chunk)
-                    chunk = []
-            if chunk:
+        width, chunk = len(self._header), []
+        for line, row in islice(self._rows(), 1, None):
+            if not row and width > 1:
+                continue  # a blank line; in a table of one column it is an empty field
+            row = row or [""]
+            if len(row) != width:
+                raise TableError(
+                    f"{self._path}, line {line}: expected {width} fields, found {len(row)}; "
+                    "quote fields that contain commas"
+                )
+            chunk.append(row)
+            if len(chunk) == rows:
                 yield self._table(chunk)
+                chunk = []
+        if chunk:
+            yield self._table(chunk)
 
     def _table(self, rows: list[list[str]]) -> pa.Table:
         columns = [list(column) for column in zip(*rows, strict=True)]
         return pa.table(columns, schema=self.schema)
 
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield the line number and the fields of each row.
 
-class _Rows:
-    """The rows of a CSV file; invalid ones raise `TableError` with the line number."""
-
-    def __init__(self, path: Path) -> None:
+        Raises:
+            TableError: not UTF-8, or not CSV.
+        """
         csv.field_size_limit(_MAX_FIELD_LENGTH)
-        self._path = path
-        self._file = path.open(newline="", encoding="utf-8-sig")
-        self._reader = csv.reader(self._file, strict=True)
-
-    @property
-    def line_num(self) -> int:
-        return self._reader.line_num
-
-    def __enter__(self) -> _Rows:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def __iter__(self) -> _Rows:
-        return self
-
-    def __next__(self) -> list[str]:
-        try:
-            return next(self._reader)
-        except UnicodeDecodeError as error:
-            raise TableError(f"{self._path}, after line {self.line_num}: not UTF-8") from error
-        except csv.Error as error:
-            raise TableError(f"{self._path}, line {self.line_num}: {error}") from error
+        with self._path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            try:
+                for row in reader:
+                    yield reader.line_num, row
+            except UnicodeDecodeError as error:
+                line = reader.line_num
+                raise TableError(f"{self._path}, after line {line}: not UTF-8") from error
+            except csv.Error as error:
+                raise TableError(f"{self._path}, line {reader.line_num}: {error}") from error

@@ -90,17 +90,14 @@ def _merge(a: Result, b: Result) -> Result:
     counts = {key: a["result"].get(key, 0) + b["result"].get(key, 0) for key in _COUNTS}
     present = counts["element_count"] - counts["missing_count"]
     valid = 1 - counts["unexpected_count"] / present if present else 1.0
+    values = [value for x in (a, b) for value in x["result"].get("partial_unexpected_list", [])]
     mostly = a["expectation_config"]["kwargs"].get("mostly", 1.0)
     result = {
         **counts,
         "unexpected_percent": 100 * (1 - valid),
-        "partial_unexpected_list": [*_values(a), *_values(b)][:20],
+        "partial_unexpected_list": values[:20],
     }
     return {**a, "success": valid >= mostly, "result": result}
-
-
-def _values(result: Result) -> list[Any]:
-    return list(result["result"].get("partial_unexpected_list", []))
 
 
 def _to_json(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,7 +64,9 @@ def run(tables: Counts, config: RunConfig, out: Path) -> ValidationReport:
         tables=reports,
     )
     for table, rows in quarantine.items():
-        _write_csv(out / "quarantine" / f"{table}.csv", rows[:QUARANTINE_ROWS])
+        if rows:
+            with output_file(out / "quarantine" / f"{table}.csv") as part:
+                pd.DataFrame(rows[:QUARANTINE_ROWS], dtype=object).to_csv(part, index=False)
     report.write(out)
     with output_file(out / "validation.html") as part:
         part.write_text(validation_page(report, tables), encoding="utf-8")
@@ -113,13 +114,3 @@ def _table_report(results: Sequence[Result]) -> TableReport:
     return TableReport(
         success=passed == len(results), statistics=statistics, results=tuple(results)
     )
-
-
-def _write_csv(path: Path, rows: Sequence[Row]) -> None:
-    if not rows:
-        return
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with output_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)

@@ -26,9 +26,7 @@ def aisles() -> list[Expectation]:
         *_key("aisle_id"),
         *_name("aisle"),
         gxe.ExpectColumnValuesToBeBetween(
-            column="departments",
-            max_value=1,
-            notes="aisle in several departments",
+            column="departments", max_value=1, notes="aisle in several departments"
         ),
     ]
 
@@ -56,7 +54,7 @@ def products(config: RunConfig, with_aisles: bool) -> list[Expectation]:
             notes=f"more than {percent(limit)} of products without {label} "
             f"({', '.join(unlabelled) or 'catalogue.unlabelled is empty'})",
         ),
-        _at_least("purchases", 0),
+        _between("purchases", 0),
     ]
     if with_aisles:
         suite.append(gxe.ExpectColumnValuesToNotBeNull(column="aisle", notes="unknown aisle"))
@@ -68,17 +66,17 @@ def order_lines(with_orders: bool) -> list[Expectation]:
     suite = [
         _not_null("order_id"),
         _not_null("product_id"),
-        _at_least("add_to_cart_order", 1),
+        _between("add_to_cart_order", 1),
         _one_of("reordered", [0, 1]),
     ]
     if with_orders:
         suite += [
             _not_null("user_id"),
             _one_of("eval_set", ["prior", "train", "test"]),
-            _at_least("order_number", 1),
+            _between("order_number", 1),
             _between("order_dow", 0, 6),
             _between("order_hour_of_day", 0, 23),
-            _at_least("days_since_prior_order", 0),
+            _between("days_since_prior_order", 0),
         ]
     return suite
 
@@ -93,29 +91,21 @@ def totals(config: RunConfig, with_lines: bool) -> list[Expectation]:
             notes=f"fewer than {limits.min_products:,} products with {label}",
         ),
         gxe.ExpectColumnMaxToBeBetween(
-            column="labels",
-            min_value=2,
-            notes=f"fewer than 2 {label}s",
+            column="labels", min_value=2, notes=f"fewer than 2 {label}s"
         ),
     ]
     if with_lines:
-        nulls, orphans = limits.max_null_fraction, limits.max_orphan_fraction
+        nulls = f"more than {percent(limits.max_null_fraction)} of order lines with a null value"
+        orphans = (
+            f"more than {percent(limits.max_orphan_fraction)} of order lines with unknown "
+            "product_id or order_id"
+        )
+        unknown = (Rejection.UNKNOWN_PRODUCT, Rejection.UNKNOWN_ORDER)
         suite += [
-            _limit(
-                "null_fraction",
-                nulls,
-                f"more than {percent(nulls)} of order lines with a null value",
-                Rejection.NULL_VALUE,
-            ),
-            _limit(
-                "orphan_fraction",
-                orphans,
-                f"more than {percent(orphans)} of order lines with unknown product_id or order_id",
-                Rejection.UNKNOWN_PRODUCT,
-                Rejection.UNKNOWN_ORDER,
-            ),
-            _limit("duplicate_lines", 0, "duplicate order line", Rejection.DUPLICATE_LINE),
-            _limit("duplicate_orders", 0, "duplicate order_id", Rejection.DUPLICATE_ORDER),
+            _at_most("null_fraction", limits.max_null_fraction, nulls, Rejection.NULL_VALUE),
+            _at_most("orphan_fraction", limits.max_orphan_fraction, orphans, *unknown),
+            _at_most("duplicate_lines", 0, "duplicate order line", Rejection.DUPLICATE_LINE),
+            _at_most("duplicate_orders", 0, "duplicate order_id", Rejection.DUPLICATE_ORDER),
         ]
     return suite
 
@@ -130,10 +120,8 @@ def _key(column: str) -> Sequence[Expectation]:
 
 
 def _name(column: str) -> Sequence[Expectation]:
-    not_blank = gxe.ExpectColumnValuesToMatchRegex(
-        column=column, regex=r"\S", notes=f"blank {column}"
-    )
-    return (_not_null(column), not_blank)
+    pattern = {"regex": r"\S", "notes": f"blank {column}"}
+    return (_not_null(column), gxe.ExpectColumnValuesToMatchRegex(column=column, **pattern))
 
 
 def _unique(column: str) -> Expectation:
@@ -146,33 +134,18 @@ def _not_null(column: str) -> Expectation:
 
 def _one_of(column: str, values: list[Any]) -> Expectation:
     *names, last = map(str, values)
-    return gxe.ExpectColumnValuesToBeInSet(
-        column=column,
-        value_set=values,
-        notes=f"invalid {column}, not {', '.join(names)} or {last}",
-    )
+    notes = f"invalid {column}, not {', '.join(names)} or {last}"
+    return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=values, notes=notes)
 
 
-def _between(column: str, low: int, high: int) -> Expectation:
+def _between(column: str, low: int, high: int | None = None) -> Expectation:
+    limits = f"less than {low}" if high is None else f"not from {low} to {high}"
     return gxe.ExpectColumnValuesToBeBetween(
-        column=column,
-        min_value=low,
-        max_value=high,
-        notes=f"invalid {column}, not from {low} to {high}",
+        column=column, min_value=low, max_value=high, notes=f"invalid {column}, {limits}"
     )
 
 
-def _at_least(column: str, low: int) -> Expectation:
-    return gxe.ExpectColumnValuesToBeBetween(
-        column=column, min_value=low, notes=f"invalid {column}, less than {low}"
-    )
-
-
-def _limit(column: str, high: float, notes: str, *rejections: Rejection) -> Expectation:
+def _at_most(column: str, high: float, notes: str, *rejections: Rejection) -> Expectation:
     """Expect one figure about all tables to be at most `high`."""
-    return gxe.ExpectColumnMaxToBeBetween(
-        column=column,
-        max_value=high,
-        notes=notes,
-        meta={REJECTIONS: [str(reason) for reason in rejections]},
-    )
+    meta = {REJECTIONS: [str(reason) for reason in rejections]}
+    return gxe.ExpectColumnMaxToBeBetween(column=column, max_value=high, notes=notes, meta=meta)

@@ -12,22 +12,10 @@ from pathlib import Path
 
 from grocer.errors import OutputError
 from grocer.io.atomic import output_errors
+from pipelines.local.outputs import PAGES
 
 # Everything that a run writes to its output directory; `--replace` removes nothing else.
-CONTENT = frozenset(
-    {
-        "summary.json",
-        "config.json",
-        "report.html",
-        "validation.html",
-        "split.html",
-        "loss.html",
-        "decision.md",
-        "run.log",
-        "artifacts",
-        "bundle",
-    }
-)
+CONTENT = {*PAGES, "summary.json", "config.json", "run.log", "artifacts", "bundle"}
 MIN_FREE = 100 * 2**20  # bytes; the smallest run writes about half of it
 
 
@@ -120,7 +108,7 @@ def rejected_dir(out: Path) -> Path:
     """Return the directory beside `out` for the report of a failed validation.
 
     Raises:
-        OutputError: it exists and is not such a directory.
+        OutputError: it exists and has no validation report.
     """
     beside = out.with_name(f"{out.name}.rejected")
     if os.path.lexists(beside) and not (beside / "validation.html").is_file():

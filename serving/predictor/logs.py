@@ -11,12 +11,13 @@ _FIELDS = ("request_id", "route", "code", "seconds", "abandoned", "refused", "un
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as a JSON object."""
+    """Formats a record and its fields as a JSON object."""
+
+    converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
-        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line = {
-            "time": f"{seconds}.{int(record.msecs):03d}Z",
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -30,10 +31,9 @@ class JsonFormatter(logging.Formatter):
 class TerminalFormatter(logging.Formatter):
     """Formats a record as time, message and fields."""
 
-    def format(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         fields = [f"{name}={value}" for name, value in _fields(record).items()]
-        text = " ".join([time.strftime("%H:%M:%S"), record.getMessage(), *fields])
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        return " ".join([self.formatTime(record, "%H:%M:%S"), record.message, *fields])
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
@@ -65,6 +65,6 @@ def configure() -> None:
     logging.getLogger("grocer").setLevel(logging.INFO)
     # KServe adds handlers unless its logger has one.
     logging.getLogger("kserve").addHandler(logging.NullHandler())
-    logging.getLogger("kserve.trace").setLevel(logging.ERROR)
     logging.captureWarnings(True)
-    logging.getLogger("py.warnings").setLevel(logging.ERROR)
+    for name in ("kserve.trace", "py.warnings"):
+        logging.getLogger(name).setLevel(logging.ERROR)

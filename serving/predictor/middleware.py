@@ -1,8 +1,8 @@
 """ASGI middleware around KServe's application.
 
 Only known routes are open. Size, time and content type of a body are checked before KServe sees
-it, and the handler of a disconnected client is cancelled. Each response has the request id and the
-digest of the bundle, and each request is logged and counted.
+it, and the request of a disconnected client is cancelled. Each response has the request id and
+the digest of the bundle, and each request is logged and counted.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from grocer.config.deployment import ServingConfig
 from serving.predictor import tracing
 from serving.predictor.errors import RequestError
 from serving.predictor.logs import RateLimit
+from serving.predictor.protocol.openapi import routes
 
 if TYPE_CHECKING:
     from serving.predictor.model import Predictor
@@ -35,28 +36,6 @@ _JSON = re.compile(rb'\s*application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?', 
 _BINARY = re.compile(rb"\s*application/octet-stream\s*", re.IGNORECASE)
 _CLIENT_CLOSED_REQUEST = 499
 """nginx's status of a client that disconnected."""
-
-
-def routes(model: str, *, ui: bool) -> dict[str, tuple[str, str]]:
-    """Return the method and the name (in metrics and logs) of each open path."""
-    v1, v2 = f"/v1/models/{model}", f"/v2/models/{model}"
-    open_paths = {
-        "/": ("GET", "live"),
-        "/metrics": ("GET", "metrics"),
-        "/openapi.json": ("GET", "openapi"),
-        "/v1/models": ("GET", "models"),
-        v1: ("GET", "ready"),
-        f"{v1}:predict": ("POST", "predict"),
-        f"{v1}:explain": ("POST", "explain"),
-        "/v2": ("GET", "server"),
-        "/v2/health/live": ("GET", "live"),
-        "/v2/health/ready": ("GET", "ready"),
-        "/v2/models": ("GET", "models"),
-        v2: ("GET", "model"),
-        f"{v2}/ready": ("GET", "ready"),
-        f"{v2}/infer": ("POST", "infer"),
-    }
-    return open_paths | ({"/ui": ("GET", "ui")} if ui else {})
 
 
 class RequestMiddleware:
@@ -102,12 +81,10 @@ class RequestMiddleware:
             await exchange.reject(RequestError(500, "internal error; see the server log"))
         finally:
             self._in_flight -= 1
-            seconds = time.perf_counter() - started
-            exchange.status = exchange.status or _CLIENT_CLOSED_REQUEST
-            self._metrics.observe_request(route, exchange.status, seconds)
-            self._log(exchange, route, seconds)
+            self._record(exchange, route, time.perf_counter() - started)
 
     def _route(self, scope: Scope) -> tuple[str, str]:
+        """Return method and name of the requested route."""
         path = scope["path"]
         if path not in self._routes:
             if path.startswith(("/v1/models/", "/v2/models/")) and self._model not in path:
@@ -124,45 +101,35 @@ class RequestMiddleware:
         if self._in_flight > self._config.max_requests:
             raise RequestError(429, "too many in-flight requests", retry_after=1)
         self._check_capacity(self._read)
-        _check_content(exchange, binary=route == "infer")
-        body = await self._body(exchange)
+        exchange.require_content_type(binary=route == "infer")
+        body = await exchange.body(self._config.max_body_bytes, self._config.body_seconds)
+        # KServe decodes bodies by content type, and CloudEvents by ce-* headers. It passes
+        # application/octet-stream on unchanged; the data plane parses it.
+        headers = [
+            (key, value)
+            for key, value in exchange.scope["headers"]
+            if key not in (b"content-type", b"x-request-id") and key[:3] != b"ce-"
+        ]
+        headers.append((b"content-type", b"application/octet-stream"))
+        headers.append((b"x-request-id", exchange.id.encode()))
+        scope = {**exchange.scope, "headers": headers}
+        attributes = {"http.route": scope["path"], "grocer.request_id": exchange.id}
+        carrier = {key.decode("latin-1"): value.decode("latin-1") for key, value in headers}
         self._read += 1
         try:
-            await self._infer(exchange, route, body)
+            with tracing.span(f"POST {route}", attributes, carrier) as span:
+                await self._until_disconnect(exchange, scope, body)
+                span.set_attribute("http.response.status_code", exchange.status)
         finally:
             self._read -= 1
 
-    async def _infer(self, exchange: _Exchange, route: str, body: bytes) -> None:
-        """Pass a complete request to the application."""
-        # KServe decodes bodies by content type, and CloudEvents by ce-* headers. It passes
-        # application/octet-stream on unchanged; the data plane parses it.
-        replaced = (b"content-type", b"x-request-id")
-        headers = [
-            *(
-                (k, v)
-                for k, v in exchange.scope["headers"]
-                if k not in replaced and k[:3] != b"ce-"
-            ),
-            (b"content-type", b"application/octet-stream"),
-            (b"x-request-id", exchange.id.encode()),
-        ]
-        attributes = {"http.route": exchange.scope["path"], "grocer.request_id": exchange.id}
-        carrier = {key.decode("latin-1"): value.decode("latin-1") for key, value in headers}
-        with tracing.span(f"POST {route}", attributes, carrier) as span:
-            await self._until_disconnect(exchange, {**exchange.scope, "headers": headers}, body)
-            span.set_attribute("http.response.status_code", exchange.status)
-
     async def _until_disconnect(self, exchange: _Exchange, scope: Scope, body: bytes) -> None:
         """Run the application, and cancel it if the client disconnects."""
-        message: Message | None = {"type": "http.request", "body": body, "more_body": False}
         disconnected = asyncio.ensure_future(exchange.receive())
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> Message:
-            nonlocal message
-            if message is None:
-                return await asyncio.shield(disconnected)
-            first, message = message, None
-            return first
+            return messages.pop() if messages else await asyncio.shield(disconnected)
 
         handler = asyncio.create_task(self._app(scope, receive, exchange.send))
         try:
@@ -177,41 +144,19 @@ class RequestMiddleware:
         if not handler.cancelled():
             handler.result()
 
-    async def _body(self, exchange: _Exchange) -> bytes:
-        limit, seconds = self._config.max_body_bytes, self._config.body_seconds
-        too_large = RequestError(413, f"request body too large: the limit is {limit} bytes")
-        length = exchange.header(b"content-length")
-        if length is not None and length.isdigit() and int(length) > limit:
-            raise too_large
-        body = bytearray()
-        try:
-            async with asyncio.timeout(seconds):
-                more = True
-                while more:
-                    message = await exchange.receive()
-                    if message["type"] == "http.disconnect":
-                        exchange.abandoned = True
-                        raise RequestError(400, "the client disconnected")
-                    body += message.get("body", b"")
-                    if len(body) > limit:
-                        raise too_large
-                    more = message.get("more_body", False)
-        except TimeoutError:
-            raise RequestError(408, f"request body not received within {seconds:g} s") from None
-        if not body:
-            raise RequestError(400, "request body: empty")
-        return bytes(body)
-
-    def _log(self, exchange: _Exchange, route: str, seconds: float) -> None:
-        probe = route in ("live", "ready", "metrics") and exchange.status == 200
+    def _record(self, exchange: _Exchange, route: str, seconds: float) -> None:
+        """Count and log a request."""
+        status = exchange.status or _CLIENT_CLOSED_REQUEST
+        self._metrics.observe_request(route, status, seconds)
         # During overload, a line for each rejected request would delay the others.
-        suppressed = self._overload_log.acquire() if exchange.status == 429 else 0
+        suppressed = self._overload_log.acquire() if status == 429 else 0
         if suppressed is None:
             return
+        probe = route in ("live", "ready", "metrics") and status == 200
         fields = {
             "request_id": exchange.id,
             "route": route,
-            "code": exchange.status,
+            "code": status,
             "seconds": round(seconds, 6),
             "abandoned": exchange.abandoned,
             "refused": exchange.error,
@@ -231,11 +176,43 @@ class _Exchange:
         self.status = 0
         self.abandoned = False
         self.error = ""
-        request_id = (self.header(b"x-request-id") or b"").decode("latin-1")
+        request_id = (self._header(b"x-request-id") or b"").decode("latin-1")
         self.id = request_id if _REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
 
-    def header(self, name: bytes) -> bytes | None:
+    def _header(self, name: bytes) -> bytes | None:
         return next((value for key, value in self.scope["headers"] if key == name), None)
+
+    def require_content_type(self, *, binary: bool) -> None:
+        """Require JSON in UTF-8, or the binary extension of V2, without compression."""
+        kind = self._header(b"content-type")
+        if not (kind is None or _JSON.fullmatch(kind) or (binary and _BINARY.fullmatch(kind))):
+            raise RequestError(415, "content-type: expected application/json in UTF-8")
+        if (self._header(b"content-encoding") or b"identity").lower() != b"identity":
+            raise RequestError(415, "content-encoding: compressed bodies are not supported")
+
+    async def body(self, limit: int, seconds: float) -> bytes:
+        """Receive the body within limits of size and time."""
+        too_large = RequestError(413, f"request body too large: the limit is {limit} bytes")
+        length = self._header(b"content-length")
+        if length is not None and length.isdigit() and int(length) > limit:
+            raise too_large
+        body, more = bytearray(), True
+        try:
+            async with asyncio.timeout(seconds):
+                while more:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        self.abandoned = True
+                        raise RequestError(400, "the client disconnected")
+                    body += message.get("body", b"")
+                    if len(body) > limit:
+                        raise too_large
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            raise RequestError(408, f"request body not received within {seconds:g} s") from None
+        if not body:
+            raise RequestError(400, "request body: empty")
+        return bytes(body)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -258,12 +235,3 @@ class _Exchange:
         encoded = [(name.encode(), str(value).encode()) for name, value in headers.items()]
         await self.send({"type": "http.response.start", "status": error.status, "headers": encoded})
         await self.send({"type": "http.response.body", "body": body})
-
-
-def _check_content(exchange: _Exchange, *, binary: bool) -> None:
-    """Require JSON in UTF-8, or the binary extension of V2, without compression."""
-    kind = exchange.header(b"content-type")
-    if not (kind is None or _JSON.fullmatch(kind) or (binary and _BINARY.fullmatch(kind))):
-        raise RequestError(415, "content-type: expected application/json in UTF-8")
-    if (exchange.header(b"content-encoding") or b"identity").lower() != b"identity":
-        raise RequestError(415, "content-encoding: compressed bodies are not supported")

@@ -26,9 +26,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from grocer.config.deployment import ServingConfig
 from grocer.release.bundle import Bundle
-from serving.predictor.middleware import routes
-from serving.predictor.protocol.models import AISLE_OUTPUTS, OUTPUTS, Models
-from serving.predictor.protocol.openapi import operations
+from serving.predictor.protocol.models import AISLE_OUTPUTS, OUTPUTS
+from serving.predictor.protocol.openapi import routes
 from serving.predictor.protocol.responses import output_types
 from tests.docs.documents import ROOT, blocks, in_source, prose, section, table
 from tests.serving.conftest import Running, Start
@@ -245,8 +244,6 @@ def test_table_of_endpoints_matches_the_routes() -> None:
     methods = {path: row[1] for row in rows for path in re.findall(r"`([^`]+)`", row[0])}
     open_routes = routes("grocer", ui=True)
     assert methods == {path: method for path, (method, _) in open_routes.items()}
-    openapi = operations("grocer", Models(ServingConfig(), ("a", "b")))
-    assert methods.keys() - openapi.keys() == {"/metrics", "/openapi.json", "/ui"}
 
 
 def test_table_of_outputs_matches_the_model_metadata() -> None:

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from grocer.config.deployment import DeployConfig
 from grocer.inference.scores import Scores
 from serving.predictor.metrics import Metrics
-from serving.predictor.middleware import routes
 from serving.predictor.model import NAME
+from serving.predictor.protocol.openapi import routes
 from tests.fixtures.artifacts import make_bundle
 from tests.manifests.kustomize import Object, build, get
 from tests.manifests.pods import main_container, predictor

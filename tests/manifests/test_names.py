@@ -11,8 +11,8 @@ from grocer.config.recipes import llama2_7b_t4
 from grocer.config.stages import HUB_TOKEN
 from pipelines.kubeflow.resources import BASE
 from serving.predictor.__main__ import arguments
-from serving.predictor.middleware import routes
 from serving.predictor.model import NAME
+from serving.predictor.protocol.openapi import routes
 from serving.rollout.inference_service import DIGEST_ENV, MODEL_FORMAT
 from serving.rollout.readiness import CONTAINER, LABEL
 from tests.manifests.kustomize import TARGETS, Object, build, get

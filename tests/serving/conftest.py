@@ -173,7 +173,7 @@ def server_with_aisles(start_server: Start, bundle_with_aisles: Bundle) -> Runni
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store has tests of its own; routes need no time to follow, and controllers little."""
+    """Skip uploads and waits of a rollout."""
     monkeypatch.setattr(deploying, "publish", lambda bundle, store: f"{store}/{bundle.digest}")
     monkeypatch.setattr(deploying, "_SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(canary, "SHIFT_SECONDS", 1.0)
@@ -181,13 +181,13 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def api(at_once: None) -> Iterator[Api]:
-    """A cluster that serves a former bundle, and on which a new one comes up."""
+    """A cluster that serves another bundle."""
     with Api({}, first=OLD) as made:
         yield made
 
 
 @pytest.fixture
 def new_api(at_once: None) -> Iterator[Api]:
-    """A cluster on which nothing was deployed yet."""
+    """A cluster without a deployed bundle."""
     with Api({}) as made:
         yield made

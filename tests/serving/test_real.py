@@ -1,4 +1,4 @@
-"""The predictor with a real model: what it answers over HTTP is what the scorer says."""
+"""The predictor with a real model: its predictions equal those of the scorer."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def bundle(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_bundle(tmp_path_factory.mktemp("real"), base=base)
 
 
-def test_http_answers_are_the_scorers(bundle: Bundle) -> None:
+def test_http_predictions_equal_those_of_the_scorer(bundle: Bundle) -> None:
     expected = Scorer.load(bundle.path).predict(NAMES).probabilities
-    answers = smoke_test(bundle.path, NAMES)
-    assert [answer["product_name"] for answer in answers] == NAMES
-    for answer, row in zip(answers, expected, strict=True):
-        assert answer["department"] == LABELS[int(row.argmax())]
-        assert answer["probability"] == pytest.approx(row.max(), abs=1e-5)
-        assert len(answer["alternatives"]) == 3
+    predictions = smoke_test(bundle.path, NAMES)
+    assert [prediction["product_name"] for prediction in predictions] == NAMES
+    for prediction, row in zip(predictions, expected, strict=True):
+        assert prediction["department"] == LABELS[int(row.argmax())]
+        assert prediction["probability"] == pytest.approx(row.max(), abs=1e-5)
+        assert len(prediction["alternatives"]) == 3
 
 
-def test_a_file_gets_the_scorers_answers(bundle: Bundle, tmp_path: Path) -> None:
+def test_predictions_of_a_file_equal_those_of_the_scorer(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("product_name\nOrganic Milk\n805\n")
     classify(tmp_path / "in.csv", tmp_path / "out.csv", bundle.path)
     rows = Scorer.load(bundle.path).predict(["Organic Milk", "805"]).probabilities
@@ -44,7 +44,7 @@ def test_a_file_gets_the_scorers_answers(bundle: Bundle, tmp_path: Path) -> None
     np.testing.assert_allclose(shares, rows.max(axis=1), atol=1e-5)
 
 
-def test_another_base_is_refused_with_code_2(base: Path, bundle: Bundle, tmp_path: Path) -> None:
+def test_other_base_model_is_code_2(base: Path, bundle: Bundle, tmp_path: Path) -> None:
     models.copy_base(base, tmp_path / "other")
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))

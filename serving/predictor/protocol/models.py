@@ -57,30 +57,31 @@ class Models:
     def __init__(
         self, config: ServingConfig, labels: Sequence[str], aisles: Sequence[str] = ()
     ) -> None:
-        name = Annotated[
-            str,
-            Field(
-                min_length=1,
-                max_length=config.max_name_characters,
-                description="Text without control characters. The pattern is narrower: it "
-                "describes names that are always accepted.",
-                json_schema_extra={"pattern": r"^[ -~]*[!-~][ -~]*$"},
-            ),
-        ]
+        name = _name(config.max_name_characters)
         names = _list_of(name, config.max_items, _require_text)
-        default = min(config.top_k, len(labels))
-
-        class Parameters(Model):
-            top_k: _integer(len(labels)) = default
-            min_probability: Probability = 0.0
-
-        self.defaults = Parameters()
+        parameters = _parameters(config.top_k, len(labels))
+        self.defaults = parameters()
         self.names = TypeAdapter(names)
         """Validates the elements of a binary tensor; with `strict=False` it decodes UTF-8."""
         self.outputs = OUTPUTS + AISLE_OUTPUTS if aisles else OUTPUTS
-        self.predict_request, self.explain_request = _v1_requests(config, name, Parameters)
-        self.infer_request = _v2_request(config, names, self.outputs, Parameters)
+        self.predict_request, self.explain_request = _v1_requests(config, name, parameters)
+        self.infer_request = _v2_request(config, names, self.outputs, parameters)
         self.predict_response, self.explain_response = _v1_responses(labels, aisles)
+
+
+def _name(most: int) -> Any:
+    text = "Text without control characters. The pattern is narrower: matching names are valid."
+    pattern = {"pattern": r"^[ -~]*[!-~][ -~]*$"}
+    limits = Field(min_length=1, max_length=most, description=text, json_schema_extra=pattern)
+    return Annotated[str, limits]
+
+
+def _parameters(default: int, labels: int) -> type[Model]:
+    class Parameters(Model):
+        top_k: _integer(labels) = min(default, labels)
+        min_probability: Probability = 0.0
+
+    return Parameters
 
 
 def _v1_requests(config: ServingConfig, name: Any, base: Any) -> tuple[type[Model], type[Model]]:

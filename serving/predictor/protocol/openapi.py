@@ -1,10 +1,9 @@
-"""The OpenAPI document, generated from the models."""
+"""The routes of the API, and their OpenAPI document, which is generated from the models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from kserve.protocol.rest import v2_datamodels as kserve
 from pydantic import BaseModel
@@ -14,52 +13,79 @@ from serving.predictor.protocol.models import ErrorResponse, LivenessResponse, M
 
 _GET_ERRORS = (405, 503)
 _POST_ERRORS = (400, 405, 408, 413, 415, 429, 503, 504)
-Operation = tuple[str, type[BaseModel] | None, type[BaseModel]]
-"""Summary, model of the request (None: GET), model of the response."""
 
 
-def operations(model: str, models: Models) -> Mapping[str, Operation]:
-    """Return the operation of each documented path."""
-    v1, v2 = f"/v1/models/{model}", f"/v2/models/{model}"
-    predict, explain = "Predict the department of products", "Explain predictions word by word"
-    return {
-        "/": ("Liveness", None, LivenessResponse),
-        "/v1/models": ("List of models", None, kserve.ListModelsResponse),
-        v1: ("Model readiness", None, kserve.ModelReadyResponse),
-        f"{v1}:predict": (predict, models.predict_request, models.predict_response),
-        f"{v1}:explain": (explain, models.explain_request, models.explain_response),
-        "/v2": ("Server metadata", None, kserve.ServerMetadataResponse),
-        "/v2/health/live": ("Liveness", None, kserve.ServerLiveResponse),
-        "/v2/health/ready": ("Server readiness", None, kserve.ServerReadyResponse),
-        "/v2/models": ("List of models", None, kserve.ListModelsResponse),
-        v2: ("Model metadata", None, kserve.ModelMetadataResponse),
-        f"{v2}/ready": ("Model readiness", None, kserve.ModelReadyResponse),
-        f"{v2}/infer": (predict, models.infer_request, kserve.InferenceResponse),
-    }
+class Route(NamedTuple):
+    """A documented route; `name` is its name in metrics and logs."""
+
+    path: str
+    name: str
+    summary: str
+    response: type[BaseModel] | str
+    """A model, or the name of one of `Models`."""
+    request: str | None = None
+    """Name of one of `Models`; None: the method is GET."""
+
+    @property
+    def method(self) -> str:
+        return "POST" if self.request else "GET"
+
+
+_V1, _V2 = "/v1/models/{model}", "/v2/models/{model}"
+_PREDICT = "Predict the department of products"
+_EXPLAIN = "Explain predictions by the effect of each word"
+ROUTES = (
+    Route("/", "live", "Liveness", LivenessResponse),
+    Route("/v1/models", "models", "List of models", kserve.ListModelsResponse),
+    Route(_V1, "ready", "Model readiness", kserve.ModelReadyResponse),
+    Route(f"{_V1}:predict", "predict", _PREDICT, "predict_response", "predict_request"),
+    Route(f"{_V1}:explain", "explain", _EXPLAIN, "explain_response", "explain_request"),
+    Route("/v2", "server", "Server metadata", kserve.ServerMetadataResponse),
+    Route("/v2/health/live", "live", "Liveness", kserve.ServerLiveResponse),
+    Route("/v2/health/ready", "ready", "Server readiness", kserve.ServerReadyResponse),
+    Route("/v2/models", "models", "List of models", kserve.ListModelsResponse),
+    Route(_V2, "model", "Model metadata", kserve.ModelMetadataResponse),
+    Route(f"{_V2}/ready", "ready", "Model readiness", kserve.ModelReadyResponse),
+    Route(f"{_V2}/infer", "infer", _PREDICT, kserve.InferenceResponse, "infer_request"),
+)
+
+
+def routes(model: str, *, ui: bool) -> dict[str, tuple[str, str]]:
+    """Return method and name of each open path; all other paths are closed."""
+    open_routes = {"/metrics": ("GET", "metrics"), "/openapi.json": ("GET", "openapi")}
+    if ui:
+        open_routes["/ui"] = ("GET", "ui")
+    for route in ROUTES:
+        open_routes[route.path.format(model=model)] = (route.method, route.name)
+    return open_routes
 
 
 def document(model: str, models: Models) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of one bundle's API."""
-    table = operations(model, models)
-    used = dict.fromkeys((response, "serialization") for *_, response in table.values())
-    used |= dict.fromkeys((request, "validation") for _, request, _ in table.values() if request)
+    requests = {r: getattr(models, r.request) for r in ROUTES if r.request}
+    responses = {
+        r: getattr(models, r.response) if isinstance(r.response, str) else r.response
+        for r in ROUTES
+    }
+    used = [*requests.values(), *responses.values(), ErrorResponse]
     refs, schemas = models_json_schema(
-        [*used, (ErrorResponse, "serialization")], ref_template="#/components/schemas/{model}"
+        [(each, "validation") for each in dict.fromkeys(used)],
+        ref_template="#/components/schemas/{model}",
     )
 
-    def response(status: int, body: type[BaseModel]) -> dict[str, Any]:
-        content = {"application/json": {"schema": refs[body, "serialization"]}}
-        return {str(status): {"description": HTTPStatus(status).phrase, "content": content}}
+    def content(body: type[BaseModel]) -> dict[str, Any]:
+        return {"content": {"application/json": {"schema": refs[body, "validation"]}}}
 
-    paths: dict[str, Any] = {}
-    for path, (summary, request, success) in table.items():
-        operation = {"summary": summary, "responses": response(200, success)}
-        for status in _POST_ERRORS if request else _GET_ERRORS:
-            operation["responses"] |= response(status, ErrorResponse)
-        if request:
-            content = {"application/json": {"schema": refs[request, "validation"]}}
-            operation["requestBody"] = {"required": True, "content": content}
-        paths[path] = {"post" if request else "get": operation}
+    paths = {}
+    for route, response in responses.items():
+        errors = dict.fromkeys(_POST_ERRORS if route.request else _GET_ERRORS, ErrorResponse)
+        operation: dict[str, Any] = {"summary": route.summary, "responses": {}}
+        for status, body in ({200: response} | errors).items():
+            description = {"description": HTTPStatus(status).phrase}
+            operation["responses"][str(status)] = description | content(body)
+        if route.request:
+            operation["requestBody"] = {"required": True} | content(requests[route])
+        paths[route.path.format(model=model)] = {route.method.lower(): operation}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Grocer predictor", "version": "1"},

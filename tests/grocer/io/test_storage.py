@@ -269,7 +269,7 @@ def test_files_are_written_listed_read_and_removed(store: Storage, tmp_path: Pat
     assert store.exists("a")
     assert sorted(store.list()) == ["a", "b"]
     assert sorted(store.find()) == ["a/one", "b/two"]
-    assert (store.size("a/one"), store.read_bytes("b/two")) == (7, b"new")
+    assert (store.info("a/one")["size"], store.read_bytes("b/two")) == (7, b"new")
     assert store.sha256("a/one") == hashlib.sha256(b"content").hexdigest()
     store.get(tmp_path / "copy", "a/one")
     assert (tmp_path / "copy").read_bytes() == b"content"
