@@ -160,7 +160,7 @@ def _kubeflow(server: Server, needed: bool) -> Finding:
     health = server.connect(ClientWithoutRetries).healthzs
     host = health.api_client.configuration.host
     try:
-        with server.explained():
+        with server.translated_errors():
             # Undecoded, as kfp_server_api's model of the response has no version.
             response = health.healthz_service_get_healthz(
                 _preload_content=False, _request_timeout=_REQUEST_SECONDS
