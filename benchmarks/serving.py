@@ -237,7 +237,7 @@ def make_bundle(root: Path) -> Path:
     from grocer.gate.run import run as gate
     from grocer.ingest.run import run as ingest
     from grocer.release.bundle import write_bundle
-    from grocer.training.run import train
+    from grocer.training.run import run as train
 
     config = recipe("tiny").with_settings(
         [
@@ -257,7 +257,7 @@ def make_bundle(root: Path) -> Path:
     with step("build_dataset", splits, {"tables": tables}) as out:
         build_dataset(Counts.read(tables), config, out)
     with step("train", model, {"splits": splits}) as out:
-        train(splits, config, out)
+        train(Splits.read(splits), config, out)
     with step("evaluate", evaluation, {"model": model, "splits": splits}) as out:
         evaluate(Adapter.read(model), Splits.read(splits), config, out)
     with step("gate", decision, {"evaluation": evaluation}) as out:

@@ -21,10 +21,11 @@ def train(
 
     source = Path(splits.path)
     with step("train", Path(model.path), {"splits": source}) as out:
+        from grocer.artifacts.splits import Splits
         from grocer.config.run import RunConfig
-        from grocer.training.run import train as run
+        from grocer.training.run import run
 
-        adapter = run(source, RunConfig.from_json(config), out)
+        adapter = run(Splits.read(source), RunConfig.from_json(config), out)
         shutil.copyfile(out / "loss.html", page.path)
         for name, value in adapter:
             if isinstance(value, int | float):

@@ -146,7 +146,7 @@ def _with_aisles(
     """
     conditional = {
         name: scorer.leaf_log_probabilities(
-            tables[name]["product_name"].tolist(), each.argmax(axis=1)
+            scorer.encode(tables[name]["product_name"].tolist()), each.argmax(axis=1)
         )
         for name, each in probabilities.items()
     }
@@ -195,7 +195,9 @@ def log_probabilities(scorer: Scorer, names: Iterable[str], task: str) -> metric
     if not names:
         return np.empty((0, len(scorer.labels)))
     ticker = Ticker("evaluate", len(names), "products")
-    return scorer.log_probabilities(names, progress=lambda done, _: ticker.at(done, task))
+    return scorer.log_probabilities(
+        scorer.encode(names), progress=lambda done, _: ticker.at(done, task)
+    )
 
 
 def label_indices(departments: Iterable[str], labels: tuple[str, ...]) -> metrics.Ints:

@@ -46,10 +46,7 @@ def classify(
     chunk_rows: int = 4096,
     load: Callable[[Bundle], Scorer] | None = None,
 ) -> dict[str, int]:
-    """Write `source` to `out` with the columns `predicted_department` and `predicted_probability`.
-
-    If the bundle's labels have aisles, `predicted_aisle` and `predicted_aisle_probability` are
-    added too: the most probable aisle of that department.
+    """Write `source` to `out` with predicted department, aisle (if any) and their probabilities.
 
     Every row is kept, in order. All new columns are null (empty in CSV) if the name is null or
     blank. A department or aisle is null if its probability is below `min_probability`.
@@ -142,7 +139,7 @@ def _classify_chunk(
     """The chunk with the new columns of `schema`; each distinct name is scored once."""
     names = chunk.column(column).to_pylist()
     distinct = {name: i for i, name in enumerate(dict.fromkeys(filter(_has_text, names)))}
-    rows = [distinct.get(name) for name in names]
+    rows = pa.array([distinct.get(name) for name in names], pa.int64())
     scores = scorer.predict(list(distinct))
     levels = [(scores.predicted_labels, scores.confidence)]
     if scores.leaves:
@@ -150,12 +147,11 @@ def _classify_chunk(
     columns: list[list[Any]] = []
     for labels, confidence in levels:
         values = confidence.round(6).tolist()
-        columns.append(
-            [None if i is None or values[i] < min_probability else labels[i] or None for i in rows]
-        )
-        columns.append([None if i is None else values[i] for i in rows])
-    for field, values in zip(list(schema)[chunk.num_columns :], columns, strict=True):
-        chunk = chunk.append_column(field, pa.array(values, field.type))
+        pairs = zip(labels, values, strict=True)
+        columns += [[label or None if p >= min_probability else None for label, p in pairs], values]
+    for field, column_values in zip(list(schema)[chunk.num_columns :], columns, strict=True):
+        # A null row, of a blank name, gives a null value.
+        chunk = chunk.append_column(field, pa.array(column_values, field.type).take(rows))
     return chunk
 
 

@@ -53,10 +53,7 @@ class PrefixCachedModel:
     def edge_logits(
         self, queries: Sequence[TrieQuery]
     ) -> Iterator[tuple[range, list[NDArray[np.float64]]]]:
-        """Yield one batch of consecutive queries per forward pass, with the logits of its edges.
-
-        Yields:
-            The indices of the queries, and float64 [edges] for each of them.
+        """Yield, per forward pass, a range of queries and their edge logits, float64 [edges] each.
 
         Raises:
             ModelError: a logit is not finite; the message names the product.

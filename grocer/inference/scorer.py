@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,7 +123,7 @@ class Scorer:
         return self.score(self.encode(names))
 
     def encode(self, names: Sequence[str]) -> list[EncodedProduct]:
-        """Tokenize product names for `score`."""
+        """Tokenize product names."""
         pairs = zip(names, self.encoder.suffixes(names), strict=True)
         extra = len(self.trie.tokens)
         return [EncodedProduct(name, suffix, len(suffix) + extra) for name, suffix in pairs]
@@ -133,65 +134,32 @@ class Scorer:
         Raises:
             ModelError: a logit is not finite; the message names the product.
         """
-        probabilities = apply_temperature(self._label_logs(products), self.temperature)
-        conditional = self._leaf_logs(products, probabilities.argmax(axis=1))
+        probabilities = apply_temperature(self.log_probabilities(products), self.temperature)
+        conditional = self.leaf_log_probabilities(products, probabilities.argmax(axis=1))
         leaves = leaf_probabilities(probabilities, conditional, self.aisle_temperature)
         return Scores(self.labels, self.leaves, probabilities, leaves)
 
-    def log_probabilities(self, names: Sequence[str], progress: Progress | None = None) -> Floats:
-        """Return log-probabilities [names, labels] before calibration.
-
-        Raises:
-            ModelError: a logit is not finite; the message names the product.
-        """
-        return self._label_logs(self.encode(names), progress)
-
-    def leaf_log_probabilities(
-        self, names: Sequence[str], labels: Ints, progress: Progress | None = None
-    ) -> Floats:
-        """Return log P(aisle | label) [names, leaves] before calibration; -inf for other labels.
-
-        Args:
-            labels: int64 [names], the index of one label for each name.
-
-        Raises:
-            ModelError: a logit is not finite; the message names the product.
-        """
-        return self._leaf_logs(self.encode(names), labels, progress)
-
-    @contextmanager
-    def without_adapter(self) -> Iterator[None]:
-        """Score with the base model alone."""
-        self.prefix_cached.clear()
-        try:
-            with self.model.disable_adapter():
-                yield
-        finally:
-            self.prefix_cached.clear()
-
-    def _label_logs(
+    def log_probabilities(
         self, products: Sequence[EncodedProduct], progress: Progress | None = None
     ) -> Floats:
+        """Return log-probabilities [products, labels] before calibration."""
         result = np.empty((len(products), len(self.labels)))
-        queries = [
-            TrieQuery(item, product.name, product.suffix, self.trie)
-            for item, product in enumerate(products)
-        ]
+        queries = [TrieQuery(i, p.name, p.suffix, self.trie) for i, p in enumerate(products)]
         for batch, logits in self.prefix_cached.edge_logits(queries):
             result[batch.start : batch.stop] = self.trie.log_probabilities(np.stack(logits))
             if progress is not None:
                 progress(batch.stop, len(products))
         return result
 
-    def _leaf_logs(
-        self, products: Sequence[EncodedProduct], labels: Ints, progress: Progress | None = None
-    ) -> Floats:
+    def leaf_log_probabilities(self, products: Sequence[EncodedProduct], labels: Ints) -> Floats:
+        """Return log P(aisle | label) [products, leaves] before calibration.
+
+        Args:
+            labels: int64 [products], the index of one label each; the aisles of others get -inf.
+        """
         result = np.full((len(products), len(self.leaves)), -np.inf)
         ends = np.cumsum([len(each.aisles) for each in self.encoder.completions]).tolist()
-        columns = [
-            slice(end - len(each.aisles), end)
-            for end, each in zip(ends, self.encoder.completions, strict=True)
-        ]
+        columns = [slice(start, end) for start, end in pairwise([0, *ends])]
         queries = []
         for row, (product, label) in enumerate(zip(products, labels, strict=True)):
             completions = self.encoder.completions[label]
@@ -205,9 +173,17 @@ class Scorer:
             for query, edges in zip(queries[batch.start : batch.stop], logits, strict=True):
                 inside = columns[labels[query.item]]
                 result[query.item, inside] = query.trie.log_probabilities(edges[None])[0]
-            if progress is not None:
-                progress(batch.stop, len(queries))
         return result
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """Score with the base model alone."""
+        self.prefix_cached.clear()
+        try:
+            with self.model.disable_adapter():
+                yield
+        finally:
+            self.prefix_cached.clear()
 
 
 def _matching_base(reference: BaseReference, directory: Path | None) -> Path:

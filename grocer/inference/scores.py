@@ -16,19 +16,12 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Calibrated probabilities of n products.
-
-    A slice (`scores[2:5]`) holds the scores of these products.
-
-    Raises:
-        ValueError: an array's shape does not fit `labels` and `leaves`.
-    """
+    """Calibrated probabilities of n products; a slice holds the scores of some of them."""
 
     labels: tuple[str, ...]
-    """The label set: the columns of `probabilities`."""
+    """The columns of `probabilities`."""
     leaves: tuple[Leaf, ...]
-    """Every label with each of its aisles: the columns of `leaf_probabilities`; empty with one
-    level of labels."""
+    """The columns of `leaf_probabilities`; empty with one level of labels."""
     probabilities: Floats
     """float64 [n, labels]; each row sums to 1."""
     leaf_probabilities: Floats

@@ -39,11 +39,7 @@ class BaseReference:
 
 
 def base_digest(directory: Path) -> str:
-    """Return the SHA-256 of a base's configuration, tokenizer and weights.
-
-    Raises:
-        ModelError: no `config.json`, or no safetensors weights.
-    """
+    """Return the SHA-256 of a base's configuration, tokenizer and weights (safetensors)."""
     files = sorted(path for pattern in _WEIGHTS for path in directory.glob(pattern))
     names = [path.name for path in files]
     if "config.json" not in names:
@@ -82,16 +78,18 @@ def find_base(base: BaseConfig) -> tuple[Path, BaseReference]:
 
 
 def _from_hub(base: BaseConfig) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors, snapshot_download
 
-    setting = f"base.source={base.source}"
+    # Subclasses come before their bases.
+    causes: dict[type[Exception], str] = {
+        errors.GatedRepoError: "access is gated: accept its licence on the Hub and set the "
+        f"environment variable {HUB_TOKEN} to a token (on a cluster: from a Secret)",
+        errors.RevisionNotFoundError: f"the model has no revision {base.revision}",
+        errors.RepositoryNotFoundError: "no such model on the Hub, or it is private and "
+        f"{HUB_TOKEN} has no token with read access",
+        errors.LocalEntryNotFoundError: "cannot reach the Hub, and the model is not in the cache; "
+        "use a local directory instead",
+    }
     try:
         path = snapshot_download(
             base.source,
@@ -99,25 +97,10 @@ def _from_hub(base: BaseConfig) -> Path:
             token=os.environ.get(HUB_TOKEN),
             allow_patterns=["*.json", "*.safetensors", "tokenizer.model"],
         )
-    except GatedRepoError as error:
-        raise ModelError(
-            f"{setting} is gated: accept its licence on the Hub and set the environment "
-            f"variable {HUB_TOKEN} to a token (on a cluster: from a Secret)"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ModelError(f"{setting} has no revision {base.revision}") from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"{setting}: no such model on the Hub, or it is private and {HUB_TOKEN} has no "
-            "token with read access"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise ModelError(
-            f"{setting}: cannot reach the Hub, and the model is not in the cache; "
-            "use a local directory instead"
-        ) from error
-    except HfHubHTTPError as error:
-        raise ModelError(f"{setting}: Hub request failed: {error}; try again") from error
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError) as error:
+        known = (text for cause, text in causes.items() if isinstance(error, cause))
+        reason = next(known, f"Hub request failed: {error}; try again")
+        raise ModelError(f"base.source={base.source}: {reason}") from error
     return Path(path)
 
 
@@ -146,11 +129,7 @@ def cache_directory() -> Path:
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
-    """Load the tokenizer of a base or an adapter.
-
-    Raises:
-        ModelError: it is missing or not readable.
-    """
+    """Load the tokenizer of a base or an adapter; ModelError if it is not readable."""
     from transformers import AutoTokenizer
 
     try:
@@ -161,11 +140,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
 
 
 def read_config(directory: Path) -> PretrainedConfig:
-    """Read the configuration of a causal language model.
-
-    Raises:
-        ModelError: the directory has no such configuration.
-    """
+    """Read the configuration of a causal language model; ModelError if it is not one."""
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -224,11 +199,7 @@ def load_nf4(directory: Path, dtype: torch.dtype, device: str) -> PreTrainedMode
 
 
 def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:
-    """Load an adapter onto a base, for inference.
-
-    Raises:
-        ModelError: the adapter does not fit the base.
-    """
+    """Load an adapter onto a base, for inference; ModelError if it does not fit."""
     from peft import PeftModel
 
     try:

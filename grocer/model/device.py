@@ -31,12 +31,7 @@ class Hardware:
 
 
 def select_hardware(config: RunConfig) -> Hardware:
-    """Resolve the `auto` settings of `config` for this machine.
-
-    Raises:
-        ModelError: a GPU is required, but none is visible.
-        ConfigError: the device does not support the configured precision.
-    """
+    """Resolve the `auto` settings of `config` for this machine."""
     device = choose_device(config.base.device)
     dtype, dtype_reason = choose_compute_dtype(config.base.compute_dtype, device)
     precision, precision_reason = choose_precision(config.train.precision, device)
@@ -44,11 +39,7 @@ def select_hardware(config: RunConfig) -> Hardware:
 
 
 def choose_device(setting: str) -> str:
-    """Return `cuda` or `cpu` for the setting `base.device`.
-
-    Raises:
-        ModelError: `cuda` is required, but no GPU is visible.
-    """
+    """Return `cuda` or `cpu` for `base.device`; ModelError if a required GPU is not visible."""
     available = torch.cuda.is_available()
     if setting == "cuda" and not available:
         raise ModelError(
@@ -66,16 +57,12 @@ def choose_compute_dtype(setting: str, device: str) -> tuple[torch.dtype, str]:
     Raises:
         ConfigError: bfloat16 on a GPU without bfloat16 units.
     """
-    if setting != "auto":
-        if setting == "bfloat16":
-            _require_bfloat16("base.compute_dtype=bfloat16", "float16", device)
-        dtype: torch.dtype = getattr(torch, setting)
-        return dtype, f"{setting}: configured"
-    if device == "cpu":
+    if setting == "auto" and device == "cpu":
         return torch.float32, "float32: half precision is not faster on a CPU"
-    if _has_bfloat16():
-        return torch.bfloat16, f"bfloat16: {_capability()}"
-    return torch.float16, f"float16: {_capability()} has no bfloat16"
+    names = ("bfloat16", "float16")
+    name, reason = _choose_half(setting, device, names, "base.compute_dtype")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype, reason
 
 
 def choose_precision(setting: str, device: str) -> tuple[str, str]:
@@ -89,15 +76,24 @@ def choose_precision(setting: str, device: str) -> tuple[str, str]:
             "train.precision=fp16 needs a GPU: on a CPU it would silently train in fp32; "
             "set train.precision=auto"
         )
-    if setting != "auto":
-        if setting == "bf16":
-            _require_bfloat16("train.precision=bf16", "fp16", device)
-        return setting, f"{setting}: configured"
-    if device == "cpu":
+    if setting == "auto" and device == "cpu":
         return "fp32", "fp32: on a CPU"
-    if _has_bfloat16():
-        return "bf16", f"bf16: {_capability()}"
-    return "fp16", f"fp16: {_capability()} has no bfloat16"
+    return _choose_half(setting, device, ("bf16", "fp16"), "train.precision")
+
+
+def _choose_half(setting: str, device: str, names: tuple[str, str], key: str) -> tuple[str, str]:
+    """The setting if it is not `auto`, else bfloat16 or float16 (`names`), and the reason."""
+    bfloat16, float16 = names
+    if setting not in ("auto", bfloat16) or device == "cpu":
+        return setting, f"{setting}: configured"
+    # By capability: torch.cuda.is_bf16_supported() counts emulation too.
+    major, minor = torch.cuda.get_device_capability()
+    capability = f"compute capability {major}.{minor}"
+    if major < _BFLOAT16_CAPABILITY and setting == bfloat16:
+        raise ConfigError(f"{key}={setting}: {capability} has no bfloat16; use auto or {float16}")
+    if major < _BFLOAT16_CAPABILITY:
+        return float16, f"{float16}: {capability} has no bfloat16"
+    return bfloat16, f"{bfloat16}: {capability if setting == 'auto' else 'configured'}"
 
 
 def cpu_threads(spare: int = 0) -> int:
@@ -117,18 +113,3 @@ def available_cores() -> int:
     limit = _CPU_LIMIT.read_text() if _CPU_LIMIT.is_file() else "max"
     quota, _, period = limit.partition(" ")
     return cores if quota.strip() == "max" else max(1, min(cores, int(quota) // int(period)))
-
-
-def _has_bfloat16() -> bool:
-    """Whether the GPU has bfloat16 units; torch.cuda.is_bf16_supported() counts emulation too."""
-    return torch.cuda.get_device_capability()[0] >= _BFLOAT16_CAPABILITY
-
-
-def _require_bfloat16(setting: str, alternative: str, device: str) -> None:
-    if device == "cuda" and not _has_bfloat16():
-        raise ConfigError(f"{setting}: {_capability()} has no bfloat16; use auto or {alternative}")
-
-
-def _capability() -> str:
-    major, minor = torch.cuda.get_device_capability()
-    return f"compute capability {major}.{minor}"

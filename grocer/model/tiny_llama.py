@@ -90,13 +90,9 @@ def make_tokenizer(
     prompt = template.render("", labels)
     completions = [template.completion(name) for name in completion_labels(labels, aisles)]
     tokenizer = _train_bpe([*names, *[prompt] * 50, *completions * 50], vocabulary)
+    space = decoders.Replace("▁", " ")
     tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
+        [space, decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in _SPECIAL])
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -122,25 +118,18 @@ def _train_bpe(corpus: Sequence[str], size: int) -> Any:
     trained = Tokenizer(models.BPE(unk_token=_SPECIAL[0], byte_fallback=True))
     trained.pre_tokenizer = metaspace
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
-    trained.train_from_iterator(
-        corpus,
-        BpeTrainer(
-            vocab_size=size,
-            special_tokens=[*_SPECIAL, *byte_tokens],
-            show_progress=False,
-            limit_alphabet=256,
-        ),
+    trainer = BpeTrainer(
+        vocab_size=size,
+        special_tokens=[*_SPECIAL, *byte_tokens],
+        show_progress=False,
+        limit_alphabet=256,
     )
+    trained.train_from_iterator(corpus, trainer)
     # Trained with the byte tokens as special tokens; rebuilt so that `<0x41>` in a text is text.
     model = json.loads(trained.to_str())["model"]
-    tokenizer = Tokenizer(
-        models.BPE(
-            vocab=model["vocab"],
-            merges=[tuple(pair) for pair in model["merges"]],
-            unk_token=_SPECIAL[0],
-            byte_fallback=True,
-        )
-    )
+    merges = [tuple(pair) for pair in model["merges"]]
+    bpe = models.BPE(vocab=model["vocab"], merges=merges, unk_token=_SPECIAL[0], byte_fallback=True)
+    tokenizer = Tokenizer(bpe)
     tokenizer.pre_tokenizer = metaspace
     return tokenizer
 

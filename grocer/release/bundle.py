@@ -37,6 +37,7 @@ from grocer.io.atomic import (
     tree_digests,
 )
 from grocer.model.hierarchy import AISLES_FILE, Leaf, leaves, read_aisles
+from grocer.reports.html import render
 
 MANIFEST, CARD = "bundle.json", "MODEL_CARD.md"
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
@@ -151,7 +152,7 @@ def write_bundle(
         ),
         files={name: file_digest(path) for name, path in sources.items()},
     )
-    card = _card(manifest)
+    card = render("model_card.md", bundle=manifest).encode()
     files = {**manifest.files, CARD: sha256(card).hexdigest()}
     text = _text(manifest.model_copy(update={"files": files}))
     digest = tree_digest({**files, MANIFEST: sha256(text).hexdigest()})
@@ -249,19 +250,3 @@ def _require_unmodified(path: Path, expected: Mapping[str, str], found: Mapping[
 def _text(manifest: Manifest) -> bytes:
     value = manifest.model_dump(mode="json")
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _card(manifest: Manifest) -> bytes:
-    """The model card: Markdown with the Hub's front matter."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("grocer.reports"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    # Precision is undefined for a department that was never predicted.
-    environment.filters["percent"] = lambda x: "not measured" if x is None else f"{100 * x:.1f} %"
-    return environment.get_template("model_card.md").render(bundle=manifest).encode()

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from grocer.artifacts.evaluation import Accuracy, AisleRow, CoveragePoint, Evaluation, SliceMetrics
+from grocer.artifacts.evaluation import Accuracy, CoveragePoint, Evaluation
 from grocer.config.stages import GatePolicy
 from grocer.gate.rules import decide
 from grocer.reports.html import BLUE, INK, ORANGE, new_plot, render, svg
@@ -44,16 +44,24 @@ def evaluation_page(evaluation: Evaluation, recovered: pd.DataFrame, policy: Gat
         baselines_plot=_baselines_plot(test, baselines),
         departments=_departments(evaluation),
         first_labels=MAX_MATRIX_LABELS if has_matrix else FIRST_LABELS,
-        matrix=_matrix(evaluation) if has_matrix else None,
+        has_matrix=has_matrix,
         confusions=_confusions(evaluation)[:MAX_CONFUSIONS],
         reliability_plot=_reliability_plot(evaluation),
         coverage_plot=_coverage_plot(evaluation),
         coverage=_coverage_rows(evaluation),
-        slices=_slices(evaluation),
+        # Departments are in a separate table.
+        slices=[
+            each
+            for each in evaluation.slices
+            if each.slice != "department" and each.products >= MIN_SLICE
+        ],
         min_slice=MIN_SLICE,
         recovered=recovered.head(MAX_RECOVERED).to_dict(orient="records"),
         recovered_count=len(recovered),
-        aisles=_aisles(evaluation),
+        aisles=sorted(
+            evaluation.aisles.aisles if evaluation.aisles else (),
+            key=lambda row: (row.support < MIN_SLICE, row.recall),
+        ),
     )
 
 
@@ -121,12 +129,6 @@ def _departments(evaluation: Evaluation) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -(row["metrics"].recall or 0.0))
 
 
-def _aisles(evaluation: Evaluation) -> list[AisleRow]:
-    """Each aisle, lowest recall first, those with few products last; empty with one level."""
-    rows = evaluation.aisles.aisles if evaluation.aisles else ()
-    return sorted(rows, key=lambda row: (row.support < MIN_SLICE, row.recall))
-
-
 def _confusions(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Pairs of true and predicted label that differ, most frequent first."""
     labels, matrix = evaluation.labels, evaluation.confusion
@@ -137,37 +139,6 @@ def _confusions(evaluation: Evaluation) -> list[dict[str, Any]]:
         if i != j and count
     ]
     return sorted(pairs, key=lambda pair: -pair["products"])
-
-
-def _slices(evaluation: Evaluation) -> list[SliceMetrics]:
-    """Slices by name, lowest accuracy first; departments are in a separate table."""
-    return [
-        each
-        for each in evaluation.slices
-        if each.slice != "department" and each.products >= MIN_SLICE
-    ]
-
-
-def _matrix(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Rows of the confusion matrix as shares of the true label's products."""
-    rows = []
-    for index, (true, counts) in enumerate(
-        zip(evaluation.labels, evaluation.confusion, strict=True)
-    ):
-        support = sum(counts)
-        cells = [
-            {
-                "predicted": predicted,
-                "count": count,
-                "share": count / support if support else 0.0,
-                # The square root keeps rare confusions visible beside a full diagonal.
-                "strength": (count / support) ** 0.5 if support else 0.0,
-                "correct": i == index,
-            }
-            for i, (predicted, count) in enumerate(zip(evaluation.labels, counts, strict=True))
-        ]
-        rows.append({"true": true, "cells": cells, "support": support})
-    return rows
 
 
 def _reliability_plot(evaluation: Evaluation) -> Markup:

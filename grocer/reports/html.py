@@ -19,11 +19,23 @@ BLUE, ORANGE = "#2f87d6", "#d4731c"
 
 
 def render(template: str, **values: Any) -> str:
-    """Render `grocer/reports/templates/<template>`; values are escaped unless they are Markup."""
+    """Render `grocer/reports/templates/<template>`.
+
+    In HTML, values are escaped unless they are Markup.
+    """
+    is_html = template.endswith(".html")
+    space = "\u00a0" if is_html else " "
     environment = Environment(
-        loader=PackageLoader("grocer.reports"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("grocer.reports"),
+        autoescape=is_html,
+        undefined=StrictUndefined,
+        trim_blocks=not is_html,
+        lstrip_blocks=not is_html,
+        keep_trailing_newline=not is_html,
     )
-    environment.filters["percent"] = lambda value: f"{100 * value:.1f}\u00a0%"
+    environment.filters["percent"] = lambda value: (
+        "not measured" if value is None else f"{100 * value:.1f}{space}%"
+    )
     environment.filters["count"] = lambda value: f"{value:,}"
     environment.filters["figure"] = lambda value: f"{value:,.{0 if value >= 10 else 1}f}"
     environment.globals.update(blue=BLUE, orange=ORANGE)

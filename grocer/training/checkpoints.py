@@ -1,10 +1,11 @@
-"""Checkpoints that outlive the machine: in a directory or an object store, whole or passed over.
+"""Checkpoints in a directory or object store that outlives the pod.
 
-    <train.checkpoints>/<run>/run.json                what the run is, for a person to read
-                             /checkpoint-000050/...   the Trainer's own files
-                             /checkpoint-000050/whole.json   written last: each file's SHA-256
+    <train.checkpoints>/<run>/run.json                all inputs of the run, for people
+                             /checkpoint-000050/...   the Trainer's files
+                             /checkpoint-000050/whole.json   SHA-256 of each file, written last
 
-A run is named by a digest of all that decides its weights, so no other run resumes from it.
+`<run>` is a digest of everything that determines the weights, so no other run resumes from it.
+A checkpoint without `whole.json`, or with other files than it lists, is incomplete and skipped.
 """
 
 from __future__ import annotations
@@ -15,88 +16,90 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grocer import progress as console
 from grocer.io.atomic import json_digest, tree_digests
 from grocer.io.storage import Storage
+from grocer.progress import say
 
-_WHOLE = "whole.json"
+_MANIFEST = "whole.json"
 _KEPT = 2
 
 
 class Checkpoints:
-    """The checkpoints of one run."""
+    """The published checkpoints of one run."""
 
     def __init__(self, root: str, identity: Mapping[str, Any]) -> None:
-        """Open the place, and see that it can be written.
+        """Create the run's directory, which verifies write access.
 
         Args:
             root: a local directory, or a URI that fsspec knows.
-            identity: all that decides the run's weights.
+            identity: everything that determines the run's weights.
 
         Raises:
-            OutputError: it can't be written.
+            OutputError: `root` is not writable.
         """
-        self.run = json_digest(identity)[:16]
-        self.address = f"{root.rstrip('/')}/{self.run}"
+        self.address = f"{root.rstrip('/')}/{json_digest(identity)[:16]}"
         self.storage = Storage(self.address, setting="train.checkpoints", step="train")
         self._write("run.json", identity, indent=2, sort_keys=True)
 
     def publish(self, checkpoint: Path) -> str:
-        """Copy one of the Trainer's `checkpoint-N` directories there; older ones but one go.
+        """Copy one of the Trainer's `checkpoint-N` directories; keep two, remove older ones.
+
+        Returns:
+            The address of the copy.
 
         Raises:
-            OutputError: it can't be written.
+            OutputError: the directory is not writable.
         """
         name = f"checkpoint-{_step(checkpoint.name):06d}"
-        files = tree_digests(checkpoint)
+        digests = tree_digests(checkpoint)
         if self.storage.exists(name):
             self.storage.remove(name)
-        for file in files:
+        for file in digests:
             self.storage.put(checkpoint / file, f"{name}/{file}")
-        self._write(f"{name}/{_WHOLE}", files)
+        self._write(f"{name}/{_MANIFEST}", digests)
         for old in self._names()[_KEPT:]:
             self.storage.remove(old)
         return f"{self.address}/{name}"
 
-    def newest(self, into: Path) -> Path | None:
-        """Fetch the newest whole checkpoint; torn ones are passed over, with a line each.
+    def fetch_newest(self, target: Path) -> Path | None:
+        """Fetch the newest complete checkpoint; incomplete ones are skipped and reported.
 
         Returns:
-            `into/checkpoint-N`, or None where there is no whole one.
+            `target/checkpoint-N`, or None if there is no complete checkpoint.
 
         Raises:
-            OutputError: the place can't be read.
+            OutputError: the directory is not readable.
         """
         for name in self._names():
-            local = into / f"checkpoint-{_step(name)}"
-            fault = self._fetch(name, local)
-            if fault is None:
+            local = target / f"checkpoint-{_step(name)}"
+            problem = self._fetch(name, local)
+            if problem is None:
                 return local
             shutil.rmtree(local, ignore_errors=True)
-            console.say("train", f"passing over {self.address}/{name}: it is torn ({fault})")
+            say("train", f"skipping incomplete checkpoint {self.address}/{name}: {problem}")
         return None
 
     def _fetch(self, name: str, local: Path) -> str | None:
-        """Copy a checkpoint; what is wrong with it, or None."""
+        """Copy a checkpoint; return why it is incomplete, or None."""
         local.mkdir(parents=True)
         present = self.storage.find(name)
-        if _WHOLE not in present:
-            return f"no {_WHOLE}"
+        if _MANIFEST not in present:
+            return f"{_MANIFEST} is missing"
         try:
-            wanted = json.loads(self.storage.read_bytes(f"{name}/{_WHOLE}"))
+            expected = json.loads(self.storage.read_bytes(f"{name}/{_MANIFEST}"))
         except ValueError:
-            return f"{_WHOLE} can't be read"
-        for file in wanted:
+            return f"{_MANIFEST} is not valid JSON"
+        for file in expected:
             if file not in present:
-                return f"{file} is not there"
+                return f"{file} is missing"
             (local / file).parent.mkdir(parents=True, exist_ok=True)
             self.storage.get(local / file, f"{name}/{file}")
-        found = tree_digests(local)
-        changed = [file for file in wanted if found.get(file) != wanted[file]]
-        return f"{changed[0]} is not what was written" if changed else None
+        actual = tree_digests(local)
+        changed = [file for file in expected if actual.get(file) != expected[file]]
+        return f"{changed[0]} has another digest" if changed else None
 
     def _names(self) -> list[str]:
-        """Names of the checkpoints there, newest first."""
+        """Names of all checkpoints, newest first."""
         names = [name for name in self.storage.list() if name.startswith("checkpoint-")]
         return sorted(names, reverse=True)
 

@@ -30,7 +30,7 @@ class TrainingSet:
     """[products]: tokens of suffix and completion."""
     completion_tokens: int
     """Tokens of the longest completion."""
-    names_truncated: int
+    truncated_names: int
     """Names that were longer than `template.max_name_tokens`."""
 
     @property
@@ -74,7 +74,7 @@ def encode_products(products: pd.DataFrame, encoder: Encoder, config: TrainConfi
         prefix=encoder.prefix,
         sizes=np.array([len(suffix) + len(completion) for suffix, completion in pairs]),
         completion_tokens=max(map(len, completions)),
-        names_truncated=encoder.count_truncated(names),
+        truncated_names=encoder.count_truncated(names),
     )
     if result.longest > config.max_length:
         raise ConfigError(

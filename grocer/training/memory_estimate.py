@@ -75,7 +75,7 @@ def read_shape(directory: Path, rank: int, targets: str | tuple[str, ...]) -> Mo
     """Read the shape of a base from its configuration.
 
     Raises:
-        ModelError: not a causal language model, or no layer matches `lora.target_modules`.
+        ModelError: no layer matches `lora.target_modules`.
     """
     from transformers import AutoModelForCausalLM
 
@@ -138,7 +138,10 @@ def estimate(
     else:
         activations = shape.layers * (layer + attention)
     optimizer_bytes = 2 if settings.optim.endswith("8bit") else 8
-    total = tokens * _epochs(config, batches)
+    epochs = settings.num_train_epochs
+    if settings.max_steps >= 0:
+        epochs = settings.max_steps * settings.gradient_accumulation_steps / batches
+    total = tokens * epochs
     return Estimate(
         weights=shape.quantized * _NF4_BYTES + shape.other * width,
         adapter=shape.adapter * (4 + 4 + optimizer_bytes),
@@ -146,13 +149,6 @@ def estimate(
         tokens=int(total),
         operations=2.0 * total * shape.quantized * (3 if checkpointing else 2),
     )
-
-
-def _epochs(config: RunConfig, batches: int) -> float:
-    """Passes over the data, given the batches of one pass."""
-    if config.train.max_steps < 0:
-        return config.train.num_train_epochs
-    return config.train.max_steps * config.train.gradient_accumulation_steps / batches
 
 
 def require_memory(needed: Estimate, config: RunConfig, device: str, dtype: torch.dtype) -> None:
@@ -185,20 +181,15 @@ def require_memory(needed: Estimate, config: RunConfig, device: str, dtype: torc
 
 @contextmanager
 def explain_out_of_memory() -> Iterator[None]:
-    """Turn CUDA's out-of-memory error into a message with sizes and settings to lower.
-
-    Raises:
-        TrainingError: the GPU ran out of memory.
-    """
+    """Raise a TrainingError with sizes and settings to lower if the GPU runs out of memory."""
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
-        requested = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
-        total = re.search(r"total capacity of ([\d.]+ \w+)", str(error))
-        free = re.search(r"of which ([\d.]+ \w+) is free", str(error))
+        patterns = ("Tried to allocate", "total capacity of", "of which")
+        sizes = [re.search(rf"{text} ([\d.]+ \w+)", str(error)) for text in patterns]
+        requested, total, free = [size[1] if size else "unknown" for size in sizes]
         raise TrainingError(
-            f"the GPU is out of memory: requested {requested[1] if requested else 'more'}, "
-            f"{free[1] if free else 'less'} of {total[1] if total else 'its memory'} free; "
+            f"the GPU is out of memory: requested {requested}, {free} of {total} free; "
             "lower train.per_device_train_batch_size (and raise "
             "train.gradient_accumulation_steps), prompt.max_name_tokens or lora.r, "
             "and keep train.activation_checkpointing=true"
@@ -218,20 +209,16 @@ def available_memory(device: str) -> float:
 def measure_speed(device: str, dtype: torch.dtype) -> float:
     """Return floating-point operations per second of a matrix product, measured for 0.05 s."""
     size = 4096 if device == "cuda" else 512
+    synchronize = torch.cuda.synchronize if device == "cuda" else torch.cpu.synchronize
     matrix: Any = torch.ones(size, size, dtype=dtype, device=device)
     matrix @ matrix
-    _synchronize(device)
+    synchronize()
     started, products = time.monotonic(), 0
     while time.monotonic() - started < 0.05:
         matrix @ matrix
-        _synchronize(device)
+        synchronize()
         products += 1
     return products * 2.0 * size**3 / (time.monotonic() - started)
-
-
-def _synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def _format(size: float) -> str:

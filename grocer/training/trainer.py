@@ -36,19 +36,11 @@ class FiniteGuard:
         self._overflows = 0
 
     def check_loss(self, value: float, step: int, learning_rate: float) -> None:
-        """Check the loss of a batch.
-
-        Raises:
-            TrainingError: the loss is NaN or Inf.
-        """
+        """Raise a TrainingError if the loss of a batch is NaN or Inf."""
         self._check("loss", value, step, learning_rate)
 
     def check_gradient(self, norm: float, step: int, learning_rate: float) -> None:
-        """Check the gradient norm of a step.
-
-        Raises:
-            TrainingError: the norm is NaN or Inf, more often than loss scaling allows.
-        """
+        """Raise a TrainingError if the gradient norm is NaN or Inf too many times in a row."""
         self._overflows = 0 if math.isfinite(norm) else self._overflows + 1
         if self._overflows > self.max_overflows:
             self._check("gradient norm", norm, step, learning_rate)
@@ -201,32 +193,19 @@ def lora_config(config: RunConfig) -> LoraConfig:
 def training_arguments(config: RunConfig, hardware: Hardware, out: Path) -> SFTConfig:
     """Return TRL's configuration of the training run; checkpoints are written to `out`."""
     settings = config.train
+    # All other settings have the Trainer's names.
+    own = {"precision", "packing", "group_by_length", "checkpoints", "force", "price_per_gpu_hour"}
     return SFTConfig(
+        **settings.model_dump(exclude=own),
         output_dir=str(out),
-        num_train_epochs=settings.num_train_epochs,
-        max_steps=settings.max_steps,
         fp16=hardware.precision == "fp16",
         bf16=hardware.precision == "bf16",
-        per_device_train_batch_size=settings.per_device_train_batch_size,
-        per_device_eval_batch_size=settings.per_device_eval_batch_size,
         eval_strategy="epoch",
         prediction_loss_only=True,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        activation_checkpointing=settings.activation_checkpointing,
-        max_grad_norm=settings.max_grad_norm,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        optim=settings.optim,
-        lr_scheduler_type=settings.lr_scheduler_type,
-        warmup_steps=settings.warmup_steps,
         train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
-        logging_steps=settings.logging_steps,
         logging_nan_inf_filter=False,
         save_strategy="steps" if settings.checkpoints else "no",
-        save_steps=settings.save_steps,
         save_total_limit=1,
-        seed=settings.seed,
-        max_length=settings.max_length,
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=hardware.device == "cuda",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from grocer.config.recipes import recipe
 from grocer.config.run import RunConfig
@@ -32,30 +33,26 @@ if TYPE_CHECKING:
     from pipelines.kubeflow.submit import Job
 
 Data = Annotated[
-    str, typer.Option(metavar="URI", help="Catalogue at s3://, gs:// or https://; CSV or Parquet")
+    str, Option(metavar="URI", help="Catalogue at s3://, gs:// or https://; CSV or Parquet")
 ]
 Champion = Annotated[
     str | None,
-    typer.Option(
-        metavar="URI", help="Bundle that the new model must beat; default: the deployed one"
-    ),
+    Option(metavar="URI", help="Bundle that the new model must beat; default: the deployed one"),
 ]
 Canary = Annotated[
     int | None,
-    typer.Option(
+    Option(
         min=1,
         max=99,
         metavar="PERCENT",
         help="Deploy as a canary with this share of the traffic, until grocer promote or rollback",
     ),
 ]
-NoDeploy = Annotated[
-    bool, typer.Option("--no-deploy", help="Train and evaluate, but do not deploy")
-]
+NoDeploy = Annotated[bool, Option("--no-deploy", help="Train and evaluate, but do not deploy")]
 
 
 def compile_pipeline(
-    out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="Output file")],
+    out: Annotated[Path, Argument(metavar="OUT.yaml", help="Output file")],
     from_recipe: Recipe = "llama2-7b-t4",
     settings: Settings = None,
     images: ImagesFile = None,
@@ -119,7 +116,7 @@ def submit(
 def schedule(
     data: Data,
     cron: Cron,
-    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the schedule")] = "grocer",
+    name: Annotated[str, Option(metavar="NAME", help="Name of the schedule")] = "grocer",
     from_recipe: Recipe = "llama2-7b-t4",
     settings: Settings = None,
     images: ImagesFile = None,

@@ -1,4 +1,4 @@
-"""Outcome of a run, from the events of its steps and the output of the failing one."""
+"""The outcome of a run, from the events of its steps."""
 
 from __future__ import annotations
 
@@ -16,25 +16,19 @@ class Outcome:
         self.failure: Event | None = None
         self.succeeded: list[str] = []
         self.tail: deque[str] = deque(maxlen=12)
-        """The last lines of output since the last step started."""
+        """The last lines of output."""
 
     def add(self, event: Event) -> None:
         """Record an event."""
         match event.event:
             case "started":
                 self.running = event.step
-                self.tail.clear()
             case "succeeded":
                 self.running = ""
                 self.succeeded.append(event.step)
             case "failed":
                 self.running = ""
                 self.failure = event
-
-    def add_output(self, line: str) -> None:
-        """Record a line of output."""
-        if line.strip():
-            self.tail.append(line)
 
     @property
     def user_error(self) -> str:

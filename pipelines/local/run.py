@@ -8,11 +8,14 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
+from collections import deque
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import dedent
+from typing import IO
 
 from rich.text import Text
 
@@ -28,6 +31,7 @@ from pipelines.local.progress import Progress
 
 # Older versions evaluate conditions wrongly: they deploy although the gate failed.
 OLDEST_KFP = (2, 17)
+_POLL_SECONDS = 0.2
 
 
 class RunError(Exception):
@@ -123,12 +127,6 @@ def _execute(
         parameters.write_text(json.dumps(arguments))
         log = stack.enter_context((work / "run.log").open("w"))
         progress = stack.enter_context(Progress())
-
-        def read_events() -> None:
-            for event in reported.read():
-                outcome.add(event)
-                progress.follow(event)
-
         process = stack.enter_context(
             supervised(
                 [
@@ -138,20 +136,31 @@ def _execute(
                 {**environment, "TMPDIR": temporary, events.VARIABLE: str(reported.path)},
             )
         )
-        assert process.stdout is not None
-        # Steps print a line after each event, and kfp prints one after each step.
-        for raw in process.stdout:
-            line = Text.from_ansi(raw.rstrip()).plain
-            log.write(f"{line}\n")
-            read_events()
-            outcome.add_output(line)
+        copy = threading.Thread(target=_copy_output, args=(process.stdout, log, outcome.tail))
+        copy.start()
+        ended = False
+        while not ended:
+            copy.join(_POLL_SECONDS)
+            ended = not copy.is_alive()  # before the last events are read
+            for event in reported.read():
+                outcome.add(event)
+                progress.follow(event)
         code = process.wait()
-        read_events()
         if code and outcome.running:
             progress.follow(events.Event(event="failed", step=outcome.running))
         elif not code and "deploy" not in outcome.succeeded:
             progress.skip("deploy", "skipped: gate failed")
     return code, outcome
+
+
+def _copy_output(output: IO[str], log: IO[str], tail: deque[str]) -> None:
+    """Copy the output of the steps without colours to `log`, and lines with text to `tail`."""
+    with suppress(ValueError):  # closed by an interrupt
+        for raw in output:
+            line = Text.from_ansi(raw.rstrip()).plain
+            log.write(f"{line}\n")
+            if line.strip():
+                tail.append(line)
 
 
 def _failure(outcome: Outcome, out: Path, work: Path) -> GrocerError | RunError:

@@ -1,4 +1,4 @@
-"""Protects the scorer: packed, cached, one pass a batch, and still exactly constrained decoding."""
+"""The scorer: packed and cached scoring equals stepwise constrained decoding."""
 
 from __future__ import annotations
 
@@ -12,200 +12,202 @@ import torch
 
 from grocer.errors import ModelError
 from grocer.inference.scorer import Scorer
-from grocer.model import base as models
-from tests.fixtures.tiny_model import AISLES as AISLES_OF
-from tests.fixtures.tiny_model import LABELS, NAMES, encoder, random_adapter, scorer
+from grocer.model.base import load_nf4, load_tokenizer
+from grocer.model.packing import Pack
+from tests.fixtures.tiny_model import AISLES, LABELS, NAMES, encoder, random_adapter, scorer
 
-AISLES = tuple(
-    f"{first} {second} {third}"
-    for first, second, third in itertools.product(
+# 18 labels with common prefixes, some of which start others.
+PREFIX_LABELS = tuple(
+    " ".join(words).strip()
+    for words in itertools.product(
         ("frozen", "fresh", "canned"), ("fruit", "meat"), ("", "snacks", "snack bars")
     )
 )
 
 
-def decoded(
-    scorer: Scorer, name: str, answers: Sequence[tuple[int, ...]] | None = None
+def decode_stepwise(
+    scorer: Scorer, name: str, completions: Sequence[tuple[int, ...]]
 ) -> list[float]:
-    """Log-probabilities by decoding one token at a time, each sequence on its own."""
+    """Return log-probabilities of completions, computed with one forward pass per token."""
     coder = scorer.encoder
-    answers = coder.label_tokens if answers is None else answers
     prompt = [*coder.prefix, *coder.suffixes([name])[0]]
-    following: dict[tuple[int, ...], set[int]] = {}
-    for answer in answers:
-        for depth, token in enumerate(answer):
-            following.setdefault(answer[:depth], set()).add(token)
+    children: dict[tuple[int, ...], set[int]] = {}
+    for completion in completions:
+        for depth, token in enumerate(completion):
+            children.setdefault(completion[:depth], set()).add(token)
     totals = []
-    for answer in answers:
+    for completion in completions:
         total = 0.0
-        for depth, token in enumerate(answer):
-            allowed = sorted(following[answer[:depth]])
+        for depth, token in enumerate(completion):
+            allowed = sorted(children[completion[:depth]])
             with torch.inference_mode():
-                ids = torch.tensor([[*prompt, *answer[:depth]]])
+                ids = torch.tensor([[*prompt, *completion[:depth]]])
                 logits = scorer.model(input_ids=ids).logits[0, -1].double()
             total += float(logits[allowed].log_softmax(0)[allowed.index(token)])
         totals.append(total)
     return totals
 
 
-@pytest.fixture(scope="module", params=[LABELS, tuple(" ".join(a.split()) for a in AISLES)])
-def scored(request: pytest.FixtureRequest, base: Path) -> Scorer:
-    return scorer(base, request.param, token_budget=160)
+def label_logs(scorer: Scorer, names: Sequence[str]) -> np.ndarray:
+    return scorer.log_probabilities(scorer.encode(names))
 
 
-def test_equals_step_by_step_decoding(scored: Scorer) -> None:
-    names = NAMES[::12]
-    expected = np.array([decoded(scored, name) for name in names])
-    found = scored.log_probabilities(names)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+def leaf_logs(scorer: Scorer, names: Sequence[str], labels: Sequence[int]) -> np.ndarray:
+    return scorer.leaf_log_probabilities(scorer.encode(names), np.array(labels))
 
 
-@pytest.fixture(scope="module")
-def levelled(base: Path) -> Scorer:
-    return scorer(base, aisles=AISLES_OF, token_budget=160, aisle_temperature=2.0)
-
-
-def test_aisles_are_step_by_step_decoding_of_the_whole_answer(levelled: Scorer) -> None:
-    """Department and aisle together, against one token at a time over every answer there is."""
-    coder = levelled.encoder
-    places = [place for place, each in enumerate(coder.completions) for _ in each.aisles]
-    whole = [each.tokens(aisle) for each in coder.completions for aisle in each.aisles]
-    everything = [*whole, coder.label_tokens[LABELS.index("bakery")]]  # which has no aisles
-    for name in NAMES[::12]:
-        expected = decoded(levelled, name, everything)
-        departments = levelled.log_probabilities([name])[0]
-        for place, label in enumerate(LABELS):
-            own = [i for i, at in enumerate(places) if at == place]
-            found = levelled.leaf_log_probabilities([name], [place])[0]
-            assert np.isneginf(np.delete(found, own)).all()
-            np.testing.assert_allclose(
-                departments[place] + found[own], [expected[i] for i in own], atol=1e-5
-            )
-            if label == "bakery":
-                assert departments[place] == pytest.approx(expected[-1], abs=1e-5)
-
-
-def test_the_aisles_of_the_answer_sum_to_its_probability(levelled: Scorer) -> None:
-    scores = levelled.predict(NAMES)
-    labels, aisles = scores.probabilities, scores.leaf_probabilities
-    np.testing.assert_allclose(labels.sum(axis=1), 1.0, atol=1e-12)
-    assert aisles.shape[1] == len(levelled.leaves) == 7
-    for row, (label, shares) in enumerate(zip(labels.argmax(axis=1), aisles, strict=True)):
-        inside = np.array([department == LABELS[label] for department, _ in levelled.leaves])
-        assert shares[inside].sum() == pytest.approx(labels[row, label] if inside.any() else 0)
-        assert not shares[~inside].any()
-
-
-def test_one_more_pass_serves_products_of_several_departments(
-    levelled: Scorer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = list(zip(NAMES[:4], (0, 1, 2, 3), strict=True))
-    alone = [levelled.leaf_log_probabilities([name], [place])[0] for name, place in asked]
-    passes = []
-    forward = levelled.prefix_cached._forward
+def record_passes(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> list[Pack]:
+    """Return a list to which each forward pass appends its pack."""
+    passes: list[Pack] = []
+    forward = scorer.prefix_cached._forward
     monkeypatch.setattr(
-        levelled.prefix_cached,
+        scorer.prefix_cached,
         "_forward",
         lambda packed, *rest: passes.append(packed) or forward(packed, *rest),
     )
-    together = levelled.leaf_log_probabilities(NAMES[:4], [0, 1, 2, 3])
-    assert len(passes) == 1  # and nothing was asked for those with one aisle or none
-    assert len(passes[0].last_tokens) == 2
-    np.testing.assert_allclose(together, alone, atol=1e-5)
+    return passes
+
+
+@pytest.fixture(scope="module", params=[LABELS, PREFIX_LABELS])
+def flat(request: pytest.FixtureRequest, base: Path) -> Scorer:
+    return scorer(base, request.param, token_budget=160)
+
+
+@pytest.fixture(scope="module")
+def two_levels(base: Path) -> Scorer:
+    return scorer(base, aisles=AISLES, token_budget=160, aisle_temperature=2.0)
+
+
+def test_label_probabilities_equal_stepwise_decoding(flat: Scorer) -> None:
+    names = NAMES[::12]
+    expected = [decode_stepwise(flat, name, flat.encoder.label_tokens) for name in names]
+    np.testing.assert_allclose(label_logs(flat, names), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_aisle_probabilities_equal_stepwise_decoding(two_levels: Scorer) -> None:
+    """Department and aisle together, against the decoding of every whole completion."""
+    coder = two_levels.encoder
+    labels = [index for index, each in enumerate(coder.completions) for _ in each.aisles]
+    completions = [each.tokens(aisle) for each in coder.completions for aisle in each.aisles]
+    bakery = LABELS.index("bakery")  # has no aisles
+    for name in NAMES[::12]:
+        expected = decode_stepwise(two_levels, name, [*completions, coder.label_tokens[bakery]])
+        departments = label_logs(two_levels, [name])[0]
+        assert departments[bakery] == pytest.approx(expected[-1], abs=1e-5)
+        for index in range(len(LABELS)):
+            inside = [column for column, label in enumerate(labels) if label == index]
+            logs = leaf_logs(two_levels, [name], [index])[0]
+            assert np.isneginf(np.delete(logs, inside)).all()
+            np.testing.assert_allclose(
+                departments[index] + logs[inside], [expected[i] for i in inside], atol=1e-5
+            )
+
+
+def test_aisles_sum_to_the_probability_of_the_predicted_label(two_levels: Scorer) -> None:
+    scores = two_levels.predict(NAMES)
+    np.testing.assert_allclose(scores.probabilities.sum(axis=1), 1.0, atol=1e-12)
+    assert scores.leaf_probabilities.shape == (len(NAMES), 7)
+    rows = zip(scores.predicted_labels, scores.confidence, scores.leaf_probabilities, strict=True)
+    for label, confidence, leaves in rows:
+        inside = np.array([department == label for department, _ in two_levels.leaves])
+        assert leaves[inside].sum() == pytest.approx(confidence if inside.any() else 0)
+        assert not leaves[~inside].any()
+
+
+def test_aisles_of_all_departments_share_one_pass(
+    two_levels: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    separate = [leaf_logs(two_levels, [NAMES[i]], [i])[0] for i in range(4)]
+    passes = record_passes(two_levels, monkeypatch)
+    together = leaf_logs(two_levels, NAMES[:4], [0, 1, 2, 3])
+    # Departments with fewer than two aisles need no pass.
+    assert [len(packed.last_tokens) for packed in passes] == [2]
+    np.testing.assert_allclose(together, separate, atol=1e-5)
     passes.clear()
-    levelled.predict(NAMES[:4])
+    two_levels.predict(NAMES[:4])
     assert len(passes) == 2
 
 
-def test_a_logit_that_is_no_number_in_the_second_pass_names_its_item(base: Path) -> None:
-    broken = scorer(base, aisles=AISLES_OF)
-    coder = broken.encoder
-    pasta, produce = coder.completions[2:]
-    tails = [token for tail in coder.suffixes(NAMES[:2]) for token in tail]
-    elsewhere = {*coder.prefix, *tails, *pasta.prefix, *pasta.trie.tokens}
-    token = next(t for t in (*produce.prefix, *produce.trie.tokens) if t not in elsewhere)
-    with torch.no_grad():
-        broken.model.get_input_embeddings().weight[token] = float("nan")
-    with pytest.raises(ModelError, match=rf"item 1 \('{NAMES[1]}'\)"):
-        broken.leaf_log_probabilities(NAMES[:2], [2, 3])
-    assert np.isfinite(broken.log_probabilities(NAMES[:2])).all()
-
-
-def test_a_label_set_of_500_aisles_is_scored(base: Path) -> None:
-    many = {label: tuple(f"{i} {label}" for i in range(125)) for label in LABELS}
-    wide = scorer(base, aisles=many)
-    scores = wide.predict(["Oat Milk"])
+def test_500_aisles_are_scored(base: Path) -> None:
+    aisles = {label: tuple(f"{i} {label}" for i in range(125)) for label in LABELS}
+    scores = scorer(base, aisles=aisles).predict(["Oat Milk"])
     assert scores.leaf_probabilities.shape == (1, 500)
     assert scores.leaf_probabilities.sum() == pytest.approx(scores.confidence[0])
 
 
-def test_rows_sum_to_one(scored: Scorer) -> None:
-    rows = scored.predict(["", "é" * 300, *NAMES]).probabilities
+def test_probabilities_are_positive_and_sum_to_one(flat: Scorer) -> None:
+    rows = flat.predict(["", "é" * 300, *NAMES]).probabilities
     np.testing.assert_allclose(rows.sum(axis=1), 1.0, atol=1e-12)
     assert (rows > 0).all()
 
 
-def test_company_and_budget_change_nothing(scored: Scorer) -> None:
-    together = scored.log_probabilities(NAMES)
-    alone = np.concatenate([scored.log_probabilities([name]) for name in NAMES])
-    np.testing.assert_allclose(together, alone, atol=2e-5)
-    backwards = scored.log_probabilities(NAMES[::-1])[::-1]
-    np.testing.assert_allclose(together, backwards, atol=2e-5)
+def test_scores_do_not_depend_on_the_batch(flat: Scorer) -> None:
+    together = label_logs(flat, NAMES)
+    separate = np.concatenate([label_logs(flat, [name]) for name in NAMES])
+    np.testing.assert_allclose(together, separate, atol=2e-5)
+    np.testing.assert_allclose(together, label_logs(flat, NAMES[::-1])[::-1], atol=2e-5)
 
 
-def test_no_pass_exceeds_the_budget(scored: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = []
-    forward = scored.prefix_cached._forward
-    monkeypatch.setattr(
-        scored.prefix_cached,
-        "_forward",
-        lambda packed, *rest: sizes.append(packed.input_ids.shape[1]) or forward(packed, *rest),
-    )
-    scored.log_probabilities(NAMES)
-    assert len(sizes) > 1
-    assert max(sizes) <= scored.prefix_cached.token_budget
+def test_passes_stay_within_the_token_budget(flat: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = record_passes(flat, monkeypatch)
+    label_logs(flat, NAMES)
+    assert len(passes) > 1
+    assert max(packed.input_ids.shape[1] for packed in passes) <= flat.prefix_cached.token_budget
 
 
-def test_temperature_softens_without_reordering(base: Path) -> None:
-    sharp, soft = scorer(base), scorer(base, temperature=4.0)
-    before, after = sharp.predict(NAMES).probabilities, soft.predict(NAMES).probabilities
-    np.testing.assert_array_equal(before.argmax(axis=1), after.argmax(axis=1))
-    assert after.max() < before.max()
+def test_temperature_lowers_confidence_and_keeps_the_ranking(base: Path) -> None:
+    sharp, soft = scorer(base).predict(NAMES), scorer(base, temperature=4.0).predict(NAMES)
+    np.testing.assert_array_equal(sharp.predicted, soft.predicted)
+    assert soft.confidence.max() < sharp.confidence.max()
 
 
-def test_untuned_is_the_base_and_comes_back(base: Path) -> None:
+def test_without_adapter_scores_with_the_base(base: Path) -> None:
     tuned = scorer(base)
-    before = tuned.log_probabilities(NAMES[:4])
+    before = label_logs(tuned, NAMES[:4])
     with tuned.without_adapter():
-        bare = tuned.log_probabilities(NAMES[:4])
-    plain = models.load_nf4(base, torch.float32, "cpu")
-    alone = Scorer(plain, encoder(models.load_tokenizer(base)))
-    np.testing.assert_allclose(bare, alone.log_probabilities(NAMES[:4]), atol=1e-6)
-    assert np.abs(before - bare).max() > 1e-3
-    np.testing.assert_array_equal(before, tuned.log_probabilities(NAMES[:4]))
+        disabled = label_logs(tuned, NAMES[:4])
+    plain = Scorer(load_nf4(base, torch.float32, "cpu"), encoder(load_tokenizer(base)))
+    np.testing.assert_allclose(disabled, label_logs(plain, NAMES[:4]), atol=1e-6)
+    assert np.abs(before - disabled).max() > 1e-3
+    np.testing.assert_array_equal(before, label_logs(tuned, NAMES[:4]))
 
 
-def test_a_logit_that_is_no_number_names_its_item(base: Path) -> None:
+def test_nan_logit_names_the_product(base: Path) -> None:
     broken = scorer(base)
-    known = {token for tail in broken.encoder.suffixes(["Oat Milk", "Ж"]) for token in tail}
-    token = next(t for t in broken.encoder.suffixes(["Crunchy Crème"])[0] if t not in known)
+    suffixes = broken.encoder.suffixes(["Oat Milk", "Ж"])
+    (suffix,) = broken.encoder.suffixes(["Crunchy Crème"])
+    token = next(t for t in suffix if not any(t in other for other in suffixes))
     with torch.no_grad():
         broken.model.get_input_embeddings().weight[token] = float("nan")
-    names = ["Oat Milk", "Crunchy Crème"]
     with pytest.raises(ModelError, match=r"item 1 \('Crunchy Crème'\)"):
-        broken.log_probabilities(names)
-    assert np.isfinite(broken.log_probabilities(["Oat Milk"])).all()
+        label_logs(broken, ["Oat Milk", "Crunchy Crème"])
+    assert np.isfinite(label_logs(broken, ["Oat Milk"])).all()
 
 
-def test_an_adapter_of_another_base_is_refused(base: Path, tmp_path: Path) -> None:
+def test_nan_logit_in_the_second_pass_names_the_product(base: Path) -> None:
+    broken = scorer(base, aisles=AISLES)
+    coder = broken.encoder
+    pasta, produce = coder.completions[2:]
+    suffixes = [token for suffix in coder.suffixes(NAMES[:2]) for token in suffix]
+    other = {*coder.prefix, *suffixes, *pasta.prefix, *pasta.trie.tokens}
+    token = next(t for t in (*produce.prefix, *produce.trie.tokens) if t not in other)
+    with torch.no_grad():
+        broken.model.get_input_embeddings().weight[token] = float("nan")
+    with pytest.raises(ModelError, match=rf"item 1 \('{NAMES[1]}'\)"):
+        leaf_logs(broken, NAMES[:2], [2, 3])
+    assert np.isfinite(label_logs(broken, NAMES[:2])).all()
+
+
+def test_adapter_of_another_base_is_rejected(base: Path, tmp_path: Path) -> None:
     random_adapter(base).save_pretrained(tmp_path / "adapter")
     (tmp_path / "base.json").write_text('{"source": "tiny", "revision": null, "digest": "0"}')
     with pytest.raises(ModelError, match="not the base that the adapter was trained on"):
         Scorer.load(tmp_path, base=base)
 
 
-def test_progress_counts_to_the_end(base: Path) -> None:
+def test_progress_is_reported_after_each_pass(base: Path) -> None:
     calls: list[tuple[int, int]] = []
-    scorer(base, token_budget=64).log_probabilities(NAMES, lambda *at: calls.append(at))
+    small = scorer(base, token_budget=64)
+    small.log_probabilities(small.encode(NAMES), lambda *call: calls.append(call))
     assert calls[-1] == (len(NAMES), len(NAMES))
     assert len(calls) > 1

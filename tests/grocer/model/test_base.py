@@ -1,4 +1,4 @@
-"""Protects bases: found where the configuration says, whole, of the right kind, and told apart."""
+"""Base models: resolved, downloaded, verified and loaded as configured."""
 
 from __future__ import annotations
 
@@ -19,33 +19,41 @@ from safetensors.torch import load_file, save_file
 from grocer.config.recipes import recipe
 from grocer.config.stages import BaseConfig
 from grocer.errors import ConfigError, ModelError
-from grocer.model import base as models
+from grocer.io.atomic import file_digest
+from grocer.model.base import (
+    base_digest,
+    copy_base,
+    find_base,
+    load_adapter,
+    load_nf4,
+    load_tokenizer,
+)
 from tests.fixtures.tiny_model import random_adapter
 
 
 @pytest.fixture
 def copy(base: Path, tmp_path: Path) -> Path:
-    models.copy_base(base, tmp_path / "copy")
+    copy_base(base, tmp_path / "copy")
     return tmp_path / "copy"
 
 
-def test_a_directory_is_found_and_told_by_its_content(base: Path, copy: Path) -> None:
-    directory, reference = models.find_base(BaseConfig(source=str(copy)))
+def test_local_base_has_a_digest_of_its_content(base: Path, copy: Path) -> None:
+    directory, reference = find_base(BaseConfig(source=str(copy)))
     assert directory == copy
-    assert reference.digest == models.base_digest(base)
+    assert reference.digest == base_digest(base)
     weights = load_file(copy / "model.safetensors")
     weights["lm_head.weight"][0, 0] += 1
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
-    assert models.base_digest(copy) != reference.digest
+    assert base_digest(copy) != reference.digest
 
 
 @pytest.mark.parametrize("source", ["/no/such/base", "./none", "llama", "a/b/c"])
-def test_what_is_nowhere_is_refused(source: str) -> None:
+def test_unknown_source_is_rejected(source: str) -> None:
     with pytest.raises(ModelError, match="no such directory, and not a Hub id"):
-        models.find_base(BaseConfig(source=source))
+        find_base(BaseConfig(source=source))
 
 
-def test_a_base_on_s3_is_fetched_once_a_version(
+def test_base_on_s3_is_downloaded_once_per_version(
     moto: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
@@ -56,132 +64,130 @@ def test_a_base_on_s3_is_fetched_once_a_version(
     client.create_bucket(Bucket="bases")
     for path in base.iterdir():
         client.upload_file(str(path), "bases", f"tiny/{path.name}")
-    directory, reference = models.find_base(BaseConfig(source="s3://bases/tiny"))
-    assert reference.digest == models.base_digest(base)
-    assert models.find_base(BaseConfig(source="s3://bases/tiny"))[0] == directory
+    directory, reference = find_base(BaseConfig(source="s3://bases/tiny"))
+    assert reference.digest == base_digest(base)
+    assert find_base(BaseConfig(source="s3://bases/tiny"))[0] == directory
     config = (base / "config.json").read_bytes() + b"\n"
     client.put_object(Bucket="bases", Key="tiny/config.json", Body=config)
-    assert models.find_base(BaseConfig(source="s3://bases/tiny"))[0] != directory
+    assert find_base(BaseConfig(source="s3://bases/tiny"))[0] != directory
     for missing in ("s3://bases/none", "s3://no-such-bucket/tiny"):
         with pytest.raises(ModelError, match=rf"base\.source.{{1,14}}{missing}"):
-            models.find_base(BaseConfig(source=missing))
+            find_base(BaseConfig(source=missing))
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "reason"),
     [
         (
             errors.GatedRepoError,
-            r"is gated: accept its licence .* environment variable HF_TOKEN to a token",
+            r"access is gated: accept its licence .* environment variable HF_TOKEN to a token",
         ),
         (errors.RepositoryNotFoundError, r"no such model on the Hub, or it is private"),
-        (errors.RevisionNotFoundError, r"has no revision main"),
+        (errors.RevisionNotFoundError, r"the model has no revision main"),
         (errors.LocalEntryNotFoundError, r"cannot reach the Hub"),
         (errors.HfHubHTTPError, r"Hub request failed: no; try again"),
     ],
 )
-def test_the_hubs_refusals_are_one_line(
-    monkeypatch: pytest.MonkeyPatch, error: type[Exception], said: str
+def test_hub_errors_name_the_cause(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception], reason: str
 ) -> None:
     response = httpx.Response(403, request=httpx.Request("GET", "https://hub.example"))
 
-    def refuse(*_: Any, **__: Any) -> str:
+    def fail(*_: Any, **__: Any) -> str:
         if error is errors.LocalEntryNotFoundError:
             raise error("offline")
         raise error("no", response=response)
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    wanted = BaseConfig(source="meta-llama/Llama-2-7b", revision="main")
-    with pytest.raises(ModelError, match=rf"base.source=meta-llama/Llama-2-7b:? {said}"):
-        models.find_base(wanted)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    config = BaseConfig(source="meta-llama/Llama-2-7b", revision="main")
+    with pytest.raises(ModelError, match=rf"base.source=meta-llama/Llama-2-7b: {reason}"):
+        find_base(config)
 
 
-def test_the_token_comes_from_the_environment_alone(
-    base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = SimpleNamespace(token=None)
+def test_hub_token_comes_from_the_environment(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captured = SimpleNamespace(token=None)
 
     def download(source: str, token: str | None, **_: Any) -> str:
-        seen.token = token
+        captured.token = token
         return str(base)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.setenv("HF_TOKEN", "from the Secret")
-    models.find_base(BaseConfig(source="owner/name"))
-    assert seen.token == "from the Secret"
+    find_base(BaseConfig(source="owner/name"))
+    assert captured.token == "from the Secret"
 
 
-def test_a_token_in_the_configuration_is_refused_and_not_repeated() -> None:
+def test_token_in_the_configuration_is_rejected_and_not_echoed() -> None:
     with pytest.raises(ConfigError) as caught:
         recipe("tiny").with_settings(["base.token_env=hf_AbCdEf"])
     assert "base.token_env" in str(caught.value)
     assert "hf_AbCdEf" not in str(caught.value)
 
 
-def test_another_kind_of_model_is_refused(copy: Path) -> None:
+def test_other_model_types_are_rejected(copy: Path) -> None:
     (copy / "config.json").write_text(json.dumps({"model_type": "t5"}))
     with pytest.raises(ModelError, match="has model type t5, not a causal"):
-        models.load_nf4(copy, torch.float32, "cpu")
+        load_nf4(copy, torch.float32, "cpu")
     (copy / "config.json").write_text(json.dumps({"model_type": "unheard-of"}))
     with pytest.raises(ModelError, match=r"cannot read config.json"):
-        models.load_nf4(copy, torch.float32, "cpu")
+        load_nf4(copy, torch.float32, "cpu")
 
 
-def test_a_directory_that_is_no_model_is_refused(copy: Path) -> None:
+def test_directory_without_config_or_safetensors_is_rejected(copy: Path) -> None:
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"has no \*\.safetensors; other weight formats"):
-        models.base_digest(copy)
+        base_digest(copy)
     (copy / "config.json").unlink()
     with pytest.raises(ModelError, match=r"it has no config.json"):
-        models.base_digest(copy)
+        base_digest(copy)
 
 
-def test_weights_that_lack_are_not_made_up(copy: Path) -> None:
+def test_missing_weights_are_rejected(copy: Path) -> None:
     weights = load_file(copy / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
     with pytest.raises(
         ModelError, match=r"1 weights are missing, for example model\.layers\.1\.mlp\.up_proj"
     ):
-        models.load_nf4(copy, torch.float32, "cpu")
+        load_nf4(copy, torch.float32, "cpu")
 
 
-def test_weights_cut_short_are_refused(copy: Path) -> None:
+def test_truncated_weights_are_rejected(copy: Path) -> None:
     content = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(ModelError, match="cannot read the weights"):
-        models.load_nf4(copy, torch.float32, "cpu")
+        load_nf4(copy, torch.float32, "cpu")
 
 
-def test_a_base_without_tokenizer_is_refused(copy: Path) -> None:
+def test_missing_tokenizer_is_rejected(copy: Path) -> None:
     for path in copy.glob("tokenizer*"):
         path.unlink()
     with pytest.raises(ModelError, match="no readable tokenizer"):
-        models.load_tokenizer(copy)
+        load_tokenizer(copy)
 
 
-def test_an_adapter_of_other_widths_is_refused(base: Path, tmp_path: Path) -> None:
+def test_adapter_of_another_shape_is_rejected(base: Path, tmp_path: Path) -> None:
     random_adapter(base).save_pretrained(tmp_path / "adapter")
     path = tmp_path / "adapter" / "adapter_model.safetensors"
     narrow = {name: weight[:, :3].contiguous() for name, weight in load_file(path).items()}
     save_file(narrow, path)
     with pytest.raises(ModelError, match="does not fit its base"):
-        models.load_adapter(models.load_nf4(base, torch.float32, "cpu"), tmp_path / "adapter")
+        load_adapter(load_nf4(base, torch.float32, "cpu"), tmp_path / "adapter")
 
 
-def test_a_saved_adapter_comes_back_exactly(base: Path, tmp_path: Path) -> None:
+def test_saved_adapter_gives_equal_logits(base: Path, tmp_path: Path) -> None:
     tuned = random_adapter(base)
     tuned.save_pretrained(tmp_path / "adapter")
-    loaded = models.load_adapter(models.load_nf4(base, torch.float32, "cpu"), tmp_path / "adapter")
+    loaded = load_adapter(load_nf4(base, torch.float32, "cpu"), tmp_path / "adapter")
     ids = torch.tensor([[1, 30, 40]])
     with torch.inference_mode():
         assert torch.equal(tuned(input_ids=ids).logits, loaded(input_ids=ids).logits)
 
 
-def test_a_hub_blob_is_trusted_for_its_name(copy: Path, tmp_path: Path) -> None:
+def test_digest_of_a_hub_blob_is_its_name(copy: Path, tmp_path: Path) -> None:
     """The Hub's cache names a large file by its SHA-256, so 13 GB need no second reading."""
-    digest = models.base_digest(copy)
-    blob = tmp_path / models.file_digest(copy / "model.safetensors")
+    digest = base_digest(copy)
+    blob = tmp_path / file_digest(copy / "model.safetensors")
     shutil.move(copy / "model.safetensors", blob)
     (copy / "model.safetensors").symlink_to(blob)
-    assert models.base_digest(copy) == digest
+    assert base_digest(copy) == digest

@@ -1,14 +1,15 @@
-"""Protects the choice of device and types: by compute capability, with the reason."""
+"""Device, data types and threads: chosen by compute capability and CPU limit, with a reason."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from grocer.errors import ConfigError, ModelError
-from grocer.model import device as module
+from grocer.model import device
 from grocer.model.device import (
     available_cores,
     choose_compute_dtype,
@@ -16,49 +17,52 @@ from grocer.model.device import (
     choose_precision,
 )
 
+T4, H100 = (7, 5), (9, 0)
 
-@pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+
+def set_capability(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    return monkeypatch
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
 
 
-def capable(card: pytest.MonkeyPatch, major: int, minor: int) -> None:
-    card.setattr(torch.cuda, "get_device_capability", lambda: (major, minor))
-
-
-def test_a_t4_computes_in_half_precision(card: pytest.MonkeyPatch) -> None:
-    capable(card, 7, 5)
-    assert choose_precision("auto", "cuda") == (
-        "fp16",
-        "fp16: compute capability 7.5 has no bfloat16",
-    )
+def test_t4_uses_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_capability(monkeypatch, T4)
+    precision, reason = choose_precision("auto", "cuda")
+    assert (precision, "7.5" in reason) == ("fp16", True)
     dtype, reason = choose_compute_dtype("auto", "cuda")
-    assert dtype is torch.float16
-    assert "7.5" in reason
+    assert (dtype, "7.5" in reason) == (torch.float16, True)
 
 
-def test_newer_cards_use_bfloat16(card: pytest.MonkeyPatch) -> None:
-    capable(card, 9, 0)
-    assert choose_precision("auto", "cuda") == ("bf16", "bf16: compute capability 9.0")
+def test_newer_gpus_use_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_capability(monkeypatch, H100)
+    assert choose_precision("auto", "cuda")[0] == "bf16"
     assert choose_compute_dtype("auto", "cuda")[0] is torch.bfloat16
 
 
-def test_a_t4_refuses_bfloat16(card: pytest.MonkeyPatch) -> None:
-    capable(card, 7, 5)
-    with pytest.raises(ConfigError, match=r"train.precision=bf16: .* 7.5 has no bfloat16"):
+def test_configured_types_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_capability(monkeypatch, H100)
+    assert choose_precision("fp32", "cuda")[0] == "fp32"
+    assert choose_precision("bf16", "cuda")[0] == "bf16"
+    assert choose_compute_dtype("float16", "cuda")[0] is torch.float16
+    assert choose_compute_dtype("bfloat16", "cpu")[0] is torch.bfloat16
+
+
+def test_t4_rejects_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_capability(monkeypatch, T4)
+    with pytest.raises(ConfigError, match=r"train.precision=bf16: .* 7.5 .* use auto or fp16"):
         choose_precision("bf16", "cuda")
     with pytest.raises(ConfigError, match=r"base.compute_dtype=bfloat16: .* use auto or float16"):
         choose_compute_dtype("bfloat16", "cuda")
 
 
-def test_a_cpu_refuses_to_pretend_fp16() -> None:
+def test_cpu_uses_float32_and_rejects_fp16() -> None:
+    assert choose_compute_dtype("auto", "cpu")[0] is torch.float32
     assert choose_precision("auto", "cpu")[0] == "fp32"
     with pytest.raises(ConfigError, match="silently train in fp32"):
         choose_precision("fp16", "cpu")
 
 
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gpu_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == "cpu"
     with pytest.raises(ModelError, match="--recipe tiny on a CPU"):
@@ -72,23 +76,23 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         ("200000 100000\n", 2),
         ("150000 100000\n", 1),
         ("50000 100000\n", 1),  # half a core
-        ("9900000 100000\n", 16),
+        ("9900000 100000\n", 16),  # more than the affinity allows
         (None, 16),
     ],
 )
-def test_available_cores_is_the_minimum_of_affinity_and_cpu_limit(
-    monkeypatch, tmp_path, limit, expected
+def test_cores_are_limited_by_affinity_and_cgroup(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str | None, expected: int
 ) -> None:
     if limit is not None:
         (tmp_path / "cpu.max").write_text(limit)
-    monkeypatch.setattr(module, "_CPU_LIMIT", tmp_path / "cpu.max")
+    monkeypatch.setattr(device, "_CPU_LIMIT", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     assert available_cores() == expected
 
 
-def test_available_cores_without_affinity_counts_all(monkeypatch, tmp_path) -> None:
-    """macOS has neither CPU affinity nor cgroups."""
-    monkeypatch.setattr(module, "_CPU_LIMIT", tmp_path / "none")
+def test_cores_without_affinity_or_cgroup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As on macOS."""
+    monkeypatch.setattr(device, "_CPU_LIMIT", tmp_path / "none")
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert available_cores() == 6

@@ -1,4 +1,4 @@
-"""Protects the second level: an aisle is chosen within its department, and never beside it."""
+"""The label hierarchy: exact constrained decoding, and aisles within the predicted department."""
 
 from __future__ import annotations
 
@@ -17,40 +17,39 @@ from grocer.model.hierarchy import (
     read_aisles,
 )
 from grocer.model.label_trie import label_trie
-from tests.grocer.model.test_label_trie import EOS, by_steps, edge_logits
+from tests.grocer.model.test_label_trie import EOS, decode_stepwise, edge_logits
 
 COLON = 1
-bodies = st.lists(st.integers(3, 6), min_size=1, max_size=3).map(tuple)
-catalogues = st.dictionaries(bodies, st.sets(bodies, max_size=5), min_size=2, max_size=6)
+token_lists = st.lists(st.integers(3, 6), min_size=1, max_size=3).map(tuple)
+catalogues = st.dictionaries(token_lists, st.sets(token_lists, max_size=5), min_size=2, max_size=6)
 
 
-def answers(catalogue):
-    """Each department's whole answers: one an aisle, or its own where it has none."""
-    return {
+@given(catalogues, st.integers(0, 99))
+def test_department_times_conditional_equals_stepwise_decoding(catalogue, seed):
+    sequences = {
         department: [(*department, COLON, *aisle, EOS) for aisle in sorted(aisles)]
         or [(*department, EOS)]
         for department, aisles in catalogue.items()
     }
-
-
-@given(catalogues, st.integers(0, 99))
-def test_department_times_share_is_step_by_step_decoding_of_the_whole_answer(catalogue, seed):
-    whole = answers(catalogue)
-    everything = [sequence for sequences in whole.values() for sequence in sequences]
-    shelves = {
+    every = [sequence for group in sequences.values() for sequence in group]
+    completions = {
         department: label_completions(
-            [str(aisle) for aisle in sorted(catalogue[department])], sequences
+            [str(aisle) for aisle in sorted(catalogue[department])], group
         )
-        for department, sequences in whole.items()
+        for department, group in sequences.items()
     }
-    departments = label_trie([str(d) for d in whole], [each.prefix for each in shelves.values()])
-    log_department = departments.log_probabilities(edge_logits(departments, seed))[0]
-    for log_own, (department, each) in zip(log_department, shelves.items(), strict=True):
-        within = np.zeros(1)
+    prefixes = [each.prefix for each in completions.values()]
+    trie = label_trie([str(department) for department in sequences], prefixes)
+    log_departments = trie.log_probabilities(edge_logits(trie, seed))[0]
+    for log_department, (department, each) in zip(
+        log_departments, completions.items(), strict=True
+    ):
+        conditional = np.zeros(1)
         if each.trie is not None:
-            within = each.trie.log_probabilities(edge_logits(each.trie, seed, each.prefix))[0]
-        expected = [by_steps(sequence, everything, seed) for sequence in whole[department]]
-        np.testing.assert_allclose(log_own + within, expected, rtol=1e-10, atol=1e-10)
+            logits = edge_logits(each.trie, seed, each.prefix)
+            conditional = each.trie.log_probabilities(logits)[0]
+        expected = [decode_stepwise(sequence, every, seed) for sequence in sequences[department]]
+        np.testing.assert_allclose(log_department + conditional, expected, rtol=1e-10, atol=1e-10)
 
 
 @given(
@@ -58,62 +57,59 @@ def test_department_times_share_is_step_by_step_decoding_of_the_whole_answer(cat
     st.integers(0, 2**32 - 1),
     st.floats(0.1, 10.0),
 )
-def test_the_aisles_of_a_department_sum_to_its_probability(sizes, seed, temperature):
+def test_aisles_sum_to_the_probability_of_the_predicted_department(sizes, seed, temperature):
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet(np.ones(len(sizes)), size=8)
     department = np.repeat(np.arange(len(sizes)), sizes)
     logs = random.normal(scale=5, size=(8, len(department)))
-    best = probabilities.argmax(axis=1)
-    within = np.where(department[None, :] == best[:, None], logs, -np.inf)
-    found = leaf_probabilities(probabilities, within, temperature)
-    for row, at in enumerate(best):
-        total = found[row, department == at].sum()
-        assert total == pytest.approx(probabilities[row, at] if sizes[at] else 0.0, rel=1e-9)
-        assert not found[row, department != at].any()
+    predicted = probabilities.argmax(axis=1)
+    conditional = np.where(department[None, :] == predicted[:, None], logs, -np.inf)
+    result = leaf_probabilities(probabilities, conditional, temperature)
+    for row, label in enumerate(predicted):
+        total = result[row, department == label].sum()
+        expected = probabilities[row, label] if sizes[label] else 0.0
+        assert total == pytest.approx(expected, rel=1e-9)
+        assert not result[row, department != label].any()
 
 
-def test_a_single_aisle_leaves_nothing_to_choose():
-    only = label_completions(["bread"], [(7, COLON, 8, EOS)])
-    assert (only.prefix, only.trie) == ((7, COLON, 8, EOS), None)
-    assert only.tokens("bread") == only.tokens("") == only.prefix
+def test_single_aisle_needs_no_trie():
+    single = label_completions(["bread"], [(7, COLON, 8, EOS)])
+    assert (single.prefix, single.trie) == ((7, COLON, 8, EOS), None)
+    assert single.tokens("bread") == single.tokens("") == single.prefix
 
 
-def test_an_unknown_aisle_is_answered_by_what_tells_the_department():
+def test_tokens_of_an_unknown_aisle_are_the_shared_prefix():
     two = label_completions(["milk", "cream"], [(7, COLON, 8, EOS), (7, COLON, 9, 9, EOS)])
     assert two.prefix == (7, COLON)
     assert two.tokens("cream") == (7, COLON, 9, 9, EOS)
     assert two.tokens("caviar") == two.tokens("") == (7, COLON)
 
 
-def test_a_stem_is_all_that_the_answers_share_also_where_one_begins_another():
+def test_prefix_is_maximal_if_one_aisle_starts_with_another():
     two = label_completions(["milk", "milk drinks"], [(7, COLON, 8, EOS), (7, COLON, 8, 9, EOS)])
     assert (two.prefix, two.suffixes) == ((7, COLON, 8), ((EOS,), (9, EOS)))
 
 
-def test_answers_are_spelled_in_the_order_of_the_labels():
+def test_aisles_with_the_same_tokens_are_rejected():
+    with pytest.raises(ConfigError, match="'milk' and 'Milk' have the same tokens"):
+        label_completions(["milk", "Milk"], [(7, COLON, 8, EOS)] * 2)
+
+
+def test_completion_labels_and_leaves_follow_label_order():
     aisles = {"produce": ("fruit", "herbs")}
-    assert completion_labels(["bakery", "produce"], aisles) == [
-        "bakery",
-        "produce: fruit",
-        "produce: herbs",
-    ]
-    assert leaves(["bakery", "produce"], aisles) == (("produce", "fruit"), ("produce", "herbs"))
+    labels = ["bakery", "produce"]
+    assert completion_labels(labels, aisles) == ["bakery", "produce: fruit", "produce: herbs"]
+    assert leaves(labels, aisles) == (("produce", "fruit"), ("produce", "herbs"))
 
 
-def test_501_aisles_are_too_many():
-    many = {"a": [str(i) for i in range(500)]}
-    assert len(leaves(["a", "b"], many)) == 500
-    limit = "501 aisles: the maximum is 500; set catalogue.levels=1 or use coarser aisles"
-    with pytest.raises(ConfigError, match=f"^{limit}$"):
-        leaves(["a", "b"], many | {"b": ["1"]})
+def test_501_aisles_are_rejected():
+    aisles = {"a": [str(i) for i in range(500)]}
+    assert len(leaves(["a", "b"], aisles)) == 500
+    with pytest.raises(ConfigError, match=r"^501 aisles: .* is 500; set catalogue.* aisles$"):
+        leaves(["a", "b"], aisles | {"b": ["1"]})
 
 
-def test_aisles_are_read_from_beside_the_labels_if_there_are_any(tmp_path):
+def test_read_aisles_without_a_file_returns_an_empty_mapping(tmp_path):
     assert read_aisles(tmp_path) == {}
     (tmp_path / AISLES_FILE).write_text('{"produce": ["fruit"]}')
     assert read_aisles(tmp_path) == {"produce": ["fruit"]}
-
-
-def test_aisles_of_the_same_tokens_are_refused():
-    with pytest.raises(ConfigError, match="'milk' and 'Milk' have the same tokens"):
-        label_completions(["milk", "Milk"], [(7, COLON, 8, EOS)] * 2)

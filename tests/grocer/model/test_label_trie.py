@@ -1,4 +1,4 @@
-"""Protects the trie: its probabilities are those of constrained decoding, whatever the labels."""
+"""The token trie: its probabilities equal those of stepwise constrained decoding."""
 
 from __future__ import annotations
 
@@ -9,36 +9,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grocer.errors import ConfigError
+from grocer.errors import ConfigError, ModelError
 from grocer.model.label_trie import LabelTrie, label_trie
 
 EOS = 2
 
 
-def by_steps(sequence: tuple[int, ...], sequences: list[tuple[int, ...]], seed: int) -> float:
-    """Log-probability of a sequence when each token is chosen among those that may follow."""
+def decode_stepwise(
+    sequence: tuple[int, ...], sequences: list[tuple[int, ...]], seed: int
+) -> float:
+    """Return the log-probability of a sequence, choosing among the allowed tokens at each step."""
     total = 0.0
     for depth, token in enumerate(sequence):
         path = sequence[:depth]
         allowed = {other[depth] for other in sequences if other[:depth] == path}
-        scores = {one: logit(path, one, seed) for one in allowed}
-        total += scores[token] - np.logaddexp.reduce(list(scores.values()))
+        logits = {candidate: random_logit(path, candidate, seed) for candidate in allowed}
+        total += logits[token] - np.logaddexp.reduce(list(logits.values()))
     return total
 
 
-def logit(path: tuple[int, ...], token: int, seed: int) -> float:
-    """A logit that depends on all that came before it."""
+def random_logit(path: tuple[int, ...], token: int, seed: int) -> float:
+    """Return a logit that depends on all previous tokens."""
     return float(np.random.default_rng(abs(hash((seed, path, token)))).normal(scale=3))
 
 
-def edge_logits(trie: LabelTrie, seed: int, stem: tuple[int, ...] = ()) -> np.ndarray:
-    """[1, edges]: what a model would say at the trie's branching nodes, behind `stem`."""
+def edge_logits(trie: LabelTrie, seed: int, prefix: tuple[int, ...] = ()) -> np.ndarray:
+    """Return a model's logits [1, edges] at the trie's branching nodes, behind `prefix`."""
 
     def path(index: int) -> tuple[int, ...]:
-        return stem if index < 0 else (*path(trie.parents[index]), trie.tokens[index])
+        return prefix if index < 0 else (*path(trie.parents[index]), trie.tokens[index])
 
-    pairs = zip(trie.edge_node, trie.edge_token, strict=True)
-    return np.array([[logit(path(trie.nodes[node]), int(token), seed) for node, token in pairs]])
+    edges = zip(trie.edge_node, trie.edge_token, strict=True)
+    return np.array([[random_logit(path(trie.nodes[n]), int(token), seed) for n, token in edges]])
 
 
 label_sets = st.lists(
@@ -50,31 +52,32 @@ label_sets = st.lists(
 
 
 @given(label_sets, st.integers(0, 99))
-def test_equals_step_by_step_decoding(sequences: list[tuple[int, ...]], seed: int) -> None:
+def test_probabilities_equal_stepwise_decoding(sequences: list[tuple[int, ...]], seed: int) -> None:
     trie = label_trie([str(i) for i in range(len(sequences))], sequences)
-    found = trie.log_probabilities(edge_logits(trie, seed))[0]
-    expected = [by_steps(sequence, sequences, seed) for sequence in sequences]
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-    assert np.exp(found).sum() == pytest.approx(1.0, abs=1e-12)
+    logs = trie.log_probabilities(edge_logits(trie, seed))[0]
+    expected = [decode_stepwise(sequence, sequences, seed) for sequence in sequences]
+    np.testing.assert_allclose(logs, expected, rtol=1e-12, atol=1e-12)
+    assert np.exp(logs).sum() == pytest.approx(1.0, abs=1e-12)
 
 
 @given(label_sets)
-def test_asks_for_no_token_that_decides_nothing(sequences: list[tuple[int, ...]]) -> None:
+def test_trie_has_only_tokens_that_lead_to_a_branching_node(
+    sequences: list[tuple[int, ...]],
+) -> None:
     trie = label_trie([str(i) for i in range(len(sequences))], sequences)
     assert len(trie.nodes) <= len(sequences) - 1
-    # Every token that is computed is a branching node or lies above one.
-    above = trie.ancestors()
-    inner = [node for node in trie.nodes if node >= 0]
-    assert all(above[inner, index].any() for index in range(len(trie.tokens)))
+    ancestors = trie.ancestors()
+    branching = [node for node in trie.nodes if node >= 0]
+    assert all(ancestors[branching, index].any() for index in range(len(trie.tokens)))
     assert all(parent < index for index, parent in enumerate(trie.parents))
 
 
-def test_distinct_first_tokens_cost_nothing() -> None:
+def test_distinct_first_tokens_need_no_extra_token() -> None:
     trie = label_trie(["a", "b", "c"], [(5, EOS), (6, 7, EOS), (8, EOS)])
     assert (trie.tokens, trie.nodes) == ((), (-1,))
 
 
-def test_a_label_that_begins_another_branches_at_its_end() -> None:
+def test_label_that_starts_another_branches_at_its_end() -> None:
     trie = label_trie(["dairy", "dairy eggs"], [(5, EOS), (5, 6, EOS)])
     assert (trie.tokens, trie.parents, trie.depths, trie.nodes) == ((5,), (-1,), (1,), (0,))
     assert trie.edge_token.tolist() == [EOS, 6]
@@ -90,37 +93,34 @@ def test_ancestors_follow_the_branches() -> None:
     ]
 
 
-def test_500_labels_work_and_501_do_not() -> None:
+def test_500_labels_are_accepted_and_501_rejected() -> None:
     codes = list(itertools.product(range(3, 11), repeat=3))
     assert len(label_trie([str(c) for c in codes[:500]], codes[:500]).labels) == 500
-    limit = (
-        "501 labels: expected 2 to 500; "
-        "choose another catalogue.label or check the department column"
-    )
-    with pytest.raises(ConfigError, match=f"^{limit}$"):
+    with pytest.raises(ConfigError, match=r"^501 labels: expected 2 to 500; .* column$"):
         label_trie([str(c) for c in codes[:501]], codes[:501])
 
 
 @pytest.mark.parametrize(
     ("labels", "sequences", "message"),
     [
-        (["a"], [(3, EOS)], "1 labels"),
+        (["a"], [(3, EOS)], "^1 labels: expected 2 to 500"),
         (
             ["a", "b"],
             [(3, EOS), (3, EOS)],
-            "^labels 'a' and 'b' have the same tokens; rename one of them$",
+            "^labels 'a' and 'b' have the same tokens; .* them$",
         ),
-        (
-            ["a", "b"],
-            [(3,), (3, 4)],
-            "^label 'a' is a token prefix of label 'b'; rename one of them$",
-        ),
-        (["a", "b"], [(3, 4, 5, 6), (3, 4)], "'b' is a token prefix of label 'a'"),
-        (["a", "b"], [(3, EOS), ()], "'b' has no tokens"),
+        (["a", "b"], [(3,), (3, 4)], "^label 'a' is a token prefix of label 'b'; .* them$"),
+        (["a", "b"], [(3, 4, 5, 6), (3, 4)], "^label 'b' is a token prefix of label 'a'"),
+        (["a", "b"], [(3, EOS), ()], "^label 'b' has no tokens; rename it$"),
     ],
 )
-def test_refuses_labels_that_cannot_be_told_apart(
+def test_ambiguous_label_sets_are_rejected(
     labels: list[str], sequences: list[tuple[int, ...]], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         label_trie(labels, sequences)
+
+
+def test_one_sequence_per_label_is_required() -> None:
+    with pytest.raises(ModelError, match="2 labels, but 3 token sequences"):
+        label_trie(["a", "b"], [(3,), (4,), (5,)])

@@ -1,4 +1,4 @@
-"""Protects what is learnt from: the same tokens packed and plain, and none cut in silence."""
+"""Training data: the same tokens packed and padded, and no silent truncation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from grocer.config.stages import TrainConfig
 from grocer.errors import ConfigError
-from grocer.model import base as models
+from grocer.model.base import load_tokenizer
 from grocer.model.packing import IGNORE_INDEX
 from grocer.model.tokenization import Encoder
 from grocer.training.dataset import encode_products
@@ -18,45 +18,44 @@ from tests.fixtures.training_runs import products
 
 @pytest.fixture(scope="module")
 def coder(base: Path) -> Encoder:
-    return encoder(models.load_tokenizer(base))
+    return encoder(load_tokenizer(base))
 
 
-def test_packed_and_plain_hold_the_same_tokens(coder: Encoder) -> None:
+def test_packed_and_padded_data_have_the_same_tokens(coder: Encoder) -> None:
     packed = encode_products(products(), coder, TrainConfig())
-    plain = encode_products(products(), coder, TrainConfig(packing=False))
-    for row, whole in zip(packed.dataset, plain.dataset, strict=True):
+    padded = encode_products(products(), coder, TrainConfig(packing=False))
+    for row, whole in zip(packed.dataset, padded.dataset, strict=True):
         assert [*coder.prefix, *row["suffix"], *row["completion"]] == whole["input_ids"]
         assert [t for t in whole["labels"] if t != IGNORE_INDEX] == row["completion"]
         assert whole["labels"][-len(row["completion"]) :] == row["completion"]
-    assert packed.longest == max(map(len, plain.dataset["input_ids"]))
+    assert packed.longest == max(map(len, padded.dataset["input_ids"]))
 
 
-def test_an_aisle_is_learnt_where_it_is_known(base: Path) -> None:
-    coder = encoder(models.load_tokenizer(base), aisles=AISLES)
+def test_completion_names_the_aisle_if_it_is_known(base: Path) -> None:
+    coder = encoder(load_tokenizer(base), aisles=AISLES)
     rows = products(8).assign(aisle=["", "milk", "fresh pasta", "fresh fruits"] * 2)
-    rows.loc[6, "aisle"] = "never seen"
-    made = encode_products(rows, coder, TrainConfig())
-    eos = coder.tokenizer.eos_token_id
-    spelled = [coder.tokenizer.decode(row["completion"]).strip() for row in made.dataset]
-    assert spelled[:4] == [
+    rows.loc[6, "aisle"] = "unknown"
+    encoded = encode_products(rows, coder, TrainConfig())
+    texts = [coder.tokenizer.decode(row["completion"]).strip() for row in encoded.dataset]
+    assert texts[:4] == [
         "bakery </s>",
         "dairy eggs: milk </s>",
         "dry goods pasta: fresh pasta </s>",
         "produce: fresh fruits </s>",
     ]
-    # What tells the department, and nothing of an aisle that is not one.
-    assert spelled[6] == "dry goods pasta:"
-    assert made.dataset[6]["completion"][-1] != eos
+    # An unknown aisle: the tokens of the department only, without EOS.
+    assert texts[6] == "dry goods pasta:"
+    assert encoded.dataset[6]["completion"][-1] != coder.tokenizer.eos_token_id
 
 
-def test_long_names_are_cut_and_counted(coder: Encoder) -> None:
+def test_truncated_names_are_counted(coder: Encoder) -> None:
     rows = products()
     rows.loc[0, "product_name"] = "米" * 180
-    assert encode_products(rows, coder, TrainConfig()).names_truncated == 1
+    assert encode_products(rows, coder, TrainConfig()).truncated_names == 1
 
 
-def test_a_product_longer_than_max_length_is_refused(coder: Encoder) -> None:
+def test_products_longer_than_max_length_are_rejected(coder: Encoder) -> None:
     longest = encode_products(products(), coder, TrainConfig()).longest
     encode_products(products(), coder, TrainConfig(max_length=longest))
-    with pytest.raises(ConfigError, match=rf"has {longest} tokens, but train.max_length is"):
+    with pytest.raises(ConfigError, match=rf"{longest} tokens, but train.max_length is"):
         encode_products(products(), coder, TrainConfig(max_length=longest - 1))

@@ -1,46 +1,50 @@
-"""Protects the trainer against the traps of its libraries, each of which is silent."""
+"""The trainer: exact gradients, float32 adapters, equality with TRL, and NaN/Inf checks."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
-from grocer.model import base as models
+from grocer.errors import TrainingError
+from grocer.model.base import load_nf4, load_tokenizer
 from grocer.model.device import select_hardware
 from grocer.model.tokenization import Encoder
 from grocer.training.dataset import encode_products
 from grocer.training.trainer import (
+    FiniteGuard,
     GuardedTrainer,
     PackingCollator,
     build_trainer,
+    keep_adapter_in_float32,
+    lora_config,
     training_arguments,
 )
 from tests.fixtures.tiny_model import encoder
-from tests.fixtures.training_runs import lesson, products
+from tests.fixtures.training_runs import products, short_run
 
 
 @pytest.fixture(scope="module")
 def coder(base: Path) -> Encoder:
-    return encoder(models.load_tokenizer(base))
+    return encoder(load_tokenizer(base))
 
 
-def made(base: Path, coder: Encoder, out: Path, *settings: str) -> GuardedTrainer:
-    config = lesson(base, *settings)
+def make_trainer(base: Path, coder: Encoder, out: Path, *settings: str) -> GuardedTrainer:
+    config = short_run(base, *settings)
     examples = encode_products(products(), coder, config.train)
-    model = models.load_nf4(base, torch.float32, "cpu")
-    return build_trainer(
-        model,
-        coder.tokenizer,
-        examples,
-        training_arguments(config, select_hardware(config), out),
-        config,
-    )
+    model = load_nf4(base, torch.float32, "cpu")
+    arguments = training_arguments(config, select_hardware(config), out)
+    return build_trainer(model, coder.tokenizer, examples, arguments, config)
+
+
+def trainable(trainer: GuardedTrainer) -> list[tuple[str, Any]]:
+    return [(n, p) for n, p in trainer.model.named_parameters() if p.requires_grad]
 
 
 def gradient_norm(trainer: GuardedTrainer) -> float:
@@ -52,72 +56,56 @@ def gradient_norm(trainer: GuardedTrainer) -> float:
     return float(torch.stack(norms).norm())
 
 
-def test_scoring_before_training_corrupts_no_gradient(
+def test_evaluation_before_training_keeps_gradients_exact(
     base: Path, coder: Encoder, tmp_path: Path
 ) -> None:
-    """On CPUs with AVX512_BF16 a forward in eval mode would repack the 4-bit weights."""
-    import bitsandbytes
-
-    fresh = gradient_norm(made(base, coder, tmp_path))
-    trainer = made(base, coder, tmp_path)
+    """On CPUs with AVX512_BF16 a forward pass in eval mode would repack the 4-bit weights."""
+    expected = gradient_norm(make_trainer(base, coder, tmp_path))
+    trainer = make_trainer(base, coder, tmp_path)
     layers = [m for m in trainer.model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
     assert layers
     assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
     with torch.no_grad():
         trainer.model.eval()(input_ids=torch.tensor([[1, 2, 3]]))
-    assert gradient_norm(trainer) == fresh
+    assert gradient_norm(trainer) == expected
 
 
-def test_adapter_weights_stay_float32(base: Path, coder: Encoder, tmp_path: Path) -> None:
-    """TRL casts a quantised model's trainable weights to bfloat16; GradScaler needs float32."""
-    trainer = made(base, coder, tmp_path)
-    trained = [p for p in trainer.model.parameters() if p.requires_grad]
-    assert trained
-    assert {p.dtype for p in trained} == {torch.float32}
-
-
-def test_only_linear_layers_inside_are_four_bit_and_tuned(
+def test_adapter_is_float32_on_all_linear_layers_but_the_head(
     base: Path, coder: Encoder, tmp_path: Path
 ) -> None:
-    trainer = made(base, coder, tmp_path)
+    """TRL casts a quantized model's trainable weights to bfloat16; GradScaler needs float32."""
+    trainer = make_trainer(base, coder, tmp_path)
+    assert {p.dtype for _, p in trainable(trainer)} == {torch.float32}
     assert type(trainer.model.get_output_embeddings()) is torch.nn.Linear
-    tuned = {n.split(".lora_A")[0].rpartition(".")[2] for n, p in trainable(trainer)}
+    tuned = {n.split(".lora_A")[0].rpartition(".")[2] for n, _ in trainable(trainer)}
     assert {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"} <= tuned
     assert "lm_head" not in tuned
 
 
-def trainable(trainer: GuardedTrainer) -> list[tuple[str, Any]]:
-    return [(n, p) for n, p in trainer.model.named_parameters() if p.requires_grad]
-
-
-def test_the_studys_parameters_reach_the_trainer(
-    base: Path, coder: Encoder, tmp_path: Path
-) -> None:
-    settings = (
-        "train.weight_decay=0.01",
-        "train.optim=paged_adamw_32bit",
-        "train.lr_scheduler_type=constant",
-        "train.warmup_steps=0.1",
-        "train.save_steps=25",
+def test_settings_reach_the_trainer(base: Path, coder: Encoder, tmp_path: Path) -> None:
+    settings = {
+        "weight_decay": 0.01,
+        "optim": "paged_adamw_32bit",
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0.1,
+        "save_steps": 25,
+        "seed": 3,
+    }
+    args = make_trainer(
+        base,
+        coder,
+        tmp_path,
         "train.checkpoints=/somewhere",
-        "train.seed=3",
-    )
-    args = made(base, coder, tmp_path, *settings).args
-    assert args.weight_decay == 0.01
-    assert args.optim == "paged_adamw_32bit"
-    assert args.lr_scheduler_type == "constant"
-    assert args.warmup_steps == 0.1
-    assert args.save_steps == 25
+        *(f"train.{name}={value}" for name, value in settings.items()),
+    ).args
+    assert {name: getattr(args, name) for name in settings} == settings
     assert args.save_strategy == "steps"
-    assert args.seed == 3
-    assert not args.bf16
-    assert not args.fp16
-    assert not args.logging_nan_inf_filter
+    assert not any((args.bf16, args.fp16, args.logging_nan_inf_filter))
 
 
-def test_packed_steps_are_those_of_trl_itself(base: Path, coder: Encoder, tmp_path: Path) -> None:
-    """Against TRL's own SFTTrainer, which tokenises prompt and completion by itself."""
-    packed = made(base, coder, tmp_path / "packed")
+def test_packed_training_equals_trl(base: Path, coder: Encoder, tmp_path: Path) -> None:
+    """Compare the losses with TRL's own SFTTrainer, which tokenizes prompt and completion."""
+    packed = make_trainer(base, coder, tmp_path / "packed")
     torch.manual_seed(0)
     rows = products()
     texts = Dataset.from_dict(
@@ -126,29 +114,17 @@ def test_packed_steps_are_those_of_trl_itself(base: Path, coder: Encoder, tmp_pa
             "completion": [coder.template.completion(d) for d in rows["department"]],
         }
     )
-    config = lesson(base)
-    ours = training_arguments(config, select_hardware(config), tmp_path / "plain")
+    same = (
+        *("max_steps", "per_device_train_batch_size", "learning_rate", "lr_scheduler_type"),
+        *("warmup_steps", "weight_decay", "max_grad_norm", "optim", "seed", "logging_steps"),
+    )
     plain = SFTTrainer(
-        model=models.load_nf4(base, torch.float32, "cpu"),
+        model=load_nf4(base, torch.float32, "cpu"),
         args=SFTConfig(
-            **{
-                key: getattr(ours, key)
-                for key in (
-                    "max_steps",
-                    "per_device_train_batch_size",
-                    "learning_rate",
-                    "lr_scheduler_type",
-                    "warmup_steps",
-                    "weight_decay",
-                    "max_grad_norm",
-                    "optim",
-                    "seed",
-                    "logging_steps",
-                )
-            },
+            **{name: getattr(packed.args, name) for name in same},
             output_dir=str(tmp_path / "plain"),
             bf16=False,
-            gradient_checkpointing=False,
+            activation_checkpointing=False,
             save_strategy="no",
             use_cpu=True,
             report_to="none",
@@ -156,15 +132,8 @@ def test_packed_steps_are_those_of_trl_itself(base: Path, coder: Encoder, tmp_pa
         ),
         train_dataset=texts,
         processing_class=coder.tokenizer,
-        peft_config=LoraConfig(
-            r=config.lora.r,
-            lora_alpha=config.lora.lora_alpha,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        ),
+        peft_config=lora_config(short_run(base)),
     )
-    from grocer.training.trainer import keep_adapter_in_float32
-
     keep_adapter_in_float32(plain.model)
     weights = packed.model.state_dict()
     plain.model.load_state_dict({n: v for n, v in weights.items() if "lora_" in n}, strict=False)
@@ -177,10 +146,37 @@ def test_packed_steps_are_those_of_trl_itself(base: Path, coder: Encoder, tmp_pa
     assert losses(packed) == pytest.approx(losses(plain), abs=1e-4)
 
 
-def test_the_outputs_hold_the_answers_logits(base: Path, coder: Encoder, tmp_path: Path) -> None:
-    trainer = made(base, coder, tmp_path)
+def test_outputs_have_logits_of_completion_tokens_only(
+    base: Path, coder: Encoder, tmp_path: Path
+) -> None:
+    trainer = make_trainer(base, coder, tmp_path)
     rows = [trainer.train_dataset[i] for i in range(3)]
     batch = PackingCollator(coder.prefix)(rows)
     loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
     assert outputs.logits.shape[1] == sum(len(row["completion"]) for row in rows)
     assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("check", ["check_loss", "check_gradient"])
+def test_guard_stops_on_nan_and_inf(value: float, check: str) -> None:
+    with pytest.raises(TrainingError) as caught:
+        getattr(FiniteGuard(loss_scaling=False), check)(value, 12, 2e-4)
+    for part in ("step 12", str(value), "0.0002", "train.learning_rate", "train.precision=fp32"):
+        assert part in str(caught.value)
+
+
+def test_guard_allows_20_gradient_overflows_with_loss_scaling() -> None:
+    guard = FiniteGuard(loss_scaling=True)
+    for step in range(20):
+        guard.check_gradient(math.inf, step, 1e-4)
+    guard.check_gradient(1.0, 20, 1e-4)
+    for step in range(20):
+        guard.check_gradient(math.inf, step, 1e-4)
+    with pytest.raises(TrainingError, match="step 41: the gradient norm is inf"):
+        guard.check_gradient(math.inf, 41, 1e-4)
+
+
+def test_guard_stops_on_nan_loss_with_loss_scaling() -> None:
+    with pytest.raises(TrainingError):
+        FiniteGuard(loss_scaling=True).check_loss(math.nan, 1, 1e-4)

@@ -30,13 +30,3 @@ def test_failed_step_is_named():
 
 def test_steps_that_succeeded_are_kept():
     assert outcome(STARTED, SUCCEEDED, Event(event="started", step="gate")).succeeded == ["train"]
-
-
-def test_tail_is_of_the_step_that_failed():
-    result = Outcome()
-    result.add_output("of an earlier step")
-    result.add(STARTED)
-    for n in range(20):
-        result.add_output(f"line {n}")
-        result.add_output(" ")
-    assert list(result.tail) == [f"line {n}" for n in range(8, 20)]

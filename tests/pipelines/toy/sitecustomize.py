@@ -88,8 +88,8 @@ def build_dataset(tables: Counts, config: object, out: Path) -> Splits:
     return SPLITS
 
 
-def train(splits: Path, config: object, out: Path) -> Adapter:
-    behave("train", splits)
+def train(splits: Splits, config: object, out: Path) -> Adapter:
+    behave("train", splits.directory)
     ADAPTER.write(out)
     (out / "loss.html").write_text("<p>loss</p>")
     return ADAPTER
@@ -134,7 +134,7 @@ def _replace(name: str, **members: object) -> None:
 _replace("grocer.ingest.run", run=ingest)
 _replace("grocer.validation.run", run=validate)
 _replace("grocer.dataset.run", run=build_dataset, most_purchased=lambda splits: ["Organic Bananas"])
-_replace("grocer.training.run", train=train)
+_replace("grocer.training.run", run=train)
 _replace("grocer.evaluation.run", run=evaluate)
 _replace("grocer.gate.run", run=gate)
 _replace("grocer.release.bundle", write_bundle=write_bundle)
