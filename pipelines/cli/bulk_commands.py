@@ -89,7 +89,7 @@ def submit(
     Every row is kept, in the same order. Ctrl-C stops following; the run continues.
     """
     from pipelines.kubeflow.client import Server
-    from pipelines.kubeflow.submit import bulk as bulk_job
+    from pipelines.kubeflow.submit import bulk_job
 
     job = bulk_job(
         data,
@@ -129,7 +129,7 @@ def schedule(
     Each run uses the bundle deployed at that time, unless --bundle is set.
     """
     from pipelines.kubeflow.client import Server
-    from pipelines.kubeflow.submit import bulk as bulk_job
+    from pipelines.kubeflow.submit import bulk_job
     from pipelines.kubeflow.submit import schedule as schedule_job
 
     job = bulk_job(

@@ -86,15 +86,15 @@ def submit(
     """
     from pipelines.cli.print_summary import show_verdict
     from pipelines.kubeflow.client import Server
-    from pipelines.kubeflow.submit import training
+    from pipelines.kubeflow.submit import training_job
 
     config = _config(from_recipe, settings, canary)
-    job = training(
+    job = training_job(
         data,
         config,
         images_of(images),
         champion=champion,
-        rolled_out=not no_deploy,
+        deploy=not no_deploy,
         service_account=service_account,
     )
     verdict = start(Server(host=host, namespace=namespace, token_env=token_env), job, follow)
@@ -135,14 +135,14 @@ def schedule(
     """
     from pipelines.kubeflow.client import Server
     from pipelines.kubeflow.submit import schedule as schedule_job
-    from pipelines.kubeflow.submit import training
+    from pipelines.kubeflow.submit import training_job
 
-    job = training(
+    job = training_job(
         data,
         _config(from_recipe, settings, canary),
         images_of(images),
         champion=champion,
-        rolled_out=not no_deploy,
+        deploy=not no_deploy,
         service_account=service_account,
     )
     server = Server(host=host, namespace=namespace, token_env=token_env)
