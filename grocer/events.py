@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,7 +59,8 @@ class Event(BaseModel):
 def emit(step: str, kind: Kind, **fields: Any) -> None:
     """Append an event to the file that `GROCER_EVENTS` names, or print it behind `PREFIX`.
 
-    An event is a single write, so lines of several processes do not mix.
+    An event is a single write, so lines of several processes do not mix. A file that cannot be
+    written, as on a full disk, is ignored: the step's own error matters more.
     """
     event = Event(event=kind, step=step, **fields)
     content = event.model_dump(mode="json", exclude_defaults=True)
@@ -68,12 +70,9 @@ def emit(step: str, kind: Kind, **fields: Any) -> None:
         sys.stdout.write(f"{PREFIX}{text}\n")
         sys.stdout.flush()
         return
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        # The leading newline ends a line that another process could not complete.
-        os.write(file, f"\n{text}\n".encode())
-    finally:
-        os.close(file)
+    # The leading newline ends a line that another process could not complete.
+    with suppress(OSError), open(path, "ab", buffering=0) as file:
+        file.write(f"\n{text}\n".encode())
 
 
 def parse(line: str | bytes) -> Event | None:

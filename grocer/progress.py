@@ -51,14 +51,14 @@ def _print(line: str) -> None:
 class Ticker:
     """Reports the progress of a long operation, at most once every `every` seconds.
 
-    `begun` items were done by an earlier attempt: they count as done, but not for the rate.
+    `initial` items were done by an earlier attempt; the rate excludes them.
     """
 
     def __init__(
-        self, step: str, total: int, unit: str, every: float = 2.0, begun: int = 0
+        self, step: str, total: int, unit: str, every: float = 2.0, initial: int = 0
     ) -> None:
         self.step, self.total, self.unit, self.every = step, total, unit, every
-        self.begun = begun
+        self.initial = initial
         self.started = self.last = time.monotonic()
 
     def at(self, done: int, note: str = "") -> None:
@@ -67,7 +67,7 @@ class Ticker:
         if done < self.total and now - self.last < self.every:
             return
         self.last = now
-        rate = (done - self.begun) / max(now - self.started, 1e-9)
+        rate = (done - self.initial) / max(now - self.started, 1e-9)
         left = (self.total - done) / max(rate, 1e-9)
         parts = [f"{done:,}/{self.total:,} {self.unit}", f"{rate:,.1f}/s", f"{left:.0f} s left"]
         text = one_line(" · ".join([*parts, note] if note else parts))

@@ -45,7 +45,7 @@ class RunSummary(Artifact):
     metrics: BySide[SideMetrics]
     baselines: dict[str, BaselineComparison]
     aisles: AisleMetrics | None
-    """Second level on the test side; None if there is none or no test product's aisle is known."""
+    """Test metrics of the second level; None with one level or without known aisles."""
     gate: Verdict
     bundle: dict[Literal["path", "digest"], str] | None
     """None: the gate failed."""

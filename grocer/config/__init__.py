@@ -1,0 +1,1 @@
+"""Configuration of a run: sections, recipes, and the generated reference."""

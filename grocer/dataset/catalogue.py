@@ -36,17 +36,10 @@ def normalise(name: str) -> str:
     text = html.unescape(name).translate(_REMOVED)
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     text = text.translate(_ACCENTS).replace("&", " and ")
-    line = "".join(_printable(character) for character in text)
+    text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
+    line = "".join(c for c in text if unicodedata.category(c)[0] != "C")
     words = "".join(" " if unicodedata.category(c)[0] in "PS" else c for c in line)
     return unicodedata.normalize("NFKC", " ".join(words.split() or line.split()))
-
-
-def _printable(character: str) -> str:
-    """Return a space for a control character, and nothing for format characters and surrogates."""
-    category = unicodedata.category(character)
-    if category == "Cc":
-        return " "
-    return "" if category[0] == "C" else character
 
 
 @dataclass(frozen=True)
@@ -72,13 +65,10 @@ class Catalogue:
 def read_catalogue(
     products: pd.DataFrame, config: RunConfig, prompt_name: Callable[[str], str] = str
 ) -> Catalogue:
-    """Return the catalogue of products.
+    """Return the catalogue of products: product_id, product_name, department, aisle, purchases.
 
-    Args:
-        products: columns product_id, product_name, department, aisle, purchases.
-        config: what the label is, and the limits.
-        prompt_name: a name as the prompt shows it: names that are equal there, for instance
-            because they are truncated, are duplicates too.
+    `prompt_name` returns a name as the prompt shows it. Names that are equal there, for instance
+    because they are truncated, are duplicates too.
 
     Raises:
         CatalogueError: the configuration needs aisles, or too few products or labels.
@@ -120,12 +110,12 @@ def require_aisles(products: pd.DataFrame, config: RunConfig) -> None:
     """
     is_label, levels = config.catalogue.label == "aisle", config.catalogue.levels
     if (is_label or levels == 2) and not products["aisle"].notna().any():
-        setting, alternative = (
+        setting, other = (
             ("label=aisle", "label=department") if is_label else ("levels=2", "levels=1")
         )
         raise CatalogueError(
             f"catalogue.{setting}, but no product has an aisle; add aisles to the source "
-            f"(aisles.csv, or data.columns.aisle), or set catalogue.{alternative}"
+            f"(aisles.csv, or data.columns.aisle), or set catalogue.{other}"
         )
 
 
@@ -143,16 +133,12 @@ def _deduplicate(products: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
     The label with most purchases wins; then that of most products; then the first by name.
     """
     votes = _votes(products, ["normalised_name"], "department")
-    chosen = votes.drop_duplicates("normalised_name")[
-        ["normalised_name", "department", "purchases"]
-    ]
+    chosen = votes.drop_duplicates("normalised_name").drop(columns="products")
+    order = ["normalised_name", "own_purchases", "product_id"]
     representatives = (
-        products.drop(columns="purchases")
-        .assign(own_purchases=products["purchases"])
+        products.rename(columns={"purchases": "own_purchases"})
         .merge(chosen, on=["normalised_name", "department"])
-        .sort_values(
-            ["normalised_name", "own_purchases", "product_id"], ascending=[True, False, True]
-        )
+        .sort_values(order, ascending=[True, False, True])
         .drop_duplicates("normalised_name")
     )
     columns = ["product_id", "product_name", "normalised_name", "department", "purchases"]
@@ -170,11 +156,8 @@ def _aisles(products: pd.DataFrame, examples: pd.DataFrame) -> pd.Series[str]:
 
 def _votes(products: pd.DataFrame, key: list[str], label: str) -> pd.DataFrame:
     """Return the values of `label` for each `key`, the winner first."""
-    return (
-        products.groupby([*key, label], as_index=False)
-        .agg(purchases=("purchases", "sum"), products=("purchases", "size"))
-        .sort_values(
-            [*key, "purchases", "products", label],
-            ascending=[*[True] * len(key), False, False, True],
-        )
+    counts = products.groupby([*key, label], as_index=False).agg(
+        purchases=("purchases", "sum"), products=("purchases", "size")
     )
+    ascending = [*[True] * len(key), False, False, True]
+    return counts.sort_values([*key, "purchases", "products", label], ascending=ascending)

@@ -30,8 +30,8 @@ def run(tables: Counts, config: RunConfig, out: Path) -> Splits:
     `train.parquet`, `validation.parquet` and `test.parquet` have a row for each normalised name
     (see `Catalogue.examples`) with its `prompt` and `completion`; `unlabelled.parquet` has the
     products without label; `labels.json` the sorted labels; `template.json` the prompt template;
-    `aisles.json`, if the label has two levels, the aisles of each label that have training
-    products; `split.json` and `split.html` the report. The order of products does not matter.
+    `aisles.json`, if the label has two levels, each label's aisles that have training products;
+    `split.json` and `split.html` the report. The order of products does not matter.
 
     Raises:
         CatalogueError: too few products or labels, no aisles, or a label without training products.
@@ -127,11 +127,8 @@ def _report(splits: Splits, labels: int, noun: str) -> None:
     if splits.aisles is not None:
         _say(f"{splits.aisles:,} aisles; {splits.without_aisle:,} products have no known aisle")
     if missing := splits.aisles_without_training:
-        more = f" and {len(missing) - _MAX_LISTED} more" if len(missing) > _MAX_LISTED else ""
-        _say(
-            f"no training product in {'; '.join(missing[:_MAX_LISTED])}{more}: the model can't "
-            "predict these aisles"
-        )
+        names = "; ".join(missing[:_MAX_LISTED]) + ("; ..." if len(missing) > _MAX_LISTED else "")
+        _say(f"{len(missing)} aisles have no training product and can't be predicted: {names}")
     if splits.without_test:
         _say(
             f"no test product in {', '.join(splits.without_test)}: the gate will fail; add "

@@ -1,12 +1,10 @@
-"""Assign each product to a side of the split by a hash of its name.
+"""Assign each product to a side of the split by a salted hash of its name.
 
-A split should be *stable*: when products are added, removed or relabelled, no other product
-changes side, so last month's test products never become training products. And it should be
-*stratified*: each department has its share on each side. Quotas or ranks would be exact, but they
-depend on other products. So a salted hash of the name is compared with the same thresholds in
-every department: each has its share in expectation, up to sampling error (2 points of 10 % at
-1,000 products are two standard deviations), which the report shows. A department of a few
-products may have no test product: the report lists it, and the gate fails.
+The split is *stable*: when products are added, removed or relabelled, no other product changes
+side, so test products never become training products. Quotas or ranks would depend on other
+products; a hash does not. The split is also *stratified*, up to sampling error: the thresholds are
+the same in every department (2 points of 10 % at 1,000 products are two standard deviations). A
+department of a few products may have no test product: then the gate fails.
 
 The hash uses a name's *family*: its words in alphabetical order, without a plural `s`. Names of
 one family (`Greek Yogurt Vanilla`, `Vanilla Greek Yogurts`) are separate examples on one side.
@@ -16,9 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -29,6 +27,7 @@ from grocer.errors import CatalogueError
 from grocer.io.atomic import json_digest
 
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
+T = TypeVar("T")
 
 
 def side(normalised_name: str, config: SplitConfig) -> Side:
@@ -91,19 +90,21 @@ def summary(parts: Mapping[Side, pd.DataFrame], config: SplitConfig) -> dict[str
                 f"{len(names)} names or prompts are on two sides of the split ({sides}), "
                 f"for example {min(names)!r}"
             )
-    departments = _count_departments(parts)
-    pairs = {name: part[["normalised_name", "department"]] for name, part in parts.items()}
+
+    def count(department: str) -> BySide[int]:
+        return _by_side(parts, lambda part: int((part["department"] == department).sum()))
+
+    names = set().union(*(part["department"] for part in parts.values()))
+    departments = {name: count(name) for name in sorted(names)}
     return {
-        "products": BySide[int](**{name: len(part) for name, part in parts.items()}),
-        "purchases": BySide[int](
-            **{name: int(part["purchases"].sum()) for name, part in parts.items()}
-        ),
+        "products": _by_side(parts, len),
+        "purchases": _by_side(parts, lambda part: int(part["purchases"].sum())),
         "overlap": Overlap(**{sides: len(names) for sides, names in overlaps.items()}),
         "departments": departments,
         "without_test": tuple(name for name, count in departments.items() if not count.test),
         "stratification": _largest_deviation(departments, config),
-        "digests": BySide[str](
-            **{name: json_digest(pair.values.tolist()) for name, pair in pairs.items()}
+        "digests": _by_side(
+            parts, lambda part: json_digest(part[["normalised_name", "department"]].values.tolist())
         ),
     }
 
@@ -115,16 +116,8 @@ def shared(one: pd.DataFrame, other: pd.DataFrame) -> set[str]:
     )
 
 
-def _count_departments(parts: Mapping[Side, pd.DataFrame]) -> dict[str, BySide[int]]:
-    """Return the number of products of each department on each side."""
-    counts = {name: part["department"].value_counts() for name, part in parts.items()}
-    departments = sorted(set().union(*(count.index for count in counts.values())))
-    return {
-        department: BySide[int](
-            **{name: int(count.get(department, 0)) for name, count in counts.items()}
-        )
-        for department in departments
-    }
+def _by_side(parts: Mapping[Side, pd.DataFrame], value: Callable[[pd.DataFrame], T]) -> BySide[T]:
+    return BySide(**{name: value(part) for name, part in parts.items()})
 
 
 def _largest_deviation(

@@ -28,7 +28,7 @@ def accuracies(products: pd.DataFrame, train_names: Iterable[str]) -> tuple[Slic
     """
     known = {word for name in train_names for word in words(name)}
     split = products["product_name"].map(words)
-    unseen = split.map(lambda found: sum(word not in known for word in found))
+    unseen = split.map(lambda name: sum(word not in known for word in name))
     kinds = {
         "department": products["department"],
         "words in the name": split.map(len).map(_length),

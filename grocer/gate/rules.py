@@ -1,6 +1,6 @@
 """The rules of the gate: whether an adapter may be deployed, decided from its evaluation alone.
 
-`decide` is a pure function and fails closed: a missing metric, contradicting counts or a
+`decide` is a pure function and fails closed: a missing metric, faults counts or a
 department without test products fail the decision. Every rule states its reason, also if it
 passes. Making a metric worse never turns a failed decision into a passed one; for train accuracy,
 which only the gap uses, worse is higher.
@@ -79,19 +79,19 @@ def _test_products(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 
 def _accuracy(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     low, limit = evaluation.metrics.test.accuracy_low, policy.min_accuracy
-    shown, shown_limit = _distinct(low, limit)
+    value_text, limit_text = _distinct(low, limit)
     return low >= limit, (
         f"Test accuracy, lower bound of the {100 * evaluation.confidence:g} % confidence "
-        f"interval: {shown} (minimum {shown_limit})."
+        f"interval: {value_text} (minimum {limit_text})."
     )
 
 
 def _gap(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     gap = evaluation.metrics.train.accuracy - evaluation.metrics.test.accuracy
     limit = policy.max_train_test_gap
-    shown, shown_limit = _distinct(gap, limit)
+    value_text, limit_text = _distinct(gap, limit)
     return gap <= limit + ROUNDING, (
-        f"Train accuracy minus test accuracy: {shown} (maximum {shown_limit})."
+        f"Train accuracy minus test accuracy: {value_text} (maximum {limit_text})."
     )
 
 
@@ -122,24 +122,24 @@ def _recall(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
         return True, f"No {judged}; rule skipped (minimum recall {limit:.3f})."
     low = sorted((value, name) for name, value in recall.items() if value < limit)
     if low:
-        shown = ", ".join(
+        lowest = ", ".join(
             _first([f"{_distinct(value, limit)[0]} in {name}" for value, name in low])
         )
         return (
             False,
-            f"Recall of {len(low)} of {len(recall)} {judged}: {shown} (minimum {limit:g}).",
+            f"Recall of {len(low)} of {len(recall)} {judged}: {lowest} (minimum {limit:g}).",
         )
     worst = min(recall, key=lambda name: recall[name])
-    value, shown_limit = _distinct(recall[worst], limit)
+    value_text, limit_text = _distinct(recall[worst], limit)
     return True, (
-        f"Lowest recall of {len(recall)} {judged}: {value} in {worst} (minimum {shown_limit})."
+        f"Lowest recall of {len(recall)} {judged}: {value_text} in {worst} (minimum {limit_text})."
     )
 
 
 def _ece(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     ece, limit = evaluation.metrics.test.ece, policy.max_ece
-    shown, shown_limit = _distinct(ece, limit)
-    return ece <= limit, f"Expected calibration error: {shown} (maximum {shown_limit})."
+    value_text, limit_text = _distinct(ece, limit)
+    return ece <= limit, f"Expected calibration error: {value_text} (maximum {limit_text})."
 
 
 def _champion(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
@@ -163,8 +163,11 @@ def _measured(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 
 
 def _consistent(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
-    found = contradictions(evaluation, policy.baselines)
-    return not found, f"Contradictions between metrics: {len(found)}{_listed(found)}."
+    faults = contradictions(evaluation, policy.baselines)
+    return (
+        not faults,
+        f"Contradictions between metrics: {len(faults)}{_listed(faults)}.",
+    )
 
 
 def _compared(paired: PairedTest, level: float) -> str:
@@ -189,7 +192,7 @@ def _first(items: Sequence[str], limit: int = 5) -> list[str]:
 def _distinct(value: float, limit: float) -> tuple[str, str]:
     """Format both with as many decimals, at least three, as distinguish them."""
     for decimals in range(3, 12):
-        shown, shown_limit = f"{value:.{decimals}f}", f"{limit:.{decimals}f}"
-        if shown != shown_limit or value == limit:
+        value_text, limit_text = f"{value:.{decimals}f}", f"{limit:.{decimals}f}"
+        if value_text != limit_text or value == limit:
             break
-    return shown, shown_limit
+    return value_text, limit_text

@@ -50,10 +50,7 @@ class Database:
         self.connection.execute("SET enable_progress_bar = true")
         self.connection.execute("SET enable_progress_bar_print = false")
 
-    def __enter__(self) -> Database:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self.connection.close()
 
     def run(self, query: str, label: str = "the tables") -> list[tuple[Any, ...]]:

@@ -23,12 +23,9 @@ class OrderLines:
     """The order lines of the staged tables; tables that the source lacks are empty."""
 
     def __init__(self, database: Database, duplicates: Mapping[str, int], has_orders: bool) -> None:
-        """Create the tables that lines are joined to.
+        """Create the tables that the view `lines` is joined to.
 
-        Args:
-            database: with all tables of the schema, and the view `lines`.
-            duplicates: number of rows with a duplicate key, by table.
-            has_orders: whether the source has orders.
+        `duplicates` is the number of rows with a duplicate key, by table.
         """
         self.database, self.has_orders = database, has_orders
         for table in (AISLES, DEPARTMENTS, PRODUCTS, ORDERS):
@@ -53,10 +50,8 @@ class OrderLines:
         """Write the joined lines, without those that have a null if `drop_nulls`.
 
         All threads write, so the order of row groups varies between runs. Keys are joined in
-        the narrowest types: the hash table of orders takes most of the memory.
-
-        Returns:
-            The number of lines written.
+        the narrowest types, because the hash table of orders takes most of the memory. Returns
+        the number of lines written.
         """
         types = narrow_types(self.database, "lines", PRIOR.columns)
         query = _SQL.join(self.columns, types, self.has_orders, drop_nulls)
@@ -65,15 +60,11 @@ class OrderLines:
     def count(self, written: int, drop_nulls: bool) -> OrderLineCounts:
         """Count all lines in the table `tally`, by product and null values.
 
-        `tally` has the columns product_id, line_nulls, order_nulls, product_nulls and n, the
-        number of lines. The masks have bit i set where the i-th column is null; they are null
-        themselves if the order or the product is unknown. Most lines have an order without
-        nulls: only the others are joined to orders, which is a third faster. Lines of an unknown
-        order are searched for only if the numbers don't add up without them.
-
-        Args:
-            written: what `write` returned.
-            drop_nulls: as given to `write`.
+        `tally` has the columns product_id, line_nulls, order_nulls, product_nulls and n (lines).
+        A mask has bit i set where the i-th column is null, and is null if the product or order is
+        unknown. Most lines have an order without nulls: only the others are joined to orders,
+        which is a third faster. Lines of an unknown order are searched for only if `written`,
+        what `write` returned, shows that there are some.
         """
         label = "counting order lines"
         self.database.run(_SQL.create_all_counts(LINE_COLUMNS), label)
@@ -99,11 +90,7 @@ class OrderLines:
         masks = {"line_nulls": LINE_COLUMNS, "product_nulls": tuple(PRODUCT_COLUMNS)}
         if self.has_orders:
             masks["order_nulls"] = ORDER_COLUMNS
-        bits = {
-            column: (mask, bit)
-            for mask, columns in masks.items()
-            for bit, column in enumerate(columns)
-        }
+        bits = {name: (mask, i) for mask in masks for i, name in enumerate(masks[mask])}
         [counts] = self.database.run(_SQL.null_counts([bits[column] for column in self.columns]))
         return dict(zip(self.columns, counts, strict=True))
 
@@ -112,7 +99,15 @@ class OrderLines:
 
         Lines with a duplicate key are listed, though the joined lines contain them.
         """
-        lines = self._rejected_lines()
+        lines = {}
+        if self.count_lines("tally", "product_nulls IS NULL"):
+            lines[Rejection.UNKNOWN_PRODUCT] = _SQL.with_unknown_product(self.has_orders)
+        if self.count_lines("tally", "order_nulls IS NULL"):
+            lines[Rejection.UNKNOWN_ORDER] = _SQL.with_unknown_order()
+        if self.count_lines("tally", "line_nulls + product_nulls > 0"):
+            lines[Rejection.NULL_VALUE] = _SQL.with_null(self.columns, self.has_orders)
+        elif self.count_lines("tally", "order_nulls > 0"):
+            lines[Rejection.NULL_VALUE] = _SQL.with_null_in_order(ORDER_COLUMNS)
         if duplicates["order_lines"]:
             lines[Rejection.DUPLICATE_LINE] = _SQL.with_duplicate_key(self.has_orders)
         queries = [
@@ -129,39 +124,18 @@ class OrderLines:
                 self.database.run(query, "rejected order lines")
             self.database.write("SELECT * FROM rejected", path, "rejected order lines")
 
-    def _rejected_lines(self) -> dict[Rejection, str]:
-        """Return SQL for the lines to reject, by reason; only for reasons that apply."""
-        lines = {}
-        if self.count_lines("tally", "product_nulls IS NULL"):
-            lines[Rejection.UNKNOWN_PRODUCT] = _SQL.with_unknown_product(self.has_orders)
-        if self.count_lines("tally", "order_nulls IS NULL"):
-            lines[Rejection.UNKNOWN_ORDER] = _SQL.with_unknown_order()
-        if self.count_lines("tally", "line_nulls + product_nulls > 0"):
-            lines[Rejection.NULL_VALUE] = _SQL.with_null(self.columns, self.has_orders)
-        elif self.count_lines("tally", "order_nulls > 0"):
-            lines[Rejection.NULL_VALUE] = _SQL.with_null_in_order(ORDER_COLUMNS)
-        return lines
-
     def count_lines(self, table: str, condition: str = "true") -> int:
         """Return the number of lines in a table of counts, such as `tally`."""
         return self.database.number(_SQL.sum_lines(table, condition))
 
 
 def narrow_types(database: Database, table: str, columns: Mapping[str, str]) -> dict[str, str]:
-    """Return the narrowest type of each column of numbers that holds all its values exactly.
-
-    Args:
-        columns: type of each column in `table`.
-    """
+    """Return the narrowest type of each column of numbers that holds all its values exactly."""
     [ranges] = database.run(_SQL.value_ranges(table, columns))
     types = {}
     for index, column in enumerate(columns):
         low, high, is_whole = ranges[3 * index : 3 * index + 3]
-        if low is None:
-            types[column] = "TINYINT"
-        elif not is_whole:
-            types[column] = "FLOAT"
-        else:
-            fits = (name for name, limit in _INTEGERS.items() if -limit <= low and high < limit)
-            types[column] = next(fits)
+        empty = low is None
+        fits = (name for name, limit in _INTEGERS.items() if empty or -limit <= low <= high < limit)
+        types[column] = next(fits) if empty or is_whole else "FLOAT"
     return types

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from grocer import progress
@@ -37,7 +38,10 @@ def run(data: str, config: DataConfig, out: Path) -> Counts:
     scratch.mkdir()
     is_single = config.columns is not None
     try:
-        with open_source(data, scratch, is_single) as files, Database(scratch, config) as database:
+        with (
+            open_source(data, scratch, is_single) as files,
+            closing(Database(scratch, config)) as database,
+        ):
             if config.columns:
                 stage_catalogue(database, files[CATALOGUE], config.columns)
             else:
@@ -97,11 +101,11 @@ def _write(database: Database, staged: Collection[str], drop_nulls: bool, out: P
     duplicates["order_lines"] = count_duplicates(database, "lines", ("order_id", "product_id"))
     lines.write_rejected(out / "rejected.parquet", duplicates)
     _write_dimensions(database, staged, drop_nulls, out)
-    unknown_aisles = _SQL.count_orphan_products(AISLES.name, "aisle_id")
-    unknown_departments = _SQL.count_orphan_products(DEPARTMENTS.name, "department_id")
+    no_department = _SQL.count_orphan_products(DEPARTMENTS.name, "department_id")
+    no_aisle = _SQL.count_orphan_products(AISLES.name, "aisle_id")
     orphans = OrphanCounts(
-        products_without_department=database.number(unknown_departments),
-        products_without_aisle=database.number(unknown_aisles) if AISLES.name in staged else 0,
+        products_without_department=database.number(no_department),
+        products_without_aisle=database.number(no_aisle) if AISLES.name in staged else 0,
         order_lines_without_product=lines.count_lines("tally", "product_nulls IS NULL"),
         order_lines_without_order=lines.count_lines("tally", "order_nulls IS NULL"),
     )
@@ -123,7 +127,7 @@ def _write_dimensions(
     purchases = "1"
     if CATALOGUE in staged:
         purchases = "p.purchases"
-    elif _has_lines(staged):
+    elif any(name in staged for name in LINES):
         purchases = "coalesce(b.n, 0)"
     products = _SQL.products(purchases, WITHOUT_NULLS if drop_nulls else "true")
     with database.single_thread():
@@ -132,16 +136,12 @@ def _write_dimensions(
             database.write(_SQL.all_rows(table.name), out / f"{table.name}.parquet", table.name)
 
 
-def _has_lines(staged: Collection[str]) -> bool:
-    return any(name in staged for name in LINES)
-
-
 def _notes(staged: Collection[str]) -> tuple[str, ...]:
     """Describe and report what the source lacks, and how that is handled."""
     notes = []
     if CATALOGUE in staged:
         notes.append("single table: no order lines")
-    elif not _has_lines(staged):
+    elif not any(name in staged for name in LINES):
         notes.append("no order lines: each product counts as purchased once")
     elif ORDERS.name not in staged:
         notes.append("no orders: order lines have no user, day or hour")

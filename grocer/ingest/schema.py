@@ -31,45 +31,36 @@ class Table:
     key: tuple[str, ...]
 
 
-AISLES = Table(name="aisles", columns={"aisle_id": "BIGINT", "aisle": "VARCHAR"}, key=("aisle_id",))
+_ID, _TEXT, _SMALL = "BIGINT", "VARCHAR", "SMALLINT"
+AISLES = Table(name="aisles", columns={"aisle_id": _ID, "aisle": _TEXT}, key=("aisle_id",))
 DEPARTMENTS = Table(
     name="departments",
-    columns={"department_id": "BIGINT", "department": "VARCHAR"},
+    columns={"department_id": _ID, "department": _TEXT},
     key=("department_id",),
 )
 PRODUCTS = Table(
     name="products",
-    columns={
-        "product_id": "BIGINT",
-        "product_name": "VARCHAR",
-        "aisle_id": "BIGINT",
-        "department_id": "BIGINT",
-    },
+    columns={"product_id": _ID, "product_name": _TEXT, "aisle_id": _ID, "department_id": _ID},
     key=("product_id",),
 )
-# The original writes days as 7.0, hence FLOAT. The other types are wider than the valid range,
-# so that an invalid value fails validation instead of the reader.
+# The original writes days as 7.0, so their type is FLOAT. The other types are wider than the valid
+# range, so that an invalid value fails validation instead of the reader.
 ORDERS = Table(
     name="orders",
     columns={
-        "order_id": "BIGINT",
-        "user_id": "BIGINT",
-        "eval_set": "VARCHAR",
-        "order_number": "SMALLINT",
-        "order_dow": "SMALLINT",
-        "order_hour_of_day": "SMALLINT",
+        "order_id": _ID,
+        "user_id": _ID,
+        "eval_set": _TEXT,
+        "order_number": _SMALL,
+        "order_dow": _SMALL,
+        "order_hour_of_day": _SMALL,
         "days_since_prior_order": "FLOAT",
     },
     key=("order_id",),
 )
-_LINE_COLUMNS = {
-    "order_id": "BIGINT",
-    "product_id": "BIGINT",
-    "add_to_cart_order": "SMALLINT",
-    "reordered": "SMALLINT",
-}
-PRIOR = Table(name="order_products__prior", columns=_LINE_COLUMNS, key=("order_id", "product_id"))
-TRAIN = Table(name="order_products__train", columns=_LINE_COLUMNS, key=("order_id", "product_id"))
+_LINES = {"order_id": _ID, "product_id": _ID, "add_to_cart_order": _SMALL, "reordered": _SMALL}
+PRIOR = Table(name="order_products__prior", columns=_LINES, key=("order_id", "product_id"))
+TRAIN = Table(name="order_products__train", columns=_LINES, key=("order_id", "product_id"))
 
 TABLES = {t.name: t for t in (PRODUCTS, DEPARTMENTS, AISLES, ORDERS, PRIOR, TRAIN)}
 LINES = (PRIOR.name, TRAIN.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 from grocer.config.stages import ColumnMapping
@@ -31,11 +32,10 @@ def stage_catalogue(database: Database, path: Path, mapping: ColumnMapping) -> N
         TableError: the file lacks a column, or can't be read.
     """
     columns = {key: name for key, name in mapping.model_dump().items() if name is not None}
-    for key, name in columns.items():
-        others = [other for other in columns if columns[other] == name and other != key]
-        if others:
+    for one, other in combinations(columns, 2):
+        if columns[one] == columns[other]:
             raise ConfigError(
-                f"data.columns.{key} and data.columns.{others[0]} both name {name!r}; "
+                f"data.columns.{one} and data.columns.{other} both name {columns[one]!r}; "
                 "give each its own column"
             )
     query = select(path, {name: _TYPES[key] for key, name in columns.items()}, path.name)

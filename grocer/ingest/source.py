@@ -14,6 +14,7 @@ from grocer.io.zip import TABLE_SUFFIXES, unpack
 
 CATALOGUE = "catalogue"
 """Name of the table in a source that is a single table."""
+State = tuple[int, int] | None
 
 
 @contextmanager
@@ -41,8 +42,8 @@ def open_source(data: str, scratch: Path, single: bool = False) -> Iterator[Mapp
             files.remove(path)
             files += unpack(path, scratch / "unpacked", (path.name.removesuffix(".zip"),))
         yield _single_table(files, data) if single else _by_table(files, data)
-    except GrocerError:
-        _check_unchanged(before)
+    except GrocerError as error:
+        _check_unchanged(before, error)
         raise
     _check_unchanged(before)
 
@@ -50,8 +51,7 @@ def open_source(data: str, scratch: Path, single: bool = False) -> Iterator[Mapp
 def download(data: str, target: Path, single: bool = False) -> Path:
     """Copy the file, or the tables in the folder, at a remote address into `target`.
 
-    Returns:
-        The path of the file, or `target`.
+    Returns the path of the file, or `target`.
 
     Raises:
         SourceError: unknown protocol, no access, nothing found, or incomplete after all retries.
@@ -121,16 +121,14 @@ def _single_table(files: Sequence[Path], data: str) -> Mapping[str, Path]:
     return {CATALOGUE: files[0]}
 
 
-def _check_unchanged(before: Mapping[Path, tuple[int, int] | None]) -> None:
+def _check_unchanged(before: Mapping[Path, State], cause: GrocerError | None = None) -> None:
     for path, state in before.items():
         if _state(path) != state:
-            raise SourceError(f"{path} changed while it was read; run again once it is complete")
+            text = f"{path} changed while it was read; run again once it is complete"
+            raise SourceError(text) from cause
 
 
-def _state(path: Path) -> tuple[int, int] | None:
+def _state(path: Path) -> State:
     """Return a file's size and modification time, or None if it was removed."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_size, status.st_mtime_ns
+    status = path.stat() if path.exists() else None
+    return status and (status.st_size, status.st_mtime_ns)

@@ -51,7 +51,7 @@ class Storage:
         Args:
             address: `s3://`, `gs://`, `https://` or another URI that fsspec knows, or a local path.
             setting: option or configuration key that holds the address, for error messages.
-            step: pipeline step that reports retries; None: retries are not reported.
+            step: pipeline step that reports retries, if any.
             error: class of the errors that the methods raise.
         """
         self.address, self.setting, self.step, self.error = address, setting, step, error
@@ -116,8 +116,7 @@ class Storage:
 
     def read_bytes(self, name: str = "") -> bytes:
         """Return the content of a file."""
-        content: bytes = self._try("read", name, self._files.cat_file)
-        return content
+        return bytes(self._try("read", name, self._files.cat_file))
 
     def write_bytes(self, content: bytes, name: str = "") -> None:
         """Write a file, which appears only once it is complete."""

@@ -18,17 +18,16 @@ _MAX_FIELD_LENGTH = 1024 * 1024
 
 
 class Source(Protocol):
-    """A table in a file."""
+    """A table in a file.
+
+    `count` returns the number of rows, of a CSV file after checking all of them. `chunks` yields
+    tables of `rows` rows; the last may have fewer.
+    """
 
     @property
     def schema(self) -> pa.Schema: ...
-    def count(self) -> int:
-        """Return the number of rows; of a CSV file, after checking all of them."""
-        ...
-
-    def chunks(self, rows: int) -> Iterator[pa.Table]:
-        """Yield tables of `rows` rows; the last may have fewer."""
-        ...
+    def count(self) -> int: ...
+    def chunks(self, rows: int) -> Iterator[pa.Table]: ...
 
 
 def open_source(path: Path) -> Source:

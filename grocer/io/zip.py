@@ -27,7 +27,9 @@ def unpack(archive: Path, target: Path, names: Collection[str] = ()) -> list[Pat
         with zipfile.ZipFile(archive) as members:
             for member in members.infolist():
                 name = PurePosixPath(member.filename).name
-                if not _is_selected(name, names):
+                is_hidden = name.startswith(".")  # metadata of macOS
+                is_selected = name in names if names else name.endswith(TABLE_SUFFIXES)
+                if is_hidden or not is_selected:
                     continue
                 if name in unpacked:
                     raise SourceError(f"{archive.name}: two files named {name}; keep one")
@@ -42,9 +44,3 @@ def unpack(archive: Path, target: Path, names: Collection[str] = ()) -> list[Pat
     except (RuntimeError, NotImplementedError) as error:  # encrypted, or an unknown method
         raise SourceError(f"{archive.name}: cannot unpack: {error}") from error
     return list(unpacked.values())
-
-
-def _is_selected(name: str, names: Collection[str]) -> bool:
-    if name.startswith("."):  # metadata of macOS
-        return False
-    return name in names if names else name.endswith(TABLE_SUFFIXES)

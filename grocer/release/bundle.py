@@ -190,11 +190,11 @@ def load_bundle(path: Path, digest: str | None = None) -> Bundle:
         manifest = Manifest.parse((path / MANIFEST).read_bytes(), str(path / MANIFEST))
     except ArtifactError as error:
         raise BundleError(str(error)) from error
-    found = tree_digests(path)
-    _require_unmodified(path, manifest.files, found)
-    if tree_digest(found) != expected:
+    digests = tree_digests(path)
+    _require_unmodified(path, manifest.files, digests)
+    if tree_digest(digests) != expected:
         raise BundleError(
-            f"{path} was modified: its digest is {tree_digest(found)[:12]}, not {expected[:12]}; "
+            f"{path} was modified: its digest is {tree_digest(digests)[:12]}, not {expected[:12]}; "
             "download it again"
         )
     judged = manifest.artifacts
@@ -236,14 +236,14 @@ def _require_measured(evaluation: Evaluation, digests: Mapping[str, str]) -> Non
             )
 
 
-def _require_unmodified(path: Path, expected: Mapping[str, str], found: Mapping[str, str]) -> None:
+def _require_unmodified(path: Path, expected: Mapping[str, str], actual: Mapping[str, str]) -> None:
     """Name the first file that was changed, removed or added."""
     for name, digest in expected.items():
-        if name not in found:
+        if name not in actual:
             raise BundleError(f"{path} was modified: {name} is missing; download it again")
-        if found[name] != digest:
+        if actual[name] != digest:
             raise BundleError(f"{path} was modified: {name} was changed; download it again")
-    if extra := sorted(set(found) - set(expected) - {MANIFEST}):
+    if extra := sorted(set(actual) - set(expected) - {MANIFEST}):
         raise BundleError(f"{path} was modified: {extra[0]} was added; remove it")
 
 

@@ -34,7 +34,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self._batch = (
             args.train_batch_size * args.gradient_accumulation_steps * max(1, args.world_size)
         )
-        self._ticker = Ticker("train", state.max_steps, "steps", begun=self.first_step)
+        self._ticker = Ticker("train", state.max_steps, "steps", initial=self.first_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         seconds = max(time.monotonic() - self._started, 1e-9)

@@ -7,7 +7,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import great_expectations as gx
 import pandas as pd
+from great_expectations.data_context.types.base import ProgressBarsConfig
 
 from grocer import progress
 from grocer.validation.assets import BATCH_ROWS, Asset
@@ -25,15 +27,10 @@ class Checker:
 
     def __init__(self) -> None:
         os.environ["GX_ANALYTICS_ENABLED"] = "false"
-        import great_expectations as gx
-        from great_expectations.data_context.types.base import ProgressBarsConfig
-
-        self._gx = gx
         self.version = str(gx.__version__)
         context = gx.get_context(mode="ephemeral")
-        context.variables.progress_bars = ProgressBarsConfig(
-            globally=False, metric_calculations=False
-        )
+        silent = ProgressBarsConfig(globally=False, metric_calculations=False)
+        context.variables.progress_bars = silent
         self._source = context.data_sources.add_pandas("tables")
         self._definitions: dict[str, Any] = {}
 
@@ -68,7 +65,7 @@ class Checker:
             asset = self._source.add_dataframe_asset(name)
             self._definitions[name] = asset.add_batch_definition_whole_dataframe("all")
         # One suite for all: GX hashes the whole frame on each call. It reorders the results.
-        suite = self._gx.ExpectationSuite(name, expectations=list(expectations))
+        suite = gx.ExpectationSuite(name, expectations=list(expectations))
         batch = self._definitions[name].get_batch({"dataframe": frame})
         results = {}
         for item in batch.validate(suite, result_format=detail).to_json_dict()["results"]:

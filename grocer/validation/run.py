@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -14,11 +13,9 @@ from grocer.artifacts.validation_report import Statistics, TableReport, Validati
 from grocer.config.run import RunConfig
 from grocer.io.atomic import output_file
 from grocer.reports.validation import failure, validation_page
-
-if TYPE_CHECKING:  # great_expectations takes seconds to import
-    from grocer.validation.assets import Asset
-    from grocer.validation.gx import Checker, Result, Row
-    from grocer.validation.suites import Expectation
+from grocer.validation.assets import ORDER_LINES, TOTALS, Asset, data_assets
+from grocer.validation.gx import Checker, Result, Row, records
+from grocer.validation.suites import REJECTIONS, Expectation
 
 QUARANTINE_ROWS = 1_000
 EXAMPLES = 5
@@ -34,18 +31,14 @@ def run(tables: Counts, config: RunConfig, out: Path) -> ValidationReport:
     Raises:
         CatalogueError: the configuration needs aisles, and no product has one.
     """
-    from grocer.validation.assets import TOTALS, data_assets
-    from grocer.validation.gx import Checker
-
     checker = Checker()
     reports: dict[str, TableReport] = {}
     quarantine: dict[str, list[Row]] = {}
     failures: list[str] = []
     for asset in data_assets(tables, config):
         results = checker.check(asset)
-        failed = [
-            pair for pair in zip(asset.expectations, results, strict=True) if not pair[1]["success"]
-        ]
+        pairs = zip(asset.expectations, results, strict=True)
+        failed = [(expectation, result) for expectation, result in pairs if not result["success"]]
         for expectation, result in failed:
             failures.append(failure(result, "" if asset.name == TOTALS else asset.name))
             progress.say("validate", f"failed · {failures[-1]}")
@@ -80,10 +73,6 @@ def _violations(
 
     The totals have no rows to show, but the order lines that ingest rejected.
     """
-    from grocer.validation.assets import ORDER_LINES, TOTALS
-    from grocer.validation.gx import records
-    from grocer.validation.suites import REJECTIONS
-
     if asset.name != TOTALS:
         return asset.name, checker.violations(asset, expectation, limit)
     reasons = (expectation.meta or {}).get(REJECTIONS)
@@ -104,13 +93,12 @@ def _reorder(rows: Sequence[Row], column: str) -> list[Row]:
 
 
 def _table_report(results: Sequence[Result]) -> TableReport:
-    passed = sum(result["success"] for result in results)
+    evaluated, passed = len(results), sum(result["success"] for result in results)
     statistics = Statistics(
-        evaluated_expectations=len(results),
+        evaluated_expectations=evaluated,
         successful_expectations=passed,
-        unsuccessful_expectations=len(results) - passed,
-        success_percent=100 * passed / len(results),
+        unsuccessful_expectations=evaluated - passed,
+        success_percent=100 * passed / evaluated,
     )
-    return TableReport(
-        success=passed == len(results), statistics=statistics, results=tuple(results)
-    )
+    success = passed == evaluated
+    return TableReport(success=success, statistics=statistics, results=tuple(results))

@@ -51,7 +51,7 @@ def products(config: RunConfig, with_aisles: bool) -> list[Expectation]:
             column=label,
             value_set=unlabelled,
             mostly=1 - limit,
-            notes=f"more than {percent(limit)} of products without {label} "
+            notes=f"more than {100 * limit:.4g} % of products without {label} "
             f"({', '.join(unlabelled) or 'catalogue.unlabelled is empty'})",
         ),
         _between("purchases", 0),
@@ -95,24 +95,19 @@ def totals(config: RunConfig, with_lines: bool) -> list[Expectation]:
         ),
     ]
     if with_lines:
-        nulls = f"more than {percent(limits.max_null_fraction)} of order lines with a null value"
-        orphans = (
-            f"more than {percent(limits.max_orphan_fraction)} of order lines with unknown "
-            "product_id or order_id"
+        nulls, orphans = limits.max_null_fraction, limits.max_orphan_fraction
+        null = f"more than {100 * nulls:.4g} % of order lines with a null value"
+        orphan = (
+            f"more than {100 * orphans:.4g} % of order lines with unknown product_id or order_id"
         )
         unknown = (Rejection.UNKNOWN_PRODUCT, Rejection.UNKNOWN_ORDER)
         suite += [
-            _at_most("null_fraction", limits.max_null_fraction, nulls, Rejection.NULL_VALUE),
-            _at_most("orphan_fraction", limits.max_orphan_fraction, orphans, *unknown),
+            _at_most("null_fraction", nulls, null, Rejection.NULL_VALUE),
+            _at_most("orphan_fraction", orphans, orphan, *unknown),
             _at_most("duplicate_lines", 0, "duplicate order line", Rejection.DUPLICATE_LINE),
             _at_most("duplicate_orders", 0, "duplicate order_id", Rejection.DUPLICATE_ORDER),
         ]
     return suite
-
-
-def percent(share: float) -> str:
-    """Format a share for reading: 0.001 is `0.1 %`."""
-    return f"{100 * share:.4g} %"
 
 
 def _key(column: str) -> Sequence[Expectation]:

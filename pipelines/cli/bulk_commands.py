@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from grocer.config.recipes import recipe
 from pipelines.cli.kubeflow_commands import start, write
@@ -31,30 +32,28 @@ bulk = typer.Typer(
 )
 
 Data = Annotated[
-    str, typer.Option(metavar="URI", help="Input file, at s3://, gs:// or https://; CSV or Parquet")
+    str, Option(metavar="URI", help="Input file, at s3://, gs:// or https://; CSV or Parquet")
 ]
 Out = Annotated[
     str,
-    typer.Option(
+    Option(
         metavar="URI",
         help="Output file, at s3:// or gs://; CSV or Parquet; {date} and {time} are the run's",
     ),
 ]
 Bundle = Annotated[
-    str | None, typer.Option(metavar="URI", help="Bundle to use; default: the deployed one")
+    str | None, Option(metavar="URI", help="Bundle to use; default: the deployed one")
 ]
 Shards = Annotated[
     int,
-    typer.Option(
-        metavar="N", min=1, max=1000, help="Maximum number of shards, each with its own pod"
-    ),
+    Option(metavar="N", min=1, max=1000, help="Maximum number of shards, each with its own pod"),
 ]
-Column = Annotated[str, typer.Option(metavar="NAME", help="Column with the product names")]
+Column = Annotated[str, Option(metavar="NAME", help="Column with the product names")]
 
 
 @bulk.command(name="compile")
 def compile_pipeline(
-    out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="Output file")],
+    out: Annotated[Path, Argument(metavar="OUT.yaml", help="Output file")],
     from_recipe: Recipe = "llama2-7b-t4",
     settings: Settings = None,
     images: ImagesFile = None,
@@ -90,7 +89,7 @@ def submit(
     Every row is kept, in the same order. Ctrl-C stops following; the run continues.
     """
     from pipelines.kubeflow.client import Server
-    from pipelines.kubeflow.submit import bulk as bulk_job
+    from pipelines.kubeflow.submit import bulk_job
 
     job = bulk_job(
         data,
@@ -111,7 +110,7 @@ def schedule(
     data: Data,
     out: Out,
     cron: Cron,
-    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the schedule")] = "grocer-bulk",
+    name: Annotated[str, Option(metavar="NAME", help="Name of the schedule")] = "grocer-bulk",
     bundle: Bundle = None,
     shards: Shards = 8,
     column: Column = "product_name",
@@ -130,7 +129,7 @@ def schedule(
     Each run uses the bundle deployed at that time, unless --bundle is set.
     """
     from pipelines.kubeflow.client import Server
-    from pipelines.kubeflow.submit import bulk as bulk_job
+    from pipelines.kubeflow.submit import bulk_job
     from pipelines.kubeflow.submit import schedule as schedule_job
 
     job = bulk_job(

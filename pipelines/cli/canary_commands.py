@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from grocer.config.deployment import DeployConfig
 from grocer.config.recipes import recipe
-from pipelines.cli.options import complete_settings
-
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Set a configuration key, for example deploy.namespace=shop; repeatable",
-        autocompletion=complete_settings,
-    ),
-]
+from pipelines.cli.options import Settings
 
 
 def promote(settings: Settings = None) -> None:
     """Shift all traffic to the canary and remove the stable revision.
 
-    The stable revision is removed once the canary handles all traffic.
+    The stable revision is removed once the canary handles all traffic. The InferenceService is
+    deploy.name in deploy.namespace.
     """
     from serving.rollout import canary
 
@@ -32,7 +21,10 @@ def promote(settings: Settings = None) -> None:
 
 
 def rollback(settings: Settings = None) -> None:
-    """Shift all traffic to the stable revision and remove the canary."""
+    """Shift all traffic to the stable revision and remove the canary.
+
+    The InferenceService is deploy.name in deploy.namespace.
+    """
     from serving.rollout import canary
 
     typer.echo(canary.rollback(_deploy(settings)))

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from pipelines.cli.options import Host, Namespace, Token
 
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 
 Store = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="URI",
         help="Object storage to check, as s3://bucket/prefix; default: that at AWS_ENDPOINT_URL",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of the table")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON instead of the table")]
 _STYLES = {"ok": ("✓", "green"), "failed": ("✗", "red"), "optional": ("–", "dim")}
 
 

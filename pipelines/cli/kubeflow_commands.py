@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from grocer.config.recipes import recipe
 from grocer.config.run import RunConfig
@@ -32,30 +33,26 @@ if TYPE_CHECKING:
     from pipelines.kubeflow.submit import Job
 
 Data = Annotated[
-    str, typer.Option(metavar="URI", help="Catalogue at s3://, gs:// or https://; CSV or Parquet")
+    str, Option(metavar="URI", help="Catalogue at s3://, gs:// or https://; CSV or Parquet")
 ]
 Champion = Annotated[
     str | None,
-    typer.Option(
-        metavar="URI", help="Bundle that the new model must beat; default: the deployed one"
-    ),
+    Option(metavar="URI", help="Bundle that the new model must beat; default: the deployed one"),
 ]
 Canary = Annotated[
     int | None,
-    typer.Option(
+    Option(
         min=1,
         max=99,
         metavar="PERCENT",
         help="Deploy as a canary with this share of the traffic, until grocer promote or rollback",
     ),
 ]
-NoDeploy = Annotated[
-    bool, typer.Option("--no-deploy", help="Train and evaluate, but do not deploy")
-]
+NoDeploy = Annotated[bool, Option("--no-deploy", help="Train and evaluate, but do not deploy")]
 
 
 def compile_pipeline(
-    out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="Output file")],
+    out: Annotated[Path, Argument(metavar="OUT.yaml", help="Output file")],
     from_recipe: Recipe = "llama2-7b-t4",
     settings: Settings = None,
     images: ImagesFile = None,
@@ -89,15 +86,15 @@ def submit(
     """
     from pipelines.cli.print_summary import show_verdict
     from pipelines.kubeflow.client import Server
-    from pipelines.kubeflow.submit import training
+    from pipelines.kubeflow.submit import training_job
 
     config = _config(from_recipe, settings, canary)
-    job = training(
+    job = training_job(
         data,
         config,
         images_of(images),
         champion=champion,
-        rolled_out=not no_deploy,
+        deploy=not no_deploy,
         service_account=service_account,
     )
     verdict = start(Server(host=host, namespace=namespace, token_env=token_env), job, follow)
@@ -119,7 +116,7 @@ def submit(
 def schedule(
     data: Data,
     cron: Cron,
-    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the schedule")] = "grocer",
+    name: Annotated[str, Option(metavar="NAME", help="Name of the schedule")] = "grocer",
     from_recipe: Recipe = "llama2-7b-t4",
     settings: Settings = None,
     images: ImagesFile = None,
@@ -138,14 +135,14 @@ def schedule(
     """
     from pipelines.kubeflow.client import Server
     from pipelines.kubeflow.submit import schedule as schedule_job
-    from pipelines.kubeflow.submit import training
+    from pipelines.kubeflow.submit import training_job
 
-    job = training(
+    job = training_job(
         data,
         _config(from_recipe, settings, canary),
         images_of(images),
         champion=champion,
-        rolled_out=not no_deploy,
+        deploy=not no_deploy,
         service_account=service_account,
     )
     server = Server(host=host, namespace=namespace, token_env=token_env)

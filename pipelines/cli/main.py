@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from grocer import __version__, events
 from grocer.config.recipes import recipe
@@ -52,9 +53,7 @@ def _version(requested: bool) -> None:
 def _options(
     version: Annotated[
         bool,
-        typer.Option(
-            "--version", callback=_version, is_eager=True, help="Show the version and exit."
-        ),
+        Option("--version", callback=_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     pass
@@ -64,24 +63,20 @@ def _options(
 def run(
     data: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="URI",
             help="Catalogue: directory, zip file, or s3://, gs:// or https:// address; CSV or "
             "Parquet",
         ),
     ],
     out: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="Output directory, written only if the run completes"),
+        Path, Option(metavar="DIR", help="Output directory, written only if the run completes")
     ],
     from_recipe: Recipe = "tiny",
     settings: Settings = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Overwrite an earlier run in --out")
-    ] = False,
+    replace: Annotated[bool, Option("--replace", help="Overwrite an earlier run in --out")] = False,
     champion: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Deployed bundle that the new model must beat"),
+        Path | None, Option(metavar="DIR", help="Deployed bundle that the new model must beat")
     ] = None,
 ) -> None:
     """Run the whole pipeline on this machine.
@@ -108,26 +103,21 @@ def run(
 
 @app.command()
 def serve(
-    bundle: Annotated[Path, typer.Option(metavar="DIR", help="Bundle that passed the gate")],
+    bundle: Annotated[Path, Option(metavar="DIR", help="Bundle that passed the gate")],
     port: Annotated[
         int,
-        typer.Option(
-            metavar="PORT", min=0, max=65535, help="Port to listen on; 0 selects a free port"
-        ),
+        Option(metavar="PORT", min=0, max=65535, help="Port to listen on; 0 selects a free port"),
     ] = 8080,
     host: Annotated[
         str,
-        typer.Option(
-            metavar="ADDRESS", help="Address to listen on; 0.0.0.0 accepts remote connections"
-        ),
+        Option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 accepts remote connections"),
     ] = "127.0.0.1",
     base: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Base model, if the bundle does not include it"),
+        Path | None, Option(metavar="DIR", help="Base model, if the bundle does not include it")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--set",
             metavar="KEY=VALUE",
             help="Set a serving key, for example max_items=64; repeatable",
@@ -148,16 +138,14 @@ def serve(
 
 @app.command()
 def classify(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Input file; CSV or Parquet")],
+    source: Annotated[Path, Argument(metavar="IN", help="Input file; CSV or Parquet")],
     out: Annotated[
         Path,
-        typer.Argument(
-            metavar="OUT", help="Output file: the input with predictions; CSV or Parquet"
-        ),
+        Argument(metavar="OUT", help="Output file: the input with predictions; CSV or Parquet"),
     ],
-    bundle: Annotated[Path, typer.Option(metavar="DIR", help="Bundle that passed the gate")],
+    bundle: Annotated[Path, Option(metavar="DIR", help="Bundle that passed the gate")],
     column: Annotated[
-        str, typer.Option(metavar="NAME", help="Column of IN with the product names")
+        str, Option(metavar="NAME", help="Column of IN with the product names")
     ] = "product_name",
     min_probability: MinProbability = 0.0,
 ) -> None:

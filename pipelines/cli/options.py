@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from grocer.config.recipes import RECIPES, recipe
 
@@ -35,7 +35,7 @@ def complete_serving(incomplete: str) -> list[str]:
 
 Settings = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--set",
         metavar="KEY=VALUE",
         help="Set a configuration key, for example gate.min_accuracy=0.9; repeatable",
@@ -44,7 +44,7 @@ Settings = Annotated[
 ]
 Recipe = Annotated[
     str,
-    typer.Option(
+    Option(
         "--recipe",
         metavar="NAME",
         help=f"Configuration to start from: {' or '.join(RECIPES)}",
@@ -53,7 +53,7 @@ Recipe = Annotated[
 ]
 ImagesFile = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--images",
         metavar="FILE",
         help="Kustomization with the image references, as written by make images; default: those "
@@ -62,46 +62,41 @@ ImagesFile = Annotated[
 ]
 KubernetesFormat = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--kubernetes", help="Write Pipeline and PipelineVersion objects, for kubectl or GitOps"
     ),
 ]
 KubeflowNamespace = Annotated[
-    str, typer.Option("--namespace", metavar="NAME", help="Namespace of the --kubernetes objects")
+    str, Option("--namespace", metavar="NAME", help="Namespace of the --kubernetes objects")
 ]
 Host = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="URL",
         help="Address of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT, the pod's cluster, or "
         "the kubeconfig",
     ),
 ]
 Namespace = Annotated[
-    str | None, typer.Option(metavar="NAME", help="User namespace, for a multi-user Kubeflow")
+    str | None, Option(metavar="NAME", help="User namespace, for a multi-user Kubeflow")
 ]
 Token = Annotated[
-    str,
-    typer.Option(metavar="NAME", help="Environment variable with the bearer token for Kubeflow"),
+    str, Option(metavar="NAME", help="Environment variable with the bearer token for Kubeflow")
 ]
-Account = Annotated[
-    str, typer.Option(metavar="NAME", help="Kubernetes service account of the steps")
-]
+Account = Annotated[str, Option(metavar="NAME", help="Kubernetes service account of the steps")]
 MinProbability = Annotated[
     float,
-    typer.Option(
-        metavar="P", min=0.0, max=1.0, help="Leave the department empty below this probability"
-    ),
+    Option(metavar="P", min=0.0, max=1.0, help="Leave the department empty below this probability"),
 ]
-Follow = Annotated[bool, typer.Option(help="Wait for the run and show its steps, or only start it")]
+Follow = Annotated[bool, Option(help="Wait for the run and show its steps, or only start it")]
 Cron = Annotated[
     str,
-    typer.Option(
+    Option(
         metavar="EXPRESSION",
         help="Cron expression of five fields, or six with seconds first: '0 3 * * 1'",
     ),
 ]
-Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a schedule with the same name")]
+Replace = Annotated[bool, Option("--replace", help="Overwrite a schedule with the same name")]
 
 
 def images_of(file: Path | None) -> Images:

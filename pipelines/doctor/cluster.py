@@ -102,22 +102,21 @@ def _custom_resources(api: ApiClient) -> Finding:
     missing = []
     for version, name in RESOURCES.items():
         try:
-            served = CustomObjectsApi(api).get_api_resources(
-                GROUP, version, _request_timeout=_REQUEST_SECONDS
+            resources = (
+                CustomObjectsApi(api)
+                .get_api_resources(GROUP, version, _request_timeout=_REQUEST_SECONDS)
+                .resources
             )
         except ApiException as error:
             if error.status != 404:
                 raise
-        else:
-            if name in {resource.name for resource in served.resources}:
-                continue
-        missing.append(f"{name} {version}")
-    if not missing:
-        return ok(_KSERVE, f"{GROUP}: " + ", ".join(f"{n} {v}" for v, n in RESOURCES.items()))
-    if len(missing) == len(RESOURCES):
-        return failed(_KSERVE, f"not installed: no API group {GROUP}", "kind/up; docs/cluster.md")
-    text = f"{GROUP} without {', '.join(missing)}"
-    return failed(_KSERVE, text, "install the version of kind/versions: docs/cluster.md")
+            resources = []
+        if name not in {resource.name for resource in resources}:
+            missing.append(f"{name} {version}")
+    if missing:
+        next_step = "install the version of kind/versions: docs/cluster.md"
+        return failed(_KSERVE, f"{GROUP}: {', '.join(missing)} not installed", next_step)
+    return ok(_KSERVE, f"{GROUP}: " + ", ".join(f"{n} {v}" for v, n in RESOURCES.items()))
 
 
 def _controller(api: ApiClient) -> Finding:
@@ -160,7 +159,7 @@ def _kubeflow(server: Server, needed: bool) -> Finding:
     health = server.connect(ClientWithoutRetries).healthzs
     host = health.api_client.configuration.host
     try:
-        with server.explained():
+        with server.translated_errors():
             # Undecoded, as kfp_server_api's model of the response has no version.
             response = health.healthz_service_get_healthz(
                 _preload_content=False, _request_timeout=_REQUEST_SECONDS

@@ -38,7 +38,7 @@ class Server:
         # Without a handler, kfp's logging prints the traceback of each failed attempt.
         logging.getLogger().addHandler(logging.NullHandler())
         token = os.environ.get(self.token_env)
-        with warnings.catch_warnings(), self.explained():
+        with warnings.catch_warnings(), self.translated_errors():
             warnings.simplefilter("ignore")
             return (client or kfp.Client)(
                 host=self.host,
@@ -48,7 +48,7 @@ class Server:
             )
 
     @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
+    def translated_errors(self) -> Iterator[None]:
         """Turn API and connection errors into one line.
 
         Raises:
@@ -74,7 +74,7 @@ class Server:
             ) from error
 
 
-def log_of(client: Any, run_id: str, node: str) -> str:
+def read_log(client: Any, run_id: str, node: str) -> str:
     """Return the log of an Argo node that has ended; empty if Kubeflow did not keep it."""
     import kfp_server_api
     import urllib3

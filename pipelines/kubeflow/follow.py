@@ -8,7 +8,7 @@ from typing import Any
 
 from grocer.errors import StepError
 from grocer.events import Event, split_log
-from pipelines.kubeflow.client import Server, log_of
+from pipelines.kubeflow.client import Server, read_log
 from pipelines.kubeflow.submit import Submitted
 from pipelines.local.progress import Progress
 from pipelines.local.run import RunError
@@ -43,7 +43,7 @@ def follow(server: Server, run: Submitted, progress: Progress, every: float = 5.
         for name, step in steps.items():
             changes = _changes(name, states.get(name), step)
             if changes and changes[-1].event != "started":
-                logs[name] = log_of(client, run.run_id, _node(step))
+                logs[name] = read_log(client, run.run_id, _node(step))
                 reported, _ = split_log(logs[name])
                 changes[-1:-1] = [event for event in reported if event.event == "message"]
             for event in changes:
@@ -86,7 +86,7 @@ def _polls(server: Server, client: Any, run_id: str, every: float) -> Iterator[A
         except (urllib3.exceptions.HTTPError, kfp_server_api.ApiException):
             failed += 1
             if failed >= MAX_FAILED_POLLS:
-                with server.explained():
+                with server.translated_errors():
                     raise
         else:
             failed = 0

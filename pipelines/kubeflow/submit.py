@@ -47,13 +47,13 @@ class Submitted:
     steps: frozenset[str]
 
 
-def training(
+def training_job(
     data: str,
     config: RunConfig,
     images: Images = IMAGES,
     *,
     champion: str | None = None,
-    rolled_out: bool = True,
+    deploy: bool = True,
     service_account: str = ACCOUNT,
 ) -> Job:
     """Return the training pipeline, with checked parameters.
@@ -61,7 +61,7 @@ def training(
     Args:
         data: address of the tables, as pods reach it.
         champion: address of the bundle to compare with, by default the deployed one.
-        rolled_out: whether an adapter that passes the gate is deployed.
+        deploy: whether an adapter that passes the gate is deployed.
 
     Raises:
         ConfigError: an address that pods cannot read, or no store to deploy from.
@@ -71,18 +71,18 @@ def training(
     check_address("--data", data, PROTOCOLS)
     if champion is not None:
         _check_bundle("--champion", champion)
-    if not rolled_out:
+    if not deploy:
         config = config.with_settings(["deploy.store=null", "deploy.canary=0"])
     elif config.deploy.store is None:
         raise ConfigError(
-            "deploy.store is required to deploy from a cluster; set --set "
+            "deploy.store is not set, so a passing adapter cannot be deployed; use --set "
             "deploy.store=s3://bucket/prefix, or --no-deploy to train and evaluate only"
         )
     parameters = {"data": data} | ({"champion": champion} if champion else {})
     return Job(package(config, images), parameters, service_account)
 
 
-def bulk(
+def bulk_job(
     data: str,
     out: str,
     config: RunConfig,
@@ -141,7 +141,7 @@ def submit(server: Server, job: Job) -> Submitted:
         ConfigError: the server is unreachable or refuses the request.
     """
     client = server.connect()
-    with server.explained():
+    with server.translated_errors():
         version = _upload(client, job.package)
         experiment = client.create_experiment(EXPERIMENT, namespace=server.namespace)
         run = client.run_pipeline(
@@ -166,7 +166,7 @@ def schedule(server: Server, job: Job, name: str, cron: str, *, replace: bool = 
         ConfigError: invalid cron expression, the name exists, or the server refuses.
     """
     cron, client = _with_seconds(cron), server.connect()
-    with server.explained():
+    with server.translated_errors():
         experiment = client.create_experiment(EXPERIMENT, namespace=server.namespace)
         existing = client.list_recurring_runs(
             experiment_id=experiment.experiment_id, filter=_name_filter(name)

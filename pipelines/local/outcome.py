@@ -41,6 +41,6 @@ class Outcome:
         if self.failure:
             return f"step {self.failure.step} failed: {self.failure.text}"
         if self.running:
-            return f"step {self.running} was killed or crashed"
+            return f"step {self.running} was killed or crashed, possibly out of memory"
         after = f" after step {self.succeeded[-1]}" if self.succeeded else ""
         return f"the pipeline failed{after}"

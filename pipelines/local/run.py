@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
-from textwrap import dedent
 from typing import IO
 
 from rich.text import Text
@@ -160,7 +159,7 @@ def _copy_output(output: IO[str], log: IO[str], tail: deque[str]) -> None:
             line = Text.from_ansi(raw.rstrip()).plain
             log.write(f"{line}\n")
             if line.strip():
-                tail.append(line)
+                tail.append(line.removeprefix("    "))  # by which kfp indents it
 
 
 def _failure(outcome: Outcome, out: Path, work: Path) -> GrocerError | RunError:
@@ -178,5 +177,5 @@ def _failure(outcome: Outcome, out: Path, work: Path) -> GrocerError | RunError:
     kept = out.with_name(f"{out.name}.failed.log")
     with output_errors(kept), output_file(kept) as part:
         shutil.copyfile(work / "run.log", part)
-    tail = dedent("\n".join(outcome.tail))
-    return RunError(f"{tail}\ngrocer: {outcome.failed_step}; log: {kept}")
+    tail = "".join(f"{line}\n" for line in outcome.tail)
+    return RunError(f"{tail}grocer: {outcome.failed_step}; log: {kept}")

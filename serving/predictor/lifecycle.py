@@ -52,8 +52,7 @@ class Server(ModelServer):
         )
         self.failure: BaseException | None = None
         self._host, self._config = host, config
-        metrics = Metrics(bundle, low_confidence=config.low_confidence, window=config.drift_window)
-        self._predictor = Predictor(bundle, config, metrics, load, self._fail)
+        self._predictor = Predictor(bundle, config, Metrics(bundle, config), load, self._fail)
         self.register_model(self._predictor)
         self.dataplane = application.GrocerDataPlane(self.registered_models, self._predictor)
         self.model_repository_extension = application.ClosedRepository(self.registered_models)

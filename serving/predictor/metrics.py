@@ -15,6 +15,7 @@ from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from grocer.config.deployment import ServingConfig
 from grocer.inference.scores import Scores
 from grocer.release.bundle import Bundle
 
@@ -50,28 +51,18 @@ _METRICS: dict[str, Callable[..., Any]] = {
 
 
 class Metrics:
-    """The metrics of one predictor.
-
-    Args:
-        low_confidence: predictions below this probability are counted.
-        window: number of recent predictions that drift is computed from.
-    """
+    """The metrics of one predictor."""
 
     def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        low_confidence: float,
-        window: int,
-        registry: CollectorRegistry = REGISTRY,
+        self, bundle: Bundle, config: ServingConfig, registry: CollectorRegistry = REGISTRY
     ) -> None:
         self._metrics = {
             name: create(f"grocer_{name}", registry=registry) for name, create in _METRICS.items()
         }
-        self._low_confidence = low_confidence
+        self._low_confidence = config.low_confidence
         reference = bundle.manifest.evaluation.reference
         self._reference = [reference.departments.get(label, 0.0) for label in bundle.labels]
-        self._recent: deque[tuple[int, float]] = deque(maxlen=window)
+        self._recent: deque[tuple[int, float]] = deque(maxlen=config.drift_window)
         self._counts: Tally[int] = Tally()
         self._confidence = 0.0
         self._metrics["model_info"].labels(

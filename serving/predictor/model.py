@@ -14,7 +14,6 @@ from grocer.model.hierarchy import AISLES_FILE
 from grocer.release.bundle import Bundle
 from serving.predictor import tracing
 from serving.predictor.batching.batcher import Batcher
-from serving.predictor.batching.queue import RequestQueue
 from serving.predictor.errors import RequestError
 from serving.predictor.metrics import Metrics
 from serving.predictor.protocol.models import INPUT, Models
@@ -57,12 +56,7 @@ class Predictor(Model):
         self._deadline, self._on_failure = config.deadline_seconds, on_failure
         self.batcher = Batcher(
             lambda: _require_labels(load(bundle), bundle),
-            RequestQueue(
-                token_budget=config.token_budget,
-                wait_seconds=config.batch_wait_ms / 1000,
-                max_items=config.queue_items,
-                max_wait_seconds=config.queue_seconds,
-            ),
+            config,
             metrics,
             on_ready=self._loaded,
             on_failure=self.fail,

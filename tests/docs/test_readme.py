@@ -10,22 +10,30 @@ import pytest
 from tests.docs.documents import ROOT, blocks, section
 
 README = (ROOT / "README.md").read_text()
-_LINE = re.compile(r"^([\w.]+)/ +\S.*$")
+_LINE = re.compile(r"^( *)([\w.]+)/ +\S.*$")
+_NESTED = ("grocer", "serving", "pipelines")
 
 
 def directories(text: str) -> list[str]:
-    """Return the directories of the repository layout, each of which has a description."""
+    """Return the paths of the repository layout, each of which has a description."""
     (tree,) = blocks(section(text, "## Repository layout"))
-    matches = [(line, _LINE.match(line)) for line in tree.splitlines()]
-    assert all(match for _, match in matches), [line for line, match in matches if not match]
-    return [match[1] for _, match in matches if match]
+    paths, parent = [], ""
+    for line in tree.splitlines():
+        match = _LINE.match(line)
+        assert match, line
+        parent = parent if match[1] else match[2]
+        paths.append(f"{parent}/{match[2]}" if match[1] else match[2])
+    return paths
 
 
 def tracked_directories() -> set[str]:
-    """Return the top-level directories that contain tracked files."""
+    """Return the top-level directories with tracked files, and the packages of some of them."""
     command = ["git", "-C", str(ROOT), "ls-files"]
-    paths = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return {path.partition("/")[0] for path in paths.splitlines() if "/" in path}
+    paths = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    nested = {path.rpartition("/")[0] for path in paths if path.count("/") == 2}
+    return {path.partition("/")[0] for path in paths if "/" in path} | {
+        path for path in nested if path.startswith(tuple(f"{name}/" for name in _NESTED))
+    }
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")

@@ -72,7 +72,7 @@ def test_progress_is_reported_at_intervals_and_at_the_end(
 
 
 def test_rate_excludes_items_of_an_earlier_attempt(clock: list[float], events: EventFile) -> None:
-    ticker = Ticker("train", 1000, "products", begun=900)
+    ticker = Ticker("train", 1000, "products", initial=900)
     clock[0] += 10.0
     ticker.at(950)
     assert [event.text for event in events.read()] == ["950/1,000 products · 5.0/s · 10 s left"]

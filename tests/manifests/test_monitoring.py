@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from grocer.config.deployment import DeployConfig
+from grocer.config.deployment import DeployConfig, ServingConfig
 from grocer.inference.scores import Scores
 from serving.predictor.metrics import Metrics
 from serving.predictor.model import NAME
@@ -50,7 +50,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, set[str]]
     """Label names of each series that a predictor exports, by metric name."""
     registry = CollectorRegistry()
     bundle = make_bundle(tmp_path_factory.mktemp("bundle"))
-    metrics = Metrics(bundle, low_confidence=0.5, window=10, registry=registry)
+    metrics = Metrics(bundle, ServingConfig(), registry)
     metrics.observe_request("predict", 200, 0.1)
     metrics.observe_predictions(Scores.flat(bundle.labels, np.eye(len(bundle.labels))))
     labels: dict[str, set[str]] = {}

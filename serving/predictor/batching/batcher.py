@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate, islice, pairwise
 from typing import TYPE_CHECKING
 
+from grocer.config.deployment import ServingConfig
 from grocer.inference.scores import Scores
 from serving.predictor.batching.queue import BatchSlice, QueuedRequest, RequestQueue
 from serving.predictor.errors import RequestError
@@ -42,13 +43,13 @@ class Batcher:
     def __init__(
         self,
         load: Callable[[], Scorer],
-        queue: RequestQueue,
+        config: ServingConfig,
         metrics: Metrics,
         *,
         on_ready: Callable[[], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:
-        self.queue, self._load, self._metrics = queue, load, metrics
+        self.queue, self._load, self._metrics = RequestQueue(config), load, metrics
         self._on_ready, self._on_failure = on_ready, on_failure
         self._pass_started: float | None = None
         self._pass_ended = 0.0
@@ -131,7 +132,7 @@ class Batcher:
         # The queue also waits for what happens between two passes.
         since = max(self._pass_ended, min(part.request.arrived for part in batch))
         self._pass_ended = ended
-        self.queue.record_pass(ended - since, self.queue.token_budget * len(products) / tokens)
+        self.queue.record_pass(ended - since, len(products), tokens)
         waits = [started - part.request.arrived for part in batch if part.start == 0]
         self._metrics.observe_pass(len(products), tokens, ended - started, waits)
         self._loop.call_soon_threadsafe(self._deliver, batch, results, time.monotonic())

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from grocer.config.deployment import ServingConfig
 from grocer.inference.scores import Scores
 from serving.predictor.errors import RequestError
 
@@ -58,20 +59,10 @@ class BatchSlice:
 
 
 class RequestQueue:
-    """A bounded queue in order of arrival.
+    """A bounded queue in order of arrival."""
 
-    Args:
-        token_budget: maximum tokens of a forward pass.
-        wait_seconds: how long an incomplete batch waits for more requests.
-        max_items: maximum number of waiting items.
-        max_wait_seconds: maximum expected wait of a new request.
-    """
-
-    def __init__(
-        self, *, token_budget: int, wait_seconds: float, max_items: int, max_wait_seconds: float
-    ) -> None:
-        self.token_budget, self._wait_seconds = token_budget, wait_seconds
-        self._max_items, self._max_wait = max_items, max_wait_seconds
+    def __init__(self, config: ServingConfig) -> None:
+        self._config = config
         self.items = 0
         """Number of waiting items."""
         self.batch: Sequence[BatchSlice] = ()
@@ -109,6 +100,7 @@ class RequestQueue:
 
     def next_batch(self, tokenize: Callable[[Sequence[QueuedRequest]], None]) -> list[BatchSlice]:
         """Wait for requests and take a batch; return an empty one if the queue is closed."""
+        config = self._config
         while True:
             with self._changed:
                 if self._closed:
@@ -124,17 +116,18 @@ class RequestQueue:
             with self._changed:
                 if self._closed:
                     return []
-                left = waiting[0].arrived + self._wait_seconds - time.monotonic()
-                if left <= 0 or tokens >= self.token_budget:
-                    self.batch = batch = allocate(waiting, self.token_budget)
+                left = waiting[0].arrived + config.batch_wait_ms / 1000 - time.monotonic()
+                if left <= 0 or tokens >= config.token_budget:
+                    self.batch = batch = allocate(waiting, config.token_budget)
                     self._requests = deque(r for r in self._requests if r.remaining)
                     self.items -= sum(map(len, batch))
                     return batch
                 if len(self._requests) == len(waiting):
                     self._changed.wait(left)
 
-    def record_pass(self, seconds: float, capacity: float) -> None:
-        """Record the duration of a pass, and how many items like its own fit into one."""
+    def record_pass(self, seconds: float, items: int, tokens: int) -> None:
+        """Record the duration and size of a forward pass."""
+        capacity = self._config.token_budget * items / tokens
         self._pass_seconds += 0.2 * (seconds - self._pass_seconds)
         self._pass_items += 0.2 * (max(1.0, capacity) - self._pass_items)
 
@@ -161,14 +154,14 @@ class RequestQueue:
             self.items = sum(request.remaining for request in kept)
 
     def _is_full(self, size: int, outside: int) -> bool:
-        if self.items + size > self._max_items:
+        if self.items + size > self._config.queue_items:
             return True
         # A pass is shared fairly: about `size` items of each larger request go first.
         requests = tuple(self._requests)
         ahead = len(requests) if size == 1 else sum(min(r.remaining, size) for r in requests)
         wait = self.expected_wait(ahead + outside)
         # Without a wait, the next pass has room, however late the event loop is.
-        return wait > 0 and wait + self.loop_lag > self._max_wait
+        return wait > 0 and wait + self.loop_lag > self._config.queue_seconds
 
     def _overloaded(self, outside: int) -> RequestError:
         items = self.items + outside

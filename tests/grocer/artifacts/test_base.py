@@ -36,18 +36,18 @@ def content(artifact: Artifact, **changes: Any) -> str:
 def test_artifact_is_read_as_written(artifact: Artifact, tmp_path: Path) -> None:
     with step("any", tmp_path / "out") as out:
         artifact.write(out)
-    found = type(artifact).read(tmp_path / "out")
-    assert found.model_dump() == artifact.model_dump()
+    restored = type(artifact).read(tmp_path / "out")
+    assert restored.model_dump() == artifact.model_dump()
     assert json.loads((tmp_path / "out" / artifact.FILE).read_text())["schema"] == 1
-    assert found.directory == tmp_path / "out"
-    assert found.digest == digest_of(tmp_path / "out")
+    assert restored.directory == tmp_path / "out"
+    assert restored.digest == digest_of(tmp_path / "out")
 
 
 @pytest.mark.parametrize("version", [None, 2, True, "1", 1.5])
 def test_other_schema_version_is_refused(version: object, tmp_path: Path) -> None:
     (tmp_path / "counts.json").write_text(content(COUNTS, schema=version))
-    found = rf"counts\.json: .* schema version 1: schema: .*\(found {version!r}\)"
-    with pytest.raises(ArtifactError, match=found):
+    message = rf"counts\.json: .* schema version 1: schema: .*\(found {version!r}\)"
+    with pytest.raises(ArtifactError, match=message):
         Counts.read(tmp_path)
 
 

@@ -131,7 +131,10 @@ def test_aisle_without_training_products_is_reported_and_not_a_label(tmp_path, c
     assert splits.aisles_without_training == ("dairy: caviar",)
     assert json.loads((out / "aisles.json").read_text())["dairy"] == ["milk"]
     assert "caviar" in pd.read_parquet(out / "test.parquet")["aisle"].tolist()
-    assert "no training product in dairy: caviar" in capsys.readouterr().out
+    assert (
+        "1 aisles have no training product and can't be predicted: dairy: caviar"
+        in capsys.readouterr().out
+    )
 
 
 def test_names_equal_after_truncation_are_one_example(tmp_path, monkeypatch):

@@ -28,13 +28,13 @@ def test_linear_model_accepts_names_without_words():
 
 
 def test_baseline_is_compared_with_the_model():
-    found = baselines.compare(
+    comparison = baselines.compare(
         ["a", "b", "b"], ["a", "a", "b"], np.array([True, True, False]), SETTINGS
     )
-    assert found.accuracy == pytest.approx(2 / 3)
-    assert found.macro_f1 == pytest.approx(2 / 3)
-    assert found.paired.model_accuracy == pytest.approx(2 / 3)
-    assert (found.paired.only_model_right, found.paired.only_baseline_right) == (1, 1)
+    assert comparison.accuracy == pytest.approx(2 / 3)
+    assert comparison.macro_f1 == pytest.approx(2 / 3)
+    assert comparison.paired.model_accuracy == pytest.approx(2 / 3)
+    assert (comparison.paired.only_model_right, comparison.paired.only_baseline_right) == (1, 1)
 
 
 @pytest.mark.parametrize("predicted", [["a"], ["a", "b", "a"]])
@@ -47,18 +47,18 @@ def test_lookup_table_on_a_row_split_reproduces_the_reference_study():
     random = np.random.default_rng(0)
     purchases = np.ceil(random.pareto(0.9, 20_000)).astype(np.int64).clip(0, 5_000)
     departments = random.choice(["a", "b", "c"], 20_000)
-    found = baselines.row_split_leakage(departments, purchases, seed=1)
+    leakage = baselines.row_split_leakage(departments, purchases, seed=1)
     # The product of a test row is unseen if all its other rows are test rows too.
     unseen = baselines.TEST_ROWS ** (purchases - 1.0).clip(0)
     expected = 1 - (purchases * unseen).sum() / purchases.sum()
-    assert found.share_of_test_products_seen_in_training == pytest.approx(expected, abs=0.005)
-    assert found.test_accuracy > found.share_of_test_products_seen_in_training > 0.9
-    assert found.train_accuracy == 1.0
+    assert leakage.share_of_test_products_seen_in_training == pytest.approx(expected, abs=0.005)
+    assert leakage.test_accuracy > leakage.share_of_test_products_seen_in_training > 0.9
+    assert leakage.train_accuracy == 1.0
 
 
 @pytest.mark.parametrize("purchases", [0, 1])
 def test_row_split_of_products_bought_once_does_not_leak(purchases):
     departments = ["a"] * 300 + ["b"] * 200
-    found = baselines.row_split_leakage(departments, [purchases] * 500, seed=1)
-    assert found.share_of_test_products_seen_in_training == 0.0
-    assert found.test_accuracy == pytest.approx(0.6, abs=0.1)
+    leakage = baselines.row_split_leakage(departments, [purchases] * 500, seed=1)
+    assert leakage.share_of_test_products_seen_in_training == 0.0
+    assert leakage.test_accuracy == pytest.approx(0.6, abs=0.1)

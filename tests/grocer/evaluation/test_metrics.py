@@ -26,11 +26,11 @@ def first_correct(correct: int, products: int) -> metrics.Bools:
     ],
 )
 def test_accuracy_has_the_wilson_interval(correct, products, low, high):
-    found = metrics.accuracy(first_correct(correct, products), 0.95)
-    assert found["products"] == products
-    assert found["accuracy"] == correct / products
-    assert found["accuracy_low"] == pytest.approx(low, abs=2e-4)
-    assert found["accuracy_high"] == pytest.approx(high, abs=2e-4)
+    result = metrics.accuracy(first_correct(correct, products), 0.95)
+    assert result["products"] == products
+    assert result["accuracy"] == correct / products
+    assert result["accuracy_low"] == pytest.approx(low, abs=2e-4)
+    assert result["accuracy_high"] == pytest.approx(high, abs=2e-4)
 
 
 def test_macro_f1_includes_a_label_that_is_only_predicted():
@@ -56,15 +56,15 @@ def test_bestseller_widens_the_interval_of_weighted_accuracy():
     assert uniform["weighted_accuracy"] == 0.5
     assert skewed["weighted_accuracy"] == pytest.approx(629 / 659)
 
-    def width(found: dict[str, float]) -> float:
-        return found["weighted_accuracy_high"] - found["weighted_accuracy_low"]
+    def width(metric: dict[str, float]) -> float:
+        return metric["weighted_accuracy_high"] - metric["weighted_accuracy_low"]
 
     assert width(skewed) > width(uniform) > 0
 
 
 def test_weights_are_uniform_without_purchases():
-    found = metrics.weighted_accuracy(first_correct(3, 4), np.zeros(4, dtype=np.int64), SETTINGS)
-    assert found["weighted_accuracy"] == 0.75
+    result = metrics.weighted_accuracy(first_correct(3, 4), np.zeros(4, dtype=np.int64), SETTINGS)
+    assert result["weighted_accuracy"] == 0.75
 
 
 def test_reliability_omits_empty_bins_and_includes_confidence_one():
@@ -89,20 +89,20 @@ def test_coverage_starts_at_one_and_falls():
 def test_departments_agree_with_scikit_learn():
     random = np.random.default_rng(0)
     truth, predicted = random.integers(0, 4, 200), random.integers(0, 4, 200)
-    found = metrics.departments(metrics.confusion(truth, predicted, 4), list("abcd"))
+    departments = metrics.departments(metrics.confusion(truth, predicted, 4), list("abcd"))
     precision, recall, f1, support = precision_recall_fscore_support(truth, predicted)
     for i, name in enumerate("abcd"):
-        assert found[name].precision == pytest.approx(precision[i])
-        assert found[name].recall == pytest.approx(recall[i])
-        assert found[name].f1 == pytest.approx(f1[i])
-        assert found[name].support == support[i]
+        assert departments[name].precision == pytest.approx(precision[i])
+        assert departments[name].recall == pytest.approx(recall[i])
+        assert departments[name].f1 == pytest.approx(f1[i])
+        assert departments[name].support == support[i]
 
 
 def test_undefined_department_metrics_are_none():
     table = metrics.confusion(np.array([0, 0]), np.array([0, 1]), 3)
-    found = metrics.departments(table, ["a", "b", "c"])
-    assert dict(found["b"]) == {"support": 0, "precision": 0.0, "recall": None, "f1": 0.0}
-    assert dict(found["c"]) == {"support": 0, "precision": None, "recall": None, "f1": None}
+    departments = metrics.departments(table, ["a", "b", "c"])
+    assert dict(departments["b"]) == {"support": 0, "precision": 0.0, "recall": None, "f1": 0.0}
+    assert dict(departments["c"]) == {"support": 0, "precision": None, "recall": None, "f1": None}
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_undefined_department_metrics_are_none():
 def test_mcnemar_is_the_exact_two_sided_test(model, baseline, p):
     model_correct = np.array([True] * model + [False] * baseline + [True] * 20)
     baseline_correct = np.array([False] * model + [True] * baseline + [True] * 20)
-    found = metrics.mcnemar(model_correct, baseline_correct)
-    assert (found.only_model_right, found.only_baseline_right) == (model, baseline)
-    assert found.p_value == pytest.approx(p, abs=1e-5)
+    paired = metrics.mcnemar(model_correct, baseline_correct)
+    assert (paired.only_model_right, paired.only_baseline_right) == (model, baseline)
+    assert paired.p_value == pytest.approx(p, abs=1e-5)
 
 
 @given(st.integers(0, 2**32), st.integers(1, 40), st.integers(2, 6))
@@ -123,9 +123,9 @@ def test_metrics_are_valid_and_consistent(seed, size, labels):
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet(np.full(labels, 0.3), size)
     truth, purchases = random.integers(0, labels, size), random.integers(0, 9, size)
-    found = metrics.measure(probabilities, truth, purchases, SETTINGS)
-    assert found.accuracy_low <= found.accuracy <= found.accuracy_high
-    assert found.accuracy <= found.top3_accuracy
+    result = metrics.measure(probabilities, truth, purchases, SETTINGS)
+    assert result.accuracy_low <= result.accuracy <= result.accuracy_high
+    assert result.accuracy <= result.top3_accuracy
 
 
 def test_probabilities_that_do_not_sum_to_one_are_refused():

@@ -171,8 +171,8 @@ def test_one_product_of_300_is_a_contradiction(path, contradiction, sign):
     value = value_at(COMPLETE, path)
     size = 100 if path[0] == "departments" else 300
     assert contradictions(changed(COMPLETE, path, value + sign * 1e-7)) == []
-    found = contradictions(changed(COMPLETE, path, value + sign / size))
-    assert any(contradiction in each for each in found)
+    faults = contradictions(changed(COMPLETE, path, value + sign / size))
+    assert any(contradiction in each for each in faults)
 
 
 @pytest.mark.parametrize("side", ["train", "validation", "test"])
@@ -188,9 +188,9 @@ def test_accuracy_may_equal_its_bounds_but_not_exceed_them(side, name, sign, con
     accuracy = COMPLETE["metrics"][side]["accuracy"]
     for step, count in ((0.0, 0), (1e-7, 0), (1e-5, 1)):
         content = changed(COMPLETE, ("metrics", side, name), accuracy + sign * step)
-        found = contradictions(content)
-        assert len(found) == count
-        assert all(contradiction in each and each.startswith(f"{side} acc") for each in found)
+        faults = contradictions(content)
+        assert len(faults) == count
+        assert all(contradiction in each and each.startswith(f"{side} acc") for each in faults)
 
 
 def test_baseline_compared_on_a_sample_may_have_another_accuracy():

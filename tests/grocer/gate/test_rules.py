@@ -160,7 +160,7 @@ def test_reason_states_value_and_limit(rule, values, limits, sentence):
 
 
 @pytest.mark.parametrize(
-    ("low", "shown"),
+    ("low", "text"),
     [
         (0.84996, "0.84996 (minimum 0.85000)"),
         (0.85 - 1e-11, "0.84999999999 (minimum 0.85000000000)"),
@@ -168,9 +168,9 @@ def test_reason_states_value_and_limit(rule, values, limits, sentence):
         (0.85, "0.850 (minimum 0.850)"),
     ],
 )
-def test_value_is_shown_with_enough_digits_to_differ_from_the_limit(low, shown):
+def test_value_is_shown_with_enough_digits_to_differ_from_the_limit(low, text):
     accuracy = reason(judged(evaluation(low=low), policy(min_accuracy=0.85)), "accuracy")
-    assert accuracy.sentence.endswith(f": {shown}.")
+    assert accuracy.sentence.endswith(f": {text}.")
     assert accuracy.passed is (low >= 0.85)
 
 

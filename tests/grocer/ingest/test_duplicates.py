@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_counts_rows_beyond_the_first_of_each_key(
     monkeypatch.setattr(duplicates, "SLICE_ROWS", 7)
     monkeypatch.setattr(duplicates, "SAMPLE_PERCENT", 100)
     scratch: Path = tmp_path_factory.mktemp("duplicates")
-    with Database(scratch, DataConfig(memory_limit_mb=200)) as database:
+    with closing(Database(scratch, DataConfig(memory_limit_mb=200))) as database:
         database.run("CREATE TABLE t (a BIGINT, b BIGINT)")
         database.connection.executemany("INSERT INTO t VALUES (?, ?)", rows)
         count = duplicates.count_duplicates(database, "t", ("a", "b"))

@@ -47,12 +47,12 @@ class Outline(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        self.tags.append((tag, found))
+        attributes = dict(attrs)
+        self.tags.append((tag, attributes))
         self.last = tag
-        self.styles.append(found.get("style") or "")
+        self.styles.append(attributes.get("style") or "")
         if tag == "svg":
-            self.plots[found["aria-label"] or ""] = set()
+            self.plots[attributes["aria-label"] or ""] = set()
 
     def handle_data(self, data: str) -> None:
         if self.last == "style":
@@ -88,7 +88,9 @@ def test_page_has_no_external_resources(outline: tuple[str, Outline]) -> None:
     assert (policy["content"] or "").startswith("default-src 'none';")
     assert not [tag for tag, _ in page.tags if tag in {"script", "link", "img", "iframe", "base"}]
     links = ("src", "href", "xlink:href", "srcset", "action", "data", "poster")
-    addresses = [found[key] for _, found in page.tags for key in links if key in found]
+    addresses = [
+        attributes[key] for _, attributes in page.tags for key in links if key in attributes
+    ]
     assert [each for each in addresses if not (each or "").startswith("#")] == []
     assert not re.search(r"@import|url\((?!#)", " ".join(page.styles))
 
@@ -107,7 +109,7 @@ def test_headers_and_plots_are_labelled_for_screen_readers(
     _, page = outline
     assert all(each.get("scope") in {"row", "col"} for each in page.all("th"))
     assert all(each.get("role") == "img" and each["aria-label"] for each in page.all("svg"))
-    names = [found["id"] for _, found in page.tags if "id" in found]
+    names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(names) == len(set(names))
 
 

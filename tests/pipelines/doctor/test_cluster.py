@@ -92,7 +92,10 @@ def test_cluster_without_kserve(api):
     del api.responses[ALPHA], api.responses[BETA]
     checks = results()
     assert checks["Kubernetes"][0] == "ok"
-    assert checks["KServe"] == ("failed", "not installed: no API group serving.kserve.io")
+    assert checks["KServe"] == (
+        "failed",
+        "serving.kserve.io: servingruntimes v1alpha1, inferenceservices v1beta1 not installed",
+    )
 
 
 @pytest.mark.parametrize("response", [None, (200, api_resources("v1beta1", "trainedmodels"))])
@@ -101,7 +104,7 @@ def test_kserve_with_other_custom_resources(api, response):
     api.responses |= {BETA: response} if response else {}
     state, text = results()["KServe"]
     assert state == "failed"
-    assert text.endswith("without inferenceservices v1beta1")
+    assert text == "serving.kserve.io: inferenceservices v1beta1 not installed"
 
 
 def test_controller_without_available_pod(api):

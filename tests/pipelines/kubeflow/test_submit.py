@@ -100,7 +100,7 @@ def test_images_from_a_file(tmp_path, capsys):
             "pods cannot access this address; use s3://, gs://, http",
         ),
         (("--data", "s3://", *STORE), "--data s3://: pods cannot access"),
-        (DATA, "deploy.store is required"),
+        (DATA, "deploy.store is not set"),
         (
             (*DATA, *STORE, "--champion", "s3://b/p"),
             "--champion s3://b/p: not the address of a bundle",

@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 import pytest
 from numpy.testing import assert_array_equal
 
+from grocer.config.deployment import ServingConfig
 from grocer.inference.scores import Scores
 from serving.predictor.batching.batcher import PROBE, Batcher, DeviceError
-from serving.predictor.batching.queue import RequestQueue
 from serving.predictor.errors import RequestError
 from tests.fixtures.predictor import Product, StubScorer
 
@@ -57,15 +57,15 @@ class Running(Batcher):
 async def running(scorer: StubScorer, **settings: object) -> AsyncIterator[Running]:
     """Run a batcher with the scorer."""
     ready, failed = asyncio.Event(), asyncio.Event()
-    defaults = {"token_budget": 8, "wait_seconds": 0.0, "max_items": 20, "max_wait_seconds": 60.0}
-    queue = RequestQueue(**defaults | settings)
+    defaults = {"token_budget": 8, "max_items": 5, "queue_seconds": 60.0}  # 20 items in the queue
+    config = ServingConfig(**defaults | settings)
 
     def fail(error: BaseException) -> None:
         batcher.failure = error
         failed.set()
 
     metrics = Metrics()
-    batcher = Running(lambda: scorer, queue, metrics, on_ready=ready.set, on_failure=fail)
+    batcher = Running(lambda: scorer, config, metrics, on_ready=ready.set, on_failure=fail)
     batcher.metrics, batcher.failed = metrics, failed
     batcher.start()
     await ready.wait()
@@ -173,9 +173,9 @@ def test_full_queue_is_429_with_retry_after() -> None:
 def test_slow_passes_lower_the_capacity_of_the_queue() -> None:
     async def test() -> None:
         scorer = BlockedScorer()
-        async with running(scorer, max_wait_seconds=0.005) as batcher:
+        async with running(scorer, queue_seconds=0.005) as batcher:
             for _ in range(50):
-                batcher.queue.record_pass(seconds=0.008, capacity=3)
+                batcher.queue.record_pass(seconds=0.008, items=3, tokens=8)
             tasks = [await occupy(batcher, scorer)]
             tasks.append(asyncio.create_task(batcher.score(["n"] * 10, 10)))
             await wait_for(lambda: batcher.metrics.items == 10)
@@ -193,7 +193,7 @@ def test_slow_passes_lower_the_capacity_of_the_queue() -> None:
 def test_lag_of_the_event_loop_lowers_the_capacity_until_the_queue_is_empty() -> None:
     async def test() -> None:
         scorer = BlockedScorer()
-        async with running(scorer, max_wait_seconds=0.2) as batcher:
+        async with running(scorer, queue_seconds=0.2) as batcher:
             first = await occupy(batcher, scorer)
             scorer.resume.set()
             time.sleep(0.5)  # block the event loop
@@ -201,7 +201,7 @@ def test_lag_of_the_event_loop_lowers_the_capacity_until_the_queue_is_empty() ->
             scorer.started.clear()
             scorer.resume.clear()
             for _ in range(50):
-                batcher.queue.record_pass(seconds=0.001, capacity=1.9)
+                batcher.queue.record_pass(seconds=0.001, items=19, tokens=80)
             tasks = [await occupy(batcher, scorer)]
             # The next pass has room for two, whatever the lag.
             for waiting in (1, 2):
@@ -221,9 +221,9 @@ def test_lag_of_the_event_loop_lowers_the_capacity_until_the_queue_is_empty() ->
 def test_requests_outside_the_queue_count_towards_its_capacity() -> None:
     async def test() -> None:
         scorer = BlockedScorer()
-        async with running(scorer, max_wait_seconds=0.005) as batcher:
+        async with running(scorer, queue_seconds=0.005) as batcher:
             for _ in range(50):
-                batcher.queue.record_pass(seconds=0.008, capacity=3)
+                batcher.queue.record_pass(seconds=0.008, items=3, tokens=8)
             batcher.queue.check_capacity(2)
             with pytest.raises(RequestError, match="queue full: 3 items") as caught:
                 batcher.queue.check_capacity(3)

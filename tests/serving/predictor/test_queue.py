@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grocer.config.deployment import ServingConfig
 from serving.predictor.batching.queue import QueuedRequest, RequestQueue, allocate
 from tests.fixtures.predictor import Product
 
@@ -32,8 +33,8 @@ def test_small_requests_share_a_pass_with_a_large_one() -> None:
 
 
 def test_expected_wait_counts_whole_passes() -> None:
-    queue = RequestQueue(token_budget=8, wait_seconds=0, max_items=20, max_wait_seconds=60)
+    queue = RequestQueue(ServingConfig(token_budget=20))
     for _ in range(50):
-        queue.record_pass(seconds=0.1, capacity=20)
+        queue.record_pass(seconds=0.1, items=1, tokens=1)
     assert queue.expected_wait(20 - 1) == 0
     assert 0.09 < queue.expected_wait(20 + 1) < 0.11

@@ -118,7 +118,7 @@ def test_scorer_with_other_aisles_than_the_bundle_is_rejected(
     bundle_with_aisles: Bundle,
 ) -> None:
     registry = CollectorRegistry()
-    metrics = Metrics(bundle_with_aisles, low_confidence=0.5, window=10, registry=registry)
+    metrics = Metrics(bundle_with_aisles, bundle_with_aisles.config.serving, registry)
     reordered = bundle_with_aisles.leaves[::-1]
     failures: list[BaseException] = []
 

@@ -11,7 +11,7 @@ import pytest
 from grocer.release.bundle import Bundle
 from serving.predictor import ui
 from tests.fixtures.artifacts import LABELS
-from tests.fixtures.browser import dom, measure_layout, needs_chromium, shown
+from tests.fixtures.browser import dom, measure_layout, needs_chromium, rendered_text
 from tests.fixtures.predictor import StubScorer
 from tests.serving.conftest import Running, Start
 
@@ -47,7 +47,7 @@ def test_page_has_title_language_and_label(server_with_ui: Running) -> None:
 @needs_chromium
 def test_page_shows_department_and_probabilities(server_with_ui: Running, tmp_path: Path) -> None:
     row = StubScorer(LABELS).predict(["Organic Bananas"]).probabilities[0]
-    page = shown(f"{server_with_ui.url}/ui?name=Organic+Bananas", tmp_path)
+    page = rendered_text(f"{server_with_ui.url}/ui?name=Organic+Bananas", tmp_path)
     assert f">{LABELS[row.argmax()]}</output>" in page
     rows = re.findall(r"<li><span>(.*?)</span><meter.*?</meter><span>(.*?)</span>", page)
     assert rows == [
@@ -59,14 +59,14 @@ def test_page_shows_department_and_probabilities(server_with_ui: Running, tmp_pa
 def test_page_shows_the_aisle(server_with_aisles: Running, tmp_path: Path) -> None:
     (prediction,) = server_with_aisles.predict("product 1").json()["predictions"]
     assert prediction["aisle"]
-    page = shown(f"{server_with_aisles.url}/ui?name=product+1", tmp_path)
+    page = rendered_text(f"{server_with_aisles.url}/ui?name=product+1", tmp_path)
     share = f"{100 * prediction['aisle_probability']:.1f}\u00a0%"
     assert f">{prediction['department']} › {prediction['aisle']} ({share})</output>" in page
 
 
 @needs_chromium
 def test_input_and_errors_are_shown_as_text(server_with_ui: Running, tmp_path: Path) -> None:
-    page = shown(f"{server_with_ui.url}/ui?name=%3Cimg+onerror%3Dalert(1)%3E%00", tmp_path)
+    page = rendered_text(f"{server_with_ui.url}/ui?name=%3Cimg+onerror%3Dalert(1)%3E%00", tmp_path)
     assert "control characters" in page
     assert "<img" not in page
 
