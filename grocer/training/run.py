@@ -60,7 +60,7 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
         OutputError: `train.checkpoints` cannot be reached.
     """
     # Set up.
-    # A second thread hardly speeds up the tiny base; on busy cores it doubles the time.
+    # A second thread does not speed up the tiny base; on busy cores it doubles the time.
     torch.set_num_threads(1 if config.base.source == TINY else cpu_threads())
     hardware = select_hardware(config)
     say("train", f"device {hardware.device} · compute dtype {hardware.dtype_reason}")
