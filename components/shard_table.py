@@ -11,7 +11,7 @@ from components.images import IMAGES
 def shard_table(
     data: str, out: str, bundle: str, shards: int, column: str, min_probability: float
 ) -> List[str]:  # noqa: UP006
-    """Write the shards beside the output; return their addresses in table order."""
+    """Write the shards next to the output; return their addresses in table order."""
     from grocer.artifacts.step import reported
 
     with reported("shard_table"):

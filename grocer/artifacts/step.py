@@ -30,7 +30,7 @@ def recorded(name: str, out: Path, inputs: Mapping[str, Path] | None = None) -> 
     """Yield a directory that becomes the artifact `out` when the block succeeds.
 
     `artifact.json` in it holds the digest of each input artifact, the SHA-256 of each file, the
-    digest of the whole, the duration in seconds and the peak resident memory of this process in
+    digest of all files, the duration in seconds and the peak resident memory of this process in
     MiB.
     """
     started = time.monotonic()

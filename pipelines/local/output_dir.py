@@ -1,4 +1,4 @@
-"""The output directory of a run: written beside its final name and swapped in at the end."""
+"""The output directory of a run: written next to its final path and swapped in at the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MIN_FREE = 100 * 2**20  # bytes; the smallest run writes about half of it
 
 @contextmanager
 def working_dir(out: Path, *, replace: bool, keep: Path | None = None) -> Iterator[Path]:
-    """Yield a hidden directory beside `out` for the run to work in, and remove it at the end.
+    """Yield a hidden directory next to `out` for the run to work in, and remove it at the end.
 
     Problems with `out` are found before the block runs.
 
@@ -105,18 +105,18 @@ def _check_target(out: Path, replace: bool, keep: Path | None) -> None:
 
 
 def rejected_dir(out: Path) -> Path:
-    """Return the directory beside `out` for the report of a failed validation.
+    """Return the directory next to `out` for the report of a failed validation.
 
     Raises:
         OutputError: it exists and has no validation report.
     """
-    beside = out.with_name(f"{out.name}.rejected")
-    if os.path.lexists(beside) and not (beside / "validation.html").is_file():
+    path = out.with_name(f"{out.name}.rejected")
+    if os.path.lexists(path) and not (path / "validation.html").is_file():
         raise OutputError(
-            f"{beside}: exists, but is needed for the report of a failed validation; move it or "
+            f"{path}: exists, but is needed for the report of a failed validation; move it or "
             "choose another --out"
         )
-    return beside
+    return path
 
 
 def swap_in(new: Path, out: Path, work: Path) -> None:

@@ -48,7 +48,7 @@ def run(
     Raises:
         GrocerError: a user error, found here or by a step; `out` is unchanged. If validation
             failed, the directory `out`.rejected has its report.
-        RunError: a step failed with an internal error; `out` is unchanged, and its log is beside
+        RunError: a step failed with an internal error; `out` is unchanged, and its log is next to
             it.
         KeyboardInterrupt: interrupted; no process and no file is left behind.
     """
@@ -64,9 +64,9 @@ def run(
         code, outcome = _execute(work, arguments, _environment(config))
         if code:
             raise _failure(outcome, out, work)
-        finished = collect(work / "pipeline", work / "run.log", config, work / "made", out)
+        finished = collect(work / "pipeline", work / "run.log", config, work / "staging", out)
         with undisturbed():
-            swap_in(work / "made", out, work)
+            swap_in(work / "staging", out, work)
         return finished
 
 
@@ -163,14 +163,14 @@ def _copy_output(output: IO[str], log: IO[str], tail: deque[str]) -> None:
 
 
 def _failure(outcome: Outcome, out: Path, work: Path) -> GrocerError | RunError:
-    """Return the error of a failed run, and keep its log or validation report beside `out`."""
+    """Return the error of a failed run, and keep its log or validation report next to `out`."""
     if text := outcome.user_error:
         text = text.replace(str(work), str(out))
         if report := failed_validation(work / "pipeline"):
-            beside = rejected_dir(out)
+            rejected = rejected_dir(out)
             with undisturbed():
-                swap_in(report, beside, work)
-            text = f"{text} (see {beside / 'validation.html'})"
+                swap_in(report, rejected, work)
+            text = f"{text} (see {rejected / 'validation.html'})"
         return StepError(text)
     if shutil.disk_usage(work).free < 2**20:
         return StepError(f"{outcome.failed_step}: no space left on the device of {out}")

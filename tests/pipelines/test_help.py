@@ -100,7 +100,9 @@ def unknown(line):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_command_lines_in_the_documentation_are_valid(page):
-    results = [(line, error_in(line, whole)) for line, whole in command_lines(page.read_text())]
+    results = [
+        (line, error_in(line, complete)) for line, complete in command_lines(page.read_text())
+    ]
     assert [f"grocer {shlex.join(line)}: {error}" for line, error in results if error] == []
 
 

@@ -74,6 +74,11 @@ def test_labels_are_two_or_more_distinct_names(labels):
     assert problems(changed(COMPLETE, ("labels",), labels))[0].startswith("labels")
 
 
+def test_problem_has_no_prefix_of_pydantic():
+    content = changed(COMPLETE, ("labels",), ["bulk", "bulk"])
+    assert problems(content)[0] == "labels: labels must be distinct"
+
+
 def test_departments_are_the_labels():
     content = changed(COMPLETE, ("labels",), ["bulk", "dairy", "toys"])
     assert "departments and labels differ: pets, toys" in problems(content)[0]

@@ -86,6 +86,8 @@ def test_gate_fails_when_a_department_has_no_test_products():
     content = changed(COMPLETE, ("departments", "bulk", "support"), 0)
     measured = reason(judged(content), "measured")
     assert measured.sentence == "Missing or invalid metrics: 1 of 90: departments.bulk.support."
+    one = changed(COMPLETE, ("departments", "bulk", "support"), 1)
+    assert reason(judged(one), "measured").passed
 
 
 @pytest.mark.parametrize("metric", ["recall", "f1"])

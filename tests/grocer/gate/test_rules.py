@@ -107,6 +107,7 @@ def test_only_baselines_of_the_policy_are_required():
     assert judged(content, policy(baselines=("majority",))).passed
     content["baselines"] = {}
     decision = judged(content, policy(baselines=("majority",)))
+    assert not reason(decision, "baseline:majority").passed
     assert reason(decision, "baseline:majority").sentence == (
         "Metric unavailable: baselines.majority."
     )

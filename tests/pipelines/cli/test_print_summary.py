@@ -1,4 +1,4 @@
-"""The summary of a run: every metric beside its baselines, the gate, and the next command."""
+"""The summary of a run: every metric with its baselines, the gate, and the next command."""
 
 import io
 

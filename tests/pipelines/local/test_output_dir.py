@@ -113,10 +113,10 @@ def test_files_of_a_killed_run_are_removed(tmp_path):
 
 
 def test_rejected_directory_replaces_only_an_earlier_one(tmp_path):
-    beside = tmp_path / "out.rejected"
-    assert rejected_dir(tmp_path / "out") == beside
-    beside.mkdir()
+    rejected = tmp_path / "out.rejected"
+    assert rejected_dir(tmp_path / "out") == rejected
+    rejected.mkdir()
     with pytest.raises(OutputError, match=r"out\.rejected"):
         rejected_dir(tmp_path / "out")
-    (beside / "validation.html").write_text("")
-    assert rejected_dir(tmp_path / "out") == beside
+    (rejected / "validation.html").write_text("")
+    assert rejected_dir(tmp_path / "out") == rejected
