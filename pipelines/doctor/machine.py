@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.doctor.report import Finding, failed, install_command, ok, optional
-from pipelines.local.output_dir import ROOM
+from pipelines.local.output_dir import MIN_FREE
 
 PYTHONS = ((3, 11), (3, 12))
 EXTRAS = ("data", "train", "serve", "pipeline")
@@ -149,6 +149,6 @@ def disk(path: Path | None = None) -> Finding:
     text = f"{free / _GIB:.1f} GiB free in {path}"
     if not os.access(path, os.W_OK | os.X_OK):
         return failed("Disk", f"{path} is not writable", "choose another --out", needed=True)
-    if free >= ROOM:
+    if free >= MIN_FREE:
         return ok("Disk", text)
-    return failed("Disk", text, f"free {ROOM // 2**20} MiB, or choose another --out", needed=True)
+    return failed("Disk", text, f"free {MIN_FREE // 2**20} MiB, or choose another --out", needed=True)

@@ -175,7 +175,7 @@ def test_memory_is_limited_by_machine_and_control_group(
 
 def test_full_disk_is_a_failure(monkeypatch, tmp_path):
     assert disk(tmp_path).state == "ok"
-    monkeypatch.setattr(machine, "ROOM", 2**60)
+    monkeypatch.setattr(machine, "MIN_FREE", 2**60)
     finding = disk(tmp_path)
     assert (finding.state, finding.needed) == ("failed", True)
     assert str(tmp_path) in finding.found
