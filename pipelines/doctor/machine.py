@@ -151,4 +151,6 @@ def disk(path: Path | None = None) -> Finding:
         return failed("Disk", f"{path} is not writable", "choose another --out", needed=True)
     if free >= MIN_FREE:
         return ok("Disk", text)
-    return failed("Disk", text, f"free {MIN_FREE // 2**20} MiB, or choose another --out", needed=True)
+    return failed(
+        "Disk", text, f"free {MIN_FREE // 2**20} MiB, or choose another --out", needed=True
+    )
