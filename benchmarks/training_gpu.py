@@ -23,8 +23,8 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import torch  # noqa: E402
-from benchmarks.training import make_base, make_trainer, record_step_times  # noqa: E402
 
+from benchmarks.training import make_base, make_trainer, record_step_times  # noqa: E402
 from grocer.artifacts.step import peak_rss_mb  # noqa: E402
 from grocer.config.recipes import recipe  # noqa: E402
 from grocer.config.run import RunConfig  # noqa: E402
