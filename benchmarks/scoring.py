@@ -1,12 +1,12 @@
-"""Items a second of the constrained posterior against three usual ways, on the same NF4 model.
+"""Scoring speed of constrained decoding, against three common methods on the same NF4 model.
 
-    (a) labels:   one forward pass for each label, the whole prompt each time
-    (b) generate: `model.generate` on a padded batch, greedy, as long as the longest label
-    (c) padded:   one forward pass on a padded batch, whole prompts, logits of the last token
-    packed:       Grocer's scorer
+    labels:   one forward pass per label, with the whole prompt each time
+    generate: `model.generate` on a padded batch, greedy, as long as the longest label
+    padded:   one forward pass on a padded batch of whole prompts, logits of the last token
+    packed:   Grocer's scorer
 
-Weights are random: what is timed does not depend on them. Prints one JSON line for each model;
-the last is of the wider one. `ratio` is packed against (b).
+The weights are random, which does not affect the speed. Prints one JSON line per model, the wider
+one last. `ratio` is items/s, packed over generate.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 
 from grocer.config.stages import PromptConfig
 from grocer.inference.scorer import Scorer
-from grocer.model import base as models
+from grocer.model.base import load_nf4
 from grocer.model.prompt_template import template
 from grocer.model.tiny_llama import make_tokenizer
 from grocer.model.tokenization import Encoder
@@ -40,12 +40,12 @@ def column(path: Path, name: str) -> list[str]:
 
 
 def build(shape: str, tokenizer: Any, vocabulary: int) -> Any:
-    """A Llama of random weights, loaded as NF4."""
+    """Return a Llama with random weights, loaded as NF4."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     hidden, layers, heads = SHAPES[shape]
     torch.manual_seed(0)
-    made = LlamaForCausalLM(
+    model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary,
             hidden_size=hidden,
@@ -58,12 +58,12 @@ def build(shape: str, tokenizer: Any, vocabulary: int) -> Any:
         )
     )
     with tempfile.TemporaryDirectory() as folder:
-        made.save_pretrained(folder)
-        return models.load_nf4(Path(folder), torch.float32, "cpu").eval()
+        model.save_pretrained(folder)
+        return load_nf4(Path(folder), torch.float32, "cpu").eval()
 
 
 def padded(prompts: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Left-padded ids and their mask."""
+    """Return left-padded token ids and their attention mask, int64 [prompts, width]."""
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
@@ -72,11 +72,11 @@ def padded(prompts: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tens
 
 def by_label(model: Any, encoder: Encoder, prompts: list[list[int]]) -> None:
     for prompt in prompts:
-        for answer in encoder.label_tokens:
-            model(input_ids=torch.tensor([[*prompt, *answer]]), logits_to_keep=len(answer) + 1)
+        for tokens in encoder.label_tokens:
+            model(input_ids=torch.tensor([[*prompt, *tokens]]), logits_to_keep=len(tokens) + 1)
 
 
-def by_generating(model: Any, encoder: Encoder, prompts: list[list[int]]) -> None:
+def by_generation(model: Any, encoder: Encoder, prompts: list[list[int]]) -> None:
     longest = max(map(len, encoder.label_tokens))
     for start in range(0, len(prompts), BATCH):
         ids, mask = padded(prompts[start : start + BATCH], encoder.tokenizer.pad_token_id)
@@ -96,7 +96,7 @@ def by_padding(model: Any, encoder: Encoder, prompts: list[list[int]]) -> None:
 
 
 def rate(work: Callable[[], object], items: int) -> float:
-    """Items a second, after one warm-up."""
+    """Return items per second, after one warm-up run."""
     work()
     started = time.perf_counter()
     work()
@@ -108,28 +108,29 @@ def measure(
 ) -> dict[str, Any]:
     model = build(shape, encoder.tokenizer, len(encoder.tokenizer))
     scorer = Scorer(model, encoder, token_budget=512)
-    tails = encoder.suffixes(names)
-    prompts = [[*encoder.prefix, *tail] for tail in tails]
-    ways: dict[str, Callable[[int], object]] = {
+    suffixes = encoder.suffixes(names)
+    prompts = [[*encoder.prefix, *suffix] for suffix in suffixes]
+    methods: dict[str, Callable[[int], object]] = {
         "labels": lambda n: by_label(model, encoder, prompts[:n]),
-        "generate": lambda n: by_generating(model, encoder, prompts[:n]),
+        "generate": lambda n: by_generation(model, encoder, prompts[:n]),
         "padded": lambda n: by_padding(model, encoder, prompts[:n]),
-        "packed": lambda n: scorer.log_probabilities(names[:n]),
+        "packed": lambda n: scorer.log_probabilities(scorer.encode(names[:n])),
     }
     with torch.inference_mode():
         rates = {
-            way: rate(lambda w=work, n=items[way]: w(n), items[way]) for way, work in ways.items()
+            method: rate(lambda w=work, n=items[method]: w(n), items[method])
+            for method, work in methods.items()
         }
-    tail, extra = sum(map(len, tails)) / len(tails), len(encoder.trie.tokens)
+    mean = sum(map(len, suffixes)) / len(suffixes)
     return {
         "model": shape,
-        "items_per_second": {way: round(value, 2) for way, value in rates.items()},
+        "items_per_second": {method: round(value, 2) for method, value in rates.items()},
         "ratio": round(rates["packed"] / rates["generate"], 2),
         "ratio_to_labels": round(rates["packed"] / rates["labels"], 1),
         "ratio_to_padded": round(rates["packed"] / rates["padded"], 2),
         "prefix_tokens": len(encoder.prefix),
-        "tokens_per_item": round(tail + extra, 2),
-        "name_tokens": round(tail - len(encoder.suffixes(["a"])[0]) + 1, 2),
+        "tokens_per_item": round(mean + len(encoder.trie.tokens), 2),
+        "name_tokens": round(mean - len(encoder.suffixes(["a"])[0]) + 1, 2),
         "items": items,
     }
 
@@ -145,7 +146,7 @@ def main() -> None:
     names = column(options.catalogue / "products.csv", "product_name")
     labels = sorted(column(options.catalogue / "departments.csv", "department"))
     form = template(PromptConfig())
-    # The tokenizer never saw the instruction, so it takes about as many tokens as Llama's does.
+    # Trained without the instruction, so the prompt has about as many tokens as with Llama's.
     tokenizer = make_tokenizer(names, template(PromptConfig(template="short")), labels, 4096)
     encoder = Encoder(tokenizer, form, labels)
     items = {

@@ -1,14 +1,16 @@
-"""Packed training against TRL's plain SFTTrainer: same prompts, weights, order, effective batch.
+"""Training speed and memory: sequence packing against TRL's SFTTrainer.
 
     .venv/bin/python benchmarks/training.py [--hidden 512] [--layers 8] [--batch 32] [--steps 4]
 
-A random Llama as NF4, and prompts that list 21 departments (a prefix of about 130 tokens). Each
-side runs in a process of its own; the plain side tokenises, pads and masks by itself. It runs
-twice: as the recipe is with packing off (`plain`: one batch of 32 a step), and in batches of 8 that
-are accumulated to 32 (`accumulated`), which a CPU does faster and in less memory. The first step
-warms up and is not timed. The last line is one JSON object: `ratio` is examples/s of packed over
-the faster of the two; `memory_ratio` is the peak of the whole process, plain over packed, and
-`added_memory_ratio` what training adds to the loaded model.
+Both sides have the same prompts, weights, data order and effective batch: a random Llama as NF4,
+and prompts that list 21 departments (a prefix of about 130 tokens). Each side runs in its own
+process. TRL's trainer tokenizes, pads and masks itself, and runs twice: with one padded batch of
+32 per step (`plain`), and with batches of 8 that are accumulated to 32 (`accumulated`), which is
+faster on a CPU and needs less memory. The first step is a warm-up and is not timed.
+
+The last line is one JSON object: `ratio` is examples/s, packed over the faster of the two;
+`memory_ratio` is the peak of the whole process, plain over packed; `added_memory_ratio` is what
+training adds to the loaded model.
 """
 
 from __future__ import annotations
@@ -39,66 +41,72 @@ from grocer.progress import say  # noqa: E402
 
 CATALOGUE = Path(__file__).resolve().parent.parent / "examples" / "catalogue"
 ACCUMULATED_BATCH = 8
-ENTRIES = 1400
-"""Of the tokenizer: so many give the prompt, the names and the labels as many tokens as Llama's."""
+TOKENIZER_ENTRIES = 1400
+"""With this size, prompts, names and labels have as many tokens as with Llama's tokenizer."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=32, help="products an optimizer step")
-    parser.add_argument("--steps", type=int, default=4, help="optimizer steps, one to warm up")
+    parser.add_argument("--batch", type=int, default=32, help="products per optimizer step")
+    parser.add_argument(
+        "--steps", type=int, default=4, help="optimizer steps, including one warm-up step"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--part", choices=["packed", "plain", "accumulated"], help=argparse.SUPPRESS
+        "--side", choices=["packed", "plain", "accumulated"], help=argparse.SUPPRESS
     )
     parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.part:
-        print(json.dumps(measure(given)))
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps(measure(options)))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        make_base(Path(scratch), given.hidden, given.layers)
-        say("benchmark", "packed")
-        packed = part("packed", scratch)
-        say("benchmark", f"{packed['examples_per_second']:.1f} products/s; now plain")
-        plain, accumulated = part("plain", scratch), part("accumulated", scratch)
+        make_base(Path(scratch), options.hidden, options.layers)
+        say("benchmark", "training with packed sequences")
+        packed = run_side("packed", scratch)
+        say("benchmark", f"{packed['examples_per_second']:.1f} products/s; now padded batches")
+        plain, accumulated = run_side("plain", scratch), run_side("accumulated", scratch)
     pairs = list(zip(packed["losses"], plain["losses"], strict=True))
     pairs += zip(packed["losses"], accumulated["losses"], strict=True)
     faster = max(plain["examples_per_second"], accumulated["examples_per_second"])
-    found = {
+    result = {
         "ratio": packed["examples_per_second"] / faster,
         "memory_ratio": plain["peak_memory_mb"] / packed["peak_memory_mb"],
         "added_memory_ratio": plain["added_memory_mb"] / packed["added_memory_mb"],
         "largest_loss_difference": max(abs(one - other) for one, other in pairs),
-        "hidden": given.hidden,
-        "layers": given.layers,
-        "threads": given.threads,
-        "effective_batch": given.batch,
-        "steps": given.steps,
+        "hidden": options.hidden,
+        "layers": options.layers,
+        "threads": options.threads,
+        "effective_batch": options.batch,
+        "steps": options.steps,
         "packed": packed,
         "plain": plain,
         "accumulated": accumulated,
     }
-    print(json.dumps(found))
+    print(json.dumps(result))
 
 
-def part(name: str, base: str) -> dict[str, Any]:
-    """Run one side in a process of its own."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--part", name, "--base", base]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def run_side(name: str, base: str) -> dict[str, Any]:
+    """Measure one side in a separate process."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--side", name, "--base", base]
+    completed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(completed.stdout.splitlines()[-1])
 
 
 def catalogue() -> tuple[list[str], list[str], tuple[str, ...]]:
-    """Names, their departments, and the 21 departments of the sample catalogue."""
+    """Return names, their departments, and the 21 departments of the sample catalogue."""
     with (CATALOGUE / "departments.csv").open() as file:
-        named = {row["department_id"]: row["department"] for row in csv.DictReader(file)}
+        departments = {row["department_id"]: row["department"] for row in csv.DictReader(file)}
     with (CATALOGUE / "products.csv").open() as file:
         rows = list(csv.DictReader(file))
     names = [row["product_name"] for row in rows]
-    return names, [named[row["department_id"]] for row in rows], tuple(sorted(named.values()))
+    return (
+        names,
+        [departments[row["department_id"]] for row in rows],
+        tuple(sorted(departments.values())),
+    )
 
 
 def make_base(
@@ -110,11 +118,11 @@ def make_base(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """A Llama with random weights, and a tokenizer learnt from the catalogue."""
+    """Write a Llama with random weights, and a tokenizer trained on the catalogue."""
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     names, _, labels = catalogue()
-    tokenizer = make_tokenizer(names, template(PromptConfig()), labels, ENTRIES)
+    tokenizer = make_tokenizer(names, template(PromptConfig()), labels, TOKENIZER_ENTRIES)
     tokenizer.save_pretrained(directory)
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -132,43 +140,43 @@ def make_base(
     model.save_pretrained(directory)
 
 
-def settings(given: argparse.Namespace, *extra: str) -> RunConfig:
-    """The run of both sides."""
+def settings(options: argparse.Namespace, *extra: str) -> RunConfig:
+    """Return the configuration of both sides."""
     return recipe("tiny").with_settings(
         [
             "lora.r=16",
             "lora.lora_alpha=32",
             "train.activation_checkpointing=true",
             "train.learning_rate=0.0002",
-            f"train.max_steps={given.steps}",
-            f"train.per_device_train_batch_size={given.batch}",
+            f"train.max_steps={options.steps}",
+            f"train.per_device_train_batch_size={options.batch}",
             "train.logging_steps=1",
             *extra,
         ]
     )
 
 
-def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """Train one side, and say how fast it was and what it added to memory."""
-    torch.set_num_threads(given.threads)
-    config = settings(given)
-    if given.part != "packed":
-        config = settings(given, "train.packing=false")
-    if given.part == "accumulated":
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Train one side; return its speed, memory and losses."""
+    torch.set_num_threads(options.threads)
+    config = settings(options)
+    if options.side != "packed":
+        config = settings(options, "train.packing=false")
+    if options.side == "accumulated":
         config = config.with_settings(
             [
                 f"train.per_device_train_batch_size={ACCUMULATED_BATCH}",
-                f"train.gradient_accumulation_steps={given.batch // ACCUMULATED_BATCH}",
+                f"train.gradient_accumulation_steps={options.batch // ACCUMULATED_BATCH}",
             ]
         )
-    trainer = packed_or_plain(given.base, config, Path(tempfile.mkdtemp()))
-    loaded = forget_peak_memory_mb()
-    marks = mark_steps(trainer)
+    trainer = make_trainer(options.base, config, Path(tempfile.mkdtemp()))
+    loaded = reset_peak_memory_mb()
+    times = record_step_times(trainer)
     trainer.train()
     peak = memory_mb("VmHWM")
-    seconds = marks[-1] - marks[0]
+    seconds = times[-1] - times[0]
     return {
-        "examples_per_second": given.batch * (given.steps - 1) / seconds,
+        "examples_per_second": options.batch * (options.steps - 1) / seconds,
         "seconds": seconds,
         "added_memory_mb": peak - loaded,
         "peak_memory_mb": peak,
@@ -176,8 +184,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def packed_or_plain(base: Path, config: RunConfig, out: Path, rows: int = 2000) -> Any:
-    """Grocer's trainer, or TRL's own on the prompts as text; with the same first weights."""
+def make_trainer(base: Path, config: RunConfig, out: Path, rows: int = 2000) -> Any:
+    """Return Grocer's trainer, or TRL's on the prompts as text, with the same initial weights."""
     import pandas as pd
     from datasets import Dataset, disable_progress_bars
     from trl import SFTTrainer
@@ -201,7 +209,7 @@ def packed_or_plain(base: Path, config: RunConfig, out: Path, rows: int = 2000) 
     torch.manual_seed(config.train.seed)
     if config.train.packing:
         products = pd.DataFrame({"product_name": names, "department": departments})
-        say("benchmark", f"a prefix of {len(encoder.prefix)} tokens")
+        say("benchmark", f"prefix of {len(encoder.prefix)} tokens")
         return build_trainer(
             model, tokenizer, encode_products(products, encoder, config.train), args, config
         )
@@ -209,7 +217,7 @@ def packed_or_plain(base: Path, config: RunConfig, out: Path, rows: int = 2000) 
         "prompt": [encoder.template.render(name, labels) for name in names],
         "completion": [encoder.template.completion(department) for department in departments],
     }
-    args.dataset_kwargs = None
+    args.dataset_kwargs, args.eval_strategy = None, "no"
     plain = SFTTrainer(
         model=model,
         args=args,
@@ -221,30 +229,30 @@ def packed_or_plain(base: Path, config: RunConfig, out: Path, rows: int = 2000) 
     return plain
 
 
-def mark_steps(trainer: Any) -> list[float]:
-    """Times at which optimizer steps ended."""
+def record_step_times(trainer: Any) -> list[float]:
+    """Return a list that receives the end time of each optimizer step."""
     from transformers import TrainerCallback
 
-    marks: list[float] = []
+    times: list[float] = []
 
-    class Marks(TrainerCallback):
+    class StepTimes(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            marks.append(time.monotonic())
+            times.append(time.monotonic())
 
-    trainer.add_callback(Marks())
-    return marks
+    trainer.add_callback(StepTimes())
+    return times
 
 
-def forget_peak_memory_mb() -> float:
-    """Resident memory of this process now, from which its peak counts anew."""
+def reset_peak_memory_mb() -> float:
+    """Reset the peak memory of this process; return its resident memory in MiB."""
     Path("/proc/self/clear_refs").write_text("5")
     return memory_mb("VmRSS")
 
 
 def memory_mb(field: str) -> float:
-    """VmRSS (now) or VmHWM (peak) of this process."""
+    """Return VmRSS (current) or VmHWM (peak) of this process, in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith(f"{field}:"))
     return int(line.split()[1]) / 1024

@@ -1,12 +1,12 @@
-"""QLoRA of a Llama-2-7b of true shape on a GPU capped to a T4's memory, packed and plain.
+"""Training speed and memory of a Llama-2-7b on a GPU limited to a T4's memory, packed and plain.
 
     .venv/bin/python benchmarks/training_gpu.py [--products 2000] [--memory-gib 15]
 
-The weights are random and made on the spot: speed and memory don't depend on what they say. Both
-sides train with float16 compute and mixed precision fp16, as a T4 does, so GradScaler is at work.
-Prints peak memory, examples/s and tokens/s of both, and the hours that one epoch of 40,000
-products would take *on this card*. Where no GPU is, a small shape runs on the CPU in fp32.
-The last line is one JSON object; `ratio` is examples/s, packed over plain.
+The weights are random, which affects neither speed nor memory. Both sides train with float16
+compute and fp16 mixed precision, as on a T4, so loss scaling is active. Prints peak memory,
+examples/s and tokens/s of both, and the hours for one epoch of 40,000 products *on this GPU*.
+Without a GPU, a small model is trained on the CPU in fp32. The last line is one JSON object;
+`ratio` is examples/s, packed over plain.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import torch  # noqa: E402
 
-from benchmarks.training import make_base, mark_steps, packed_or_plain  # noqa: E402
+from benchmarks.training import make_base, make_trainer, record_step_times  # noqa: E402
 from grocer.artifacts.step import peak_rss_mb  # noqa: E402
 from grocer.config.recipes import recipe  # noqa: E402
 from grocer.config.run import RunConfig  # noqa: E402
@@ -35,27 +35,30 @@ EPOCH = 40_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--products", type=int, default=2000, help="trained on, packed")
-    parser.add_argument("--plain-products", type=int, default=400, help="trained on, plain")
-    parser.add_argument("--plain-batch", type=int, default=8, help="products a padded batch")
-    parser.add_argument("--memory-gib", type=float, default=15.0, help="the card's cap")
-    parser.add_argument("--base", type=Path, help="a directory to make or find the base in")
-    given = parser.parse_args()
+    parser.add_argument("--products", type=int, default=2000, help="training products, packed")
+    parser.add_argument("--plain-products", type=int, default=400, help="training products, plain")
+    parser.add_argument("--plain-batch", type=int, default=8, help="products per padded batch")
+    parser.add_argument("--memory-gib", type=float, default=15.0, help="limit of GPU memory")
+    parser.add_argument("--base", type=Path, help="directory to write or reuse the base")
+    options = parser.parse_args()
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, given.memory_gib * 2**30 / total))
+        torch.cuda.set_per_process_memory_fraction(min(1.0, options.memory_gib * 2**30 / total))
     else:
-        given.products, given.plain_products = 128, 64
+        options.products, options.plain_products = 128, 64
     with tempfile.TemporaryDirectory() as scratch:
-        base = given.base or Path(scratch)
+        base = options.base or Path(scratch)
         if not (base / "config.json").is_file():
-            say("benchmark", "making the base")
-            shape(base, on_gpu)
-        packed = measure(base, given.products, 32, 1, on_gpu)
-        say("benchmark", f"packed: {packed['examples_per_second']:.1f} products/s; now plain")
-        batch = given.plain_batch
-        plain = measure(base, given.plain_products, batch, 32 // batch, on_gpu, "packing=false")
+            say("benchmark", "writing the base")
+            write_base(base, on_gpu)
+        packed = measure(base, options.products, 32, 1, on_gpu)
+        say(
+            "benchmark",
+            f"packed: {packed['examples_per_second']:.1f} products/s; now padded batches",
+        )
+        batch = options.plain_batch
+        plain = measure(base, options.plain_products, batch, 32 // batch, on_gpu, "packing=false")
     print(
         json.dumps(
             {
@@ -63,7 +66,7 @@ def main() -> None:
                 "memory_ratio": plain["peak_memory_mb"] / packed["peak_memory_mb"],
                 "device": torch.cuda.get_device_name(0) if on_gpu else "cpu",
                 "true_shape": on_gpu,
-                "cap_gib": given.memory_gib if on_gpu else None,
+                "cap_gib": options.memory_gib if on_gpu else None,
                 "packed": packed,
                 "plain": plain,
             }
@@ -71,10 +74,10 @@ def main() -> None:
     )
 
 
-def shape(directory: Path, on_gpu: bool) -> None:
-    """Llama-2-7b's shape on a GPU, a small one on a CPU."""
+def write_base(directory: Path, on_gpu: bool) -> None:
+    """Write a base with the shape of Llama-2-7b on a GPU, or a small one on a CPU."""
     if on_gpu:
-        # In host memory: as float16 the weights alone would fill the capped card.
+        # In host memory: float16 weights alone would exceed the limit.
         make_base(directory, 4096, 32, 11008, 32000, dtype=torch.float16)
     else:
         make_base(directory, 128, 2)
@@ -83,18 +86,18 @@ def shape(directory: Path, on_gpu: bool) -> None:
 def measure(
     base: Path, products: int, batch: int, accumulated: int, on_gpu: bool, *extra: str
 ) -> dict[str, Any]:
-    """Train on `products`, the first step not timed."""
+    """Train on `products`; the first step is a warm-up and is not timed."""
     config = settings(products, batch, accumulated, on_gpu, *extra)
-    trainer = packed_or_plain(base, config, Path(tempfile.mkdtemp()), rows=products)
-    marks = mark_steps(trainer)
+    trainer = make_trainer(base, config, Path(tempfile.mkdtemp()), rows=products)
+    times = record_step_times(trainer)
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     trainer.train()
-    steps = len(marks) - 1
-    seconds = marks[-1] - marks[0]
+    steps = len(times) - 1
+    seconds = times[-1] - times[0]
     speed = steps * batch * accumulated / seconds
     scaler = trainer.accelerator.scaler
-    found = {
+    result = {
         "products": products,
         "examples_per_second": speed,
         "tokens_per_second": trainer._total_train_tokens / (steps + 1) * steps / seconds,
@@ -104,16 +107,16 @@ def measure(
         "grad_scaler": scaler.get_scale() if scaler else None,
         "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
     }
-    assert all(map(math.isfinite, found["losses"])), found["losses"]
+    assert all(map(math.isfinite, result["losses"])), result["losses"]
     del trainer
     gc.collect()
     if on_gpu:
         torch.cuda.empty_cache()
-    return found
+    return result
 
 
 def settings(products: int, batch: int, accumulated: int, on_gpu: bool, *extra: str) -> RunConfig:
-    """The recipe for a T4; on a CPU the same, without what needs a GPU."""
+    """Return the T4 recipe; on a CPU without the settings that need a GPU."""
     cpu = () if on_gpu else ("base.device=cpu", "base.compute_dtype=float32")
     precision = "fp16" if on_gpu else "fp32"
     return recipe("llama2-7b-t4").with_settings(

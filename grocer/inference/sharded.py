@@ -20,11 +20,11 @@ from typing import Any
 from grocer.errors import BundleError, OutputError, SourceError, TableError
 from grocer.inference.batch import Scorer, classify, sum_counts
 from grocer.io.atomic import file_digest, json_digest
-from grocer.io.storage import Storage, is_remote
+from grocer.io.storage import Storage
 from grocer.io.tables import Source, check_format, join_parts, open_source, write_part
 from grocer.progress import say
-from grocer.release import registry
 from grocer.release.bundle import Bundle
+from grocer.release.registry import open_bundle
 
 CHUNK_ROWS = 4096
 _PLAN = "plan.json"
@@ -40,16 +40,13 @@ def shard_table(
     min_probability: float = 0.0,
     now: datetime | None = None,
 ) -> list[str]:
-    """Split a table into at most `shards` files of equal size (the last one may be smaller).
+    """Split a table into at most `shards` files; return their addresses in table order.
 
     Args:
         source, out: addresses or paths of CSV or Parquet files; `{date}` and `{time}` in `out` are
             replaced by the UTC date and time of `now`.
         bundle: address or path of the bundle to classify with.
         column, min_probability: as in `grocer.inference.batch.classify`.
-
-    Returns:
-        The addresses of the shards, in table order; one empty shard for an empty table.
 
     Raises:
         SourceError, TableError: the source is not readable.
@@ -85,7 +82,7 @@ def shard_table(
         for number, part in enumerate(_split(table, rows, shards, local.suffix, Path(folder))):
             names.append(f"{number:05d}{local.suffix}")
             directory.put(part, names[-1])
-        _write_json(plan, directory, _PLAN)
+        directory.write_bytes(json.dumps(plan).encode(), _PLAN)
     say("shard_table", f"{rows:,} rows in {len(names)} shards at {directory.address}")
     return [f"{directory.address}/{name}" for name in names]
 
@@ -109,22 +106,19 @@ def classify_shard(shard: str, load: Callable[[Bundle], Scorer] | None = None) -
         counts = classify(
             local,
             result,
-            _fetch_bundle(plan["bundle"], Path(folder)),
+            open_bundle(plan["bundle"], Path(folder, "bundle")).path,
             column=plan["column"],
             min_probability=plan["min_probability"],
             chunk_rows=CHUNK_ROWS,
             load=load,
         )
         directory.put(result, result.name)
-    _write_json(counts, directory, record)
+    directory.write_bytes(json.dumps(counts).encode(), record)
     return counts
 
 
 def merge_shards(shards: Sequence[str]) -> dict[str, int]:
-    """Concatenate the classified shards at the planned output, and remove the shards.
-
-    Returns:
-        The sums of their counts.
+    """Merge the classified shards into the output, remove them, and return the sums of counts.
 
     Raises:
         OutputError: rows are missing, or an address cannot be reached; the shards are kept.
@@ -188,19 +182,9 @@ def _fetched(directory: Storage, name: str, folder: Path) -> Iterator[Path]:
     local.unlink()
 
 
-def _fetch_bundle(address: str, folder: Path) -> Path:
-    if not is_remote(address):
-        return Path(address)
-    return registry.fetch(address, folder / "bundle").path
-
-
 def _directory(address: str) -> Storage:
     return Storage(address, setting="--out")
 
 
 def _read_json(directory: Storage, name: str) -> Any:
     return json.loads(directory.read_bytes(name))
-
-
-def _write_json(value: Any, directory: Storage, name: str) -> None:
-    directory.write_bytes(json.dumps(value, indent=2).encode(), name)

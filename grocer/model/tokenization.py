@@ -33,10 +33,8 @@ class Encoder:
 
     Attributes:
         prefix: token ids that every prompt starts with.
-        completions: for each label, the token sequences of its completions.
-        label_tokens: for each label, the tokens that select it: the shared prefix of its
-            completions, or the whole completion (EOS included) if it has fewer than two aisles.
-        trie: token trie over `label_tokens`.
+        completions: the token sequences of each label's completions.
+        label_tokens: the shared prefix of each label's completions; `trie` is built from them.
         leaves: every label with each of its aisles.
     """
 
@@ -61,9 +59,7 @@ class Encoder:
         self.prefix: tuple[int, ...] = tuple(_common_prefix([start, *probes]))
         reverse = [ids[len(self.prefix) :][::-1] for ids in probes]
         self._close = _common_prefix(reverse)[::-1]
-        self.completions = tuple(
-            self._label_completions(label, aisles.get(label, ())) for label in self.labels
-        )
+        self.completions = tuple(self._label_completions(label) for label in self.labels)
         self.label_tokens = tuple(completion.prefix for completion in self.completions)
         self.trie: LabelTrie = label_trie(self.labels, self.label_tokens)
 
@@ -112,9 +108,9 @@ class Encoder:
         """Maximum tokens of a prompt."""
         return len(self.prefix) + self.template.max_name_tokens + len(self._close)
 
-    def _label_completions(self, label: str, aisles: Sequence[str]) -> LabelCompletions:
-        names = completion_labels([label], {label: aisles})
-        return label_completions(aisles, [self._completion(name) for name in names])
+    def _label_completions(self, label: str) -> LabelCompletions:
+        sequences = [self._completion(name) for name in completion_labels([label], self.aisles)]
+        return label_completions(self.aisles.get(label, ()), sequences)
 
     def _completion(self, label: str) -> tuple[int, ...]:
         variants = set()

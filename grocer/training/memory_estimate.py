@@ -40,14 +40,10 @@ _EFFICIENCY = 0.4
 class ModelShape:
     """Size of a base: numbers of weights, and layer widths."""
 
-    quantized: int
-    """Weights in 4-bit layers."""
-    other: int
-    """All other weights."""
-    adapter: int
-    """Weights of the adapter."""
-    inputs: int
-    """Sum of the input widths of one layer's linear modules, which the adapter keeps."""
+    quantized: int  # weights in 4-bit layers
+    other: int  # all other weights
+    adapter: int  # weights of the adapter
+    inputs: int  # sum of the input widths of one layer's linear modules, which the adapter keeps
     hidden: int
     intermediate: int
     layers: int

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -61,21 +60,28 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
         OutputError: `train.checkpoints` cannot be reached.
     """
     # Set up.
-    # A second thread hardly speeds up the tiny base; on busy cores it doubles the time.
+    # A second thread does not speed up the tiny base; on busy cores it doubles the time.
     torch.set_num_threads(1 if config.base.source == TINY else cpu_threads())
     hardware = select_hardware(config)
     say("train", f"device {hardware.device} · compute dtype {hardware.dtype_reason}")
     say("train", f"mixed precision {hardware.precision_reason}")
     arguments = training_arguments(config, hardware, out / "checkpoints")
-    data = _Data.read(splits.directory)
+    labels, aisles = read_json(splits.directory / "labels.json"), read_aisles(splits.directory)
+    template = Template(**read_json(splits.directory / "template.json"))
+    columns = ["product_name", "department", *(["aisle"] if aisles else [])]
+    products, unseen = (
+        pd.read_parquet(splits.directory / f"{side}.parquet", columns=columns)
+        for side in ("train", "validation")
+    )
     # One process per machine downloads or pretrains the base; the others use its cache.
     with arguments.main_process_first(local=True):
-        directory, reference = _resolve_base(data, config)
+        names = products["product_name"].tolist()
+        directory, reference = _resolve_base(names, template, labels, aisles, config)
     tokenizer = load_tokenizer(directory)
-    encoder = Encoder(tokenizer, data.template, data.labels, data.aisles)
-    examples = encode_products(data.train, encoder, config.train)
-    validation = encode_products(data.validation, encoder, config.train)
-    _log_examples(examples, data.template)
+    encoder = Encoder(tokenizer, template, labels, aisles)
+    examples = encode_products(products, encoder, config.train)
+    validation = encode_products(unseen, encoder, config.train)
+    _log_examples(examples, template)
     _require_fit(directory, tokenizer, examples, config, hardware)
     identity = _identity(splits.directory, reference, arguments.world_size, config)
     root = config.train.checkpoints
@@ -100,35 +106,13 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
     return adapter
 
 
-@dataclass(frozen=True)
-class _Data:
-    """What training reads from the splits."""
-
-    train: pd.DataFrame
-    validation: pd.DataFrame
-    labels: list[str]
-    aisles: Aisles
-    template: Template
-
-    @classmethod
-    def read(cls, splits: Path) -> _Data:
-        aisles = read_aisles(splits)
-        columns = ["product_name", "department", *(["aisle"] if aisles else [])]
-        return cls(
-            train=pd.read_parquet(splits / "train.parquet", columns=columns),
-            validation=pd.read_parquet(splits / "validation.parquet", columns=columns),
-            labels=read_json(splits / "labels.json"),
-            aisles=aisles,
-            template=Template(**read_json(splits / "template.json")),
-        )
-
-
-def _resolve_base(data: _Data, config: RunConfig) -> tuple[Path, BaseReference]:
+def _resolve_base(
+    names: list[str], template: Template, labels: list[str], aisles: Aisles, config: RunConfig
+) -> tuple[Path, BaseReference]:
     """The directory of the base and its identity."""
     if config.base.source != TINY:
         return find_base(config.base)
-    names = data.train["product_name"].tolist()
-    directory = tiny_base(names, data.template, data.labels, config.tiny, data.aisles)
+    directory = tiny_base(names, template, labels, config.tiny, aisles)
     return directory, BaseReference(TINY, None, base_digest(directory))
 
 

@@ -37,21 +37,21 @@ class FiniteGuard:
 
     def check_loss(self, value: float, step: int, learning_rate: float) -> None:
         """Raise a TrainingError if the loss of a batch is NaN or Inf."""
-        self._check("loss", value, step, learning_rate)
+        if not math.isfinite(value):
+            raise _not_finite("loss", value, step, learning_rate)
 
     def check_gradient(self, norm: float, step: int, learning_rate: float) -> None:
         """Raise a TrainingError if the gradient norm is NaN or Inf too many times in a row."""
         self._overflows = 0 if math.isfinite(norm) else self._overflows + 1
         if self._overflows > self.max_overflows:
-            self._check("gradient norm", norm, step, learning_rate)
+            raise _not_finite("gradient norm", norm, step, learning_rate)
 
-    @staticmethod
-    def _check(name: str, value: float, step: int, learning_rate: float) -> None:
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"step {step}: the {name} is {value} at learning rate {learning_rate:.2g}; try a "
-                "lower train.learning_rate, train.precision=fp32, or a lower train.max_grad_norm"
-            )
+
+def _not_finite(name: str, value: float, step: int, learning_rate: float) -> TrainingError:
+    return TrainingError(
+        f"step {step}: the {name} is {value} at learning rate {learning_rate:.2g}; try a lower "
+        "train.learning_rate, train.precision=fp32, or a lower train.max_grad_norm"
+    )
 
 
 class PackingCollator:
@@ -126,10 +126,11 @@ class PackedTrainer(GuardedTrainer):
         targets = inputs["labels"][0, 1:]
         rows = torch.nonzero(targets != IGNORE_INDEX).flatten()
         allowed = block_diagonal_mask(inputs["segments"][0])
+        dtype = self.model.get_input_embeddings().weight.dtype
         outputs = model(
             input_ids=inputs["input_ids"],
             position_ids=inputs["position_ids"],
-            attention_mask=additive_mask(allowed, self._mask_dtype()),
+            attention_mask=additive_mask(allowed, dtype),
             logits_to_keep=rows,
             use_cache=False,
         )
@@ -140,10 +141,6 @@ class PackedTrainer(GuardedTrainer):
             loss = loss * self.accelerator.num_processes
         self._total_train_tokens += inputs["input_ids"].numel() if self.model.training else 0
         return (loss, outputs) if return_outputs else loss
-
-    def _mask_dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
-        return dtype
 
 
 def keep_adapter_in_float32(model: torch.nn.Module) -> None:

@@ -23,7 +23,6 @@ def serve(
     base: Path | None = None,
     settings: Sequence[str] = (),
     grpc_port: int | None = None,
-    load: Callable[[Bundle], Any] | None = None,
 ) -> int:
     """Serve a bundle until SIGTERM or SIGINT.
 
@@ -33,7 +32,6 @@ def serve(
         base: directory of the base model; by default the bundle's own, or its source.
         settings: `key=value` overrides of `ServingConfig`.
         grpc_port: port of the gRPC server; None disables it.
-        load: loads the scorer; by default that of the bundle.
 
     Returns:
         0 after a signal, 1 after a device failure.
@@ -53,7 +51,7 @@ def serve(
     from serving.predictor.lifecycle import Server
 
     tracing.configure()
-    server = Server(checked, config, load or scorer_loader(config, base), host, port, grpc_port)
+    server = Server(checked, config, scorer_loader(config, base), host, port, grpc_port)
     server.start([])
     if isinstance(server.failure, GrocerError):
         raise server.failure

@@ -1,4 +1,4 @@
-"""Protects a table that is answered in shards: the same file as in one piece, or a clear no."""
+"""Sharded classification: the same output as for the unsplit table, on disk and on S3."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from grocer.errors import (
     SourceError,
     TableError,
 )
-from grocer.inference import sharded as shards
+from grocer.inference import sharded
 from grocer.inference.batch import classify
-from grocer.release import registry as store
+from grocer.inference.sharded import classify_shard, merge_shards, shard_table
+from grocer.io.tables import join_parts, write_part
+from grocer.release import registry
 from grocer.release.bundle import Bundle
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.predictor import StubScorer
@@ -37,134 +39,128 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(sharded, "CHUNK_ROWS", 4)
 
 
 def load(bundle: Bundle) -> StubScorer:
     return StubScorer(bundle.labels)
 
 
-def write(path: Path, rows: int = 25) -> Path:
-    """A table, as CSV or Parquet, of names that quoting and blanks make hard."""
+def write_table(path: Path, rows: int = 25) -> Path:
+    """Write CSV or Parquet with names that need quoting, and blank ones."""
     names = [f"{NAMES[i % len(NAMES)]}{i if i % 7 < 2 else ''}" for i in range(rows)]
     table = pa.table({"id": pa.array(range(rows)), "product_name": pa.array(names, pa.string())})
-    if path.suffix == ".parquet":
-        pq.write_table(table, path)
-        return path
-    from grocer.io.tables import join_parts, write_part
-
-    write_part(path.with_suffix(".part"), table, ".csv")
-    join_parts([path.with_suffix(".part")], table.schema, path, ".csv")
-    path.with_suffix(".part").unlink()
+    part = path.with_suffix(".part")
+    write_part(part, table, path.suffix)
+    join_parts([part], table.schema, path, path.suffix)
+    part.unlink()
     return path
 
 
-def whole(source: Path, out: Path, bundle: Bundle, **options: Any) -> dict[str, int]:
+def classify_whole(source: Path, out: Path, bundle: Bundle, **options: Any) -> dict[str, int]:
     return classify(source, out, bundle.path, chunk_rows=4, load=load, **options)
 
 
-@pytest.mark.parametrize("format", ["csv", "parquet"])
-@pytest.mark.parametrize(("count", "made"), [(1, 1), (3, 3), (100, 7)])
-def test_shards_give_what_the_whole_gives(
-    tmp_path: Path, bundle: Bundle, format: str, count: int, made: int
+@pytest.mark.parametrize(
+    ("source", "out", "shards", "expected_shards"),
+    [
+        ("in.csv", "out.csv", 1, 1),
+        ("in.csv", "out.csv", 3, 3),
+        ("in.csv", "out.csv", 100, 7),
+        ("in.parquet", "out.parquet", 3, 3),
+        ("in.csv", "out.parquet", 2, 2),
+    ],
+)
+def test_shards_equal_the_unsplit_table(
+    tmp_path: Path, bundle: Bundle, source: str, out: str, shards: int, expected_shards: int
 ) -> None:
-    source, out = write(tmp_path / f"in.{format}"), tmp_path / "out" / f"out.{format}"
-    cut = shards.shard_table(
-        str(source), str(out), str(bundle.path), shards=count, min_probability=0.4
+    table, result = write_table(tmp_path / source), tmp_path / "out" / out
+    addresses = shard_table(
+        str(table), str(result), str(bundle.path), shards=shards, min_probability=0.4
     )
-    assert len(cut) == made
-    answered = [shards.classify_shard(shard, load) for shard in cut]
-    counts = shards.merge_shards(cut)
-    expected = whole(source, tmp_path / f"whole.{format}", bundle, min_probability=0.4)
-    assert counts == expected
-    assert sum(each["rows"] for each in answered) == 25
-    if format == "csv":
-        assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert len(addresses) == expected_shards
+    assert sum(classify_shard(shard, load)["rows"] for shard in addresses) == 25
+    expected = tmp_path / f"expected{result.suffix}"
+    counts = classify_whole(table, expected, bundle, min_probability=0.4)
+    assert merge_shards(addresses) == counts
+    if result.suffix == ".csv":
+        assert result.read_bytes() == expected.read_bytes()
     else:
-        assert pq.read_table(out).equals(pq.read_table(tmp_path / "whole.parquet"))
-    assert list(out.parent.iterdir()) == [out]
+        assert pq.read_table(result).equals(pq.read_table(expected))
+    assert list(result.parent.iterdir()) == [result]
 
 
-def test_formats_may_differ(tmp_path: Path, bundle: Bundle) -> None:
-    source, out = write(tmp_path / "in.csv"), tmp_path / "out.parquet"
-    cut = shards.shard_table(str(source), str(out), str(bundle.path), shards=2)
-    for shard in cut:
-        shards.classify_shard(shard, load)
-    shards.merge_shards(cut)
-    whole(source, tmp_path / "whole.parquet", bundle)
-    assert pq.read_table(out).equals(pq.read_table(tmp_path / "whole.parquet"))
-
-
-def test_an_empty_table_keeps_its_columns(tmp_path: Path, bundle: Bundle) -> None:
-    source, out = write(tmp_path / "in.csv", rows=0), tmp_path / "out.csv"
-    cut = shards.shard_table(str(source), str(out), str(bundle.path), shards=8)
-    assert [shards.classify_shard(shard, load)["rows"] for shard in cut] == [0]
-    assert shards.merge_shards(cut)["rows"] == 0
+def test_empty_table_keeps_its_columns(tmp_path: Path, bundle: Bundle) -> None:
+    source, out = write_table(tmp_path / "in.csv", rows=0), tmp_path / "out.csv"
+    addresses = shard_table(str(source), str(out), str(bundle.path), shards=8)
+    assert [classify_shard(shard, load)["rows"] for shard in addresses] == [0]
+    assert merge_shards(addresses)["rows"] == 0
     assert out.read_text() == "id,product_name,predicted_department,predicted_probability\n"
 
 
-def test_what_is_answered_is_not_done_again(tmp_path: Path, bundle: Bundle) -> None:
-    source, out = write(tmp_path / "in.csv"), tmp_path / "out.csv"
-    cut = shards.shard_table(str(source), str(out), str(bundle.path), shards=3)
-    first = shards.classify_shard(cut[0], load)
+def test_complete_shards_are_not_classified_again(tmp_path: Path, bundle: Bundle) -> None:
+    source, out = write_table(tmp_path / "in.csv"), tmp_path / "out.csv"
+    addresses = shard_table(str(source), str(out), str(bundle.path), shards=3)
+    counts = classify_shard(addresses[0], load)
 
-    def never(bundle: Bundle) -> StubScorer:
+    def fail(bundle: Bundle) -> StubScorer:
         raise AssertionError
 
-    again = shards.shard_table(str(source), str(out), str(bundle.path), shards=3)
-    assert again == cut
-    assert shards.classify_shard(cut[0], never) == first
+    assert shard_table(str(source), str(out), str(bundle.path), shards=3) == addresses
+    assert classify_shard(addresses[0], fail) == counts
     with pytest.raises(AssertionError):
-        shards.classify_shard(cut[1], never)
+        classify_shard(addresses[1], fail)
 
 
-def test_a_shard_whose_answers_are_missing_keeps_the_rest(tmp_path: Path, bundle: Bundle) -> None:
-    source, out = write(tmp_path / "in.csv"), tmp_path / "out.csv"
-    cut = shards.shard_table(str(source), str(out), str(bundle.path), shards=3)
-    for shard in cut[:2]:
-        shards.classify_shard(shard, load)
-    with pytest.raises(OutputError, match=r"cannot read .*00002\.json"):
-        shards.merge_shards(cut)
-    with pytest.raises(OutputError, match="24 of 25 rows are classified"):
-        shards.merge_shards(cut[:2])
+def test_merge_without_all_shards_is_rejected_and_keeps_them(
+    tmp_path: Path, bundle: Bundle
+) -> None:
+    source, out = write_table(tmp_path / "in.csv"), tmp_path / "out.csv"
+    addresses = shard_table(str(source), str(out), str(bundle.path), shards=3)
+    for shard in addresses[:2]:
+        classify_shard(shard, load)
+    with pytest.raises(OutputError, match=r"00002\.json"):
+        merge_shards(addresses)
+    with pytest.raises(OutputError, match="24 of 25 rows"):
+        merge_shards(addresses[:2])
     assert not out.exists()
-    shards.classify_shard(cut[2], load)
-    assert shards.merge_shards(cut)["rows"] == 25
+    classify_shard(addresses[2], load)
+    assert merge_shards(addresses)["rows"] == 25
 
 
-def test_the_day_and_the_time_name_the_output(tmp_path: Path, bundle: Bundle) -> None:
-    source = write(tmp_path / "in.csv")
+def test_date_and_time_in_the_output_name_are_replaced(tmp_path: Path, bundle: Bundle) -> None:
+    source = write_table(tmp_path / "in.csv")
     now = datetime(2026, 11, 25, 3, 4, 5, tzinfo=UTC)
     out = str(tmp_path / "{date}" / "{time}.csv")
-    cut = shards.shard_table(str(source), out, str(bundle.path), shards=1, now=now)
-    shards.classify_shard(cut[0], load)
-    shards.merge_shards(cut)
+    (shard,) = shard_table(str(source), out, str(bundle.path), shards=1, now=now)
+    classify_shard(shard, load)
+    merge_shards([shard])
     assert (tmp_path / "2026-11-25" / "2026-11-25T03-04-05Z.csv").exists()
 
 
 @pytest.mark.parametrize(
-    ("changed", "kind", "line"),
+    ("changed", "kind", "message"),
     [
-        ({"bundle": ""}, BundleError, "no bundle is deployed; deploy one, or set --bundle"),
-        ({"out": "{tmp}/in.csv"}, OutputError, "in.csv already exists; remove it, or put {date}"),
-        ({"out": "{tmp}/out.xlsx"}, ConfigError, "expected a name that ends in .csv or .parquet"),
+        ({"bundle": ""}, BundleError, "no bundle is deployed"),
+        ({"out": "{tmp}/in.csv"}, OutputError, "in.csv already exists"),
+        ({"out": "{tmp}/out.xlsx"}, ConfigError, ".csv or .parquet"),
         ({"source": "{tmp}/absent.csv"}, SourceError, "--data: cannot read"),
         ({"column": "name"}, TableError, "no column 'name'; found id, product_name"),
     ],
 )
-def test_a_mistake_is_one_line_before_any_work(
-    tmp_path: Path, bundle: Bundle, changed: dict[str, str], kind: type[GrocerError], line: str
+def test_invalid_arguments_are_rejected_before_work_starts(
+    tmp_path: Path, bundle: Bundle, changed: dict[str, str], kind: type[GrocerError], message: str
 ) -> None:
-    write(tmp_path / "in.csv")
-    given = {"source": "{tmp}/in.csv", "out": "{tmp}/out.csv", "bundle": str(bundle.path)}
-    given = {k: v.replace("{tmp}", str(tmp_path)) for k, v in (given | changed).items()}
+    write_table(tmp_path / "in.csv")
+    arguments = {"source": "{tmp}/in.csv", "out": "{tmp}/out.csv", "bundle": str(bundle.path)}
+    arguments = {k: v.replace("{tmp}", str(tmp_path)) for k, v in (arguments | changed).items()}
     with pytest.raises(kind) as caught:
-        shards.shard_table(**given, shards=2)  # type: ignore[arg-type]
-    assert line in str(caught.value)
+        shard_table(**arguments, shards=2)  # type: ignore[arg-type]
+    assert message in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
-def test_on_s3_from_table_to_table(
+def test_table_on_s3(
     moto: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Bundle
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
@@ -174,22 +170,20 @@ def test_on_s3_from_table_to_table(
     client = boto3.client("s3", region_name="us-east-1")
     bucket = f"bulk-{uuid.uuid4().hex}"
     client.create_bucket(Bucket=bucket)
-    source = write(tmp_path / "in.csv")
-    client.upload_file(str(source), bucket, "in/names.csv")
-    address = store.publish(bundle, f"s3://{bucket}/bundles")
-    out = f"s3://{bucket}/out/answers.csv"
-    cut = shards.shard_table(f"s3://{bucket}/in/names.csv", out, address, shards=3)
-    for shard in cut:
-        shards.classify_shard(shard, load)
-    assert shards.merge_shards(cut)["rows"] == 25
-    client.download_file(bucket, "out/answers.csv", str(tmp_path / "got.csv"))
-    whole(source, tmp_path / "whole.csv", bundle)
-    assert (tmp_path / "got.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    left = client.list_objects_v2(Bucket=bucket, Prefix="out/")["Contents"]
-    assert [each["Key"] for each in left] == ["out/answers.csv"]
-    with pytest.raises(OutputError, match=r"answers\.csv already exists"):
-        shards.shard_table(f"s3://{bucket}/in/names.csv", out, address, shards=3)
-    with pytest.raises(SourceError, match=r"--data: cannot read s3://absent-bucket/x\.csv"):
-        shards.shard_table(
-            "s3://absent-bucket/x.csv", f"s3://{bucket}/other.csv", address, shards=3
-        )
+    table = write_table(tmp_path / "in.csv")
+    client.upload_file(str(table), bucket, "in/names.csv")
+    address = registry.publish(bundle, f"s3://{bucket}/bundles")
+    source, out = f"s3://{bucket}/in/names.csv", f"s3://{bucket}/out/classified.csv"
+    addresses = shard_table(source, out, address, shards=3)
+    for shard in addresses:
+        classify_shard(shard, load)
+    assert merge_shards(addresses)["rows"] == 25
+    client.download_file(bucket, "out/classified.csv", str(tmp_path / "result.csv"))
+    classify_whole(table, tmp_path / "expected.csv", bundle)
+    assert (tmp_path / "result.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
+    objects = client.list_objects_v2(Bucket=bucket, Prefix="out/")["Contents"]
+    assert [each["Key"] for each in objects] == ["out/classified.csv"]
+    with pytest.raises(OutputError, match=r"classified\.csv already exists"):
+        shard_table(source, out, address, shards=3)
+    with pytest.raises(SourceError, match=r"s3://absent-bucket/x\.csv"):
+        shard_table("s3://absent-bucket/x.csv", f"s3://{bucket}/other.csv", address, shards=3)
