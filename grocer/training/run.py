@@ -86,6 +86,7 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
         model = load_nf4(directory, hardware.dtype, str(arguments.device))
         trainer = build_trainer(model, tokenizer, examples, arguments, config, validation)
         measured = _train(trainer, checkpoints, config, out)
+    adapter = _adapter(reference, examples, hardware, config, trainer, measured)
     # Save.
     trainer.model.save_pretrained(out / "adapter")
     tokenizer.save_pretrained(out / "adapter")
@@ -95,7 +96,6 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
     for path in _label_files(splits.directory):
         shutil.copyfile(path, out / path.name)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    adapter = _adapter(reference, examples, hardware, config, trainer, measured)
     adapter.write(out)
     (out / "loss.html").write_text(loss_page(adapter), encoding="utf-8")
     return adapter
