@@ -1,7 +1,7 @@
 """Great Expectations suites of each table.
 
-The `notes` of an expectation name the violation that it looks for, unique within its table: they
-are its name in the report and in the error message.
+The `notes` of an expectation say what it checks and the limit. They are unique within a table, and
+name the expectation in the report and in error messages.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def products(config: RunConfig, with_aisles: bool) -> list[Expectation]:
             column=label,
             value_set=unlabelled,
             mostly=1 - limit,
-            notes=f"more than {100 * limit:.4g} % of products without {label} "
-            f"({', '.join(unlabelled) or 'catalogue.unlabelled is empty'})",
+            notes=f"products without {label} ({', '.join(unlabelled) or 'no name means this'}), "
+            f"maximum {100 * limit:.4g} %",
         ),
         _between("purchases", 0),
     ]
@@ -88,18 +88,14 @@ def totals(config: RunConfig, with_lines: bool) -> list[Expectation]:
         gxe.ExpectColumnMaxToBeBetween(
             column="labelled_products",
             min_value=limits.min_products,
-            notes=f"fewer than {limits.min_products:,} products with {label}",
+            notes=f"products with {label}, minimum {limits.min_products:,}",
         ),
-        gxe.ExpectColumnMaxToBeBetween(
-            column="labels", min_value=2, notes=f"fewer than 2 {label}s"
-        ),
+        gxe.ExpectColumnMaxToBeBetween(column="labels", min_value=2, notes=f"{label}s, minimum 2"),
     ]
     if with_lines:
         nulls, orphans = limits.max_null_fraction, limits.max_orphan_fraction
-        null = f"more than {100 * nulls:.4g} % of order lines with a null value"
-        orphan = (
-            f"more than {100 * orphans:.4g} % of order lines with unknown product_id or order_id"
-        )
+        null = f"order lines with a null value, maximum {100 * nulls:.4g} %"
+        orphan = f"order lines with unknown product_id or order_id, maximum {100 * orphans:.4g} %"
         unknown = (Rejection.UNKNOWN_PRODUCT, Rejection.UNKNOWN_ORDER)
         suite += [
             _at_most("null_fraction", nulls, null, Rejection.NULL_VALUE),

@@ -141,11 +141,11 @@ FAULTS = {
     ),
     "one department only": (
         lambda content: content.update(products=content["products"][:2]),
-        "fewer than 2 departments (found 1)",
+        "departments, minimum 2 (found 1)",
     ),
     "too few products": (
         lambda content: content.update(products=[content["products"][0], [3, "M", 3, 21]]),
-        "fewer than 2 products with department (found 0)",
+        "products with department, minimum 2 (found 0)",
     ),
     "invalid day": (
         _set("orders", 2, "order_dow", 7),
@@ -165,11 +165,11 @@ FAULTS = {
     ),
     "too many nulls": (
         _set("orders", 3, "days_since_prior_order", ""),
-        "more than 30 % of order lines with a null value (found 57.14 %)",
+        "order lines with a null value, maximum 30 % (found 57.14 %)",
     ),
     "orphan lines": (
         _append("order_products__prior", [11, 999, 4, 0]),
-        "more than 0.1 % of order lines with unknown product_id or order_id (found 12.5 %)",
+        "order lines with unknown product_id or order_id, maximum 0.1 % (found 12.5 %)",
     ),
     "duplicate line": (
         _append("order_products__prior", [11, 1, 4, 0]),
@@ -223,15 +223,15 @@ def test_thresholds_apply_to_all_batches_together(
 ) -> None:
     content = tables()
     _set("orders", 3, "eval_set", "trian")(content)
-    (tmp_path / "whole").mkdir()
+    (tmp_path / "frame").mkdir()
     (tmp_path / "batches").mkdir()
-    whole = ingest_and_validate(tmp_path / "whole", content)
+    frame = ingest_and_validate(tmp_path / "frame", content)
     monkeypatch.setattr(assets, "BATCH_ROWS", 2)
     batches = ingest_and_validate(tmp_path / "batches", content)
-    assert whole.failures == batches.failures
-    for name, table in whole.tables.items():
+    assert frame.failures == batches.failures
+    for name, table in frame.tables.items():
         assert table.statistics == batches.tables[name].statistics
-    rows = [quarantined(tmp_path / name, "order_lines") for name in ("whole", "batches")]
+    rows = [quarantined(tmp_path / name, "order_lines") for name in ("frame", "batches")]
     assert rows[0] == rows[1]
     assert len(rows[0]) == 2
 
@@ -241,7 +241,7 @@ def test_report_is_written_when_all_lines_are_dropped(tmp_path: Path) -> None:
     for row in content["orders"][1:]:
         row[-1] = ""
     report = ingest_and_validate(tmp_path, content)
-    assert report.failures == ("more than 30 % of order lines with a null value (found 100 %)",)
+    assert report.failures == ("order lines with a null value, maximum 30 % (found 100 %)",)
     assert len(pd.read_parquet(tmp_path / "tables" / "order_lines.parquet")) == 0
 
 
