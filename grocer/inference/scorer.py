@@ -184,11 +184,11 @@ class Scorer:
 
 
 def _matching_base(reference: BaseReference, directory: Path | None) -> Path:
-    """The base's directory, found if `directory` is None; its digest must be the adapter's."""
+    """Return the base's directory, resolved if it is None; verify that its digest matches."""
     if directory is None:
         settings = BaseConfig(source=reference.source, revision=reference.revision)
-        directory, found = find_base(settings)
-        digest = found.digest
+        directory, resolved = find_base(settings)
+        digest = resolved.digest
     else:
         digest = base_digest(directory)
     if digest != reference.digest:
