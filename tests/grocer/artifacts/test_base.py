@@ -91,6 +91,18 @@ def test_invalid_value_is_named_in_one_line(changes: dict[str, Any], problem: st
     assert "\n" not in str(got.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "more"), [({"products": -1}, ""), ({"products": -1, "aisles": -1}, " (and 1 more)")]
+)
+def test_error_counts_the_other_problems(changes: dict[str, Any], more: str) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        Counts.parse(content(COUNTS, **changes), "c")
+    assert str(caught.value) == (
+        "c: not a valid Counts of schema version 1: products: Input should be greater than or "
+        f"equal to 0 (found -1){more}"
+    )
+
+
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf])
 def test_number_that_is_not_finite_is_refused(seconds: float) -> None:
     with pytest.raises(ArtifactError, match=r"seconds: .*\(found (nan|-?inf)\)"):
