@@ -1,6 +1,6 @@
 """Training speed and memory of a Llama-2-7b on a GPU limited to a T4's memory, packed and plain.
 
-    .venv/bin/python benchtimes/training_gpu.py [--products 2000] [--memory-gib 15]
+    .venv/bin/python benchmarks/training_gpu.py [--products 2000] [--memory-gib 15]
 
 The weights are random, which affects neither speed nor memory. Both sides train with float16
 compute and fp16 mixed precision, as on a T4, so loss scaling is active. Prints peak memory,
@@ -23,8 +23,8 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import torch  # noqa: E402
-from benchtimes.training import make_base, make_trainer, record_step_times  # noqa: E402
 
+from benchmarks.training import make_base, make_trainer, record_step_times  # noqa: E402
 from grocer.artifacts.step import peak_rss_mb  # noqa: E402
 from grocer.config.recipes import recipe  # noqa: E402
 from grocer.config.run import RunConfig  # noqa: E402

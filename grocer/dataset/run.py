@@ -82,14 +82,14 @@ def most_purchased(splits: Path, count: int = 3) -> list[str]:
 
 def _add_prompts(examples: pd.DataFrame, prompt: Template, labels: tuple[str, ...]) -> pd.DataFrame:
     """Return `examples` with the columns `prompt` and `completion`."""
-    answers = examples["department"].tolist()
+    names = examples["department"].tolist()
     if "aisle" in examples:
-        pairs = zip(answers, examples["aisle"], strict=True)
+        pairs = zip(names, examples["aisle"], strict=True)
         # Without a known aisle, the completion ends after the department.
-        answers = [leaf_name(department, aisle).rstrip() for department, aisle in pairs]
+        names = [leaf_name(department, aisle).rstrip() for department, aisle in pairs]
     return examples.assign(
         prompt=[prompt.render(name, labels) for name in examples["product_name"]],
-        completion=[prompt.completion(answer) for answer in answers],
+        completion=[prompt.completion(name) for name in names],
     )
 
 

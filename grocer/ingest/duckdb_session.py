@@ -23,8 +23,7 @@ _READER_ERRORS = {
     "unterminated quote": "a quoted field is not closed, or text follows its closing quote; "
     'write a quote inside a quoted field twice ("")',
     "state machine": "mixed line endings, or not a CSV file",
-    "aximum line size": "a line is longer than 2 MB; look for a quote that is not closed",
-    "maximum_line_size": "a line is longer than 2 MB; look for a quote that is not closed",
+    "[Mm]aximum.line.size": "a line is longer than 2 MB; look for a quote that is not closed",
 }
 _SQL = statements("duckdb_session")
 
@@ -135,7 +134,7 @@ def _reader_error(label: str, message: str) -> str:
         numbers = {"FLOAT": "a number", "BIGINT": "a whole number"}
         expected = numbers.get(kind, "a whole number from -32,768 to 32,767")
         return f"{line}: column {column!r} holds {value!r}, expected {expected}"
-    for fragment, explanation in _READER_ERRORS.items():
-        if fragment in message:
+    for pattern, explanation in _READER_ERRORS.items():
+        if re.search(pattern, message):
             return f"{line}: {explanation}"
     return f"{line}: {message.splitlines()[0]}"

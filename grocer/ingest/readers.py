@@ -32,14 +32,14 @@ def select(
         require_columns(required, names, label)
         return str(_SQL.read_parquet(path, columns, names, floating))
     # In columns of numbers the reader rejects any other text itself.
-    check_text(path, label, whole="VARCHAR" in columns.values())
+    check_text(path, label, first_block_only="VARCHAR" not in columns.values())
     header = csv_header(path, label)
     require_columns(required, header, label)
     return str(_SQL.read_csv(path, columns, header))
 
 
-def check_text(path: Path, label: str, whole: bool = True) -> None:
-    """Check that a file, or its first block unless `whole`, is UTF-8 text, with or without a BOM.
+def check_text(path: Path, label: str, first_block_only: bool = False) -> None:
+    """Check that a file, or its first block, is UTF-8 text, with or without a BOM.
 
     Raises:
         TableError: gives the byte offset of the first invalid byte.
@@ -61,7 +61,7 @@ def check_text(path: Path, label: str, whole: bool = True) -> None:
                     f"{label}: byte 0x{data[index]:02x} at byte offset {end - len(data) + index:,} "
                     "is not UTF-8 text; save the file as UTF-8 (a byte order mark is fine)"
                 )
-            if not block or not whole:
+            if not block or first_block_only:
                 return
 
 

@@ -36,10 +36,9 @@ def run(data: str, config: DataConfig, out: Path) -> Counts:
     """
     scratch = out / ".scratch"
     scratch.mkdir()
-    is_single = config.columns is not None
     try:
         with (
-            open_source(data, scratch, is_single) as files,
+            open_source(data, scratch, single=config.columns is not None) as files,
             closing(Database(scratch, config)) as database,
         ):
             if config.columns:

@@ -34,9 +34,7 @@ class Table:
 _ID, _TEXT, _SMALL = "BIGINT", "VARCHAR", "SMALLINT"
 AISLES = Table(name="aisles", columns={"aisle_id": _ID, "aisle": _TEXT}, key=("aisle_id",))
 DEPARTMENTS = Table(
-    name="departments",
-    columns={"department_id": _ID, "department": _TEXT},
-    key=("department_id",),
+    name="departments", columns={"department_id": _ID, "department": _TEXT}, key=("department_id",)
 )
 PRODUCTS = Table(
     name="products",

@@ -93,7 +93,6 @@ def _table_files(root: Path, data: str) -> list[Path]:
 
 
 def _table_names() -> list[str]:
-    """Return the possible names of the files of Instacart's tables."""
     return [f"{table}{suffix}" for table in TABLES for suffix in TABLE_SUFFIXES]
 
 

@@ -27,9 +27,8 @@ def unpack(archive: Path, target: Path, names: Collection[str] = ()) -> list[Pat
         with zipfile.ZipFile(archive) as members:
             for member in members.infolist():
                 name = PurePosixPath(member.filename).name
-                is_hidden = name.startswith(".")  # metadata of macOS
                 is_selected = name in names if names else name.endswith(TABLE_SUFFIXES)
-                if is_hidden or not is_selected:
+                if not is_selected or name.startswith("."):  # metadata of macOS
                     continue
                 if name in unpacked:
                     raise SourceError(f"{archive.name}: two files named {name}; keep one")

@@ -19,6 +19,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from grocer.config.stages import TinyConfig
+from grocer.errors import OutputError
 from grocer.io.atomic import json_digest, output_directory
 from grocer.model.base import cache_directory
 from grocer.model.hierarchy import ONE_LEVEL, Aisles, completion_labels
@@ -70,9 +71,13 @@ def tiny_base(
     tokenizer = make_tokenizer(names, template, labels, config.vocabulary, aisles)
     encoder = Encoder(tokenizer, template, labels, aisles)
     model = _pretrain(encoder, names, config)
-    with output_directory(target) as part:
-        model.save_pretrained(part)
-        tokenizer.save_pretrained(part)
+    try:
+        with output_directory(target) as part:
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+    except OutputError:
+        if not target.is_dir():  # else another run has saved the same base meanwhile
+            raise
     return target
 
 

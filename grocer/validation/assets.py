@@ -41,9 +41,8 @@ def data_assets(counts: Counts, config: RunConfig) -> list[Asset]:
     products = pd.read_parquet(tables / "products.parquet")
     require_aisles(products, config)
     has_lines = counts.order_lines.read > 0
-    totals = _totals(products, counts, config)
     assets = [
-        _in_memory(TOTALS, totals, suites.totals(config, has_lines)),
+        _in_memory(TOTALS, _totals(products, counts, config), suites.totals(config, has_lines)),
         _in_memory("departments", departments, suites.departments()),
         _in_memory("products", products, suites.products(config, with_aisles=len(aisles) > 0)),
     ]

@@ -151,4 +151,5 @@ def disk(path: Path | None = None) -> Finding:
         return failed("Disk", f"{path} is not writable", "choose another --out", needed=True)
     if free >= MIN_FREE:
         return ok("Disk", text)
-    return failed("Disk", text, f"free {MIN_FREE // 2**20} MiB, or choose another --out", needed=True)
+    next_step = f"free {MIN_FREE // 2**20} MiB, or choose another --out"
+    return failed("Disk", text, next_step, needed=True)

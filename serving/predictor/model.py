@@ -16,15 +16,9 @@ from serving.predictor import tracing
 from serving.predictor.batching.batcher import Batcher
 from serving.predictor.errors import RequestError
 from serving.predictor.metrics import Metrics
+from serving.predictor.protocol import responses
 from serving.predictor.protocol.models import INPUT, Models
 from serving.predictor.protocol.requests import PredictionRequest, parse_grpc
-from serving.predictor.protocol.responses import (
-    output_types,
-    render_explanations,
-    render_v1,
-    render_v2,
-    variants,
-)
 
 if TYPE_CHECKING:
     from grocer.inference.scorer import Scorer
@@ -86,7 +80,7 @@ class Predictor(Model):
         return [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}]
 
     def get_output_types(self) -> list[dict[str, Any]]:
-        return output_types(self.models.outputs)
+        return responses.output_types(self.models.outputs)
 
     def validate(self, payload: Any) -> Any:
         """Return the payload: it is already validated."""
@@ -109,13 +103,15 @@ class Predictor(Model):
             scores = await self._score(payload.names)
         self.metrics.observe_predictions(scores)
         if payload.outputs is None:
-            return render_v1(payload, scores)
-        return render_v2(payload, scores, NAME, self.bundle.digest)
+            return responses.render_v1(payload, scores)
+        return responses.render_v2(payload, scores, NAME, self.bundle.digest)
 
     async def explain(
         self, payload: PredictionRequest, headers: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
-        return render_explanations(payload.names, await self._score(variants(payload.names)))
+        return responses.render_explanations(
+            payload.names, await self._score(responses.variants(payload.names))
+        )
 
     async def _score(self, names: Any) -> Scores:
         return await self.batcher.score(names, self._deadline)

@@ -53,19 +53,16 @@ def parse_v2(body: bytes, json_length: str | None, models: Models) -> Prediction
     request = _validate(models.infer_request, text)
     tensor = request.inputs[0]
     size = tensor.parameters and tensor.parameters.binary_data_size
-    if size is None and not binary:
-        if tensor.data is None:
-            raise RequestError(400, "inputs[0].data: field required")
-        return _v2(request, tensor.data, models)
-    if tensor.data is not None or size is None:
+    if (tensor.data is None) == (size is None):
         raise RequestError(400, "inputs[0]: expected either data or binary_data_size")
-    if size != len(binary):
+    if (size or 0) != len(binary):
         raise RequestError(
             400,
             f"inputs[0].parameters.binary_data_size: {len(binary)} bytes follow the JSON part, "
             f"whose length is the header {LENGTH_HEADER}",
         )
-    return _v2(request, _decode(_elements(binary), models), models)
+    names = tensor.data if size is None else _decode(_elements(binary), models)
+    return _v2(request, names, models)
 
 
 def parse_grpc(message: InferRequest, models: Models) -> PredictionRequest:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from grocer.config.stages import PromptConfig
+from grocer.model import tiny_llama
 from grocer.model.base import base_digest, load_tokenizer, read_config
 from grocer.model.prompt_template import template
 from grocer.model.tiny_llama import make_tokenizer, tiny_base
@@ -35,6 +37,21 @@ def test_same_arguments_give_the_same_base_from_the_cache(
     assert (directory / "model.safetensors").stat().st_mtime_ns == written
     other = SHAPE.model_copy(update={"steps": 1})
     assert tiny_base(NAMES, CHAT, LABELS, other) != directory
+
+
+def test_concurrent_runs_share_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = SHAPE.model_copy(update={"steps": 1})
+    pretrain = tiny_llama._pretrain
+
+    def pretrain_twice(*arguments: Any) -> Any:
+        """Let a second run finish the same base while this one is still training."""
+        monkeypatch.setattr(tiny_llama, "_pretrain", pretrain)
+        tiny_base(NAMES, CHAT, LABELS, shape)
+        return pretrain(*arguments)
+
+    monkeypatch.setenv("GROCER_CACHE", str(tmp_path))
+    monkeypatch.setattr(tiny_llama, "_pretrain", pretrain_twice)
+    assert base_digest(tiny_base(NAMES, CHAT, LABELS, shape))
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=("Cs",)), min_size=1, max_size=40))

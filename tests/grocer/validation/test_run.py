@@ -223,15 +223,15 @@ def test_thresholds_apply_to_all_batches_together(
 ) -> None:
     content = tables()
     _set("orders", 3, "eval_set", "trian")(content)
-    (tmp_path / "whole").mkdir()
+    (tmp_path / "frame").mkdir()
     (tmp_path / "batches").mkdir()
-    whole = ingest_and_validate(tmp_path / "whole", content)
+    frame = ingest_and_validate(tmp_path / "frame", content)
     monkeypatch.setattr(assets, "BATCH_ROWS", 2)
     batches = ingest_and_validate(tmp_path / "batches", content)
-    assert whole.failures == batches.failures
-    for name, table in whole.tables.items():
+    assert frame.failures == batches.failures
+    for name, table in frame.tables.items():
         assert table.statistics == batches.tables[name].statistics
-    rows = [quarantined(tmp_path / name, "order_lines") for name in ("whole", "batches")]
+    rows = [quarantined(tmp_path / name, "order_lines") for name in ("frame", "batches")]
     assert rows[0] == rows[1]
     assert len(rows[0]) == 2
 

@@ -156,7 +156,7 @@ def test_invalid_v2_request_is_400_with_path_and_constraint(
         ([TENSOR | {"name": "x"}], r"inputs\[0\]\.name: .*product_name"),
         ([TENSOR | {"datatype": "FP32"}], r"inputs\[0\]\.datatype: .*BYTES"),
         ([{"name": "product_name", "datatype": "BYTES"}], r"inputs\[0\]\.shape: field required"),
-        ([TENSOR], r"inputs\[0\]\.data: field required"),
+        ([TENSOR], r"inputs\[0\]: .*data or binary_data_size"),
     ],
 )
 def test_tensor_must_match_the_model_metadata(tensors: object, message: str) -> None:
