@@ -127,7 +127,7 @@ class Artifact(Record):
 
     def write(self, directory: Path) -> None:
         """Write the artifact to `FILE` in `directory`."""
-        write_json(directory / self.FILE, self.model_dump(mode="json"))
+        write_json(directory / self.FILE, self.model_dump())
 
     @property
     def directory(self) -> Path:

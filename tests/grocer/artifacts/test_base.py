@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from grocer.artifacts.adapter import Adapter
-from grocer.artifacts.base import Artifact
+from grocer.artifacts.base import Artifact, BySide
 from grocer.artifacts.counts import Counts
 from grocer.artifacts.decision import Decision, Reason
 from grocer.artifacts.splits import Splits
@@ -66,6 +66,17 @@ def test_text_that_is_not_an_artifact_is_refused(text: str, tmp_path: Path) -> N
     ) as caught:
         Counts.read(tmp_path)
     assert "(found" not in str(caught.value)
+
+
+def test_problem_of_the_whole_artifact_has_no_key() -> None:
+    with pytest.raises(ArtifactError) as caught:
+        Counts.parse("[]", "counts.json")
+    assert caught.value.problems == ["Input should be an object"]
+
+
+def test_sides_are_iterated_in_order() -> None:
+    sides = BySide(train=1, validation=2, test=3)
+    assert list(sides) == [("train", 1), ("validation", 2), ("test", 3)]
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
