@@ -127,7 +127,7 @@ class Artifact(Record):
 
     def write(self, directory: Path) -> None:
         """Write the artifact to `FILE` in `directory`."""
-        write_json(directory / self.FILE, self.model_dump(mode="json"))
+        write_json(directory / self.FILE, self.model_dump())
 
     @property
     def directory(self) -> Path:
@@ -145,7 +145,7 @@ class Artifact(Record):
 def explain(error: ValidationError) -> list[str]:
     """Return one line for each invalid value: its dotted key, what is wrong, and the value."""
     lines = []
-    for item in error.errors(include_url=False):
+    for item in error.errors():
         key, value = ".".join(map(str, item["loc"])), item["input"]
         scalar = isinstance(value, str | int | float | None) and item["type"] != "json_invalid"
         found = f" (found {value!r:.80})" if scalar else ""

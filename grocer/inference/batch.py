@@ -53,7 +53,6 @@ def classify(
 
     Args:
         source, out: CSV or Parquet, by file extension.
-        bundle: directory of the bundle.
         column: column with the product name.
         chunk_rows: rows that are held in memory and scored together.
         load: creates the scorer; by default loads the model of the bundle.
@@ -159,10 +158,10 @@ def _has_text(name: str | None) -> bool:
     return name is not None and bool(clean(name))
 
 
-def _count(classified: pa.Table) -> dict[str, int]:
-    rows, blank = classified.num_rows, classified.column(PROBABILITY).null_count
-    unnamed = classified.column(DEPARTMENT).null_count
-    return {"rows": rows, "named": rows - unnamed, "unsure": unnamed - blank, "blank": blank}
+def _count(table: pa.Table) -> dict[str, int]:
+    blank, unnamed = (table.column(name).null_count for name in (PROBABILITY, DEPARTMENT))
+    named = table.num_rows - unnamed
+    return {"rows": table.num_rows, "named": named, "unsure": unnamed - blank, "blank": blank}
 
 
 @contextmanager

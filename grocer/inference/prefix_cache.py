@@ -21,12 +21,9 @@ from grocer.model.packing import Pack, additive_mask, block_diagonal_mask, pack,
 
 
 class TrieQuery(NamedTuple):
-    """One choice among the labels of a trie, behind the prefix and `suffix`.
+    """One choice among the labels of a trie, behind the prefix and `suffix`."""
 
-    `item` and `name` identify the product in error messages.
-    """
-
-    item: int
+    item: int  # with `name`, identifies the product in error messages
     name: str
     suffix: Sequence[int]
     trie: LabelTrie
@@ -85,10 +82,8 @@ class PrefixCachedModel:
             count += len(trie.nodes)
         rows = torch.from_numpy(np.concatenate(node_rows))
         logits = self._forward(packed, self._positions(queries), allowed, rows)
-        edges = logits[
-            torch.from_numpy(np.concatenate(edge_rows)),
-            torch.from_numpy(np.concatenate(edge_tokens)),
-        ]
+        edge_index = [torch.from_numpy(np.concatenate(i)) for i in (edge_rows, edge_tokens)]
+        edges = logits[edge_index[0], edge_index[1]]
         values: NDArray[np.float64] = edges.double().cpu().numpy()
         return np.split(values, np.cumsum([len(tokens) for tokens in edge_tokens])[:-1])
 

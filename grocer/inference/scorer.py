@@ -78,14 +78,11 @@ class Scorer:
         compute_dtype: str = "auto",
         base: Path | None = None,
     ) -> Scorer:
-        """Load a train artifact or a bundle.
+        """Load a train artifact, or a bundle with its calibration.
 
         Args:
-            model: directory with the adapter (flat, or in `adapter/`), `base.json`,
-                `labels.json`, `template.json`, optionally `aisles.json`, and in a bundle
-                `bundle.json`, which has the calibration.
-            device: `auto`, `cpu` or `cuda`.
-            compute_dtype: as `BaseConfig.compute_dtype`.
+            model: directory of the artifact or bundle.
+            device, compute_dtype: as in `BaseConfig`.
             base: directory of the base; by default `base/` beside the adapter, or what
                 `base.json` names.
 
@@ -187,11 +184,11 @@ class Scorer:
 
 
 def _matching_base(reference: BaseReference, directory: Path | None) -> Path:
-    """The base's directory, found if `directory` is None; its digest must be the adapter's."""
+    """Return the base's directory, resolved if it is None; verify that its digest matches."""
     if directory is None:
         settings = BaseConfig(source=reference.source, revision=reference.revision)
-        directory, found = find_base(settings)
-        digest = found.digest
+        directory, resolved = find_base(settings)
+        digest = resolved.digest
     else:
         digest = base_digest(directory)
     if digest != reference.digest:

@@ -62,7 +62,7 @@ def find_base(base: BaseConfig) -> tuple[Path, BaseReference]:
     """Return a local directory with the configured base; download it if necessary.
 
     Raises:
-        ModelError: the base does not exist, is not accessible, or is not a model.
+        ModelError: the base is missing, not accessible, or not a model.
     """
     source = base.source
     if "://" in source:

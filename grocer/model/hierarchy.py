@@ -111,15 +111,12 @@ def read_aisles(directory: Path) -> Aisles:
 def leaf_probabilities(
     probabilities: NDArray[np.float64], conditional: NDArray[np.float64], temperature: float
 ) -> NDArray[np.float64]:
-    """Return the probability of each aisle of the predicted department; 0 for all others.
+    """Return the probability [n, leaves] of each aisle of the predicted department; 0 for others.
 
     Args:
         probabilities: [n, labels], calibrated.
         conditional: [n, leaves], log P(aisle | predicted department); -inf outside it.
         temperature: calibration of the choice among aisles.
-
-    Returns:
-        float64 [n, leaves]; the aisles of the predicted department sum to its probability.
     """
     result = np.zeros_like(conditional)
     rows = np.isfinite(conditional).any(axis=1)

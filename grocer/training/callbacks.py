@@ -131,22 +131,18 @@ def metric_loggers(events: Path) -> list[TrainerCallback]:
 
     callbacks: list[TrainerCallback] = [TensorBoardCallback(SummaryWriter(str(events)))]
     say("train", f"live metrics: tensorboard --logdir {events}")
-    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-        if is_mlflow_available():
-            _require_mlflow(uri)
-            callbacks.append(MLflowCallback())
-        else:
-            say("train", "MLFLOW_TRACKING_URI is set, but the package mlflow is not installed")
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if uri and not is_mlflow_available():
+        say("train", "MLFLOW_TRACKING_URI is set, but the package mlflow is not installed")
+    elif uri:
+        import mlflow
+
+        try:
+            mlflow.search_experiments(max_results=1)
+        except mlflow.exceptions.MlflowException as error:
+            raise TrainingError(
+                f"MLFLOW_TRACKING_URI={uri}: {error}; fix it, or unset it to train without MLflow"
+            ) from error
+        say("train", f"logging to MLflow at {uri}")
+        callbacks.append(MLflowCallback())
     return callbacks
-
-
-def _require_mlflow(uri: str) -> None:
-    import mlflow
-
-    try:
-        mlflow.search_experiments(max_results=1)
-    except mlflow.exceptions.MlflowException as error:
-        raise TrainingError(
-            f"MLFLOW_TRACKING_URI={uri}: {error}; fix it, or unset it to train without MLflow"
-        ) from error
-    say("train", f"logging to MLflow at {uri}")

@@ -25,30 +25,22 @@ _KEPT = 2
 
 
 class Checkpoints:
-    """The published checkpoints of one run."""
+    """The published checkpoints of one run; methods raise OutputError if access fails.
+
+    Args:
+        root: a local directory, or a URI that fsspec knows; must be writable.
+        identity: everything that determines the run's weights.
+    """
 
     def __init__(self, root: str, identity: Mapping[str, Any]) -> None:
-        """Create the run's directory, which verifies write access.
-
-        Args:
-            root: a local directory, or a URI that fsspec knows.
-            identity: everything that determines the run's weights.
-
-        Raises:
-            OutputError: `root` is not writable.
-        """
         self.address = f"{root.rstrip('/')}/{json_digest(identity)[:16]}"
         self.storage = Storage(self.address, setting="train.checkpoints", step="train")
         self._write("run.json", identity, indent=2, sort_keys=True)
 
     def publish(self, checkpoint: Path) -> str:
-        """Copy one of the Trainer's `checkpoint-N` directories; keep two, remove older ones.
+        """Copy one of the Trainer's `checkpoint-N` directories and return the copy's address.
 
-        Returns:
-            The address of the copy.
-
-        Raises:
-            OutputError: the directory is not writable.
+        The two newest checkpoints are kept.
         """
         name = f"checkpoint-{_step(checkpoint.name):06d}"
         digests = tree_digests(checkpoint)
@@ -62,14 +54,7 @@ class Checkpoints:
         return f"{self.address}/{name}"
 
     def fetch_newest(self, target: Path) -> Path | None:
-        """Fetch the newest complete checkpoint; incomplete ones are skipped and reported.
-
-        Returns:
-            `target/checkpoint-N`, or None if there is no complete checkpoint.
-
-        Raises:
-            OutputError: the directory is not readable.
-        """
+        """Fetch the newest complete checkpoint to `target/checkpoint-N`; None if there is none."""
         for name in self._names():
             local = target / f"checkpoint-{_step(name)}"
             problem = self._fetch(name, local)

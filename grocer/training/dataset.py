@@ -42,10 +42,8 @@ class TrainingSet:
 def encode_products(products: pd.DataFrame, encoder: Encoder, config: TrainConfig) -> TrainingSet:
     """Tokenize the columns `product_name`, `department` and, if present, `aisle`.
 
-    The completion of a product with an unknown aisle ends after the tokens of its department.
-
-    Raises:
-        ConfigError: a prompt with its completion is longer than `train.max_length`.
+    The completion of a product with an unknown aisle ends after the tokens of its department. A
+    prompt and completion of more than `train.max_length` tokens are a ConfigError.
     """
     from datasets import Dataset
 
@@ -57,22 +55,19 @@ def encode_products(products: pd.DataFrame, encoder: Encoder, config: TrainConfi
         list(by_label[department].tokens(aisle))
         for department, aisle in zip(products["department"], aisles, strict=True)
     ]
-    pairs = list(zip(suffixes, completions, strict=True))
     if config.packing:
         columns = {"suffix": suffixes, "completion": completions}
     else:
-        prefix = list(encoder.prefix)
+        prompts = [[*encoder.prefix, *suffix] for suffix in suffixes]
+        rows = list(zip(prompts, completions, strict=True))
         columns = {
-            "input_ids": [[*prefix, *suffix, *completion] for suffix, completion in pairs],
-            "labels": [
-                [IGNORE_INDEX] * (len(prefix) + len(suffix)) + completion
-                for suffix, completion in pairs
-            ],
+            "input_ids": [[*prompt, *completion] for prompt, completion in rows],
+            "labels": [[IGNORE_INDEX] * len(prompt) + completion for prompt, completion in rows],
         }
     result = TrainingSet(
         dataset=Dataset.from_dict(columns),
         prefix=encoder.prefix,
-        sizes=np.array([len(suffix) + len(completion) for suffix, completion in pairs]),
+        sizes=np.array([*map(len, suffixes)]) + np.array([*map(len, completions)]),
         completion_tokens=max(map(len, completions)),
         truncated_names=encoder.count_truncated(names),
     )

@@ -68,22 +68,15 @@ class Estimate:
 
 
 def read_shape(directory: Path, rank: int, targets: str | tuple[str, ...]) -> ModelShape:
-    """Read the shape of a base from its configuration.
-
-    Raises:
-        ModelError: no layer matches `lora.target_modules`.
-    """
+    """Read the shape of a base from its configuration; `rank` and `targets` are of the adapter."""
     from transformers import AutoModelForCausalLM
 
     config = read_config(directory)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     head = model.get_output_embeddings()
-    linear = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
-    }
+    modules = [(n, m) for n, m in model.named_modules() if m is not head]
+    linear = {name: module for name, module in modules if isinstance(module, torch.nn.Linear)}
     kinds = {name: name.rpartition(".")[2] for name in linear}
     tuned = [linear[name] for name in linear if targets == "all-linear" or kinds[name] in targets]
     if not tuned:
@@ -148,11 +141,7 @@ def estimate(
 
 
 def require_memory(needed: Estimate, config: RunConfig, device: str, dtype: torch.dtype) -> None:
-    """Log the estimate, and reject a run that does not fit into memory.
-
-    Raises:
-        TrainingError: the run needs more memory than is available, and `train.force` is off.
-    """
+    """Log the estimate; raise a TrainingError if it does not fit and `train.force` is off."""
     available = available_memory(device)
     minutes = needed.operations / (_EFFICIENCY * measure_speed(device, dtype)) / 60
     memory = (

@@ -32,15 +32,10 @@ from grocer.model.tiny_llama import TINY, tiny_base
 from grocer.model.tokenization import Encoder
 from grocer.progress import say
 from grocer.reports.training import loss_page
+from grocer.training import memory_estimate
 from grocer.training.callbacks import Preemption, Progress, metric_loggers, peak_memory
 from grocer.training.checkpoints import Checkpoints
 from grocer.training.dataset import TrainingSet, encode_products
-from grocer.training.memory_estimate import (
-    estimate,
-    explain_out_of_memory,
-    read_shape,
-    require_memory,
-)
 from grocer.training.trainer import GuardedTrainer, build_trainer, training_arguments
 
 _LABEL_FILES = ("labels.json", AISLES_FILE, "template.json")
@@ -87,10 +82,11 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
     root = config.train.checkpoints
     checkpoints = Checkpoints(root, identity) if root else None
     # Train.
-    with explain_out_of_memory():
+    with memory_estimate.explain_out_of_memory():
         model = load_nf4(directory, hardware.dtype, str(arguments.device))
         trainer = build_trainer(model, tokenizer, examples, arguments, config, validation)
         measured = _train(trainer, checkpoints, config, out)
+    adapter = _adapter(reference, examples, hardware, config, trainer, measured)
     # Save.
     trainer.model.save_pretrained(out / "adapter")
     tokenizer.save_pretrained(out / "adapter")
@@ -100,7 +96,6 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
     for path in _label_files(splits.directory):
         shutil.copyfile(path, out / path.name)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    adapter = _adapter(reference, examples, hardware, config, trainer, measured)
     adapter.write(out)
     (out / "loss.html").write_text(loss_page(adapter), encoding="utf-8")
     return adapter
@@ -128,14 +123,14 @@ def _require_fit(
     directory: Path, tokenizer: Any, examples: TrainingSet, config: RunConfig, hardware: Hardware
 ) -> None:
     """The tokenizer must belong to the base, and training must fit into memory."""
-    shape = read_shape(directory, config.lora.r, config.lora.target_modules)
+    shape = memory_estimate.read_shape(directory, config.lora.r, config.lora.target_modules)
     if len(tokenizer) > shape.vocabulary:
         raise ModelError(
             f"the tokenizer in {directory} has {len(tokenizer):,} tokens, but the base's "
             f"vocabulary has {shape.vocabulary:,}: it belongs to another model"
         )
-    needed = estimate(shape, examples, config, hardware.dtype)
-    require_memory(needed, config, hardware.device, hardware.dtype)
+    needed = memory_estimate.estimate(shape, examples, config, hardware.dtype)
+    memory_estimate.require_memory(needed, config, hardware.device, hardware.dtype)
 
 
 def _label_files(splits: Path) -> list[Path]:

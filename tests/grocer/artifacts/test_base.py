@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from grocer.artifacts.adapter import Adapter
-from grocer.artifacts.base import Artifact
+from grocer.artifacts.base import Artifact, BySide
 from grocer.artifacts.counts import Counts
 from grocer.artifacts.decision import Decision, Reason
 from grocer.artifacts.splits import Splits
@@ -68,6 +68,17 @@ def test_text_that_is_not_an_artifact_is_refused(text: str, tmp_path: Path) -> N
     assert "(found" not in str(caught.value)
 
 
+def test_problem_of_the_whole_artifact_has_no_key() -> None:
+    with pytest.raises(ArtifactError) as caught:
+        Counts.parse("[]", "counts.json")
+    assert caught.value.problems == ["Input should be an object"]
+
+
+def test_sides_are_iterated_in_order() -> None:
+    sides = BySide(train=1, validation=2, test=3)
+    assert list(sides) == [("train", 1), ("validation", 2), ("test", 3)]
+
+
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"split\.json: file not found"):
         Splits.read(tmp_path)
@@ -89,6 +100,18 @@ def test_invalid_value_is_named_in_one_line(changes: dict[str, Any], problem: st
     with pytest.raises(ArtifactError, match=rf"c: .* schema version 1: {problem}") as got:
         Counts.parse(content(COUNTS, **changes), "c")
     assert "\n" not in str(got.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "more"), [({"products": -1}, ""), ({"products": -1, "aisles": -1}, " (and 1 more)")]
+)
+def test_error_counts_the_other_problems(changes: dict[str, Any], more: str) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        Counts.parse(content(COUNTS, **changes), "c")
+    assert str(caught.value) == (
+        "c: not a valid Counts of schema version 1: products: Input should be greater than or "
+        f"equal to 0 (found -1){more}"
+    )
 
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf])
