@@ -28,7 +28,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]  #
 class ServingConfig(Section):
     """Limits of the predictor."""
 
-    batch_wait_ms: ClassVar[float] = 2.0  # a pass that is not full waits this long for more items
+    batch_wait_ms: ClassVar[float] = 2.0  # how long a forward pass that is not full waits for items
     drift_window: ClassVar[int] = 10_000  # latest predictions that the drift metrics describe
     explain_items: ClassVar[int] = 16
     explain_words: ClassVar[int] = 40  # each word costs one more item in a forward pass

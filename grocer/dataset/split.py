@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def side(normalised_name: str, config: SplitConfig) -> Side:
-    """Return the side of a name, which depends on nothing but the name, shares and seed.
+    """Return the side of a name, which depends only on the name, the shares and the seed.
 
     If `config.test` grows, all test names stay test names.
     """
@@ -43,7 +43,7 @@ def side(normalised_name: str, config: SplitConfig) -> Side:
 
 
 def family(normalised_name: str) -> str:
-    """Return what a name shares with its rewordings: its words, sorted and in the singular."""
+    """Return the family of a name: its words, sorted and without a plural `s`."""
     words = normalised_name.split()
     return " ".join(
         sorted(word[:-1] if len(word) > 3 and word.endswith("s") else word for word in words)

@@ -30,7 +30,7 @@ class OrderLines:
         self.database, self.has_orders = database, has_orders
         for table in (AISLES, DEPARTMENTS, PRODUCTS, ORDERS):
             has_duplicates = duplicates[table.name] > 0
-            database.run(_SQL.create_once(table.name, table.key[0], has_duplicates))
+            database.run(_SQL.create_deduplicated(table.name, table.key[0], has_duplicates))
         for column, table in {**PRODUCT_COLUMNS, "eval_set": ORDERS}.items():
             database.run(_SQL.create_enum(column, table.name))
         types = {column: f"{column}_text" for column in PRODUCT_COLUMNS}
@@ -68,10 +68,10 @@ class OrderLines:
         """
         label = "counting order lines"
         self.database.run(_SQL.create_all_counts(LINE_COLUMNS), label)
-        flawed = _SQL.create_flawed_counts(LINE_COLUMNS, ORDER_COLUMNS, self.has_orders)
-        self.database.run(flawed, label)
+        query = _SQL.create_null_order_counts(LINE_COLUMNS, ORDER_COLUMNS, self.has_orders)
+        self.database.run(query, label)
         read = self.count_lines("all_counts")
-        dropped = self.count_lines("flawed_counts") if drop_nulls else 0
+        dropped = self.count_lines("null_order_counts") if drop_nulls else 0
         if self.has_orders and written + dropped != read:
             self.database.run(_SQL.add_lines_without_order(LINE_COLUMNS), label)
         self.database.run(_SQL.create_tally())

@@ -75,12 +75,12 @@ def _complete(database: Database) -> set[str]:
     Raises:
         TableError: a table of the source has no rows.
     """
-    staged = {row[0] for row in database.run(_SQL.names())}
+    staged = {row[0] for row in database.run("SELECT table_name FROM information_schema.tables")}
     for name, table in TABLES.items():
         if name not in staged:
             database.run(_SQL.create_empty(name, table.columns))
             continue
-        rows = database.number(_SQL.count_rows(name))
+        rows = database.number(f"SELECT count(*) FROM {name}")
         progress.say("ingest", f"{name}: {rows:,} rows")
         if not rows:
             raise TableError(f"{name} is empty: expected rows below the column names")
@@ -108,7 +108,7 @@ def _write(database: Database, staged: Collection[str], drop_nulls: bool, out: P
         order_lines_without_product=lines.count_lines("tally", "product_nulls IS NULL"),
         order_lines_without_order=lines.count_lines("tally", "order_nulls IS NULL"),
     )
-    rows = {table.name: database.number(_SQL.count_rows(table.name)) for table in _DIMENSIONS}
+    rows = {t.name: database.number(f"SELECT count(*) FROM {t.name}") for t in _DIMENSIONS}
     return Counts(
         order_lines=line_counts,
         **rows,
@@ -132,7 +132,8 @@ def _write_dimensions(
     with database.single_thread():
         database.write(products, out / "products.parquet", PRODUCTS.name)
         for table in (AISLES, DEPARTMENTS):
-            database.write(_SQL.all_rows(table.name), out / f"{table.name}.parquet", table.name)
+            path = out / f"{table.name}.parquet"
+            database.write(f"SELECT * FROM {table.name}", path, table.name)
 
 
 def _notes(staged: Collection[str]) -> tuple[str, ...]:

@@ -41,8 +41,8 @@ PRODUCTS = Table(
     columns={"product_id": _ID, "product_name": _TEXT, "aisle_id": _ID, "department_id": _ID},
     key=("product_id",),
 )
-# The original writes days as 7.0, so their type is FLOAT. The other types are wider than the valid
-# range, so that an invalid value fails validation instead of the reader.
+# Instacart's file has days such as 7.0, so their type is FLOAT. The other types are wider than the
+# valid range, so that an invalid value fails validation instead of the reader.
 ORDERS = Table(
     name="orders",
     columns={

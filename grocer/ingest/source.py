@@ -42,8 +42,8 @@ def open_source(data: str, scratch: Path, single: bool = False) -> Iterator[Mapp
             files.remove(path)
             files += unpack(path, scratch / "unpacked", (path.name.removesuffix(".zip"),))
         yield _single_table(files, data) if single else _by_table(files, data)
-    except GrocerError as error:
-        _check_unchanged(before, error)
+    except GrocerError:
+        _check_unchanged(before)
         raise
     _check_unchanged(before)
 
@@ -120,11 +120,10 @@ def _single_table(files: Sequence[Path], data: str) -> Mapping[str, Path]:
     return {CATALOGUE: files[0]}
 
 
-def _check_unchanged(before: Mapping[Path, State], cause: GrocerError | None = None) -> None:
+def _check_unchanged(before: Mapping[Path, State]) -> None:
     for path, state in before.items():
         if _state(path) != state:
-            text = f"{path} changed while it was read; run again once it is complete"
-            raise SourceError(text) from cause
+            raise SourceError(f"{path} changed while it was read; run again once it is complete")
 
 
 def _state(path: Path) -> State:

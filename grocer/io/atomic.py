@@ -47,7 +47,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def output_file(path: Path) -> Iterator[Path]:
-    """As `atomic_file`, for a file at or below --out.
+    """Do the same as `atomic_file`, for a file in --out.
 
     Raises:
         OutputError: `path` can't be written.
@@ -78,7 +78,7 @@ def output_directory(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """Translate an `OSError` about a place that can't be written into an `OutputError`."""
+    """Translate an `OSError` about a path that can't be written into an `OutputError`."""
     try:
         yield
     except OSError as error:

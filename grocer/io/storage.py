@@ -13,7 +13,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +34,7 @@ class Storage:
     """The files at or below one address or local path.
 
     A `name` is relative to the address; an empty name is the address itself. Transient errors of
-    a remote store are retried with growing waits. Other errors are raised as one line.
+    a remote store are retried with exponential backoff; all others are raised as one line.
     """
 
     def __init__(
@@ -134,11 +133,8 @@ class Storage:
         """Return the SHA-256 of a file's content, in hex, reading it in blocks."""
 
         def digest(path: str) -> str:
-            sha256 = hashlib.sha256()
             with self._files.open(path, "rb", block_size=_BLOCK_BYTES) as file:
-                while block := file.read(_BLOCK_BYTES):
-                    sha256.update(block)
-            return sha256.hexdigest()
+                return hashlib.file_digest(file, "sha256").hexdigest()
 
         return self._try("read", name, digest)
 
@@ -150,7 +146,9 @@ class Storage:
         """Return `operation(path)`, retried after transient errors."""
         address = _join(self.address, name)
         failed = f"{self.setting}: cannot {action} {address}"
-        for attempt in count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 return operation(_join(self._root, name))
             except client_errors() as raised:
@@ -174,7 +172,6 @@ class Storage:
                 if self.step is not None:
                     progress.say(self.step, f"{address}: {reason}; retrying in {wait:g} s")
                 time.sleep(wait)
-        raise AssertionError("unreachable")
 
 
 def is_remote(address: str) -> bool:
@@ -202,7 +199,7 @@ def client_errors() -> tuple[type[Exception], ...]:
     from google.auth.exceptions import GoogleAuthError
 
     clients = (aiohttp.ClientError, BotoCoreError, ClientError, HttpError, GoogleAuthError)
-    return (OSError, TimeoutError, *clients)
+    return (OSError, *clients)
 
 
 def is_access_denied(error: BaseException) -> bool:

@@ -6,7 +6,6 @@ import csv
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,19 +14,6 @@ from grocer.errors import ConfigError, SourceError, TableError
 
 # In characters. A longer field is a sign of a quote that is not closed.
 _MAX_FIELD_LENGTH = 1024 * 1024
-
-
-class Source(Protocol):
-    """A table in a file.
-
-    `count` returns the number of rows, of a CSV file after checking all of them. `chunks` yields
-    tables of `rows` rows; the last may have fewer.
-    """
-
-    @property
-    def schema(self) -> pa.Schema: ...
-    def count(self) -> int: ...
-    def chunks(self, rows: int) -> Iterator[pa.Table]: ...
 
 
 def open_source(path: Path) -> Source:
@@ -84,6 +70,8 @@ def join_parts(parts: Iterable[Path], schema: pa.Schema, out: Path, format: str)
 
 
 class _Parquet:
+    """A Parquet file."""
+
     def __init__(self, path: Path) -> None:
         try:
             self._file = pq.ParquetFile(path)
@@ -92,12 +80,15 @@ class _Parquet:
 
     @property
     def schema(self) -> pa.Schema:
+        """Names and types of the columns."""
         return self._file.schema_arrow
 
     def count(self) -> int:
+        """Return the number of rows."""
         return int(self._file.metadata.num_rows)
 
     def chunks(self, rows: int) -> Iterator[pa.Table]:
+        """Yield tables of `rows` rows; the last may have fewer."""
         rest = self.schema.empty_table()
         for batch in self._file.iter_batches(batch_size=rows):
             rest = pa.concat_tables([rest, pa.Table.from_batches([batch])])
@@ -126,6 +117,7 @@ class _Csv:
         return pa.schema([(name, pa.string()) for name in self._header])
 
     def count(self) -> int:
+        """Return the number of rows, after checking all of them."""
         return sum(table.num_rows for table in self.chunks(10_000))
 
     def chunks(self, rows: int) -> Iterator[pa.Table]:
@@ -167,3 +159,7 @@ class _Csv:
                 raise TableError(f"{self._path}, after line {line}: not UTF-8") from error
             except csv.Error as error:
                 raise TableError(f"{self._path}, line {reader.line_num}: {error}") from error
+
+
+Source = _Parquet | _Csv
+"""A table in a file."""

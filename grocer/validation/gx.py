@@ -18,7 +18,7 @@ from grocer.validation.suites import Expectation
 Result = dict[str, Any]
 Row = dict[str, Any]
 
-# What is merged of each result: these add up over batches. Lists of rows would grow with the data.
+# Summed over batches. Lists of rows are not merged, as they would grow with the data.
 _COUNTS = ("element_count", "missing_count", "unexpected_count")
 
 

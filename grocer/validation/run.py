@@ -71,7 +71,7 @@ def _violations(
 ) -> tuple[str, list[Row]]:
     """Return the table whose rows violate an expectation, and the first such rows.
 
-    The totals have no rows to show, but the order lines that ingest rejected.
+    The totals have no rows of their own: these are order lines that ingest rejected.
     """
     if asset.name != TOTALS:
         return asset.name, checker.violations(asset, expectation, limit)

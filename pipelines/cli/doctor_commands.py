@@ -6,34 +6,32 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Option
 
-from pipelines.cli.options import Host, Namespace, Token
+from pipelines.cli.options import ServerOptions, expand_groups
+from pipelines.doctor.report import Finding, blocking
+from pipelines.kubeflow.client import Server
 
-if TYPE_CHECKING:
-    from pipelines.doctor.report import Finding
-    from pipelines.kubeflow.client import Server
-
-Store = Annotated[
-    str | None,
-    Option(
-        metavar="URI",
-        help="Object storage to check, as s3://bucket/prefix; default: that at AWS_ENDPOINT_URL",
-    ),
-]
-AsJson = Annotated[bool, Option("--json", help="Print JSON instead of the table")]
 _STYLES = {"ok": ("✓", "green"), "failed": ("✗", "red"), "optional": ("–", "dim")}
+_READY = "Ready: this machine meets the requirements of grocer run --recipe tiny."
 
 
+@expand_groups
 def doctor(
-    host: Host = None,
-    namespace: Namespace = None,
-    token_env: Token = "KF_PIPELINES_TOKEN",
-    store: Store = None,
-    as_json: AsJson = False,
+    *,
+    server: ServerOptions,
+    store: Annotated[
+        str | None,
+        Option(
+            metavar="URI",
+            help="Object storage to check, as s3://bucket/prefix; default: that at "
+            "AWS_ENDPOINT_URL",
+        ),
+    ] = None,
+    as_json: Annotated[bool, Option("--json", help="Print JSON instead of the table")] = False,
 ) -> None:
     """Check this machine and its cluster, and suggest fixes.
 
@@ -43,21 +41,17 @@ def doctor(
     """
     from rich.console import Console
 
-    from pipelines.doctor.report import blocking
-    from pipelines.kubeflow.client import Server
-
     # Silencing kfp's client replaces sys.stdout, possibly for longer than intended.
     out = sys.stdout
     with Console(stderr=True).status("checking"):
-        findings = list(check(Server(host=host, namespace=namespace, token_env=token_env), store))
+        findings = list(check(server, store))
+    problems = blocking(findings)
     if as_json:
-        ready = not blocking(findings)
-        print(
-            json.dumps({"ready": ready, "findings": [asdict(each) for each in findings]}), file=out
-        )
+        report = {"ready": not problems, "findings": [asdict(each) for each in findings]}
+        print(json.dumps(report), file=out)
     else:
         _show(findings, out)
-    raise typer.Exit(2 if blocking(findings) else 0)
+    raise typer.Exit(2 if problems else 0)
 
 
 def check(server: Server, store: str | None) -> Iterator[Finding]:
@@ -88,8 +82,6 @@ def _show(findings: Sequence[Finding], out: object) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pipelines.doctor.report import blocking
-
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("Check", no_wrap=True)
     table.add_column("State", no_wrap=True)
@@ -107,6 +99,3 @@ def _show(findings: Sequence[Finding], out: object) -> None:
     console.print(
         Text(f"Not ready: {problems}", "bold red") if problems else Text(_READY, "bold green")
     )
-
-
-_READY = "Ready: this machine meets the requirements of grocer run --recipe tiny."

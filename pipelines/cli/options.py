@@ -1,17 +1,45 @@
-"""Options that several commands share."""
+"""Options that several commands share, some of them in groups."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 from typer import Option
 
+from components.images import IMAGES, LOCK, Images
 from grocer.config.recipes import RECIPES, recipe
+from grocer.config.run import RunConfig
+from pipelines.kubeflow.client import Server
 
-if TYPE_CHECKING:
-    from components.images import Images
+
+def expand_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter whose type is a dataclass with the dataclass's fields, as options."""
+    groups, options = {}, []
+    for parameter in signature(command, eval_str=True).parameters.values():
+        group = parameter.annotation
+        if not is_dataclass(group):
+            options.append(parameter)
+            continue
+        groups[parameter.name] = group
+        types = get_type_hints(group, include_extras=True)
+        options += [
+            parameter.replace(name=each.name, default=each.default, annotation=types[each.name])
+            for each in fields(group)
+        ]
+
+    @wraps(command)
+    def expanded(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
+        command(**values)
+
+    expanded.__signature__ = Signature(options)
+    return expanded
 
 
 def complete_settings(incomplete: str) -> list[str]:
@@ -51,43 +79,11 @@ Recipe = Annotated[
         autocompletion=lambda: list(RECIPES),
     ),
 ]
-ImagesFile = Annotated[
-    Path | None,
-    Option(
-        "--images",
-        metavar="FILE",
-        help="Kustomization with the image references, as written by make images; default: those "
-        "of this checkout or release",
-    ),
-]
-KubernetesFormat = Annotated[
-    bool,
-    Option(
-        "--kubernetes", help="Write Pipeline and PipelineVersion objects, for kubectl or GitOps"
-    ),
-]
-KubeflowNamespace = Annotated[
-    str, Option("--namespace", metavar="NAME", help="Namespace of the --kubernetes objects")
-]
-Host = Annotated[
-    str | None,
-    Option(
-        metavar="URL",
-        help="Address of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT, the pod's cluster, or "
-        "the kubeconfig",
-    ),
-]
-Namespace = Annotated[
-    str | None, Option(metavar="NAME", help="User namespace, for a multi-user Kubeflow")
-]
-Token = Annotated[
-    str, Option(metavar="NAME", help="Environment variable with the bearer token for Kubeflow")
-]
-Account = Annotated[str, Option(metavar="NAME", help="Kubernetes service account of the steps")]
 MinProbability = Annotated[
     float,
     Option(metavar="P", min=0.0, max=1.0, help="Leave the department empty below this probability"),
 ]
+Account = Annotated[str, Option(metavar="NAME", help="Kubernetes service account of the steps")]
 Follow = Annotated[bool, Option(help="Wait for the run and show its steps, or only start it")]
 Cron = Annotated[
     str,
@@ -96,13 +92,52 @@ Cron = Annotated[
         help="Cron expression of five fields, or six with seconds first: '0 3 * * 1'",
     ),
 ]
+ScheduleName = Annotated[str, Option(metavar="NAME", help="Name of the schedule")]
 Replace = Annotated[bool, Option("--replace", help="Overwrite a schedule with the same name")]
 
 
-def images_of(file: Path | None) -> Images:
-    """Return the images in `file`; by default, those of this checkout or release."""
-    from components.images import IMAGES, LOCK, Images
+@dataclass(frozen=True)
+class PipelineOptions:
+    """Configuration and images of a pipeline."""
 
-    if file is None and not LOCK.exists():
-        return IMAGES
-    return Images.read(file or LOCK)
+    from_recipe: Recipe = "llama2-7b-t4"
+    settings: Settings = None
+    images_file: Annotated[
+        Path | None,
+        Option(
+            "--images",
+            metavar="FILE",
+            help="Kustomization with the image references, as written by make images; default: "
+            "those of this checkout or release",
+        ),
+    ] = None
+
+    @property
+    def config(self) -> RunConfig:
+        return recipe(self.from_recipe).with_settings(self.settings or [])
+
+    @property
+    def images(self) -> Images:
+        if self.images_file is None and not LOCK.exists():
+            return IMAGES
+        return Images.read(self.images_file or LOCK)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions(Server):
+    """Address and credentials of Kubeflow Pipelines."""
+
+    host: Annotated[
+        str | None,
+        Option(
+            metavar="URL",
+            help="Address of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT, the pod's "
+            "cluster, or the kubeconfig",
+        ),
+    ] = None
+    namespace: Annotated[
+        str | None, Option(metavar="NAME", help="User namespace, for a multi-user Kubeflow")
+    ] = None
+    token_env: Annotated[
+        str, Option(metavar="NAME", help="Environment variable with the bearer token for Kubeflow")
+    ] = Server.token_env

@@ -1,4 +1,4 @@
-"""Checks of a cluster: the Kubernetes API, KServe and Kubeflow Pipelines."""
+"""Check a cluster: the Kubernetes API, KServe and Kubeflow Pipelines."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from grocer.errors import ConfigError, DeployError
-from pipelines.doctor.report import Finding, failed, ok, optional, probe, root_cause
+from pipelines.doctor.report import Finding, failed, ok, optional, probe
 from pipelines.kubeflow.client import Server
+from serving.rollout.inference_service import GROUP
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
 MIN_KUBERNETES = (1, 32)
 """The versions in kind/versions require it."""
-GROUP = "serving.kserve.io"
 RESOURCES = {"v1alpha1": "servingruntimes", "v1beta1": "inferenceservices"}
 """KServe's custom resources that manifests/ and deploy use, by version."""
 _KUBERNETES, _KSERVE, _CONTROLLER = "Kubernetes", "KServe", "KServe's controller"
@@ -67,20 +67,18 @@ def _explain_errors(what: str, check: Callable[[ApiClient], Finding], api: ApiCl
     import urllib3
     from kubernetes.client.exceptions import ApiException
 
-    from serving.rollout.kubernetes import status_message
+    from serving.rollout.kubernetes import describe_error
 
     try:
         return check(api)
-    except urllib3.exceptions.HTTPError as error:
-        text = f"{api.configuration.host} unreachable: {root_cause(error)}"
-        return failed(what, text, _CLUSTER_INFO)
-    except ApiException as error:
-        if what == _CONTROLLER and error.status == 404:
+    except (ApiException, urllib3.exceptions.HTTPError) as error:
+        code = getattr(error, "status", None)
+        if what == _CONTROLLER and code == 404:
             return failed(what, "not in namespace kserve", "kubectl get pods -A | grep kserve")
-        if what == _CONTROLLER and error.status == 403:
+        if what == _CONTROLLER and code == 403:
             return optional(what, "not checked: no read access to namespace kserve")
-        text = f"request refused ({error.status}): {status_message(error)}"
-        return failed(what, text, "check your login: kubectl auth whoami")
+        next_step = "check your login: kubectl auth whoami" if code else _CLUSTER_INFO
+        return failed(what, describe_error(error, api.configuration.host), next_step)
 
 
 def _version(identity: str, api: ApiClient) -> Finding:
@@ -148,7 +146,7 @@ def kubeflow(server: Server, has_cluster: bool) -> list[Finding]:
 def _kubeflow(server: Server, needed: bool) -> Finding:
     import kfp
 
-    from serving.rollout.kubernetes import status_message
+    from serving.rollout.kubernetes import describe_error
 
     class ClientWithoutRetries(kfp.Client):  # type: ignore[misc, unused-ignore]
         """kfp's client makes five health requests, five seconds apart, when it is created."""
@@ -165,15 +163,10 @@ def _kubeflow(server: Server, needed: bool) -> Finding:
                 _preload_content=False, _request_timeout=_REQUEST_SECONDS
             )
     except ConfigError as error:
-        cause: Any = error.__cause__
-        status = getattr(cause, "status", None)
-        if status is None:
-            text, next_step = f"{host} unreachable: {root_cause(cause)}", _FORWARD
-        else:
-            text = f"{host} refused the request ({status}): {status_message(cause)}"
-            login = f"set {server.token_env} to a token, or: {_FORWARD}"
-            next_step = login if status in (401, 403) else _FORWARD
-        return failed(_KUBEFLOW, text, next_step, needed)
+        is_denied = getattr(error.__cause__, "status", None) in (401, 403)
+        login = f"set {server.token_env} to a token, or: " if is_denied else ""
+        text = describe_error(error.__cause__, host)
+        return failed(_KUBEFLOW, text, f"{login}{_FORWARD}", needed)
     body = json.loads(response.data)
     multi_user = ", multi-user: set --namespace" if body.get("multi_user") else ""
     return ok(

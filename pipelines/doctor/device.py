@@ -1,4 +1,4 @@
-"""Checks torch, 4-bit weights and the GPU; prints the result as one line of JSON.
+"""Check torch, 4-bit weights and the GPU; print the result as one line of JSON.
 
 Runs in a separate process, as a broken driver can crash or hang it.
 """

@@ -1,4 +1,4 @@
-"""Checks this machine: Python, packages, torch, 4-bit weights, GPU, memory and disk."""
+"""Check this machine: Python, packages, torch, 4-bit weights, GPU, memory and disk."""
 
 from __future__ import annotations
 

@@ -93,15 +93,5 @@ def install_command(*extras: str) -> str:
     return f"make setup, or: pip install -e {project}"
 
 
-def root_cause(error: BaseException) -> str:
-    """Return the text of the innermost cause of a client's error, e.g. `Connection refused`."""
-    while True:
-        reason = getattr(error, "reason", None)
-        inner = reason if isinstance(reason, BaseException) else error.__cause__
-        if inner is None:
-            return getattr(error, "strerror", None) or str(error) or type(error).__name__
-        error = inner
-
-
 def _one_line(text: str) -> str:
     return " ".join(text.split())[:_MAX_CHARACTERS]

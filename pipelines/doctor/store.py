@@ -1,4 +1,4 @@
-"""Checks an object store: reachable, and readable with the present credentials."""
+"""Check that an object store is reachable, and readable with the current credentials."""
 
 from __future__ import annotations
 

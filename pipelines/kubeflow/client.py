@@ -1,4 +1,4 @@
-"""Connects to the Kubeflow Pipelines API and turns its errors into one line."""
+"""Connect to the Kubeflow Pipelines API; its errors become one-line `ConfigError`s."""
 
 from __future__ import annotations
 
@@ -57,21 +57,17 @@ class Server:
         import kfp_server_api
         import urllib3
 
-        from serving.rollout.kubernetes import status_message
+        from serving.rollout.kubernetes import describe_error
 
         server = f"--host: Kubeflow Pipelines at {self.host or 'its default host'}"
+        errors = (urllib3.exceptions.HTTPError, TimeoutError, kfp_server_api.ApiException)
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 yield
-        except (urllib3.exceptions.HTTPError, TimeoutError) as error:
-            reason = getattr(error, "reason", error)
-            raise ConfigError(f"{server} unreachable: {reason}") from error
-        except kfp_server_api.ApiException as error:
-            message = status_message(error)[:300]
-            hint = f"; set {self.token_env} to a valid token" if error.status in (401, 403) else ""
-            raise ConfigError(
-                f"{server} refused the request ({error.status}): {message}{hint}"
-            ) from error
+        except errors as error:
+            is_denied = getattr(error, "status", None) in (401, 403)
+            hint = f"; set {self.token_env} to a valid token" if is_denied else ""
+            raise ConfigError(f"{describe_error(error, server)[:400]}{hint}") from error
 
 
 def read_log(client: Any, run_id: str, node: str) -> str:

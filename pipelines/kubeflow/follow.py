@@ -1,4 +1,4 @@
-"""Follows a run on Kubeflow: shows its steps' states and messages until the gate's verdict."""
+"""Follow a run on Kubeflow: show its steps' states and messages until the gate's verdict."""
 
 from __future__ import annotations
 

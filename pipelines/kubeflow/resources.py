@@ -15,8 +15,8 @@ from grocer.config.stages import HUB_TOKEN
 USER = 1000
 """User and group of the images."""
 CHECKPOINTS, BASE = "/mnt/checkpoints", "/mnt/base"
-_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-_ENDPOINT = ("AWS_ENDPOINT_URL", "AWS_REGION")
+_CREDENTIALS = {key: key for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+_ENDPOINT = {key: key for key in ("AWS_ENDPOINT_URL", "AWS_REGION")}
 
 
 def use_cpu(task: dsl.PipelineTask, image: str, cluster: ClusterConfig) -> None:
@@ -86,11 +86,9 @@ def harden(task: dsl.PipelineTask) -> None:
 
 def use_object_store(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
     """Set the object store's credentials and endpoint, from a Secret and ConfigMap of one name."""
-    for name, use_as_env, keys in (
-        (cluster.store_secret, kubernetes.use_secret_as_env, _CREDENTIALS),
-        (cluster.store_secret, kubernetes.use_config_map_as_env, _ENDPOINT),
-    ):
-        use_as_env(task, name, {key: key for key in keys}, optional=True)
+    name = cluster.store_secret
+    kubernetes.use_secret_as_env(task, name, _CREDENTIALS, optional=True)
+    kubernetes.use_config_map_as_env(task, name, _ENDPOINT, optional=True)
 
 
 def retry(task: dsl.PipelineTask, retries: int) -> None:

@@ -1,4 +1,4 @@
-"""Submits a pipeline to Kubeflow Pipelines, as a run or as a recurring run."""
+"""Submit a pipeline to Kubeflow Pipelines, as a run or as a recurring run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promotes or rolls back a canary without losing requests.
+"""Promote or roll back a canary without losing requests.
 
 KServe removes a predictor's pods and Service before the routes that point to them. So traffic is
 shifted away from a predictor before it is removed.

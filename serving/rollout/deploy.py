@@ -1,4 +1,4 @@
-"""Deploys a bundle: publish, roll out with KServe, smoke-test, and undo on failure.
+"""Deploy a bundle: publish, roll out with KServe, smoke-test, and undo on failure.
 
 A bundle counts as deployed once the new predictor itself returns predictions with the bundle's
 digest. If that fails, the InferenceService is restored to its previous revision.
@@ -51,7 +51,11 @@ def deploy(
         raise DeployError("deploy.store is not set")
     cluster = cluster or Cluster(config.namespace)
     service = cluster.inference_service(config.name)
-    _require_running(config, stopped_by(service))
+    if (manager := stopped_by(service)) not in (None, FIELD_MANAGER):
+        raise DeployError(
+            f"{config.namespace}/{config.name} was stopped by {manager}; start it first: kubectl "
+            f"annotate inferenceservice {config.name} -n {config.namespace} {STOP_ANNOTATION}-"
+        )
     previous, previous_canary = stable_revision(service), find_canary(service)
     uri = publish(bundle, config.store)
     if previous and config.canary and previous.digest != bundle.digest:
@@ -81,14 +85,6 @@ def champion(config: DeployConfig, cluster: Cluster | None = None) -> str:
     cluster = cluster or Cluster(config.namespace)
     stable = stable_revision(cluster.inference_service(config.name))
     return stable.uri if stable else ""
-
-
-def _require_running(config: DeployConfig, manager: str | None) -> None:
-    if manager not in (None, FIELD_MANAGER):
-        raise DeployError(
-            f"{config.namespace}/{config.name} was stopped by {manager}; start it first: kubectl "
-            f"annotate inferenceservice {config.name} -n {config.namespace} {STOP_ANNOTATION}-"
-        )
 
 
 def _undo(

@@ -132,7 +132,7 @@ class Cluster:
             return f"events not readable: {error}"
         oldest = datetime.min.replace(tzinfo=UTC)
         last = max(events, key=lambda e: e.last_timestamp or e.event_time or oldest, default=None)
-        return _one_line(last.message or "") if last else ""
+        return (last.message or "")[:_MAX_CHARACTERS] if last else ""
 
     def last_log_line(self, pod: str, container: str) -> str:
         """Return the last line of a container's log, of its previous instance if it restarted."""
@@ -154,7 +154,7 @@ class Cluster:
             if text.startswith("unable to retrieve container logs"):  # from the kubelet, status 200
                 continue
             if lines := text.strip().splitlines():
-                return _one_line(lines[-1])
+                return lines[-1][:_MAX_CHARACTERS]
         return ""
 
     def watch_deployments(self, selector: str, timeout: float) -> Iterator[None]:
@@ -179,39 +179,51 @@ class Cluster:
                     yield
             except (urllib3.exceptions.HTTPError, ApiException, ValueError) as error:
                 if isinstance(error, ApiException) and error.status in (401, 403):
-                    raise _api_error(error) from error
+                    raise self._translated(error) from error
                 time.sleep(min(1.0, left))
             yield
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, _request_timeout=_REQUEST_SECONDS, **kwargs)
-        except ApiException as error:
-            raise _api_error(error) from error
-        except urllib3.exceptions.HTTPError as error:
-            reason = getattr(error, "reason", error)
-            raise DeployError(f"Kubernetes API at {self._host} unreachable: {reason}") from error
+        except (ApiException, urllib3.exceptions.HTTPError) as error:
+            raise self._translated(error) from error
 
-
-def status_message(error: Any) -> str:
-    """Return the message of the Status object in an API error's body, or else its reason."""
-    message = _status(error).get("message") or error.reason
-    return " ".join(str(message).split())
-
-
-def _api_error(error: ApiException) -> DeployError:
-    """Return the error with the API server's message and the next step."""
-    message = status_message(error)
-    if error.status == 404:
-        if not _status(error).get("details", {}).get("name"):
+    def _translated(self, error: Exception) -> DeployError:
+        """Return the error with the API server's message and the next step."""
+        code = getattr(error, "status", None)
+        if code == 404:
+            status = _status(error)
+            if not status.get("details", {}).get("name"):
+                return NotFoundError(
+                    "the cluster has no resource InferenceService; install KServe (docs/cluster.md)"
+                )
             return NotFoundError(
-                "the cluster has no resource InferenceService; install KServe (docs/cluster.md)"
+                f"{status['message']}; apply an overlay of manifests/, or check deploy.namespace"
             )
-        return NotFoundError(
-            f"{message}; apply an overlay of manifests/, or check deploy.namespace"
-        )
-    hint = f"; {_HINTS[error.status]}" if error.status in _HINTS else ""
-    return DeployError(f"the Kubernetes API refused the request ({error.status}): {message}{hint}")
+        hint = f"; {_HINTS[code]}" if code in _HINTS else ""
+        return DeployError(f"{describe_error(error, f'Kubernetes API at {self._host}')}{hint}")
+
+
+def describe_error(error: Any, server: str) -> str:
+    """Return why a request failed: the server's message, or the cause of a connection error.
+
+    `error` is one of urllib3, or the `ApiException` of a generated client (kubernetes, kfp).
+    """
+    if code := getattr(error, "status", None):
+        message = _status(error).get("message") or error.reason
+        return f"{server} refused the request ({code}): {message}"
+    return f"{server} unreachable: {root_cause(error)}"
+
+
+def root_cause(error: BaseException) -> str:
+    """Return the text of the innermost cause of a client's error, e.g. `Connection refused`."""
+    while True:
+        reason = getattr(error, "reason", None)
+        inner = reason if isinstance(reason, BaseException) else error.__cause__
+        if inner is None:
+            return getattr(error, "strerror", None) or str(error) or type(error).__name__
+        error = inner
 
 
 def _status(error: Any) -> dict[str, Any]:
@@ -221,7 +233,3 @@ def _status(error: Any) -> dict[str, Any]:
     except ValueError:
         return {}
     return status if isinstance(status, dict) else {}
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:_MAX_CHARACTERS]

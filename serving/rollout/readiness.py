@@ -1,4 +1,4 @@
-"""Waits until a predictor's Deployment serves a bundle, and explains why if it fails."""
+"""Wait until a predictor's Deployment serves a bundle, and explain failures."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def wait_until_ready(
     deployment: V1Deployment | None = None
     pods: list[V1Pod] = []
     for _ in cluster.watch_deployments(selector, timeout):
-        deployment = _reconciled(cluster.deployment(name), revision)
+        deployment = cluster.deployment(name)
+        if deployment and _digest(deployment.spec.template) != revision.digest:
+            deployment = None  # not updated yet
         if deployment and is_rolled_out(deployment, replicas):
             return
         pods = [pod for pod in cluster.pods(selector) if _digest(pod) == revision.digest]
@@ -183,13 +185,6 @@ def _reconcile_failure(cluster: Cluster, service: str, revision: Revision) -> st
         return "another deploy has replaced this revision"
     reason = spec_error(current) or "check that its pod is running"
     return f"KServe's controller does not update the Deployment: {reason}"
-
-
-def _reconciled(deployment: V1Deployment | None, revision: Revision) -> V1Deployment | None:
-    """Return the Deployment if its pod template has the revision's digest."""
-    if deployment and _digest(deployment.spec.template) == revision.digest:
-        return deployment
-    return None
 
 
 def _digest(pod: V1Pod | V1PodTemplateSpec) -> str:

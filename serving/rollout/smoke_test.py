@@ -1,4 +1,4 @@
-"""Sends products to a predictor and checks the digest of the bundle that predicts."""
+"""Send products to a predictor and check the digest of the bundle that it serves."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
 {% macro present(key) %}{% for column in key %}{{ column }} IS NOT NULL{{ " AND " if not loop.last }}{% endfor %}{% endmacro %}
 
-{% macro count_rows(table) %}
-SELECT count(*) FROM {{ table }}
-{% endmacro %}
-
 {% macro quantiles(table, column, fractions, percent) %}
 SELECT approx_quantile({{ column }}, {{ fractions }})
 FROM {{ table }} USING SAMPLE {{ percent }}% (system, 1)

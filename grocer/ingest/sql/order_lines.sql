@@ -3,9 +3,9 @@
 
 {% macro cast(types) %}{% for name, type in types.items() %}{{ name }}::{{ type }} AS {{ name }}{{ ", " if not loop.last }}{% endfor %}{% endmacro %}
 
-{# A view of `table` with each key once: a duplicate key would multiply order lines. #}
-{% macro create_once(table, key, has_duplicates) %}
-CREATE VIEW {{ table }}_once AS
+{# A view of `table` without duplicate keys, which would multiply order lines. #}
+{% macro create_deduplicated(table, key, has_duplicates) %}
+CREATE VIEW {{ table }}_deduplicated AS
 SELECT * FROM {{ table }} WHERE {{ key }} IS NOT NULL
 {% if has_duplicates %}
 QUALIFY row_number() OVER (PARTITION BY {{ key }} ORDER BY rowid) = 1
@@ -22,14 +22,14 @@ CREATE TYPE {{ column }}_text AS ENUM (
 {% macro create_product_details(types) %}
 CREATE TABLE product_details AS
 SELECT product_id, {{ cast(types) }}, {{ null_mask(types) }} AS product_nulls
-FROM products_once
-LEFT JOIN aisles_once USING (aisle_id)
-LEFT JOIN departments_once USING (department_id)
+FROM products_deduplicated
+LEFT JOIN aisles_deduplicated USING (aisle_id)
+LEFT JOIN departments_deduplicated USING (department_id)
 {% endmacro %}
 
 {% macro create_order_details(types) %}
 CREATE VIEW order_details AS
-SELECT order_id, {{ cast(types) }} FROM orders_once
+SELECT order_id, {{ cast(types) }} FROM orders_deduplicated
 {% endmacro %}
 
 {% macro value_ranges(table, columns) %}
@@ -67,8 +67,8 @@ GROUP BY ALL
 {% endmacro %}
 
 {# Lines whose order has a null value; without orders, none. #}
-{% macro create_flawed_counts(line_columns, order_columns, has_orders) %}
-CREATE TABLE flawed_counts AS
+{% macro create_null_order_counts(line_columns, order_columns, has_orders) %}
+CREATE TABLE null_order_counts AS
 {% if has_orders %}
 SELECT product_id, {{ null_mask(line_columns, "l.") }} AS line_nulls, order_nulls, count(*) AS n
 FROM lines l
@@ -86,25 +86,25 @@ WHERE false
 {% endmacro %}
 
 {% macro add_lines_without_order(line_columns) %}
-INSERT INTO flawed_counts
+INSERT INTO null_order_counts
 SELECT product_id, {{ null_mask(line_columns, "l.") }} AS line_nulls, NULL, count(*)
 FROM lines l
 ANTI JOIN order_details USING (order_id)
 GROUP BY ALL
 {% endmacro %}
 
-{# The flawed lines, and all others, whose order has no null. #}
+{# All lines: those of `null_order_counts`, and the others, whose order has no null. #}
 {% macro create_tally() %}
 CREATE TABLE tally AS
 SELECT t.*, p.product_nulls
 FROM (
-  SELECT product_id, line_nulls, order_nulls, n FROM flawed_counts
+  SELECT product_id, line_nulls, order_nulls, n FROM null_order_counts
   UNION ALL
   SELECT product_id, line_nulls, 0, sum(n)
   FROM (
     FROM all_counts
     UNION ALL
-    SELECT product_id, line_nulls, -n FROM flawed_counts
+    SELECT product_id, line_nulls, -n FROM null_order_counts
   )
   GROUP BY ALL
   HAVING sum(n) > 0

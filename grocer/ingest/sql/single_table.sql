@@ -1,4 +1,4 @@
-{# `columns` maps our names to the file's. Empty labels become `missing`, empty counts 0. #}
+{# `columns` maps keys of data.columns to the file's column names. Empty labels become `missing`, empty counts 0. #}
 {% macro create_catalogue(query, columns) %}
 CREATE TABLE catalogue AS
 SELECT

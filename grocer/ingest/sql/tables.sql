@@ -17,18 +17,6 @@ FROM {{ table }}{{ " UNION ALL" if not loop.last }}
 {% endfor %}
 {% endmacro %}
 
-{% macro names() %}
-SELECT table_name FROM information_schema.tables
-{% endmacro %}
-
-{% macro count_rows(table) %}
-SELECT count(*) FROM {{ table }}
-{% endmacro %}
-
-{% macro all_rows(table) %}
-SELECT * FROM {{ table }}
-{% endmacro %}
-
 {# Products with their department, aisle and number of purchases.
    purchases: SQL; of lines, those without a null if `drop_nulls`. #}
 {% macro products(purchases, condition) %}
@@ -36,8 +24,8 @@ SELECT
   p.product_id, p.product_name, p.aisle_id, aisle, p.department_id, department,
   ({{ purchases }})::BIGINT AS purchases
 FROM products p
-LEFT JOIN aisles_once USING (aisle_id)
-LEFT JOIN departments_once USING (department_id)
+LEFT JOIN aisles_deduplicated USING (aisle_id)
+LEFT JOIN departments_deduplicated USING (department_id)
 LEFT JOIN (
   SELECT product_id, sum(n) AS n FROM joined WHERE {{ condition }} GROUP BY ALL
 ) b USING (product_id)

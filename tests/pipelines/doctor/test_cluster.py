@@ -131,7 +131,7 @@ def test_controller_that_is_absent_or_not_readable(api, status, state):
 )
 def test_refused_request_is_reported_with_its_message(api, path, what, body, message):
     api.responses[path] = 401, body
-    assert results()[what] == ("failed", f"request refused (401): {message}")
+    assert results()[what] == ("failed", f"{api.url} refused the request (401): {message}")
 
 
 def test_unreachable_cluster(monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.cli.main import execute
 from pipelines.doctor import cluster, machine, report
-from pipelines.doctor.report import blocking, failed, ok, optional, probe, root_cause
+from pipelines.doctor.report import blocking, failed, ok, optional, probe
 
 DEVICES = [ok("torch", "2.13.0"), ok("NF4 on the CPU", "computes"), optional("GPU", "none")]
 
@@ -172,12 +172,3 @@ def test_kubeflow_timeout_does_not_swallow_the_output(capsys, monkeypatch):
         released.set()
     assert code == 2
     assert findings["Kubeflow Pipelines"]["found"] == "no response within 0.1 s"
-
-
-def test_root_cause_is_the_innermost():
-    inner = ConnectionRefusedError(111, "Connection refused")
-    outer = RuntimeError("Max retries exceeded")
-    outer.reason = ValueError("new connection")
-    outer.reason.__cause__ = inner
-    assert root_cause(outer) == "Connection refused"
-    assert root_cause(TimeoutError()) == "TimeoutError"

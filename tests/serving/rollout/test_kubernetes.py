@@ -8,7 +8,7 @@ import pytest
 
 from grocer.errors import DeployError
 from grocer.release.bundle import Bundle
-from serving.rollout.kubernetes import Cluster, NoKubeconfigError
+from serving.rollout.kubernetes import Cluster, NoKubeconfigError, root_cause
 from tests.fixtures.kubernetes_api import Api, api_status
 
 # Messages of Kubernetes 1.36.
@@ -114,3 +114,12 @@ def test_no_kubeconfig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(NoKubeconfigError, match="set KUBECONFIG"):
         Cluster("grocer")
+
+
+def test_root_cause_is_the_innermost() -> None:
+    inner = ConnectionRefusedError(111, "Connection refused")
+    outer = RuntimeError("Max retries exceeded")
+    outer.reason = ValueError("new connection")  # type: ignore[attr-defined]
+    outer.reason.__cause__ = inner  # type: ignore[attr-defined]
+    assert root_cause(outer) == "Connection refused"
+    assert root_cause(TimeoutError()) == "TimeoutError"
