@@ -1,4 +1,4 @@
-"""Baselines that the model must beat, measured in the same run on the same test products."""
+"""Baselines of the evaluation, measured in the same run on the same test products."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from grocer.config.stages import EvaluationConfig
 from grocer.evaluation import metrics
 
 TEST_ROWS = 0.2
-"""Share of purchase rows in the test side of a random row split."""
+"""Probability that a purchase row is a test row, in a random row split."""
 
 
 def majority(departments: Iterable[str]) -> str:
-    """Return the most frequent department; of equals, the first in alphabetical order."""
+    """Return the most frequent department; ties are broken alphabetically."""
     return str(pd.Series(list(departments)).mode().iloc[0])
 
 
@@ -26,8 +26,8 @@ def linear(
 ) -> NDArray[np.object_]:
     """Return the departments that a linear SVM predicts for `test_names`.
 
-    It is fitted on `names` and `departments`. Its features are TF-IDF of words and word pairs, and
-    of 2 to 5 characters within words: a strong conventional method for product names.
+    The SVM is fitted on `names` and `departments`. Its features are TF-IDF of words and word pairs,
+    and of character n-grams (2 to 5) within words: a strong conventional method for product names.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_pipeline, make_union
@@ -69,10 +69,10 @@ def row_split_leakage(
 ) -> RowSplitLeakage:
     """Return the accuracy of a lookup table if purchase *rows* are split at random.
 
-    This is how the reference study measured. A product that was bought a hundred times is on both
-    sides, so memorising it suffices. Each row is a test row with probability `TEST_ROWS`; a
-    binomial draw per product is equivalent to a draw per row. The lookup table predicts the
-    department with the most training rows for a product that it has not seen.
+    The reference study split its data like this. A product with many purchases is then both in
+    training and in test, so memorising it is enough. Each row is a test row with probability
+    `TEST_ROWS`; a binomial draw per product is equivalent to a draw per row. For a product without
+    training rows, the table predicts the department with the most training rows.
     """
     rows = np.array(list(purchases), dtype=np.int64)
     if rows.sum() == 0:

@@ -21,7 +21,7 @@ from grocer.model.hierarchy import leaf_name
 from grocer.progress import say
 
 CONFUSIONS = 12
-"""Most frequent confusions that are listed."""
+"""Maximum number of confusions listed."""
 _TRUE = ["department", "aisle"]
 _PREDICTED = ["predicted_department", "predicted_aisle"]
 
@@ -31,20 +31,10 @@ def measure(
 ) -> HierarchicalMetrics:
     """Return the metrics of products whose aisle is known.
 
-    A prediction is correct if department and aisle are. An aisle without training products cannot
-    be predicted, so its products count as wrong.
+    A prediction is correct if both department and aisle are correct. An aisle without training
+    products cannot be predicted, so its products count as wrong.
     """
     test = _table(predictions.sides.test)
-    rows = [
-        AisleRow(
-            department=str(department),
-            aisle=str(aisle),
-            support=len(products),
-            recall=float(products["correct"].mean()),
-            precision=_precision(test, department, aisle),
-        )
-        for (department, aisle), products in test.groupby(_TRUE)
-    ]
     return HierarchicalMetrics(
         temperature=predictions.aisle_temperature,
         labels={
@@ -55,7 +45,16 @@ def measure(
             **{side: _metrics(_table(each), settings) for side, each in predictions.sides}
         ),
         linear=_linear(test, train, settings),
-        aisles=tuple(rows),
+        aisles=tuple(
+            AisleRow(
+                department=str(department),
+                aisle=str(aisle),
+                support=len(products),
+                recall=float(products["correct"].mean()),
+                precision=_precision(test, department, aisle),
+            )
+            for (department, aisle), products in test.groupby(_TRUE)
+        ),
         confusions=_confusions(test),
     )
 
@@ -89,7 +88,7 @@ def _metrics(table: pd.DataFrame, settings: EvaluationConfig) -> AisleMetrics | 
 
 
 def _leaf_names(table: pd.DataFrame, columns: Iterable[str]) -> list[str]:
-    """The names of both levels, as two departments may have aisles of the same name."""
+    """Names of department and aisle, as two departments may have aisles of the same name."""
     return [leaf_name(*pair) for pair in zip(*(table[column] for column in columns), strict=True)]
 
 

@@ -27,9 +27,9 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 RESAMPLES, SEED = 1000, 23
-"""Bootstrap resamples, and the seed of samples and resamples."""
+"""Number of bootstrap resamples, and the seed of all sampling."""
 BINS = 10
-"""Equal-width bins of confidence, of the reliability curve and of ECE."""
+"""Number of equal-width confidence bins of the reliability curve and of ECE."""
 
 
 def measure(
@@ -74,12 +74,11 @@ def macro_f1(truth: ArrayLike, predicted: ArrayLike) -> float:
     """Return the unweighted mean F1 of the labels that occur in `truth` or `predicted`."""
     from sklearn.metrics import f1_score
 
-    # F1 of a label that occurs is always defined.
     return float(f1_score(truth, predicted, average="macro"))
 
 
 def top_k_accuracy(probabilities: Floats, truth: Ints, k: int) -> float:
-    """Return the share of products with their label among the `k` most probable.
+    """Return the share of products whose label is among the `k` most probable.
 
     Ties keep the order of the label set.
     """
@@ -155,15 +154,8 @@ def coverage(confidence: Floats, correct: Bools) -> tuple[CoveragePoint, ...]:
     )
 
 
-def confusion(truth: Ints, predicted: Ints, labels: int) -> Ints:
-    """Return counts [labels, labels]: rows are the truth, columns the predictions."""
-    matrix = np.zeros((labels, labels), dtype=np.int64)
-    np.add.at(matrix, (truth, predicted), 1)
-    return matrix
-
-
 def departments(matrix: Ints, labels: Sequence[str]) -> dict[str, DepartmentMetrics]:
-    """Return the metrics of each label, from the confusion matrix.
+    """Return the metrics of each label, from the confusion matrix (rows are the truth).
 
     Recall is undefined for a label without products, precision for one that is never predicted,
     and F1 if both are.
@@ -187,8 +179,8 @@ def departments(matrix: Ints, labels: Sequence[str]) -> dict[str, DepartmentMetr
 def mcnemar(model_correct: Bools, baseline_correct: Bools) -> PairedTest:
     """Return McNemar's exact two-sided test of model against baseline on the same products.
 
-    It uses the discordant pairs: products on which only one of the two is correct. Without any,
-    p is 1.
+    The test uses the discordant pairs: products on which only one of the two is correct. Without
+    discordant pairs, p is 1.
     """
     from scipy.stats import binomtest
 

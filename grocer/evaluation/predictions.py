@@ -28,7 +28,7 @@ UNLABELLED = "unlabelled"
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Products and their scores, row by row; without a department if they are unlabelled."""
+    """Products with their scores, row by row; unlabelled products have no department."""
 
     table: pd.DataFrame
     scores: Scores
@@ -47,16 +47,16 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPredictions:
-    """Everything that is predicted with the model under evaluation."""
+    """All predictions of the model under evaluation."""
 
     labels: tuple[str, ...]
     leaves: tuple[Leaf, ...]
     """Every label with each of its aisles; empty with one level of labels."""
     temperature: float
     aisle_temperature: float
-    """Of the choice among a department's aisles."""
+    """Temperature of the aisle probabilities within a department."""
     sides: BySide[Predictions]
-    """Train is a sample."""
+    """Predictions for each side; those for train are a sample."""
     unlabelled: Predictions
     base_model: Predictions
     """A sample of test, predicted without the adapter and not calibrated."""
@@ -90,8 +90,8 @@ def predict(
 ) -> ModelPredictions:
     """Return the predictions of the adapter for the tables of `read_tables`.
 
-    The temperatures are fitted on validation alone. The model is released on return: a small GPU
-    has memory for one.
+    The temperatures are fitted on validation products only. The model is released on return, as a
+    small GPU has memory for one model only.
 
     Raises:
         ModelError: the tables hold a department that is not a label of the adapter.
@@ -100,8 +100,8 @@ def predict(
     labels = tuple(scorer.labels)
     if unknown := {name for side in SIDES for name in tables[side]["department"]} - set(labels):
         raise ModelError(
-            f"{adapter} has no label {', '.join(sorted(unknown))}, which the splits hold: it was "
-            "trained on other splits; train on these, or evaluate on its own"
+            f"{adapter} has no label {', '.join(sorted(unknown))}, which occurs in the splits: it "
+            "was trained on other splits; train again, or evaluate it on those"
         )
     train, _ = _sample(tables["train"], config.evaluation.sample_size)
     scored = {**tables, "train": train}
@@ -141,8 +141,8 @@ def _with_aisles(
 ) -> tuple[dict[str, Scores], float]:
     """The scores of both levels, and the temperature of the aisles.
 
-    It is fitted on the validation products whose department is predicted correctly and whose
-    aisle is known: for the others the true aisle is not among the candidates.
+    The temperature is fitted on the validation products whose department is predicted correctly
+    and whose aisle is known: only then is the true aisle among the candidates.
     """
     conditional = {
         name: scorer.leaf_log_probabilities(
@@ -182,15 +182,11 @@ def load_scorer(model: Path, config: RunConfig) -> Scorer:
     """Return the scorer of a train artifact or a bundle, as the run is configured."""
     from grocer.inference.scorer import Scorer
 
-    return Scorer.load(
-        model,
-        device=config.base.device,
-        compute_dtype=config.base.compute_dtype,
-    )
+    return Scorer.load(model, device=config.base.device, compute_dtype=config.base.compute_dtype)
 
 
 def log_probabilities(scorer: Scorer, names: Iterable[str], task: str) -> metrics.Floats:
-    """Return log-probabilities [products, labels] of `names`, and report progress of `task`."""
+    """Return log-probabilities [products, labels] of `names`; report the progress as `task`."""
     names = list(names)
     if not names:
         return np.empty((0, len(scorer.labels)))

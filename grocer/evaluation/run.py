@@ -12,6 +12,7 @@ from grocer.artifacts.adapter import Adapter
 from grocer.artifacts.base import BySide
 from grocer.artifacts.bundle import Bundle
 from grocer.artifacts.evaluation import (
+    Accuracy,
     BaselineComparison,
     Calibration,
     ChampionComparison,
@@ -36,9 +37,9 @@ from grocer.progress import say
 from grocer.reports.evaluation import evaluation_page
 
 TOP = 3
-"""Most probable departments that predictions.parquet holds of each product."""
+"""Number of departments in predictions.parquet for each product, most probable first."""
 CONFIDENT_ERRORS = 50
-"""Errors that are listed, most confident first: candidates for wrong labels."""
+"""Maximum number of errors listed, most confident first: the label itself may be wrong."""
 
 
 def run(
@@ -46,7 +47,7 @@ def run(
 ) -> Evaluation:
     """Measure the adapter on the splits; write evaluation.json, tables and report.html into `out`.
 
-    All metrics are of calibrated probabilities.
+    All metrics are computed from calibrated probabilities.
 
     Args:
         champion: the deployed bundle, on a local path; measured on the same test products.
@@ -78,8 +79,10 @@ def _measure(
     config: RunConfig,
     champion: Bundle | None,
 ) -> Evaluation:
+    from sklearn.metrics import confusion_matrix
+
     settings, labels, test = config.evaluation, predictions.labels, predictions.sides.test
-    matrix = metrics.confusion(test.truth, test.scores.predicted, len(labels))
+    matrix = confusion_matrix(test.truth, test.scores.predicted, labels=range(len(labels)))
     shares = np.bincount(test.scores.predicted, minlength=len(labels)) / len(test.table)
     products = pd.concat([tables[side] for side in SIDES], ignore_index=True)
     confidence = test.scores.confidence
@@ -163,8 +166,7 @@ def _confident_errors(test: Predictions) -> tuple[ConfidentError, ...]:
         predicted=test.scores.predicted_labels, probability=test.scores.confidence
     )[~test.correct]
     worst = wrong.sort_values("probability", ascending=False, kind="stable").head(CONFIDENT_ERRORS)
-    rows = worst.to_dict(orient="records")
-    return tuple(ConfidentError.model_validate(row) for row in rows)
+    return tuple(map(ConfidentError.model_validate, worst.to_dict(orient="records")))
 
 
 def _write(
@@ -187,8 +189,7 @@ def _side_table(side: str, predictions: Predictions) -> pd.DataFrame:
     table, scores = predictions.table, predictions.scores
     order, probabilities = scores.top(TOP)
     columns = ["product_id", "product_name", "purchases", "department"]
-    result = table[columns].assign(
-        split=side,
+    result = table.assign(split=side)[["split", *columns]].assign(
         predicted=scores.predicted_labels,
         probability=scores.confidence,
         department_probability=scores.probabilities[np.arange(len(table)), predictions.truth],
@@ -201,11 +202,11 @@ def _side_table(side: str, predictions: Predictions) -> pd.DataFrame:
             predicted_aisle=scores.predicted_aisles,
             aisle_probability=scores.aisle_confidence,
         )
-    return result[["split", *(name for name in result if name != "split")]]
+    return result
 
 
 def _recovered(unlabelled: Predictions) -> pd.DataFrame:
-    """Products without a department and the predicted one, most purchased first."""
+    """The unlabelled products with their predicted department, most purchased first."""
     scores = unlabelled.scores
     recovered = unlabelled.table[["product_id", "product_name", "purchases"]].assign(
         suggested_department=scores.predicted_labels, probability=scores.confidence
@@ -218,22 +219,21 @@ def _recovered(unlabelled: Predictions) -> pd.DataFrame:
 
 
 def _say_result(evaluation: Evaluation) -> None:
-    test = evaluation.metrics.test
-    others = [f"{name} {100 * b.accuracy:.1f}" for name, b in evaluation.baselines.items()]
-    say(
-        "evaluate",
-        f"test accuracy {100 * test.accuracy:.1f} % of {test.products:,} products "
-        f"({100 * test.accuracy_low:.1f} to {100 * test.accuracy_high:.1f}) · {', '.join(others)}",
-    )
+    _say_accuracy("test accuracy", evaluation.metrics.test, evaluation.baselines)
     if evaluation.aisles is None:
         return
-    aisles, linear = evaluation.aisles.metrics.test, evaluation.aisles.linear
-    if aisles is None:
+    if evaluation.aisles.metrics.test is None:
         say("evaluate", "aisles: no test product has a known aisle")
         return
-    baseline = f" · linear {100 * linear.accuracy:.1f}" if linear else ""
+    linear = {"linear": evaluation.aisles.linear} if evaluation.aisles.linear else {}
+    _say_accuracy("test accuracy of aisles", evaluation.aisles.metrics.test, linear)
+
+
+def _say_accuracy(name: str, test: Accuracy, baselines: Mapping[str, Accuracy]) -> None:
+    others = ", ".join(f"{key} {100 * each.accuracy:.1f}" for key, each in baselines.items())
     say(
         "evaluate",
-        f"test accuracy of aisles {100 * aisles.accuracy:.1f} % of {aisles.products:,} products "
-        f"({100 * aisles.accuracy_low:.1f} to {100 * aisles.accuracy_high:.1f}){baseline}",
+        f"{name} {100 * test.accuracy:.1f} % of {test.products:,} products "
+        f"({100 * test.accuracy_low:.1f} to {100 * test.accuracy_high:.1f})"
+        f"{' · ' if others else ''}{others}",
     )

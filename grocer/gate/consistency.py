@@ -15,7 +15,7 @@ Check = tuple[bool, str]
 
 
 def count_metrics(evaluation: Evaluation, baselines: Sequence[str]) -> int:
-    """Return the number of values that must be measured, absent ones included."""
+    """Return the number of required metrics, including missing ones."""
     comparisons = [comparison for _, comparison in _comparisons(evaluation, baselines)]
     parts = [evaluation.metrics, *evaluation.departments.values(), *comparisons]
     return sum(_leaves(part.model_dump()) for part in parts) + len(_absent(evaluation, baselines))
@@ -26,9 +26,9 @@ def _leaves(value: Any) -> int:
 
 
 def undefined_metrics(evaluation: Evaluation, baselines: Sequence[str]) -> list[str]:
-    """Return the metrics that could not be measured, each with its key.
+    """Return the keys of the required metrics that are missing or undefined.
 
-    Precision may be undefined where no product was predicted as the label.
+    Precision may be undefined if no product was predicted as the label.
     """
     undefined = [f"baselines.{name}" for name in _absent(evaluation, baselines)]
     for name, metrics in evaluation.departments.items():
@@ -79,18 +79,20 @@ def _intervals(evaluation: Evaluation) -> Iterator[Check]:
 def _departments(evaluation: Evaluation) -> Iterator[Check]:
     test, departments = evaluation.metrics.test, evaluation.departments.values()
     support = sum(metrics.support for metrics in departments)
-    fault = f"support of all departments is {support:,}, but {test.products:,} products were tested"
-    yield support == test.products, fault
-    right = sum((metrics.recall or 0.0) * metrics.support for metrics in departments)
-    same = _close(right, test.accuracy * test.products, test.products)
+    yield (
+        support == test.products,
+        (f"support of all departments is {support:,}, but {test.products:,} products were tested"),
+    )
+    correct = sum((metrics.recall or 0.0) * metrics.support for metrics in departments)
+    same = _close(correct, test.accuracy * test.products, test.products)
     yield same, "recall by department does not add up to test accuracy"
 
 
 def _confusion(evaluation: Evaluation) -> Iterator[Check]:
     for index, (name, row) in enumerate(zip(evaluation.labels, evaluation.confusion, strict=True)):
         metrics = evaluation.departments[name]
-        right = (metrics.recall or 0.0) * metrics.support
-        same = sum(row) == metrics.support and _close(row[index], right, metrics.support)
+        correct = (metrics.recall or 0.0) * metrics.support
+        same = sum(row) == metrics.support and _close(row[index], correct, metrics.support)
         yield same, f"the confusion matrix contradicts support or recall of {name}"
 
 

@@ -1,9 +1,9 @@
 """The rules of the gate: whether an adapter may be deployed, decided from its evaluation alone.
 
-`decide` is a pure function and fails closed: a missing metric, faults counts or a
-department without test products fail the decision. Every rule states its reason, also if it
-passes. Making a metric worse never turns a failed decision into a passed one; for train accuracy,
-which only the gap uses, worse is higher.
+`decide` is a pure function and fails closed: a missing metric, contradictory values or a department
+without test products fail the decision. Each rule gives its reason, whether it passes or fails.
+Making a metric worse never turns a failed decision into a passed one; for train accuracy, which
+only the gap uses, worse is higher.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from grocer.artifacts.decision import Decision, Reason
+from grocer.artifacts.decision import Decision
 from grocer.artifacts.evaluation import Evaluation, PairedTest
 from grocer.config.stages import GatePolicy
 from grocer.errors import ArtifactError
+from grocer.events import Reason
 from grocer.gate.consistency import contradictions, count_metrics, undefined_metrics
 
 ROUNDING = 1e-9
@@ -99,7 +100,7 @@ def _baseline(name: str, evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     if name not in evaluation.baselines:
         return False, f"Metric unavailable: baselines.{name}."
     paired = evaluation.baselines[name].paired
-    # Only the linear model may be ahead; the others do not look at the product's name.
+    # The model may be below the linear baseline only: the others do not use the product name.
     margin, level = policy.linear_margin if name == "linear" else 0.0, evaluation.significance
     ahead = paired.model_accuracy - paired.baseline_accuracy
     better = ahead > 0 and paired.p_value < level
@@ -122,9 +123,7 @@ def _recall(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
         return True, f"No {judged}; rule skipped (minimum recall {limit:.3f})."
     low = sorted((value, name) for name, value in recall.items() if value < limit)
     if low:
-        lowest = ", ".join(
-            _first([f"{_distinct(value, limit)[0]} in {name}" for value, name in low])
-        )
+        lowest = _first([f"{_distinct(value, limit)[0]} in {name}" for value, name in low], ", ")
         return (
             False,
             f"Recall of {len(low)} of {len(recall)} {judged}: {lowest} (minimum {limit:g}).",
@@ -164,10 +163,7 @@ def _measured(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 
 def _consistent(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     faults = contradictions(evaluation, policy.baselines)
-    return (
-        not faults,
-        f"Contradictions between metrics: {len(faults)}{_listed(faults)}.",
-    )
+    return not faults, f"Contradictions between metrics: {len(faults)}{_listed(faults)}."
 
 
 def _compared(paired: PairedTest, level: float) -> str:
@@ -179,18 +175,17 @@ def _compared(paired: PairedTest, level: float) -> str:
 
 
 def _listed(items: Sequence[str]) -> str:
-    """The first items after a colon."""
-    return f": {'; '.join(_first(items))}" if items else ""
+    return f": {_first(items, '; ')}" if items else ""
 
 
-def _first(items: Sequence[str], limit: int = 5) -> list[str]:
-    """The first `limit` items, and how many more there are."""
-    more = [f"and {len(items) - limit} more"] if len(items) > limit else []
-    return [*items[:limit], *more]
+def _first(items: Sequence[str], separator: str) -> str:
+    """Join the first five items and the number of the others."""
+    more = [f"and {len(items) - 5} more"] if len(items) > 5 else []
+    return separator.join([*items[:5], *more])
 
 
 def _distinct(value: float, limit: float) -> tuple[str, str]:
-    """Format both with as many decimals, at least three, as distinguish them."""
+    """Format both with at least three decimals, and with more if they would look equal."""
     for decimals in range(3, 12):
         value_text, limit_text = f"{value:.{decimals}f}", f"{limit:.{decimals}f}"
         if value_text != limit_text or value == limit:

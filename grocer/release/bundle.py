@@ -1,12 +1,12 @@
-"""Bundles: the files that serving needs, with the evaluation and decision that permit it.
+"""Bundles: the files that serving needs, and the evaluation and decision that permit serving.
 
     root/<digest>/  adapter_model.safetensors  adapter_config.json  tokenizer files
                     base.json  [base/]  labels.json  [aisles.json]  template.json
                     bundle.json  MODEL_CARD.md
 
-`bundle.json` records the origin of the adapter and a SHA-256 of each other file. The digest of all
-files, including `bundle.json`, names the directory, so no file can change unnoticed. Bundles are
-immutable: another adapter is another bundle.
+`bundle.json` records the origin of the adapter and the SHA-256 of every other file. The directory
+is named by the digest of all files, including `bundle.json`, so any change is detected. Bundles
+are immutable: another adapter is another bundle.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _OPTIONAL = (AISLES_FILE,)
 
 
 class JudgedFiles(Record):
-    """SHA-256 of each file of the artifacts that the gate judged."""
+    """SHA-256 of each file of the artifacts that the gate evaluated."""
 
     model: dict[str, Digest]
     evaluation: dict[str, Digest]
@@ -70,7 +70,7 @@ class Manifest(Artifact):
     base: dict[str, Any]
     labels: Labels
     aisles: dict[str, tuple[str, ...]]
-    """Aisles of each label; empty: the label has one level."""
+    """Aisles of each label; empty with one level of labels."""
     template: dict[str, Any]
     calibration: dict[str, Temperature]
     """Keyword arguments of a scorer."""
@@ -86,7 +86,7 @@ class Manifest(Artifact):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files were all verified."""
+    """A verified bundle."""
 
     path: Path
     digest: str
@@ -99,7 +99,7 @@ class Bundle:
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
-        """The aisles of all labels, in the order of a scorer's columns; empty: one level."""
+        """The aisles of all labels, in the order of a scorer's columns; empty with one level."""
         return leaves(self.labels, self.manifest.aisles)
 
     @property
@@ -137,12 +137,15 @@ def write_bundle(
 
     sources = _sources(model)
     template = read_json(model / "template.json")
+    calibration = {"temperature": measured.calibration.temperature}
+    if measured.aisles:
+        calibration["aisle_temperature"] = measured.aisles.temperature
     manifest = Manifest(
         base=read_json(model / "base.json"),
         labels=tuple(read_json(model / "labels.json")),
         aisles={label: tuple(aisles) for label, aisles in read_aisles(model).items()},
         template={**template, "digest": json_digest(template)},
-        calibration=_calibration(measured),
+        calibration=calibration,
         config=config,
         data={"splits": digests["splits"], "inputs": records["splits"]["inputs"]},
         evaluation=measured.model_copy(update={"confident_errors": ()}),
@@ -154,7 +157,8 @@ def write_bundle(
     )
     card = render("model_card.md", bundle=manifest).encode()
     files = {**manifest.files, CARD: sha256(card).hexdigest()}
-    text = _text(manifest.model_copy(update={"files": files}))
+    content = manifest.model_copy(update={"files": files}).model_dump(mode="json")
+    text = (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     digest = tree_digest({**files, MANIFEST: sha256(text).hexdigest()})
     if not (root / digest).is_dir():
         with output_directory(root / digest) as part:
@@ -175,8 +179,8 @@ def load_bundle(path: Path, digest: str | None = None) -> Bundle:
             initializer unpacks the bundle to a fixed path.
 
     Raises:
-        BundleError: it is not a bundle, has another schema version, was modified, or its decision
-            failed or is about another adapter.
+        BundleError: the directory is not a bundle, has another schema version or was modified, or
+            its decision failed or is about another adapter.
     """
     if not (path / MANIFEST).is_file():
         raise BundleError(f"{path} is not a bundle: no {MANIFEST}; give root/<digest>")
@@ -219,14 +223,6 @@ def _sources(model: Path) -> dict[str, Path]:
     return {name: path for name, path in sorted(sources.items()) if path.is_file()}
 
 
-def _calibration(evaluation: Evaluation) -> dict[str, float]:
-    aisles = evaluation.aisles
-    return {
-        "temperature": evaluation.calibration.temperature,
-        **({"aisle_temperature": aisles.temperature} if aisles else {}),
-    }
-
-
 def _require_measured(evaluation: Evaluation, digests: Mapping[str, str]) -> None:
     for name, measured in evaluation.digests:
         if measured != digests[name]:
@@ -237,7 +233,7 @@ def _require_measured(evaluation: Evaluation, digests: Mapping[str, str]) -> Non
 
 
 def _require_unmodified(path: Path, expected: Mapping[str, str], actual: Mapping[str, str]) -> None:
-    """Name the first file that was changed, removed or added."""
+    """Raise `BundleError` about the first file that was changed, removed or added."""
     for name, digest in expected.items():
         if name not in actual:
             raise BundleError(f"{path} was modified: {name} is missing; download it again")
@@ -245,8 +241,3 @@ def _require_unmodified(path: Path, expected: Mapping[str, str], actual: Mapping
             raise BundleError(f"{path} was modified: {name} was changed; download it again")
     if extra := sorted(set(actual) - set(expected) - {MANIFEST}):
         raise BundleError(f"{path} was modified: {extra[0]} was added; remove it")
-
-
-def _text(manifest: Manifest) -> bytes:
-    value = manifest.model_dump(mode="json")
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

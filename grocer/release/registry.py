@@ -1,8 +1,8 @@
-"""The registry: bundles in an object store, each under its digest and immutable.
+"""The registry: immutable bundles in an object store, each below its digest.
 
     s3://bucket/prefix/<digest>/adapter_model.safetensors ... bundle.json
 
-`bundle.json` is uploaded last, so a bundle that has one is complete.
+`bundle.json` is uploaded last, so a bundle that has this file is complete.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _SETTING = "deploy.store"
 
 
 def publish(bundle: Bundle, store: str) -> str:
-    """Upload a bundle; files that the store already has are verified and kept.
+    """Upload a bundle; files that already exist in the store are verified, not overwritten.
 
     Args:
         store: `s3://` or `gs://` URI that holds bundles.
 
     Returns:
-        The bundle's URI, `<store>/<digest>`. Every file there was verified.
+        The bundle's URI, `<store>/<digest>`, after verifying every file there.
 
     Raises:
-        OutputError: the store cannot be written, or has other content under this digest.
+        OutputError: the store cannot be written, or a file at the URI has another SHA-256.
     """
     uri = f"{store.rstrip('/')}/{bundle.digest}"
     digests = {**bundle.manifest.files, MANIFEST: file_digest(bundle.path / MANIFEST)}
@@ -41,8 +41,8 @@ def publish(bundle: Bundle, store: str) -> str:
             storage.put(bundle.path / name, name)
         if storage.sha256(name) != digest:
             raise OutputError(
-                f"{uri}/{name} has other content than the bundle of that digest: something else "
-                f"wrote there; remove it, or set another {_SETTING}"
+                f"{uri}/{name} already exists with another SHA-256 than in the bundle; "
+                f"remove it, or set another {_SETTING}"
             )
     outcome = "already published" if set(digests) <= existing else "published"
     progress.say("deploy", f"{outcome}: {uri}, all files verified")
@@ -53,7 +53,7 @@ def fetch(uri: str, directory: Path) -> Bundle:
     """Download the bundle at `uri` (`.../<digest>`) to `directory/<digest>` and verify it.
 
     Raises:
-        BundleError: there is no complete bundle, or `load_bundle` refuses it.
+        BundleError: there is no complete bundle, or it fails the verification of `load_bundle`.
         OutputError: the store cannot be read.
     """
     digest = uri.rstrip("/").rpartition("/")[2]
@@ -71,7 +71,7 @@ def fetch(uri: str, directory: Path) -> Bundle:
 
 
 def open_bundle(uri: str, directory: Path) -> Bundle:
-    """Return the verified bundle at a URI or a local path; a remote one is fetched to `directory`.
+    """Return the verified bundle at a URI or local path; a remote one is fetched to `directory`.
 
     Raises:
         BundleError, OutputError: as `fetch`.

@@ -93,7 +93,7 @@ def test_other_content_under_the_digest_is_not_overwritten(
 ) -> None:
     key = f"{bundle.digest}/{name}"
     s3.put_object(Bucket=bucket, Key=key, Body=b"somebody else's")
-    with pytest.raises(OutputError, match=f"{name} has other content"):
+    with pytest.raises(OutputError, match=f"{name} already exists with another SHA-256"):
         registry.publish(bundle, f"s3://{bucket}")
     assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"somebody else's"
 
