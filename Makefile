@@ -59,7 +59,7 @@ format: .venv/.installed ## Format the code and apply automatic lint fixes
 images: ## Build the container images; REGISTRY=host/path pushes them and records their digests
 	@images/build $(REGISTRY)
 
-kind-up: .venv/.installed ## Create a local kind cluster with everything Grocer needs (needs make images)
+kind-up: .venv/.installed ## Create a local kind cluster with everything Grocer needs (requires make images)
 	@kind/up
 
 test-kind: .venv/.installed ## Run tests/cluster on the kind cluster
@@ -72,7 +72,7 @@ docs: .venv/.installed ## Generate the configuration and CLI references in docs/
 	@.venv/bin/python -m grocer.config.docs docs/configuration.md
 	@.venv/bin/python -m pipelines.cli.docs docs/cli.md
 
-lock: ## Resolve requirements.lock from pyproject.toml
+lock: ## Resolve pyproject.toml into requirements.lock
 	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \
 		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
 
@@ -95,7 +95,7 @@ sbom: .venv/.installed ## Write build/sbom.json: a CycloneDX bill of materials o
 	@$(TOOL) --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml \
 		--gather-license-texts --validate --output-file build/sbom.json .venv/bin/python
 
-scan: ## Scan the images for known vulnerabilities with trivy or grype (needs make images)
+scan: ## Scan the images for known vulnerabilities with trivy or grype (requires make images)
 	@images/scan
 
 clean: ## Remove build outputs and caches (not .venv)

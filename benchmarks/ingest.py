@@ -5,7 +5,7 @@ its own process: Grocer's ingest, Grocer's validation, and the pandas join and d
 reference study. The last line is one JSON object: `ratio` and `memory_ratio` are pandas over
 ingest, in wall-clock seconds and in peak resident memory of the process tree.
 
-At scale 1 pandas takes about 14 GB. It runs last, and each ingest starts after a minute's rest,
+At scale 1 pandas takes about 14 GB. It runs last, and each ingest starts after a pause of a minute,
 because a virtual machine is slow for a minute after it has freed gigabytes. With --rounds the jobs
 alternate and the fastest round of each counts, because other guests slow down a shared machine.
 
@@ -107,7 +107,7 @@ def measure(job: str, source: Path, out: Path) -> dict[str, float]:
 def _resident_bytes(pid: int) -> int:
     """Return the resident bytes of a process and its children, or its own peak if larger.
 
-    `ru_maxrss` would not do: a child process starts with its parent's value.
+    `ru_maxrss` is unsuitable, because a child process starts with its parent's value.
     """
     try:
         process = psutil.Process(pid)

@@ -146,7 +146,7 @@ def main() -> None:
     names = column(options.catalogue / "products.csv", "product_name")
     labels = sorted(column(options.catalogue / "departments.csv", "department"))
     form = template(PromptConfig())
-    # Trained without the instruction, so the prompt has about as many tokens as with Llama's.
+    # Trained without the instruction, so that the prompt has about as many tokens as with Llama's.
     tokenizer = make_tokenizer(names, template(PromptConfig(template="short")), labels, 4096)
     encoder = Encoder(tokenizer, form, labels)
     items = {

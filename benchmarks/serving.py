@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Python adds this folder first, where this file would shadow the package `serving`.
+# Python puts this directory first, where this file would shadow the package `serving`.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks.load import CATALOGUE, closed_loop, open_loop, random_name  # noqa: E402
@@ -63,12 +63,12 @@ def main() -> None:
             "batching": batching(bundle, options.seconds),
         }
         results["overload"] = overload(bundle, options.seconds, results["batching"])
-        results["classify"] = bulk(bundle, options.names, Path(scratch))
+        results["classify"] = classification(bundle, options.names, Path(scratch))
     print(json.dumps({"ratio": results["batching"]["speedup"], **results}))
 
 
 def overhead(bundle: Path, seconds: float) -> dict[str, float]:
-    """CPU milliseconds of a request with 32 names: predictor, no-op model, and forward pass."""
+    """Return the CPU milliseconds of a request with 32 names: predictor, no-op, forward pass."""
     say("benchmark", "overhead of a request with 32 names")
     with noop() as url:
         noop_cpu = cpu_per_request(url, seconds)
@@ -91,7 +91,7 @@ def cpu_per_request(url: str, seconds: float) -> float:
 
 
 def forward_cpu(bundle: Path) -> float:
-    """Median CPU milliseconds of scoring 32 names with one thread, in a separate process."""
+    """Return the median CPU milliseconds to score 32 names with one thread, in a subprocess."""
     code = (
         "import time, sys, torch; torch.set_num_threads(1)\n"
         "from pathlib import Path; from grocer.inference.scorer import Scorer\n"
@@ -109,7 +109,7 @@ def forward_cpu(bundle: Path) -> float:
 
 
 def batching(bundle: Path, seconds: float) -> dict[str, Any]:
-    """Throughput of 64 clients with single-name requests, with and without batching."""
+    """Return the throughput of 64 clients that send single names, with and without batching."""
     results: dict[str, Any] = {"clients": CLIENTS}
     for label, settings in (("with", ()), ("without", ("token_budget=1",))):
         say("benchmark", f"{CLIENTS} clients, {label} batching")
@@ -121,7 +121,7 @@ def batching(bundle: Path, seconds: float) -> dict[str, Any]:
 
 
 def overload(bundle: Path, seconds: float, capacity: dict[str, Any]) -> dict[str, Any]:
-    """Open loop at twice the throughput of 64 clients: latency, memory and recovery."""
+    """Return latency, memory and recovery at twice the throughput of 64 clients (open loop)."""
     rate = 2 * capacity["with"]["per_second"]
     say("benchmark", f"overload with {rate:.0f} requests a second")
     with running_predictor(bundle) as url:
@@ -138,8 +138,8 @@ def overload(bundle: Path, seconds: float, capacity: dict[str, Any]) -> dict[str
     return results
 
 
-def bulk(bundle: Path, names: int, scratch: Path) -> dict[str, float]:
-    """Throughput and peak memory of a file, and the peak memory of a tenth of it."""
+def classification(bundle: Path, names: int, scratch: Path) -> dict[str, float]:
+    """Return throughput and peak memory for a file, and peak memory for a tenth of it."""
     say("benchmark", f"classify {names:,} names")
     results = {}
     for label, count in (("tenth", names // 10), ("all", names)):

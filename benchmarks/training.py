@@ -42,7 +42,7 @@ from grocer.progress import say  # noqa: E402
 CATALOGUE = Path(__file__).resolve().parent.parent / "examples" / "catalogue"
 ACCUMULATED_BATCH = 8
 TOKENIZER_ENTRIES = 1400
-"""With this size, prompts, names and labels have as many tokens as with Llama's tokenizer."""
+"""With this size, prompts, names and labels have about as many tokens as with Llama's."""
 
 
 def main() -> None:

@@ -42,9 +42,9 @@ def deploy(
         if run.deploy.store is None:
             from serving.rollout.smoke_test import smoke_test
 
-            answers = smoke_test(new.path, names)
+            result = smoke_test(new.path, names)
         else:
             from serving.rollout.deploy import deploy
 
-            answers = deploy(new, run.deploy, names)
-        write_json(out / "predictions.json", answers)
+            result = deploy(new, run.deploy, names)
+        write_json(out / "predictions.json", result)

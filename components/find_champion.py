@@ -1,4 +1,4 @@
-"""find_champion: look up the deployed bundle, which a new adapter must not lose to."""
+"""find_champion: look up the deployed bundle, which a new adapter must beat."""
 
 from kfp import dsl
 

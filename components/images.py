@@ -41,7 +41,7 @@ class Images:
 
     @classmethod
     def read(cls, path: Path) -> "Images":
-        """Return the images in a kustomization, the file that the manifests use, too.
+        """Return the images in a kustomization, which the manifests use as well.
 
         Raises:
             ConfigError: the file is not a kustomization, or lacks an image.

@@ -86,7 +86,7 @@ def normalised(name: str) -> str:
     return " ".join(name.casefold().split())
 
 
-def make_products(grammar: Grammar, oddities: Mapping[str, list[str]]) -> list[Product]:
+def make_products(grammar: Grammar, edge_cases: Mapping[str, list[str]]) -> list[Product]:
     """Return all products, shuffled; the position is the id."""
     random = grammar.random
     seen: dict[str, Product] = {}
@@ -110,7 +110,9 @@ def make_products(grammar: Grammar, oddities: Mapping[str, list[str]]) -> list[P
         for aisle in entry["aisles"]
     }
     products += [
-        Product(n, aisle, department_of[aisle]) for aisle, names in oddities.items() for n in names
+        Product(name, aisle, department_of[aisle])
+        for aisle, names in edge_cases.items()
+        for name in names
     ]
     random.shuffle(products)
     return products
@@ -259,7 +261,7 @@ def write_orders(out: Path, orders: list[Order], random: Random) -> None:
 def main(out: Path) -> None:
     vocabulary = tomllib.loads((HERE / "vocabulary.toml").read_text(encoding="utf-8"))
     random = Random(SEED)
-    products = make_products(Grammar(vocabulary, random), vocabulary["oddities"])
+    products = make_products(Grammar(vocabulary, random), vocabulary["edge_cases"])
     departments = vocabulary["departments"]
     shares = {name: entry["purchases"] for name, entry in departments.items()}
     orders = list(make_orders(Popularity(products, shares), random))

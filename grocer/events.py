@@ -24,10 +24,10 @@ PREFIX = "grocer-event "
 Kind = Literal["started", "progress", "message", "failed", "succeeded", "verdict"]
 
 
-class RuleResult(BaseModel):
-    """The outcome of one gate rule."""
+class Reason(BaseModel):
+    """The outcome of one gate rule; `sentence` has the measured value and the limit."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     rule: str
     passed: bool
@@ -35,7 +35,7 @@ class RuleResult(BaseModel):
 
 
 class Event(BaseModel):
-    """What a step reported. Fields that do not belong to the kind of event keep their default."""
+    """An event of a step. Fields that do not apply to its kind keep their default."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -53,7 +53,7 @@ class Event(BaseModel):
     """Whether the step failed because of its input or configuration (a `GrocerError`)."""
     passed: bool = False
     """The gate's verdict."""
-    reasons: tuple[RuleResult, ...] = ()
+    reasons: tuple[Reason, ...] = ()
 
 
 def emit(step: str, kind: Kind, **fields: Any) -> None:

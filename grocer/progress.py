@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Sequence
 
-from grocer.events import RuleResult, emit
+from grocer.events import Reason, emit
 
 
 def say(step: str, text: str) -> None:
@@ -24,15 +23,10 @@ def fail(step: str, text: str) -> None:
     _print(f"grocer ! {step} | {text}")
 
 
-def verdict(step: str, passed: bool, reasons: Iterable[Any]) -> None:
-    """Report the gate's verdict, printed as a line per rule.
-
-    Args:
-        reasons: objects with the attributes of `RuleResult`.
-    """
-    results = [RuleResult.model_validate(reason, from_attributes=True) for reason in reasons]
-    emit(step, "verdict", passed=passed, reasons=results)
-    for reason in results:
+def verdict(step: str, passed: bool, reasons: Sequence[Reason]) -> None:
+    """Report the gate's verdict, printed as a line per rule."""
+    emit(step, "verdict", passed=passed, reasons=reasons)
+    for reason in reasons:
         _print(f"grocer | {step} | {'passed' if reason.passed else 'FAILED'}: {reason.sentence}")
     _print(f"grocer | {step} | gate {'passed' if passed else 'FAILED'}")
 

@@ -1,4 +1,4 @@
-"""How an adapter was trained."""
+"""The training record of an adapter."""
 
 from __future__ import annotations
 

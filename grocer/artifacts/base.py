@@ -71,11 +71,11 @@ class BySide(Record, Generic[T]):
 
 
 class Artifact(Record):
-    """What a stage reports about its output, stored as `FILE` in the output directory."""
+    """A description of a stage's output, stored as `FILE` in the output directory."""
 
     FILE: ClassVar[str]
     OTHER_VERSION: ClassVar[str] = "run the step that writes it again"
-    """What to do about another schema version."""
+    """Advice in the error message for another schema version."""
     schema_version: int = Field(default=1, alias="schema")
     _directory: Path | None = PrivateAttr(default=None)
 

@@ -1,4 +1,4 @@
-"""What ingest read, joined and dropped."""
+"""Counts of the rows that ingest read, joined and dropped."""
 
 from __future__ import annotations
 

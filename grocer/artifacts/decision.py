@@ -7,17 +7,10 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from grocer.artifacts.base import Artifact, Digest, Record
+from grocer.artifacts.base import Artifact, Digest
 from grocer.config.stages import GatePolicy
 from grocer.errors import BundleError
-
-
-class Reason(Record):
-    """The outcome of one rule, with the measured value and the limit."""
-
-    rule: str
-    passed: bool
-    sentence: str
+from grocer.events import Reason
 
 
 class Decision(Artifact):
@@ -28,7 +21,7 @@ class Decision(Artifact):
     reasons: tuple[Reason, ...]
     policy: GatePolicy
     digests: dict[str, Digest]
-    """Of `model`, `splits` and `evaluation`; an invalid evaluation names neither of the others."""
+    """Digests of `model`, `splits` and `evaluation`; only the last if the evaluation is invalid."""
 
     @property
     def failures(self) -> list[Reason]:
@@ -36,7 +29,7 @@ class Decision(Artifact):
         return [reason for reason in self.reasons if not reason.passed]
 
     def require_passed(self, digests: Mapping[str, str]) -> None:
-        """Do nothing if the gate passed and judged the artifacts with these `digests`.
+        """Raise an error unless the gate passed and judged the artifacts with these `digests`.
 
         Args:
             digests: of `model`, `splits` and `evaluation`, or some of them.

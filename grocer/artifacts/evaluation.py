@@ -1,4 +1,4 @@
-"""What was measured of an adapter: everything that the gate judges and the report shows."""
+"""Evaluation of an adapter: all metrics that the gate and the report use."""
 
 from __future__ import annotations
 
@@ -195,9 +195,9 @@ class Evaluation(Artifact):
     FILE: ClassVar = "evaluation.json"
     schema_version: int = Field(default=2, alias="schema")
     label: str
-    """What a label is called, in the singular."""
+    """Singular noun for a label, such as department."""
     confidence: Share
-    """Level of every interval."""
+    """Confidence level of all intervals."""
     digests: EvaluationInputs
     labels: Labels
     metrics: BySide[SideMetrics]
@@ -218,7 +218,7 @@ class Evaluation(Artifact):
 
     @property
     def significance(self) -> float:
-        """Level of significance tests, from that of the intervals."""
+        """Significance level of tests: 1 minus the confidence level."""
         return round(1 - self.confidence, 12)
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from grocer.artifacts.base import (
     Record,
 )
 from grocer.artifacts.counts import Counts
-from grocer.artifacts.decision import Decision, Reason
+from grocer.artifacts.decision import Decision
 from grocer.artifacts.evaluation import (
     AisleMetrics,
     BaselineComparison,
@@ -24,6 +24,7 @@ from grocer.artifacts.evaluation import (
 )
 from grocer.artifacts.splits import Splits
 from grocer.artifacts.step import RECORD, record_of
+from grocer.events import Reason
 
 
 class Verdict(Record):

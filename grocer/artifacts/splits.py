@@ -1,4 +1,4 @@
-"""How products were split into train, validation and test."""
+"""The split of products into train, validation and test."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Splits(Artifact):
     duplicate_names: Count
     """Normalised names that several products share; each is one example."""
     label_conflicts: Count
-    """Those of them whose products are in several departments."""
+    """Duplicate names whose products are in several departments."""
     unlabelled: Count
     truncated_names: Count
     """Names truncated to `prompt.max_name_tokens`."""

@@ -20,7 +20,7 @@ RECORD = "artifact.json"
 
 @contextmanager
 def step(name: str, out: Path, inputs: Mapping[str, Path] | None = None) -> Iterator[Path]:
-    """Run the block as step `name`: `reported`, and writing the artifact `out` as `recorded`."""
+    """Run the block as step `name`, inside `reported` and `recorded`."""
     with reported(name), recorded(name, out, inputs) as part:
         yield part
 

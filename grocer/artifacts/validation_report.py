@@ -1,4 +1,4 @@
-"""Which expectations the tables met."""
+"""Results of validating the tables with Great Expectations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TableReport(Record):
 
 
 class ValidationReport(Artifact):
-    """`validation.json` of validation."""
+    """`validation.json` of validate."""
 
     FILE: ClassVar = "validation.json"
     success: bool
@@ -37,7 +37,7 @@ class ValidationReport(Artifact):
     tables: dict[str, TableReport]
 
     def require_success(self) -> None:
-        """Do nothing if all expectations were met.
+        """Raise an error unless all expectations were met.
 
         Raises:
             ExpectationError: lists the failed expectations.

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from grocer.artifacts.decision import Decision, Reason
+from grocer.artifacts.decision import Decision
 from grocer.artifacts.evaluation import Evaluation, PairedTest
 from grocer.config.stages import GatePolicy
 from grocer.errors import ArtifactError
+from grocer.events import Reason
 from grocer.gate.consistency import contradictions, count_metrics, undefined_metrics
 
 ROUNDING = 1e-9

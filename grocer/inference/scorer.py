@@ -91,7 +91,7 @@ class Scorer:
         """
         adapter = model / "adapter" if (model / "adapter").is_dir() else model
         directory = base or (model / "base" if (model / "base").is_dir() else None)
-        directory = _matching_base(BaseReference.read(model / "base.json"), directory)
+        directory = _matching_base(BaseReference(**read_json(model / "base.json")), directory)
         device = choose_device(device)
         dtype, _ = choose_compute_dtype(compute_dtype, device)
         encoder = Encoder(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from grocer.config.stages import HUB_TOKEN, BaseConfig
 from grocer.errors import ModelError
-from grocer.io.atomic import file_digest, json_digest, output_directory, read_json
+from grocer.io.atomic import file_digest, json_digest, output_directory
 from grocer.io.storage import Storage
 
 if TYPE_CHECKING:
@@ -30,21 +29,13 @@ class BaseReference:
     revision: str | None
     digest: str
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def read(cls, path: Path) -> BaseReference:
-        return cls(**read_json(path))
-
 
 def base_digest(directory: Path) -> str:
     """Return the SHA-256 of a base's configuration, tokenizer and weights (safetensors)."""
     files = sorted(path for pattern in _WEIGHTS for path in directory.glob(pattern))
-    names = [path.name for path in files]
-    if "config.json" not in names:
+    if not (directory / "config.json").is_file():
         raise ModelError(f"{directory} is not a model: it has no config.json")
-    if not any(name.endswith(".safetensors") for name in names):
+    if not any(path.suffix == ".safetensors" for path in files):
         raise ModelError(
             f"{directory} has no *.safetensors; other weight formats are not supported"
         )
@@ -186,8 +177,8 @@ def load_nf4(directory: Path, dtype: torch.dtype, device: str) -> PreTrainedMode
     if loaded["missing_keys"]:
         missing = sorted(loaded["missing_keys"])
         raise ModelError(
-            f"{directory}: {len(missing)} weights are missing, for example {missing[0]}: the "
-            "download is incomplete, or config.json belongs to another model"
+            f"{directory}: weights are missing, for example {missing[0]} ({len(missing)} in "
+            "total); the download is incomplete, or config.json belongs to another model"
         )
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
@@ -206,11 +197,3 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:
         return PeftModel.from_pretrained(model, str(directory)).eval()
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"the adapter in {directory} does not fit its base: {error}") from error
-
-
-def copy_base(source: Path, target: Path) -> None:
-    """Copy the files of a base; subdirectories are skipped."""
-    target.mkdir(parents=True, exist_ok=True)
-    for path in sorted(source.iterdir()):
-        if path.is_file():
-            shutil.copyfile(path, target / path.name)

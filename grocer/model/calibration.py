@@ -19,7 +19,7 @@ def apply_temperature(
     Raises:
         ValueError: the temperature is not positive.
     """
-    return np.exp(_scaled(log_probabilities, temperature))
+    return np.exp(_log_softmax(log_probabilities, temperature))
 
 
 def fit_temperature(log_probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
@@ -37,18 +37,18 @@ def fit_temperature(log_probabilities: NDArray[np.float64], truth: NDArray[np.in
     rows = np.arange(len(truth))
 
     def loss(log_temperature: float) -> float:
-        scaled = _scaled(log_probabilities, float(np.exp(log_temperature)))
+        scaled = _log_softmax(log_probabilities, float(np.exp(log_temperature)))
         return float(-scaled[rows, truth].mean())
 
     result = minimize_scalar(loss, bounds=tuple(np.log(BOUNDS)), method="bounded")
     return float(np.exp(result.x))
 
 
-def _scaled(log_probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+def _log_softmax(log_probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     """Return log softmax(log_probabilities / temperature), in float64."""
+    from scipy.special import log_softmax
+
     if not temperature > 0:
         raise ValueError(f"temperature {temperature}: expected a positive number")
-    scaled = np.asarray(log_probabilities, dtype=np.float64) / temperature
-    scaled = scaled - scaled.max(axis=1, keepdims=True)
-    result: NDArray[np.float64] = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+    result: NDArray[np.float64] = log_softmax(log_probabilities.astype(float) / temperature, axis=1)
     return result

@@ -16,7 +16,7 @@ from grocer.errors import ConfigError, ModelError
 
 _CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 _BFLOAT16_CAPABILITY = 8
-"""Major compute capability from which GPUs have bfloat16 units."""
+"""Minimum major compute capability of GPUs with bfloat16 units."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _choose_half(setting: str, device: str, names: tuple[str, str], key: str) ->
 
 
 def cpu_threads(spare: int = 0) -> int:
-    """Return `OMP_NUM_THREADS` if it is set, otherwise the available cores less `spare`."""
+    """Return `OMP_NUM_THREADS` if it is set, otherwise the available cores minus `spare`."""
     configured = os.environ.get("OMP_NUM_THREADS", "")
     return int(configured) if configured.isdecimal() else max(1, available_cores() - spare)
 

@@ -1,10 +1,11 @@
-"""Label hierarchy: the department first, then one of its aisles.
+"""Label hierarchy: departments and their aisles.
 
-A completion names both (` produce: fresh fruits `), so constrained decoding chooses a department
-before it chooses an aisle. The completions of one department share a token prefix. One token trie
-over these prefixes gives department probabilities, and a second trie per department over the
-remaining tokens gives P(aisle | department). The aisles of a department therefore always sum to
-its probability, and only the aisles of the predicted department have to be scored.
+A completion names a department and then an aisle (` produce: fresh fruits `), so constrained
+decoding chooses a department before it chooses an aisle. The completions of one department share
+a token prefix. One token trie over these prefixes gives department probabilities, and a second
+trie per department over the remaining tokens gives P(aisle | department). The aisles of a
+department therefore always sum to its probability, and only the aisles of the predicted
+department have to be scored.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,7 @@ Aisles = Mapping[str, Sequence[str]]
 ONE_LEVEL: Aisles = MappingProxyType({})
 Leaf = tuple[str, str]
 """A department and one of its aisles."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,16 @@ def label_completions(
     """
     if len(sequences) == 1:
         return LabelCompletions(sequences[0], tuple(aisles), ((),) * len(aisles), None)
-    # What the first and the last in sort order share, all share. Each suffix keeps a token.
-    extremes = zip(min(sequences)[:-1], max(sequences), strict=False)
-    prefix = tuple(token for token, _ in takewhile(lambda pair: pair[0] == pair[1], extremes))
+    # Each suffix keeps a token.
+    prefix = tuple(common_prefix([sequence[:-1] for sequence in sequences]))
     suffixes = tuple(sequence[len(prefix) :] for sequence in sequences)
     return LabelCompletions(prefix, tuple(aisles), suffixes, label_trie(aisles, suffixes))
+
+
+def common_prefix(sequences: Sequence[Sequence[T]]) -> list[T]:
+    """Return the longest prefix that all sequences share."""
+    same = takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))
+    return [column[0] for column in same]
 
 
 def leaf_name(department: str, aisle: str) -> str:
@@ -79,7 +87,7 @@ def leaf_name(department: str, aisle: str) -> str:
 
 
 def completion_labels(labels: Iterable[str], aisles: Aisles) -> list[str]:
-    """Return what completions name: each label with each of its aisles, or the label alone."""
+    """Return the name in each completion: a label with one of its aisles, or a label alone."""
     return [
         name
         for label in labels

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from grocer.errors import ConfigError, ModelError
+from grocer.errors import ConfigError
 
 MIN_LABELS, MAX_LABELS = 2, 500
 
@@ -28,7 +28,7 @@ class LabelTrie:
     """The branching nodes of a trie and the tokens that lead to them.
 
     Nodes below the root that branch, or lead to a node that branches, are the tokens which a
-    forward pass needs behind the prompt. An edge is one child of a branching node.
+    forward pass needs after the prompt. An edge is one child of a branching node.
     """
 
     labels: tuple[str, ...]
@@ -76,7 +76,6 @@ def label_trie(labels: Sequence[str], sequences: Sequence[Sequence[int]]) -> Lab
     Raises:
         ConfigError: fewer than 2 or more than 500 labels, an empty sequence, or sequences that
             are equal or a prefix of one another.
-        ModelError: not one sequence per label.
     """
     _require_distinct(labels, sequences)
     children: dict[tuple[int, ...], list[int]] = {}
@@ -113,8 +112,6 @@ def _require_distinct(labels: Sequence[str], sequences: Sequence[Sequence[int]])
             f"{len(labels)} labels: expected {MIN_LABELS} to {MAX_LABELS}; "
             "choose another catalogue.label or check the department column"
         )
-    if len(labels) != len(sequences):
-        raise ModelError(f"{len(labels)} labels, but {len(sequences)} token sequences")
     known: dict[tuple[int, ...], str] = {}
     for label, sequence in zip(labels, sequences, strict=True):
         if not sequence:

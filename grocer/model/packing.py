@@ -35,24 +35,20 @@ class Pack:
 
 
 def pack(prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> Pack:
-    """Pack products behind one `prefix`, which may be empty if it is cached.
+    """Pack products after one `prefix`, which may be empty if it is cached.
 
     >>> pack((7, 8), [(1, 2), (3,)]).input_ids
     tensor([[7, 8, 1, 2, 3]])
     """
+    start, sizes = len(prefix), [len(suffix) for suffix in suffixes]
     ids = [*prefix, *(token for suffix in suffixes for token in suffix)]
-    segments = [-1] * len(prefix) + [i for i, suffix in enumerate(suffixes) for _ in suffix]
-    positions = [*range(len(prefix))]
-    last_tokens, end = [], len(prefix)
-    for suffix in suffixes:
-        positions.extend(range(len(prefix), len(prefix) + len(suffix)))
-        end += len(suffix)
-        last_tokens.append(end - 1)
+    positions = [*range(start), *(start + i for size in sizes for i in range(size))]
+    segments = [-1] * start + [i for i, size in enumerate(sizes) for _ in range(size)]
     return Pack(
         input_ids=torch.tensor([ids]),
         position_ids=torch.tensor([positions]),
         segments=torch.tensor(segments),
-        last_tokens=torch.tensor(last_tokens),
+        last_tokens=start + torch.tensor(sizes).cumsum(0) - 1,
     )
 
 

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from string import Formatter
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from grocer.config.stages import PromptConfig
-from grocer.errors import ConfigError
 from grocer.io.atomic import json_digest
 
 MAX_NAME_CHARACTERS = 200  # Instacart's longest name has 159
@@ -47,10 +45,10 @@ class Template(BaseModel):
 
     def render(self, product_name: str, labels: Sequence[str]) -> str:
         """Return the prompt for one product, without BOS."""
-        user = fill(self.user, {"product_name": self.slot(product_name)})
+        user = self.user.format(product_name=self.slot(product_name))
         if self.form == "short":
             return user
-        system = fill(self.system, {"labels": ", ".join(labels)})
+        system = self.system.format(labels=", ".join(labels))
         return _LLAMA2_CHAT.format(system=system, user=user)
 
     def completion(self, label: str) -> str:
@@ -81,21 +79,6 @@ def clean(product_name: str) -> str:
 _BLANKS = frozenset({"Zs", "Zl", "Zp", "Cc"})
 # Cf: bidirectional marks and joiners; Cs: lone surrogates, which tokenizers cannot encode.
 _DROPPED = frozenset({"Cf", "Cs"})
-
-
-def fill(text: str, values: Mapping[str, str]) -> str:
-    """Replace the variables of `text` by `values`.
-
-    Raises:
-        ConfigError: a variable has no value, or a value has no variable.
-    """
-    variables = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
-    missing, extra = sorted(variables - set(values)), sorted(set(values) - variables)
-    if missing or extra:
-        problems = [f"no value for {', '.join(missing)}"] if missing else []
-        problems += [f"no variable for {', '.join(extra)}"] if extra else []
-        raise ConfigError(f"template {text!r}: {' and '.join(problems)}")
-    return text.format(**values)
 
 
 def template(config: PromptConfig, noun: str = "department", *, aisles: bool = False) -> Template:

@@ -130,7 +130,7 @@ def _train_bpe(corpus: Sequence[str], size: int) -> Any:
         limit_alphabet=256,
     )
     trained.train_from_iterator(corpus, trainer)
-    # Trained with the byte tokens as special tokens; rebuilt so that `<0x41>` in a text is text.
+    # Rebuild it without special tokens, so that `<0x41>` in a text stays plain text.
     model = json.loads(trained.to_str())["model"]
     merges = [tuple(pair) for pair in model["merges"]]
     bpe = models.BPE(vocab=model["vocab"], merges=merges, unk_token=_SPECIAL[0], byte_fallback=True)

@@ -1,13 +1,12 @@
 """Tokenization of prompts and completions; only this module calls the tokenizer.
 
-Tokens can span the border of two strings, so strings are never tokenized separately and joined.
-Whole prompts are tokenized; the shared prefix is the longest common prefix of their token ids.
+Tokens can span the boundary between two strings, so whole prompts are tokenized, never parts that
+are joined. The shared prefix is the longest common prefix of the token ids of several prompts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 from typing import Any
 
 from grocer.errors import ModelError
@@ -15,11 +14,12 @@ from grocer.model.hierarchy import (
     ONE_LEVEL,
     Aisles,
     LabelCompletions,
+    common_prefix,
     completion_labels,
     label_completions,
     leaves,
 )
-from grocer.model.label_trie import LabelTrie, label_trie
+from grocer.model.label_trie import label_trie
 from grocer.model.prompt_template import Template
 
 # Names that start and end in as many ways as a tokenizer can distinguish: letters of both cases,
@@ -51,17 +51,19 @@ class Encoder:
             raise ModelError("the base's tokenizer has no EOS token; choose another base")
         self.tokenizer, self.template, self.labels = tokenizer, template, tuple(labels)
         self.aisles, self.leaves = aisles, leaves(self.labels, aisles)
-        self._bos = self._bos_tokens()
+        bos = [tokenizer.bos_token_id]
+        # Some tokenizers do not add BOS by default.
+        self._bos = bos if tokenizer("a")["input_ids"][:1] == bos else []
         prompts = [template.render(name, labels) for name in _PROBES]
         probes = self._tokenize(prompts)
         # A tokenizer merges a space with the word after it, so the prefix ends before the space.
-        (start,) = self._tokenize(["".join(_common_prefix(prompts)).rstrip()])
-        self.prefix: tuple[int, ...] = tuple(_common_prefix([start, *probes]))
+        (start,) = self._tokenize(["".join(common_prefix(prompts)).rstrip()])
+        self.prefix = tuple(common_prefix([start, *probes]))
         reverse = [ids[len(self.prefix) :][::-1] for ids in probes]
-        self._close = _common_prefix(reverse)[::-1]
+        self._close = common_prefix(reverse)[::-1]
         self.completions = tuple(self._label_completions(label) for label in self.labels)
         self.label_tokens = tuple(completion.prefix for completion in self.completions)
-        self.trie: LabelTrie = label_trie(self.labels, self.label_tokens)
+        self.trie = label_trie(self.labels, self.label_tokens)
 
     def suffixes(self, names: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each name's prompt after the shared prefix.
@@ -137,14 +139,3 @@ class Encoder:
             verbose=False,
         )
         return [self._bos + ids for ids in encoded["input_ids"]]
-
-    def _bos_tokens(self) -> list[int]:
-        """BOS, if the tokenizer adds it by default."""
-        bos = self.tokenizer.bos_token_id
-        return [bos] if bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos] else []
-
-
-def _common_prefix(sequences: Sequence[Sequence[Any]]) -> list[Any]:
-    """The longest prefix that all sequences share."""
-    same = takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))
-    return [column[0] for column in same]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,7 @@ from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
 from grocer.errors import ModelError, TrainingError
 from grocer.io.atomic import file_digest, read_json, write_json
-from grocer.model.base import (
-    BaseReference,
-    base_digest,
-    copy_base,
-    find_base,
-    load_nf4,
-    load_tokenizer,
-)
+from grocer.model.base import BaseReference, base_digest, find_base, load_nf4, load_tokenizer
 from grocer.model.device import Hardware, cpu_threads, select_hardware
 from grocer.model.hierarchy import AISLES_FILE, Aisles, read_aisles
 from grocer.model.prompt_template import Template
@@ -51,7 +45,7 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
     Raises:
         ModelError: the base cannot be found, loaded or used.
         ConfigError: a product is longer than `train.max_length`.
-        TrainingError: not enough memory, NaN or Inf, or SIGTERM; the same run then resumes.
+        TrainingError: not enough memory, NaN or Inf, or SIGTERM; run again to resume.
         OutputError: `train.checkpoints` cannot be reached.
     """
     # Set up.
@@ -91,8 +85,8 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
     trainer.model.save_pretrained(out / "adapter")
     tokenizer.save_pretrained(out / "adapter")
     if config.base.source == TINY:
-        copy_base(directory, out / "base")
-    write_json(out / "base.json", reference.to_json())
+        shutil.copytree(directory, out / "base")
+    write_json(out / "base.json", asdict(reference))
     for path in _label_files(splits.directory):
         shutil.copyfile(path, out / path.name)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
@@ -145,7 +139,7 @@ def _identity(
     files = (splits / "train.parquet", *_label_files(splits))
     return {
         "data": {path.name: file_digest(path) for path in files},
-        "base": base.to_json(),
+        "base": asdict(base),
         "compute_dtype": config.base.compute_dtype,
         "lora": config.lora.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json", exclude=excluded),
@@ -207,7 +201,6 @@ def _adapter(
     cost = config.train.price_per_gpu_hour * seconds / 3600 * processes
     memory, memory_kind = peak_memory(hardware.device)
     trainable, total = trainer.model.get_nb_trainable_parameters()
-    validation = [entry for entry in state.log_history if "eval_loss" in entry]
     return Adapter(
         base=base.source,
         device=hardware.device,
@@ -230,7 +223,9 @@ def _adapter(
         trainable_parameters=trainable,
         losses=tuple(_training_loss(entry) for entry in state.log_history if "loss" in entry),
         validation_losses=tuple(
-            ValidationLoss(step=entry["step"], loss=entry["eval_loss"]) for entry in validation
+            ValidationLoss(step=entry["step"], loss=entry["eval_loss"])
+            for entry in state.log_history
+            if "eval_loss" in entry
         ),
         **measured,
     )

@@ -35,7 +35,8 @@ Out = Annotated[
     str,
     Option(
         metavar="URI",
-        help="Output file, at s3:// or gs://; CSV or Parquet; {date} and {time} are the run's",
+        help="Output file, at s3:// or gs://; CSV or Parquet; {date} and {time} are replaced by "
+        "those of the run",
     ),
 ]
 

@@ -13,10 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from grocer.artifacts.decision import Reason
 from grocer.artifacts.evaluation import Accuracy
 from grocer.artifacts.run_summary import RunSummary
-from grocer.events import RuleResult
+from grocer.events import Reason
 from pipelines.local.outputs import Finished
 
 BASELINES = {
@@ -39,12 +38,9 @@ def show(finished: Finished, console: Console | None = None) -> None:
 
 
 def show_verdict(
-    passed: bool,
-    reasons: Sequence[Reason] | Sequence[RuleResult],
-    outcome: str,
-    console: Console | None = None,
+    passed: bool, reasons: Sequence[Reason], outcome: str, console: Console | None = None
 ) -> None:
-    """Print the gate's verdict, what became of the model, and the reasons."""
+    """Print the gate's verdict, whether the model is deployed, and the reasons."""
     console = console or Console(highlight=False)
     console.print()
     _print(console, "Gate", _verdict(passed, reasons, outcome, console.width - _MARGIN))
@@ -83,7 +79,7 @@ def _data(summary: RunSummary) -> Iterator[Text]:
 
 
 def _accuracy(summary: RunSummary) -> Iterator[Text]:
-    """The test accuracy of the model and its baselines, with confidence intervals."""
+    """Yield the test accuracy of the model and its baselines, with confidence intervals."""
     test = summary.metrics.test
     rows: dict[str, Accuracy] = {"test accuracy": test}
     rows |= {name: summary.baselines[key] for key, name in BASELINES.items()}
@@ -100,10 +96,8 @@ def _accuracy(summary: RunSummary) -> Iterator[Text]:
         )
 
 
-def _verdict(
-    passed: bool, reasons: Sequence[Reason] | Sequence[RuleResult], outcome: str, width: int
-) -> Iterator[Text]:
-    """The verdict and every rule's sentence, failed rules first."""
+def _verdict(passed: bool, reasons: Sequence[Reason], outcome: str, width: int) -> Iterator[Text]:
+    """Yield the verdict, then the sentence of each rule, failed rules first."""
     text = f"{'passed' if passed else 'failed'}: {outcome}"
     yield Text(text, "bold green" if passed else "bold red")
     for reason in sorted(reasons, key=lambda reason: reason.passed):
@@ -121,7 +115,7 @@ def _predictions(predictions: Any) -> Iterator[Text]:
 
 
 def _next(finished: Finished) -> Iterator[tuple[str, str]]:
-    """The paths of the results, and the next command."""
+    """Yield the paths of the results, and the next command."""
     yield "Report", _short(finished.out / "report.html")
     bundle = finished.summary.bundle
     if bundle is None:

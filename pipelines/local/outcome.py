@@ -37,7 +37,7 @@ class Outcome:
 
     @property
     def failed_step(self) -> str:
-        """Which step failed, in words: some are killed before they report anything."""
+        """Description of the failed step; a step that was killed did not report its failure."""
         if self.failure:
             return f"step {self.failure.step} failed: {self.failure.text}"
         if self.running:

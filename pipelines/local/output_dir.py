@@ -69,7 +69,7 @@ def _claim(lock: int, work: Path, out: Path) -> None:
 
 
 def _check_free_space(work: Path, out: Path) -> None:
-    """Refuse a disk without space for the smallest run."""
+    """Require disk space for the smallest run."""
     free = shutil.disk_usage(work).free
     if free < MIN_FREE:
         raise OutputError(
@@ -79,7 +79,7 @@ def _check_free_space(work: Path, out: Path) -> None:
 
 
 def _check_target(out: Path, replace: bool, keep: Path | None) -> None:
-    """Refuse an `out` whose content would be lost."""
+    """Require that the run would not overwrite other content of `out`."""
     if not os.path.lexists(out):
         return
     if not out.is_dir():

@@ -23,7 +23,7 @@ PAGES = {
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that reached its verdict."""
+    """A completed run, whether or not the gate passed."""
 
     out: Path
     summary: RunSummary
@@ -54,6 +54,6 @@ def collect(root: Path, log: Path, config: RunConfig, staging: Path, out: Path) 
 
 
 def failed_validation(root: Path) -> Path | None:
-    """Return the validation artifact of a run that went no further, if there is one."""
+    """Return the validation artifact if the run ended at validation, else None."""
     found = artifacts_below(root)
     return found["validate"] if "validate" in found and "build_dataset" not in found else None

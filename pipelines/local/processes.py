@@ -24,12 +24,8 @@ def interruptible() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    signals = [
-        number
-        for number in (signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    ]
-    with _handling(signals, interrupt):
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    with _handling([n for n in numbers if signal.getsignal(n) != signal.SIG_IGN], interrupt):
         yield
 
 
@@ -46,8 +42,8 @@ def _handling(numbers: Sequence[signal.Signals], handler: Any) -> Iterator[None]
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, earlier in previous.items():
+            signal.signal(number, earlier)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def run(
 
 
 def check_kfp() -> None:
-    """Refuse a kfp whose local runner evaluates the gate's condition wrongly.
+    """Require a kfp whose local runner evaluates the gate's condition correctly.
 
     Raises:
         ConfigError: kfp is older than `OLDEST_KFP`.

@@ -122,11 +122,11 @@ class Server(ModelServer):
         if self.failure is None:
             self.failure = error
             log.critical("model failed: %s", type(error).__name__)
-            # A liveness probe can see the failure, and queued responses are sent.
+            # Time for a liveness probe to see the failure, and for queued responses.
             asyncio.get_running_loop().call_later(1.0, self._http.end)
 
     def _drain(self, sig: int) -> None:
-        """Become not ready. On SIGTERM, serve until load balancers have noticed."""
+        """Report not ready, then stop; on SIGTERM, only after load balancers have noticed."""
         self._middleware.draining = True
         seconds = self._config.drain_seconds if sig == signal.SIGTERM else 0.0
         log.info("draining for %g s", seconds)

@@ -1,6 +1,6 @@
 """ASGI middleware around KServe's application.
 
-Only known routes are open. Size, time and content type of a body are checked before KServe sees
+Unknown routes are rejected. Size, time and content type of a body are checked before KServe sees
 it, and the request of a disconnected client is cancelled. Each response has the request id and
 the digest of the bundle, and each request is logged and counted.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kserve import InferRequest, InferResponse, Model
@@ -57,7 +57,7 @@ class Predictor(Model):
         )
 
     def start(self) -> None:
-        """Start to load the model; called on the event loop."""
+        """Start loading the model; called on the event loop."""
         self.batcher.start()
 
     def load(self) -> bool:
@@ -70,7 +70,7 @@ class Predictor(Model):
         self.batcher.close()
 
     def fail(self, error: BaseException) -> None:
-        """Become not live, permanently."""
+        """Report the model as not live and not ready; this is final."""
         self._set_ready(False)
         self.failed = True
         self.batcher.abandon()
@@ -109,11 +109,10 @@ class Predictor(Model):
     async def explain(
         self, payload: PredictionRequest, headers: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
-        return responses.render_explanations(
-            payload.names, await self._score(responses.variants(payload.names))
-        )
+        scores = await self._score(responses.variants(payload.names))
+        return responses.render_explanations(payload.names, scores)
 
-    async def _score(self, names: Any) -> Scores:
+    async def _score(self, names: Sequence[str]) -> Scores:
         return await self.batcher.score(names, self._deadline)
 
     def _loaded(self) -> None:

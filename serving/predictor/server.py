@@ -46,7 +46,7 @@ def serve(
     config = checked.config.with_settings([f"serving.{text}" for text in settings]).serving
     # Python's default of 5 ms delays each step of a request while the model thread computes.
     sys.setswitchinterval(0.001)
-    # Importing KServe takes seconds: an invalid bundle is rejected before.
+    # Importing KServe takes seconds: an invalid bundle is rejected first.
     from serving.predictor import tracing
     from serving.predictor.lifecycle import Server
 

@@ -1,6 +1,6 @@
 """The web page at `/ui`: predict one product, and read the model card.
 
-The page loads nothing, and its Content-Security-Policy allows no other script.
+The page loads no other resource, and its Content-Security-Policy allows no other script.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""manifests/ adapted to a test session: its own namespaces, images and object store."""
+"""The objects of manifests/, adapted to the namespaces, image and store of a test session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""README and docs/, parsed as GitHub renders them."""
+"""Parse README.md and docs/ as GitHub does."""
 
 from __future__ import annotations
 

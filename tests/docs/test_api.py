@@ -1,4 +1,4 @@
-"""docs/api.md: responses to its requests have the documented status, headers, keys and types.
+"""Tests that responses have the status, headers, keys and types that docs/api.md documents.
 
 The predictors have a stub scorer; tests/serving/test_real.py covers a real model. Conditions such
 as overload are reproduced; numbers in these messages may differ from the page.

@@ -1,4 +1,4 @@
-"""Relative links and anchors resolve, and the index links every page."""
+"""Tests that relative links and anchors resolve, and that the index links every page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README is short, and its repository layout matches the repository."""
+"""Tests that the README is short and its layout matches the repository."""
 
 from __future__ import annotations
 

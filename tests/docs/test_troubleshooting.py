@@ -1,4 +1,4 @@
-"""Names in the documentation exist in the code: settings, error classes, gate rules, metrics."""
+"""Tests that settings, error classes, gate rules and metrics in the documentation exist."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ METRICS = (ROOT / "docs" / "metrics.md").read_text()
 
 
 def unknown_settings(text: str) -> set[str]:
-    """Return the settings that a page names and that do not exist."""
+    """Return the settings in a page that do not exist."""
     spans = [*code(text), *re.findall(r"--set '?([\w.]+)=", "\n".join(blocks(text)))]
     names = {
         match[1] for span in spans if (match := re.match(r"(?:--set )?'?(\w+\.\w+)(?![.\w])", span))

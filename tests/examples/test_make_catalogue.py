@@ -1,4 +1,4 @@
-"""The sample catalogue is reproducible, and has the schema, shape and oddities of the real data."""
+"""Tests that the sample catalogue is reproducible and resembles Instacart's data."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_reordered_marks_repeated_purchases(tables: dict[str, Rows], lines: Rows
 
 
 @pytest.mark.parametrize(
-    ("oddity", "at_least"),
+    ("text", "at_least"),
     [
         ('\\"', 10),
         (",", 100),
@@ -176,8 +176,8 @@ def test_reordered_marks_repeated_purchases(tables: dict[str, Rows], lines: Rows
         ("  ", 5),
     ],
 )
-def test_names_contain_oddities(names: list[str], oddity: str, at_least: int) -> None:
-    assert sum(oddity in name for name in names) >= at_least
+def test_names_contain_edge_cases(names: list[str], text: str, at_least: int) -> None:
+    assert sum(text in name for name in names) >= at_least
 
 
 def test_some_names_are_digits_or_have_surrounding_spaces(names: list[str]) -> None:

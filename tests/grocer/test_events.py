@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grocer.events import PREFIX, VARIABLE, Event, EventFile, RuleResult, emit, parse, split_log
+from grocer.events import PREFIX, VARIABLE, Event, EventFile, Reason, emit, parse, split_log
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_event_has_only_its_own_fields(file: EventFile) -> None:
 
 
 def test_verdict_keeps_its_reasons(file: EventFile) -> None:
-    reasons = (RuleResult(rule="accuracy", passed=False, sentence="Test accuracy is 0.7."),)
+    reasons = (Reason(rule="accuracy", passed=False, sentence="Test accuracy is 0.7."),)
     emit("gate", "verdict", passed=False, reasons=reasons)
     (verdict,) = file.read()
     assert (verdict.passed, verdict.reasons) == (False, reasons)

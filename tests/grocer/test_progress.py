@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from grocer import progress
-from grocer.events import VARIABLE, EventFile, RuleResult
+from grocer.events import VARIABLE, EventFile, Reason
 from grocer.progress import Ticker, fail, say, verdict
 
 
@@ -36,8 +36,8 @@ def test_message_is_one_line(events: EventFile, capsys: pytest.CaptureFixture[st
 
 def test_verdict_lists_every_rule(events: EventFile, capsys: pytest.CaptureFixture[str]) -> None:
     reasons = [
-        RuleResult(rule="accuracy", passed=False, sentence="Test accuracy is 0.7."),
-        RuleResult(rule="gap", passed=True, sentence="The gap is 0.1."),
+        Reason(rule="accuracy", passed=False, sentence="Test accuracy is 0.7."),
+        Reason(rule="gap", passed=True, sentence="The gap is 0.1."),
     ]
     verdict("gate", False, reasons)
     (event,) = events.read()

@@ -81,7 +81,7 @@ class Checkout:
         )
 
     def builds(self) -> list[str]:
-        """The `docker buildx build` command lines so far."""
+        """Return the `docker buildx build` command lines so far."""
         return [line for line in self.calls.read_text().splitlines() if "buildx build" in line]
 
 

@@ -1,4 +1,4 @@
-"""Policies of images/Dockerfile: pinned base, non-root user, packages from the lock only."""
+"""Tests of policies for images/Dockerfile: pinned base, non-root user, locked packages."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ every_image = pytest.mark.parametrize("stage", ["data", "train", "serve"])
 
 
 def instructions(stage: str) -> list[str]:
-    """All instructions of a stage, those of its base stages first, without comments."""
+    """Return all instructions of a stage, those of its base stages first, without comments."""
     base, lines = STAGES[stage]
     lines = [line for line in lines if line and not line.startswith("#")]
     return instructions(base) + lines if base in STAGES else lines
 
 
 def arguments(stage: str, instruction: str) -> list[str]:
-    """The arguments of each instruction of one kind, such as RUN."""
+    """Return the arguments of each instruction of one kind, such as RUN."""
     lines = [line.partition(" ") for line in instructions(stage)]
     return [rest for word, _, rest in lines if word == instruction]
 

@@ -1,4 +1,4 @@
-"""Renders the kustomizations in manifests/ on machines without kustomize.
+"""Render the kustomizations in manifests/ on machines without kustomize.
 
 Supports only the features that these kustomizations use and raises on any other field.
 `test_kustomize` compares the result with `kubectl kustomize`.
@@ -140,3 +140,14 @@ def get(objects: list[Object], kind: str, name: str = "grocer") -> Object:
     """Return the only object of a kind and name."""
     (match,) = (o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name)
     return match
+
+
+def set_field(manifest: Object, path: str, value: Any) -> None:
+    """Set a field by its dotted path, or delete it if `value` is None."""
+    *parents, name = path.split(".")
+    for key in parents:
+        manifest = manifest[int(key) if key.isdigit() else key]
+    if value is None:
+        del manifest[name]
+    else:
+        manifest[name] = value

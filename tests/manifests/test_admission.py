@@ -12,7 +12,7 @@ import pytest
 from grocer.config.deployment import DeployConfig
 from serving.rollout.inference_service import Canary, Revision, apply_configuration
 from tests.manifests.admission import violations
-from tests.manifests.kustomize import BUILDS, Object, build, get
+from tests.manifests.kustomize import BUILDS, Object, build, get, set_field
 
 CONFIG = DeployConfig(store="s3://bundles")
 OLD = Revision("s3://bundles/" + "a" * 64, "a" * 64, "grocer")
@@ -50,17 +50,7 @@ Change = Callable[[Object], Any]
 
 def field(path: str, value: Any) -> Change:
     """Return a change that sets a field by its dotted path, or deletes it if `value` is None."""
-
-    def change(manifest: Object) -> None:
-        *parents, name = path.split(".")
-        for key in parents:
-            manifest = manifest[int(key) if key.isdigit() else key]
-        if value is None:
-            del manifest[name]
-        else:
-            manifest[name] = value
-
-    return change
+    return lambda manifest: set_field(manifest, path, value)
 
 
 def annotation(name: str, value: str) -> Change:

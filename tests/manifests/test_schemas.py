@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.manifests.kustomize import BUILDS, Object, build, get
+from tests.manifests.kustomize import BUILDS, build, get, set_field
 from tests.manifests.schemas import VERSIONS, schema_errors
 
 
@@ -24,17 +24,6 @@ def test_manifests_match_their_schemas(target: str, component: str, version: str
 def cached_errors(text: str, version: str) -> list[str]:
     """Return schema violations; cached, because builds share most of their objects."""
     return schema_errors(json.loads(text), version)
-
-
-def set_field(manifest: Object, path: str, value: Any) -> None:
-    """Set a field by its dotted path, or delete it if `value` is None."""
-    *parents, name = path.split(".")
-    for key in parents:
-        manifest = manifest[int(key) if key.isdigit() else key]
-    if value is None:
-        del manifest[name]
-    else:
-        manifest[name] = value
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ import pytest
 from grocer.errors import DeployError
 from grocer.inference.batch import classify
 from grocer.inference.scorer import Scorer
-from grocer.model import base as models
 from grocer.release.bundle import Bundle
 from serving.rollout.smoke_test import running_predictor, smoke_test
 from tests.fixtures.artifacts import LABELS, make_bundle
@@ -45,7 +45,7 @@ def test_predictions_of_a_file_equal_those_of_the_scorer(bundle: Bundle, tmp_pat
 
 
 def test_other_base_model_is_code_2(base: Path, bundle: Bundle, tmp_path: Path) -> None:
-    models.copy_base(base, tmp_path / "other")
+    shutil.copytree(base, tmp_path / "other")
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))
     command = ("-m", "serving.predictor", "--base", str(tmp_path / "other"))

@@ -129,7 +129,7 @@ class Batcher:
         self.queue.batch = ()
         ended = time.monotonic()
         tokens = sum(product.tokens for product in products)
-        # The queue also waits for what happens between two passes.
+        # A queued request also waits for the work between two passes.
         since = max(self._pass_ended, min(part.request.arrived for part in batch))
         self._pass_ended = ended
         self.queue.record_pass(ended - since, len(products), tokens)

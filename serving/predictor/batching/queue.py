@@ -160,7 +160,7 @@ class RequestQueue:
         requests = tuple(self._requests)
         ahead = len(requests) if size == 1 else sum(min(r.remaining, size) for r in requests)
         wait = self.expected_wait(ahead + outside)
-        # Without a wait, the next pass has room, however late the event loop is.
+        # If the next pass has room, a delay of the event loop does not count.
         return wait > 0 and wait + self.loop_lag > self._config.queue_seconds
 
     def _overloaded(self, outside: int) -> RequestError:

@@ -1,7 +1,7 @@
-"""Pydantic models of the API: they validate requests and make the OpenAPI document.
+"""Pydantic models of the API: they validate requests and define the OpenAPI document.
 
-The limits and labels of a bundle are part of its models. V2 infer, metadata and health respond
-with KServe's own models.
+The models contain the limits and labels of a bundle. Responses of V2 infer, metadata and health
+are KServe's own models.
 """
 
 # Without postponed annotations: pydantic needs the local types of the functions.
@@ -23,7 +23,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class ItemError(ValueError):
-    """An invalid item of a list. One validator of a list costs less than one of each item."""
+    """An invalid item of a list. Validating a list at once is faster than item by item."""
 
     def __init__(self, item: int, message: str) -> None:
         super().__init__(message)
@@ -70,7 +70,7 @@ class Models:
 
 
 def _name(most: int) -> Any:
-    text = "Text without control characters. The pattern is narrower: matching names are valid."
+    text = "Text without control characters. The pattern is stricter: every match is valid."
     pattern = {"pattern": r"^[ -~]*[!-~][ -~]*$"}
     limits = Field(min_length=1, max_length=most, description=text, json_schema_extra=pattern)
     return Annotated[str, limits]

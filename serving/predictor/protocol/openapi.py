@@ -16,7 +16,7 @@ _POST_ERRORS = (400, 405, 408, 413, 415, 429, 503, 504)
 
 
 class Route(NamedTuple):
-    """A documented route; `name` is its name in metrics and logs."""
+    """A route in the OpenAPI document; `name` is its name in metrics and logs."""
 
     path: str
     name: str
@@ -51,13 +51,10 @@ ROUTES = (
 
 
 def routes(model: str, *, ui: bool) -> dict[str, tuple[str, str]]:
-    """Return method and name of each open path; all other paths are closed."""
-    open_routes = {"/metrics": ("GET", "metrics"), "/openapi.json": ("GET", "openapi")}
-    if ui:
-        open_routes["/ui"] = ("GET", "ui")
-    for route in ROUTES:
-        open_routes[route.path.format(model=model)] = (route.method, route.name)
-    return open_routes
+    """Return method and name of each path that is served."""
+    served = {route.path.format(model=model): (route.method, route.name) for route in ROUTES}
+    others = ("metrics", "openapi.json", "ui") if ui else ("metrics", "openapi.json")
+    return served | {f"/{path}": ("GET", path.removesuffix(".json")) for path in others}
 
 
 def document(model: str, models: Models) -> dict[str, Any]:

@@ -67,8 +67,7 @@ def render_v2(
     if scores.leaves:
         tensors["aisle"] = np.array(_aisles(request, scores), dtype=object)
         tensors["aisle_probability"] = scores.aisle_confidence
-    requested = request.outputs or {}
-    outputs = []
+    requested, outputs = request.outputs, []
     for name, binary in requested.items():
         text = tensors[name].dtype == object
         tensor = tensors[name] if text else tensors[name].astype(np.float32)

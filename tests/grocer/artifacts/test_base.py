@@ -13,11 +13,12 @@ from pydantic import ValidationError
 from grocer.artifacts.adapter import Adapter
 from grocer.artifacts.base import Artifact, BySide
 from grocer.artifacts.counts import Counts
-from grocer.artifacts.decision import Decision, Reason
+from grocer.artifacts.decision import Decision
 from grocer.artifacts.splits import Splits
 from grocer.artifacts.step import digest_of, step
 from grocer.config.stages import GatePolicy
 from grocer.errors import ArtifactError
+from grocer.events import Reason
 from tests.fixtures.stage_artifacts import ADAPTER, COUNTS, SPLITS, VALIDATION_REPORT
 
 DECISION = Decision(

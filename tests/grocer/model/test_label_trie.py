@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grocer.errors import ConfigError, ModelError
+from grocer.errors import ConfigError
 from grocer.model.label_trie import LabelTrie, label_trie
 
 EOS = 2
@@ -34,7 +34,7 @@ def random_logit(path: tuple[int, ...], token: int, seed: int) -> float:
 
 
 def edge_logits(trie: LabelTrie, seed: int, prefix: tuple[int, ...] = ()) -> np.ndarray:
-    """Return a model's logits [1, edges] at the trie's branching nodes, behind `prefix`."""
+    """Return a model's logits [1, edges] at the trie's branching nodes, after `prefix`."""
 
     def path(index: int) -> tuple[int, ...]:
         return prefix if index < 0 else (*path(trie.parents[index]), trie.tokens[index])
@@ -119,8 +119,3 @@ def test_ambiguous_label_sets_are_rejected(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         label_trie(labels, sequences)
-
-
-def test_one_sequence_per_label_is_required() -> None:
-    with pytest.raises(ModelError, match="2 labels, but 3 token sequences"):
-        label_trie(["a", "b"], [(3,), (4,), (5,)])

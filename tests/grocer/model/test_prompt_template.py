@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grocer.config.stages import PromptConfig
-from grocer.errors import ConfigError
-from grocer.model.prompt_template import Template, clean, fill, template
+from grocer.model.prompt_template import Template, clean, template
 
 LABELS = ["bakery", "dairy eggs"]
 
@@ -66,8 +65,3 @@ def test_digest_depends_on_every_field(chat: Template) -> None:
     assert chat.digest == template(PromptConfig()).digest
     changes = [{"user": "Item: {product_name}"}, {"max_name_tokens": 5}, {"id": "other"}]
     assert len({chat.digest, *(chat.model_copy(update=c).digest for c in changes)}) == 4
-
-
-def test_missing_and_unknown_variables_are_named() -> None:
-    with pytest.raises(ConfigError, match="no value for aisle and no variable for brand, maker"):
-        fill("{name} in {aisle}", {"name": "x", "brand": "y", "maker": "z"})

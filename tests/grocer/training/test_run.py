@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from grocer.artifacts.splits import Splits
 from grocer.artifacts.step import step
 from grocer.errors import ConfigError, ModelError, TrainingError
 from grocer.inference.scorer import Scorer
-from grocer.model.base import copy_base, load_tokenizer
+from grocer.model.base import load_tokenizer
 from grocer.training import run as training
 from tests.fixtures.tiny_model import AISLES
 from tests.fixtures.training_runs import is_trained, max_difference, short_run, write_splits
@@ -237,7 +238,7 @@ def test_cuda_without_a_gpu_is_rejected(splits: Path, base: Path, tmp_path: Path
 
 
 def test_tokenizer_of_another_model_is_rejected(splits: Path, base: Path, tmp_path: Path) -> None:
-    copy_base(base, tmp_path / "copy")
+    shutil.copytree(base, tmp_path / "copy")
     larger = load_tokenizer(base)
     larger.add_tokens(["unknown to the base"])
     larger.save_pretrained(tmp_path / "copy")

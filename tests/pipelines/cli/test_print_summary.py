@@ -5,9 +5,9 @@ import io
 from rich.console import Console
 
 from grocer.artifacts.base import BySide
-from grocer.artifacts.decision import Reason
 from grocer.artifacts.evaluation import AisleMetrics
 from grocer.artifacts.run_summary import RunSummary, Verdict
+from grocer.events import Reason
 from pipelines.cli.print_summary import show
 from pipelines.local.outputs import Finished
 from tests.fixtures.evaluations import evaluation, parse

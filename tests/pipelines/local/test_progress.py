@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from grocer.events import Event, RuleResult
+from grocer.events import Event, Reason
 from pipelines.local.progress import Progress
 
 
@@ -52,7 +52,7 @@ def test_failed_step_shows_its_duration():
 
 
 def test_verdict_counts_the_failed_rules():
-    reasons = [RuleResult(rule=str(n), passed=n > 1, sentence="") for n in range(4)]
+    reasons = [Reason(rule=str(n), passed=n > 1, sentence="") for n in range(4)]
     verdict = Event(event="verdict", step="gate", passed=False, reasons=reasons)
     assert "2 rules" in output(verdict)
     assert "gate passed" in output(verdict.model_copy(update={"passed": True}))

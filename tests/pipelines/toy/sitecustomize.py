@@ -15,12 +15,13 @@ from types import ModuleType, SimpleNamespace
 
 from grocer.artifacts.adapter import Adapter
 from grocer.artifacts.counts import Counts
-from grocer.artifacts.decision import Decision, Reason
+from grocer.artifacts.decision import Decision
 from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.splits import Splits
 from grocer.artifacts.validation_report import ValidationReport
 from grocer.config.stages import GatePolicy
 from grocer.errors import TableError
+from grocer.events import Reason
 from grocer.io.atomic import output_directory, tree_digest, tree_digests
 from grocer.progress import Ticker, say
 from tests.fixtures.evaluations import evaluation as evaluation_content
