@@ -23,7 +23,7 @@ PLOTS = {
         "Reliability curve": {"confidence, %", "accuracy, %"},
         "Accuracy by coverage": {"coverage, most confident first, %", "accuracy, %"},
     },
-    "split": {"Test share": {"products, all sides", "test share, %"}},
+    "split": {"Test share": {"products in train, validation and test", "test share, %"}},
     "loss": {"Loss": {"optimizer step", "loss, nats per completion token"}},
     "validation": {},
 }
