@@ -1,5 +1,5 @@
-"""Pages are legible on phone and desktop, in both colour schemes, with a colour vision deficiency
-and with a screen reader, and need no network."""
+"""Pages are accessible (narrow screens, colour schemes, colour vision deficiency, screen readers)
+and load no external resources."""
 
 from __future__ import annotations
 
