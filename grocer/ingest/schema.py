@@ -73,7 +73,7 @@ def check_shape(tables: Collection[str], source: str) -> None:
     if not tables:
         raise SourceError(
             f"{source}: none of {', '.join(TABLES)} found as .csv or .parquet; point --data at a "
-            "folder or zip with Instacart's files, or map the columns of your own table with "
+            "directory or zip with Instacart's files, or map the columns of your own table with "
             "--set data.columns.product_name=... data.columns.department=..."
         )
     required = [PRODUCTS.name, DEPARTMENTS.name]

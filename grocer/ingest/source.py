@@ -1,4 +1,4 @@
-"""Find a run's tables in a folder, a zip archive or at a remote address, as local files."""
+"""Find a run's tables in a directory, a zip archive or at a remote address, as local files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_source(data: str, scratch: Path, single: bool = False) -> Iterator[Mapp
     """Yield a local CSV or Parquet file for each table of Instacart's schema found at `data`.
 
     Args:
-        data: a folder, a zip archive (zips inside are unpacked too), or an `s3://`, `gs://` or
+        data: a directory, a zip archive (zips inside are unpacked too), or an `s3://`, `gs://` or
             `https://` address of one.
         scratch: directory for files that are downloaded or unpacked.
         single: expect a single table instead, in a file of any name; it is the table `CATALOGUE`.
@@ -32,7 +32,7 @@ def open_source(data: str, scratch: Path, single: bool = False) -> Iterator[Mapp
     """
     root = download(data, scratch / "downloads", single) if "://" in data else Path(data)
     if not root.exists():
-        raise SourceError(f"--data {data}: no such file or folder")
+        raise SourceError(f"--data {data}: no such file or directory")
     files = _table_files(root, data)
     before = {path: _state(path) for path in (root, *files) if path.is_file()}
     try:
@@ -49,7 +49,7 @@ def open_source(data: str, scratch: Path, single: bool = False) -> Iterator[Mapp
 
 
 def download(data: str, target: Path, single: bool = False) -> Path:
-    """Copy the file, or the tables in the folder, at a remote address into `target`.
+    """Copy the file, or the tables in the directory, at a remote address into `target`.
 
     Returns the path of the file, or `target`.
 
@@ -72,9 +72,9 @@ def download(data: str, target: Path, single: bool = False) -> Path:
 
 
 def _remote_tables(storage: Storage, single: bool) -> list[str]:
-    """Return the names of the table files in a remote folder.
+    """Return the names of the table files in a remote directory.
 
-    Web servers don't list folders, so each possible name of a table is tried there.
+    Web servers don't list directories, so each possible name of a table is tried there.
     """
     if storage.address.startswith(("s3://", "gs://")):
         names = [name for name in storage.list() if name.endswith(TABLE_SUFFIXES)]
@@ -88,7 +88,7 @@ def _table_files(root: Path, data: str) -> list[Path]:
     if root.is_dir():
         return sorted(path for path in root.iterdir() if path.name.endswith(TABLE_SUFFIXES))
     if root.suffix not in (".csv", ".parquet", ".zip"):
-        raise SourceError(f"--data {data}: expected a folder, a .zip, a .csv or a .parquet")
+        raise SourceError(f"--data {data}: expected a directory, a .zip, a .csv or a .parquet")
     return [root]
 
 

@@ -127,7 +127,7 @@ def submit(
     elif options.no_deploy:
         outcome = "not deployed (--no-deploy)"
     elif canary := options.config.deploy.canary:
-        outcome = f"canary deployed with {canary} % of the requests"
+        outcome = f"canary deployed with {canary} % of the traffic"
     show_verdict(verdict.passed, verdict.reasons, outcome)
     if not verdict.reasons:
         typer.echo("Kubeflow did not keep the gate's log; see the step's artifacts for the reasons")

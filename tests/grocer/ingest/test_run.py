@@ -115,7 +115,7 @@ def test_column_mapped_twice_is_rejected(tmp_path: Path) -> None:
 
 
 def test_missing_path_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="nowhere: no such file or folder"):
+    with pytest.raises(SourceError, match="nowhere: no such file or directory"):
         ingest(tmp_path / "nowhere", tmp_path / "out")
 
 

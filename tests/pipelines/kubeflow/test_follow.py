@@ -101,7 +101,7 @@ def test_verdict_does_not_need_the_gates_log(capsys, log):
 @pytest.mark.parametrize(
     ("options", "outcome"),
     [
-        (("--canary", "20"), "passed: canary deployed with 20 % of the requests"),
+        (("--canary", "20"), "passed: canary deployed with 20 % of the traffic"),
         (("--no-deploy",), "passed: not deployed"),
     ],
 )
