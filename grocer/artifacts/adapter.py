@@ -31,9 +31,9 @@ class Adapter(Artifact):
     """Source of the base model."""
     device: str
     compute_dtype: str
-    """Type that 4-bit weights are computed in, and why."""
+    """Compute dtype of 4-bit weights, and the reason for it."""
     precision: str
-    """Mixed precision, and why."""
+    """Mixed precision, and the reason for it."""
     packing: bool
     prefix_tokens: Count
     """Tokens of the instruction that a packed batch shares."""

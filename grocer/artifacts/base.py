@@ -1,4 +1,4 @@
-"""The base of all typed artifacts: one JSON file with a schema version, validated when read."""
+"""Base classes of the typed artifacts: one JSON file with a schema version, validated when read."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from grocer.artifacts.base import Digest, Record
 
 
 class Bundle(Record):
-    """A bundle at a path or an object-storage URI, under the digest of its content."""
+    """The path or object-storage URI of a bundle, and its digest."""
 
     uri: str
     digest: Digest

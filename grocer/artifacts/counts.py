@@ -41,4 +41,4 @@ class Counts(Artifact):
     duplicates: dict[str, Count]
     """Rows that repeat a key, by table."""
     notes: tuple[str, ...]
-    """What the source lacks, and how that was handled."""
+    """Missing parts of the source, and how each was handled."""

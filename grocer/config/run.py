@@ -62,7 +62,7 @@ class RunConfig(Section):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise ConfigError(explain(error)) from error
+            raise ConfigError(_explain(error)) from error
 
     def with_settings(self, settings: Sequence[str]) -> RunConfig:
         """Return a copy with `section.key=value` applied; values are JSON or plain text.
@@ -104,7 +104,7 @@ def _unknown(key: str, section: str, branch: Mapping[str, Any]) -> ConfigError:
     return ConfigError(f"--set {key}: no such key; {where} has {', '.join(sorted(branch))}")
 
 
-def explain(error: ValidationError) -> str:
+def _explain(error: ValidationError) -> str:
     """Return a validation error as one line: the first few keys, each with problem and value."""
     parts = []
     for item in error.errors():

@@ -41,13 +41,13 @@ class ValidationConfig(Section):
     """Limits of the Great Expectations suites; the run stops when one is violated."""
 
     max_null_fraction: Fraction = 0.10
-    """Largest share of joined order lines with a null. Instacart's data has 6 %."""
+    """Maximum share of joined order lines with a null. Instacart's data has 6 %."""
     max_orphan_fraction: Fraction = 0.001
-    """Largest share of order lines whose product or order does not exist."""
+    """Maximum share of order lines whose product or order does not exist."""
     min_products: Positive = 100
-    """Smallest number of labelled products; lower it to try a small catalogue."""
+    """Minimum number of labelled products; lower it to try a small catalogue."""
     max_unlabelled_fraction: Fraction = 0.5
-    """Largest share of products without a label."""
+    """Maximum share of products without a label."""
 
 
 class CatalogueConfig(Section):
@@ -82,7 +82,7 @@ class PromptConfig(Section):
     """The prompt for one product."""
 
     template: Literal["llama2-chat", "short"] = "llama2-chat"
-    """`llama2-chat`: an instruction that lists the labels; `short`: `name =>`, for small bases."""
+    """`llama2-chat`: an instruction that lists the labels; `short`: `name =>`, for small models."""
     max_name_tokens: Positive = 128
     """Names are truncated to this many tokens, which bounds memory; truncations are counted."""
 
@@ -154,7 +154,7 @@ class TrainConfig(Section):
     optim: Literal[
         "paged_adamw_32bit", "paged_adamw_8bit", "adamw_torch", "adamw_torch_fused", "adamw_8bit"
     ] = "paged_adamw_32bit"
-    """Optimizer; paged: its state moves to host memory if the GPU is full; 8-bit: a quarter."""
+    """Optimizer; paged: state moves to host memory if the GPU is full; 8-bit: 1/4 of the memory."""
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     """Learning rate schedule."""
     warmup_steps: Annotated[float, Field(ge=0.0)] = 0.03

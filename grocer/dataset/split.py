@@ -82,7 +82,7 @@ def summary(parts: Mapping[Side, pd.DataFrame], config: SplitConfig) -> dict[str
         RuntimeError: two sides share a name or a prompt, which is an internal error.
     """
     overlaps = {
-        f"{one}_{other}": shared(parts[one], parts[other]) for one, other in combinations(SIDES, 2)
+        f"{one}_{other}": _shared(parts[one], parts[other]) for one, other in combinations(SIDES, 2)
     }
     for sides, names in overlaps.items():
         if names:
@@ -109,7 +109,7 @@ def summary(parts: Mapping[Side, pd.DataFrame], config: SplitConfig) -> dict[str
     }
 
 
-def shared(one: pd.DataFrame, other: pd.DataFrame) -> set[str]:
+def _shared(one: pd.DataFrame, other: pd.DataFrame) -> set[str]:
     """Return the normalised names and prompts that are in both."""
     return set().union(
         *(set(one[column]) & set(other[column]) for column in ("normalised_name", "prompt"))

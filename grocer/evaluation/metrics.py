@@ -142,15 +142,14 @@ def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
 
 def coverage(confidence: Floats, correct: Bools) -> tuple[CoveragePoint, ...]:
     """Return accuracy of the most confident predictions, from all of them to about 5 %."""
-    levels = np.quantile(confidence, np.linspace(0.0, 0.95, 20), method="lower")
+    levels = np.unique(np.quantile(confidence, np.linspace(0.0, 0.95, 20), method="lower"))
     return tuple(
         CoveragePoint(
             threshold=float(level),
             coverage=float(covered.mean()),
             accuracy=float(correct[covered].mean()),
         )
-        for level in np.unique(levels)
-        if (covered := confidence >= level).any()
+        for level, covered in ((level, confidence >= level) for level in levels)
     )
 
 

@@ -51,12 +51,13 @@ def check_text(path: Path, label: str, first_block_only: bool = False) -> None:
             block = file.read(_BLOCK_BYTES)
             data = decoder.getstate()[0] + block  # with the start of an incomplete character
             end += len(block)
-            invalid = [data.find(b"\0")]
+            invalid = [data.index(b"\0")] if b"\0" in data else []
             try:
                 decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
                 invalid.append(error.start)
-            for index in sorted(index for index in invalid if index >= 0):
+            if invalid:
+                index = min(invalid)
                 raise TableError(
                     f"{label}: byte 0x{data[index]:02x} at byte offset {end - len(data) + index:,} "
                     "is not UTF-8 text; save the file as UTF-8 (a byte order mark is fine)"

@@ -9,7 +9,7 @@ from pathlib import Path
 from grocer import progress
 from grocer.errors import GrocerError, SourceError
 from grocer.ingest.schema import TABLES
-from grocer.io.storage import PROTOCOLS, Storage, is_remote
+from grocer.io.storage import PROTOCOLS, Storage
 from grocer.io.zip import TABLE_SUFFIXES, unpack
 
 CATALOGUE = "catalogue"
@@ -30,7 +30,7 @@ def open_source(data: str, scratch: Path, single: bool = False) -> Iterator[Mapp
     Raises:
         SourceError: nothing found, unreadable, or changed while it was read.
     """
-    root = download(data, scratch / "downloads", single) if is_remote(data) else Path(data)
+    root = download(data, scratch / "downloads", single) if "://" in data else Path(data)
     if not root.exists():
         raise SourceError(f"--data {data}: no such file or folder")
     files = _table_files(root, data)

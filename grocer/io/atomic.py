@@ -47,7 +47,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def output_file(path: Path) -> Iterator[Path]:
-    """Do the same as `atomic_file`, for a file in --out.
+    """Yield a temporary path, as `atomic_file` does, for a file in --out.
 
     Raises:
         OutputError: `path` can't be written.

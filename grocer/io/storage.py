@@ -174,11 +174,6 @@ class Storage:
                 time.sleep(wait)
 
 
-def is_remote(address: str) -> bool:
-    """Return whether `address` is a URI rather than a local path."""
-    return "://" in address
-
-
 def file_system(protocol: str) -> Any:
     """Return fsspec's file system for a protocol, without any caches."""
     import fsspec

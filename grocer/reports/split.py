@@ -54,11 +54,11 @@ def _test_share_plot(labels: Sequence[dict[str, Any]], share: float, noun: str) 
         lw=0,
         label="two standard deviations",
     )
-    axes.axhline(100 * share, color=INK, lw=1, ls=":", label="configured")
+    axes.axhline(100 * share, color=INK, lw=1, ls=":", label="configured share")
     shares = [100 * row["test"] / row["products"] for row in labels]
     axes.plot(sizes, shares, "o", color=ORANGE, ms=5, label=noun, clip_on=False)
     axes.set(xscale="log", xlim=(low, high), ylim=(0, max(2.5 * 100 * share, max(shares) * 1.1)))
-    axes.set(xlabel="products, all sides", ylabel="test share, %")
+    axes.set(xlabel="products in train, validation and test", ylabel="test share, %")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.legend(frameon=False)
     return svg(figure)

@@ -41,7 +41,7 @@ def doctor(
     """
     from rich.console import Console
 
-    # Silencing kfp's client replaces sys.stdout, possibly for longer than intended.
+    # kfp's client is silenced by replacing sys.stdout, in a probe that may outlast its timeout.
     out = sys.stdout
     with Console(stderr=True).status("checking"):
         findings = list(check(server, store))

@@ -1,7 +1,5 @@
 """The bulk pipeline: split a file into shards, classify them in parallel, merge the results."""
 
-from typing import Any
-
 from kfp import dsl
 
 from components.classify_shard import classify_shard
@@ -14,11 +12,11 @@ from pipelines.kubeflow import resources
 from pipelines.kubeflow.compiled import Package
 
 
-def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Any:
+def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Package:
     """Return the pipeline, with the pod resources of `run.cluster`.
 
     Parameters of the pipeline: `data` and `out` are addresses of CSV or Parquet files; `bundle`
-    is the address of a bundle, by default of the bundle deployed when the run starts.
+    is the address of a bundle, by default the one that is deployed when the run starts.
     """
     cluster = run.cluster
     pipeline_config = dsl.PipelineConfig(active_deadline_seconds=cluster.run_timeout_seconds)
@@ -62,9 +60,4 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
             if on_cluster:
                 resources.retry(task, cluster.retries)
 
-    return bulk
-
-
-def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Package:
-    """Return the pipeline for `run`, ready to compile."""
-    return Package(build(run, images, on_cluster=on_cluster), f"bulk-{run.recipe}")
+    return Package(bulk, f"bulk-{run.recipe}")

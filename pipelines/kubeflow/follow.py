@@ -75,7 +75,7 @@ def _verdict(
 
 
 def _polls(server: Server, client: Any, run_id: str, every: float) -> Iterator[Any]:
-    """Yield the run's details again and again; tolerate a server that is briefly unavailable."""
+    """Poll the run's details; tolerate a server that is briefly unavailable."""
     import kfp_server_api
     import urllib3
 
@@ -136,7 +136,7 @@ def _seconds(step: Any) -> float | None:
 
 
 def _node(step: Any) -> str:
-    """Return Argo's name of the step's node, by which its log is stored."""
+    """Return the name of the step's Argo node, under which its log is stored."""
     return next((child.pod_name for child in step.child_tasks or [] if child.pod_name), "none")
 
 

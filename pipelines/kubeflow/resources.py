@@ -85,7 +85,7 @@ def harden(task: dsl.PipelineTask) -> None:
 
 
 def use_object_store(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
-    """Set the object store's credentials and endpoint, from a Secret and ConfigMap of one name."""
+    """Set the object store's credentials and endpoint, from `cluster.store_secret`."""
     name = cluster.store_secret
     kubernetes.use_secret_as_env(task, name, _CREDENTIALS, optional=True)
     kubernetes.use_config_map_as_env(task, name, _ENDPOINT, optional=True)

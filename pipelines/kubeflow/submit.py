@@ -69,8 +69,7 @@ def training_job(
     from pipelines.kubeflow.training import package
 
     check_address("--data", data, PROTOCOLS)
-    if champion is not None:
-        _check_bundle("--champion", champion)
+    _check_bundle("--champion", champion)
     if not deploy:
         config = config.with_settings(["deploy.store=null", "deploy.canary=0"])
     elif config.deploy.store is None:
@@ -108,8 +107,7 @@ def bulk_job(
     check_address("--out", out, STORES)
     for address in (data, out):
         check_format(Path(address))
-    if bundle is not None:
-        _check_bundle("--bundle", bundle)
+    _check_bundle("--bundle", bundle)
     parameters = {"data": data, "out": out, **options} | ({"bundle": bundle} if bundle else {})
     return Job(package(config, images), parameters, service_account)
 
@@ -126,8 +124,8 @@ def check_address(option: str, address: str, protocols: tuple[str, ...]) -> None
         raise ConfigError(f"{option} {address}: pods cannot access this address; use {supported}")
 
 
-def _check_bundle(option: str, address: str) -> None:
-    if not _BUNDLE.fullmatch(address):
+def _check_bundle(option: str, address: str | None) -> None:
+    if address is not None and not _BUNDLE.fullmatch(address):
         raise ConfigError(
             f"{option} {address}: not the address of a bundle; expected s3:// or gs://, ending "
             "in the digest"

@@ -1,7 +1,6 @@
 """The training pipeline, from ingest to deploy, with the gate before deploy."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from kfp import dsl
 
@@ -19,7 +18,6 @@ from grocer.config.run import RunConfig
 from pipelines.kubeflow import resources
 from pipelines.kubeflow.compiled import Package
 
-_DATA_STEPS = {"ingest", "validate", "build_dataset", "gate", "fail_run"}
 _MODEL_STEPS = {"train", "evaluate"}
 _STORE_STEPS = {"ingest", "train", "find_champion", "evaluate", "deploy"}
 # Objects behind a URI and the deployed bundle can change under an unchanged name. The gate's
@@ -27,7 +25,7 @@ _STORE_STEPS = {"ingest", "train", "find_champion", "evaluate", "deploy"}
 _UNCACHED_STEPS = {"ingest", "find_champion", "gate", "deploy", "fail_run"}
 
 
-def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Any:
+def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Package:
     """Return the pipeline for `run`, whose JSON is the default of the parameter `config`.
 
     `run.cluster` and `run.deploy.store` determine the steps and the pod resources; all other
@@ -75,7 +73,7 @@ def build(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -
         _configure(tasks, images, run, cluster.retries if on_cluster else 0)
         return passed
 
-    return grocer
+    return Package(grocer, run.recipe)
 
 
 def _configure(
@@ -83,14 +81,13 @@ def _configure(
 ) -> None:
     """Set the image, resources, environment, retries and caching of each step."""
     for step, task in tasks.items():
-        if step in _DATA_STEPS:
-            resources.use_cpu(task, images.data, run.cluster)
-        elif step in _MODEL_STEPS:
+        if step in _MODEL_STEPS:
             resources.use_model(task, images.train, run)
-        elif step == "find_champion":
-            resources.use_cpu(task, images.serve, run.cluster)
-        else:
+        elif step == "deploy":
             resources.use_deploy(task, images.serve, run)
+        else:
+            image = images.serve if step == "find_champion" else images.data
+            resources.use_cpu(task, image, run.cluster)
         if step == "train":
             resources.mount_checkpoints(task, run)
         if step in _STORE_STEPS:
@@ -100,8 +97,3 @@ def _configure(
             resources.retry(task, retries)
         if step in _UNCACHED_STEPS:
             task.set_caching_options(False)
-
-
-def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Package:
-    """Return the pipeline for `run`, ready to compile."""
-    return Package(build(run, images, on_cluster=on_cluster), run.recipe)

@@ -11,7 +11,7 @@ from grocer.artifacts.run_summary import RunSummary, artifacts_below, summarise
 from grocer.config.run import RunConfig
 from grocer.io.atomic import read_json, write_json
 
-# Pages for people, by the step that wrote them; everything else is below artifacts/.
+# HTML and Markdown pages with the step that wrote each; other files are below artifacts/.
 PAGES = {
     "report.html": "evaluate",
     "validation.html": "validate",

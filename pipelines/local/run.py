@@ -103,7 +103,7 @@ def _environment(config: RunConfig) -> dict[str, str]:
         "PYTHONSAFEPATH": "1",  # a random.py in the working directory must not shadow a module
         "TOKENIZERS_PARALLELISM": "false",
     }
-    # A tiny model is faster on one thread; a value set by the user has precedence.
+    # A tiny model is faster on one thread; a value set by the user takes precedence.
     threads = {"OMP_NUM_THREADS": "1"} if config.base.source == "tiny" else {}
     if config.base.source == "tiny" or Path(config.base.source).exists():
         variables["HF_HUB_OFFLINE"] = "1"
@@ -159,7 +159,7 @@ def _copy_output(output: IO[str], log: IO[str], tail: deque[str]) -> None:
             line = Text.from_ansi(raw.rstrip()).plain
             log.write(f"{line}\n")
             if line.strip():
-                tail.append(line.removeprefix("    "))  # by which kfp indents it
+                tail.append(line.removeprefix("    "))  # kfp's indentation
 
 
 def _failure(outcome: Outcome, out: Path, work: Path) -> GrocerError | RunError:

@@ -81,7 +81,7 @@ class Server(ModelServer):
             os._exit(1)
 
     async def _run(self) -> None:
-        self._predictor.start()
+        self._predictor.batcher.start()
         monitor = asyncio.create_task(self._monitor())
         grpc = asyncio.create_task(self._grpc()) if self.enable_grpc else None
         address = f"http://{self._host}:{self.http_port}"

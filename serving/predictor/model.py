@@ -28,7 +28,7 @@ Load = Callable[[Bundle], "Scorer"]
 
 
 class Predictor(Model):
-    """Ready once the model thread has loaded the model and scored one name.
+    """The model of a bundle, ready once the model thread has loaded it and scored one name.
 
     Args:
         on_failure: called on the event loop if loading or the device failed.
@@ -55,10 +55,6 @@ class Predictor(Model):
             on_ready=self._loaded,
             on_failure=self.fail,
         )
-
-    def start(self) -> None:
-        """Start loading the model; called on the event loop."""
-        self.batcher.start()
 
     def load(self) -> bool:
         """Return whether the model is ready. KServe calls this on the event loop: never load."""

@@ -28,7 +28,7 @@ SHIFT_SECONDS = 60.0
 
 
 def promote(config: DeployConfig, cluster: Cluster | None = None) -> str:
-    """Shift all traffic to the canary, remove the stable revision, and return the result.
+    """Shift all traffic to the canary, remove the stable revision, and return a summary.
 
     Raises:
         DeployError: there is no canary, or it cannot take all traffic; the traffic split is
@@ -55,7 +55,7 @@ def promote(config: DeployConfig, cluster: Cluster | None = None) -> str:
 
 
 def rollback(config: DeployConfig, cluster: Cluster | None = None) -> str:
-    """Shift all traffic to the stable revision, remove the canary, and return the result.
+    """Shift all traffic to the stable revision, remove the canary, and return a summary.
 
     Raises:
         DeployError: there is no canary, or the stable revision is not ready.

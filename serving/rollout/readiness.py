@@ -43,7 +43,7 @@ _MAX_RESTARTS = 2
 def wait_until_ready(
     cluster: Cluster, service: str, revision: Revision, timeout: float, *, replicas: int = 1
 ) -> None:
-    """Return when all pods of the predictor serve `revision` and no older pod is left.
+    """Wait until all pods of the predictor serve `revision` and no older pod is left.
 
     Args:
         timeout: seconds.

@@ -64,7 +64,7 @@ def rules(text: str) -> set[str]:
 def test_gate_rules_exist() -> None:
     documented = rules(section(METRICS, "## Gate rules"))
     assert documented == {reason.rule for reason in judge("{}", GatePolicy()).reasons}
-    assert rules(section(TROUBLESHOOTING, "## The gate fails")) < documented
+    assert rules(section(TROUBLESHOOTING, "## The gate fails")) == documented
 
 
 def test_evaluation_keys_exist() -> None:

@@ -82,17 +82,17 @@ class Batcher:
             request.cancelled = True
 
     def stalled_seconds(self) -> float:
-        """Return the duration of the present forward pass; 0 if there is none."""
+        """Return the duration of the current forward pass; 0 if there is none."""
         started = self._pass_started
         return 0.0 if started is None else time.monotonic() - started
 
     def close(self) -> None:
-        """Reject waiting requests, and end the thread after the present pass."""
+        """Reject waiting requests, and end the thread after the current pass."""
         error = RequestError(503, "the server is shutting down", retry_after=1)
         self._reject(self.queue.close(), error)
 
     def abandon(self) -> None:
-        """Reject all requests, including those of the present pass: the device failed."""
+        """Reject all requests, including those of the current pass: the device failed."""
         error = RequestError(503, "the model's device failed", retry_after=10)
         in_pass = [part.request for part in self.queue.batch]
         self._reject(self.queue.close() + in_pass, error)

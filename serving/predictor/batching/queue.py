@@ -66,9 +66,9 @@ class RequestQueue:
         self.items = 0
         """Number of waiting items."""
         self.batch: Sequence[BatchSlice] = ()
-        """The present forward pass."""
+        """The current forward pass."""
         self.loop_lag = 0.0
-        """Latest delay of the event loop in seconds: it delays responses like the queue."""
+        """Latest delay of the event loop in seconds, which delays responses as well."""
         # Moving averages: duration of a forward pass, and items that fit into one.
         self._pass_seconds, self._pass_items = 0.0, 1.0
         self._requests: deque[QueuedRequest] = deque()
@@ -92,7 +92,7 @@ class RequestQueue:
 
         Args:
             in_flight: requests whose body was read and whose response was not sent. Those outside
-                the queue and the present pass will add to the queue, or keep the event loop busy.
+                the queue and the current pass will add to the queue, or keep the event loop busy.
         """
         outside = max(0, in_flight - len(self._requests) - len(self.batch))
         if (self.items or outside) and self._is_full(1, outside):

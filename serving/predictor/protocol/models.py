@@ -59,13 +59,17 @@ class Models:
     ) -> None:
         name = _name(config.max_name_characters)
         names = _list_of(name, config.max_items, _require_text)
-        parameters = _parameters(config.top_k, len(labels))
-        self.defaults = parameters()
+
+        class Parameters(Model):
+            top_k: _integer(len(labels)) = min(config.top_k, len(labels))
+            min_probability: Probability = 0.0
+
+        self.defaults = Parameters()
         self.names = TypeAdapter(names)
         """Validates the elements of a binary tensor; with `strict=False` it decodes UTF-8."""
         self.outputs = OUTPUTS + AISLE_OUTPUTS if aisles else OUTPUTS
-        self.predict_request, self.explain_request = _v1_requests(config, name, parameters)
-        self.infer_request = _v2_request(config, names, self.outputs, parameters)
+        self.predict_request, self.explain_request = _v1_requests(config, name, Parameters)
+        self.infer_request = _v2_request(config, names, self.outputs, Parameters)
         self.predict_response, self.explain_response = _v1_responses(labels, aisles)
 
 
@@ -74,14 +78,6 @@ def _name(most: int) -> Any:
     pattern = {"pattern": r"^[ -~]*[!-~][ -~]*$"}
     limits = Field(min_length=1, max_length=most, description=text, json_schema_extra=pattern)
     return Annotated[str, limits]
-
-
-def _parameters(default: int, labels: int) -> type[Model]:
-    class Parameters(Model):
-        top_k: _integer(labels) = min(default, labels)
-        min_probability: Probability = 0.0
-
-    return Parameters
 
 
 def _v1_requests(config: ServingConfig, name: Any, base: Any) -> tuple[type[Model], type[Model]]:
@@ -206,8 +202,7 @@ def _require_text(names: list[str]) -> list[str]:
 
 
 def _require_distinct(outputs: list[Any]) -> list[Any]:
-    names = [output.name for output in outputs]
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise ItemError(i, f"{name} is requested twice")
+    for i, output in enumerate(outputs):
+        if output.name in {earlier.name for earlier in outputs[:i]}:
+            raise ItemError(i, f"{output.name} is requested twice")
     return outputs

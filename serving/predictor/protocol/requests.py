@@ -99,7 +99,7 @@ def describe(error: ValidationError, *parent: str | int) -> str:
     elif first["type"] == "extra_forbidden":
         path.pop()  # the name of the field is the client's input
         message = "unknown field"
-    # A location also contains the branches of unions, which are no field names.
+    # A location also contains the branches of unions, which are not field names.
     parts = (f"[{p}]" if isinstance(p, int) else f".{p}" for p in path if _is_step(p))
     return f"{''.join(parts).removeprefix('.') or 'request body'}: {message}"
 

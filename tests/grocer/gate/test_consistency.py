@@ -138,7 +138,7 @@ def test_invalid_evaluation_fails_every_rule(content):
 
 
 def rounded(value, digits):
-    """The same evaluation with each share rounded to so many digits."""
+    """The evaluation with each float rounded to `digits` decimals."""
     if isinstance(value, dict):
         return {key: rounded(inner, digits) for key, inner in value.items()}
     return round(value, digits) if isinstance(value, float) else value

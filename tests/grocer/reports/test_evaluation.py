@@ -104,12 +104,12 @@ def test_evaluation_without_errors_has_a_page(content):
 
 def test_leakage_and_weights_are_shown_only_with_repeated_purchases(content):
     html = page(parse(content))
-    assert "Leakage of a row split" in html
-    assert "weighted by purchases" in html
+    assert "Data leakage of a row split" in html
+    assert "accuracy weighted by purchases" in html
     content["row_split_leakage"]["share_of_test_products_seen_in_training"] = 0.0
     html = page(parse(content))
-    assert "Leakage of a row split" not in html
-    assert "weighted by purchases" not in html
+    assert "Data leakage of a row split" not in html
+    assert "accuracy weighted by purchases" not in html
 
 
 def test_top_3_accuracy_is_shown_for_more_than_three_labels(evaluation):

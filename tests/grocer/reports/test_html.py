@@ -1,5 +1,5 @@
-"""Pages are legible on phone and desktop, in both colour schemes, with a colour vision deficiency
-and with a screen reader, and need no network."""
+"""Pages are accessible (narrow screens, colour schemes, colour vision deficiency, screen readers)
+and load no external resources."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLOTS = {
         "Reliability curve": {"confidence, %", "accuracy, %"},
         "Accuracy by coverage": {"coverage, most confident first, %", "accuracy, %"},
     },
-    "split": {"Test share": {"products, all sides", "test share, %"}},
+    "split": {"Test share": {"products in train, validation and test", "test share, %"}},
     "loss": {"Loss": {"optimizer step", "loss, nats per completion token"}},
     "validation": {},
 }

@@ -310,7 +310,7 @@ def test_device_failure_rejects_all_requests(name: str, kind: type) -> None:
     run(test)
 
 
-def test_close_rejects_waiting_requests_and_completes_the_present_pass() -> None:
+def test_close_rejects_waiting_requests_and_completes_the_current_pass() -> None:
     async def test() -> None:
         scorer = BlockedScorer()
         async with running(scorer) as batcher:

@@ -131,7 +131,7 @@ def test_scorer_with_other_aisles_than_the_bundle_is_rejected(
             lambda bundle: StubScorer(bundle.labels, leaves=reordered),
             lambda error: (failures.append(error), failed.set()),
         )
-        predictor.start()
+        predictor.batcher.start()
         await asyncio.wait_for(failed.wait(), 60)
 
     asyncio.run(load())
