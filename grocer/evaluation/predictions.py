@@ -192,7 +192,7 @@ def log_probabilities(scorer: Scorer, names: Iterable[str], task: str) -> metric
         return np.empty((0, len(scorer.labels)))
     ticker = Ticker("evaluate", len(names), "products")
     return scorer.log_probabilities(
-        scorer.encode(names), progress=lambda done, _: ticker.at(done, task)
+        scorer.encode(names), progress=lambda done: ticker.at(done, task)
     )
 
 

@@ -11,7 +11,6 @@ import fcntl
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,10 +27,11 @@ from grocer.release.bundle import Bundle, load_bundle
 DEPARTMENT, PROBABILITY = "predicted_department", "predicted_probability"
 AISLE, AISLE_PROBABILITY = "predicted_aisle", "predicted_aisle_probability"
 COUNTS = ("rows", "named", "unsure", "blank")
+CHUNK_ROWS = 4096
 
 
 class Scorer(Protocol):
-    """What assigns probabilities to names; see `grocer.inference.scorer`."""
+    """Assigns probabilities to names; see `grocer.inference.scorer`."""
 
     def predict(self, names: Sequence[str]) -> Scores: ...
 
@@ -43,7 +43,7 @@ def classify(
     *,
     column: str = "product_name",
     min_probability: float = 0.0,
-    chunk_rows: int = 4096,
+    chunk_rows: int = CHUNK_ROWS,
     load: Callable[[Bundle], Scorer] | None = None,
 ) -> dict[str, int]:
     """Write `source` to `out` with predicted department, aisle (if any) and their probabilities.
@@ -71,7 +71,7 @@ def classify(
         raise OutputError(f"{out} already exists; choose another name or remove it first")
     table = open_source(source)
     checked = load_bundle(bundle)
-    schema = _output_schema(table, source, column, two_levels=bool(checked.leaves))
+    schema = output_schema(table, source, column, two_levels=bool(checked.leaves))
     rows = table.count()
     settings = {"column": column, "min_probability": min_probability, "chunk_rows": chunk_rows}
     plan = {"source": file_digest(source), "bundle": checked.digest, "format": out.suffix}
@@ -79,7 +79,7 @@ def classify(
         scorer = (load or _load_scorer)(checked)
         ticker = Ticker("classify", rows, "names")
         done = 0
-        for number, chunk in zip(count(), table.chunks(chunk_rows), strict=False):
+        for number, chunk in enumerate(table.chunks(chunk_rows)):
             path = directory / f"{number:08d}.chunk"
             if not path.exists():
                 with output_file(path) as part:
@@ -115,8 +115,10 @@ def _load_scorer(bundle: Bundle) -> Scorer:
     )
 
 
-def _output_schema(table: Source, source: Path, column: str, *, two_levels: bool) -> pa.Schema:
-    """The source's columns and the new ones."""
+def output_schema(
+    table: Source, source: Path | str, column: str, *, two_levels: bool = False
+) -> pa.Schema:
+    """Return the source's columns and the new ones; TableError if they do not fit."""
     names = table.schema.names
     if column not in names:
         raise TableError(f"{source}: no column {column!r}; found {', '.join(names)}")
@@ -135,7 +137,7 @@ def _output_schema(table: Source, source: Path, column: str, *, two_levels: bool
 def _classify_chunk(
     chunk: pa.Table, column: str, min_probability: float, scorer: Scorer, schema: pa.Schema
 ) -> pa.Table:
-    """The chunk with the new columns of `schema`; each distinct name is scored once."""
+    """Return the chunk with the new columns of `schema`; each distinct name is scored once."""
     names = chunk.column(column).to_pylist()
     distinct = {name: i for i, name in enumerate(dict.fromkeys(filter(_has_text, names)))}
     rows = pa.array([distinct.get(name) for name in names], pa.int64())
@@ -166,7 +168,7 @@ def _count(table: pa.Table) -> dict[str, int]:
 
 @contextmanager
 def _chunk_directory(out: Path, plan: dict[str, Any]) -> Iterator[Path]:
-    """The directory of finished chunks; removed when the output is complete."""
+    """Yield the directory of finished chunks; remove it when the output is complete."""
     directory = out.with_name(f".{out.name}.classify")
     with _locked(out, directory.with_suffix(".lock")):
         record = directory / "plan.json"

@@ -1,6 +1,6 @@
-"""Batched forward passes behind a cached prompt prefix.
+"""Batched forward passes with a cached prompt prefix.
 
-The keys and values of the prefix are computed once. Products are packed behind it, each with the
+The keys and values of the prefix are computed once. Products are packed after it, each with the
 few trie tokens that lead to a branching node, so a product costs little more than the tokens of
 its own name.
 """
@@ -21,7 +21,7 @@ from grocer.model.packing import Pack, additive_mask, block_diagonal_mask, pack,
 
 
 class TrieQuery(NamedTuple):
-    """One choice among the labels of a trie, behind the prefix and `suffix`."""
+    """One choice among the labels of a trie, after the prefix and `suffix`."""
 
     item: int  # with `name`, identifies the product in error messages
     name: str
@@ -67,7 +67,7 @@ class PrefixCachedModel:
         self._cached = None
 
     def _score(self, queries: Sequence[TrieQuery]) -> list[NDArray[np.float64]]:
-        """Edge logits of each query, from one forward pass."""
+        """Return the edge logits of each query, from one forward pass."""
         packed = pack((), [[*query.suffix, *query.trie.tokens] for query in queries])
         allowed = block_diagonal_mask(packed.segments)
         node_rows, edge_rows, edge_tokens, count = [], [], [], 0
@@ -88,7 +88,7 @@ class PrefixCachedModel:
         return np.split(values, np.cumsum([len(tokens) for tokens in edge_tokens])[:-1])
 
     def _positions(self, queries: Sequence[TrieQuery]) -> Tensor:
-        """Position ids [1, T]: suffix tokens in order, then trie tokens by their depth."""
+        """Return the position ids [1, T]: suffix tokens in order, then trie tokens by depth."""
         parts = []
         for query in queries:
             size = len(query.suffix)
@@ -97,7 +97,7 @@ class PrefixCachedModel:
         return torch.from_numpy(np.concatenate(parts))[None] + len(self.prefix)
 
     def _forward(self, packed: Pack, positions: Tensor, allowed: Tensor, rows: Tensor) -> Tensor:
-        """Logits [rows, vocabulary] of a pack behind the cached prefix."""
+        """Return the logits [rows, vocabulary] of a pack after the cached prefix."""
         device = self.model.device
         prefix = torch.ones(len(allowed), len(self.prefix), dtype=torch.bool)
         mask = additive_mask(torch.cat([prefix, allowed], dim=1), self._dtype).to(device)
@@ -118,7 +118,7 @@ class PrefixCachedModel:
         return logits
 
     def _prefix_cache(self) -> Any:
-        """Keys and values of the prefix, computed on first use."""
+        """Return the keys and values of the prefix; compute them on first use."""
         if self._cached is None:
             from transformers import DynamicCache
 
@@ -133,7 +133,7 @@ class PrefixCachedModel:
         return self._cached
 
     def _not_finite(self, batch: range, queries: Sequence[TrieQuery]) -> ModelError:
-        """Find the product: NaN spreads to the whole pack, since 0 × NaN is NaN in attention."""
+        """Return an error that names the product; NaN spreads to all products of a pack."""
         invalid = (i for i in batch if not np.isfinite(self._score([queries[i]])[0]).all())
         query = queries[next(invalid, batch.start)]
         return ModelError(

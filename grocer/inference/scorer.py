@@ -33,9 +33,6 @@ from grocer.model.hierarchy import Leaf, leaf_probabilities, read_aisles
 from grocer.model.prompt_template import Template
 from grocer.model.tokenization import Encoder
 
-Progress = Callable[[int, int], None]
-"""Called after each forward pass with the products done and the products in total."""
-
 
 class EncodedProduct(NamedTuple):
     """A tokenized product: its name and the token ids of its prompt after the prefix."""
@@ -137,15 +134,18 @@ class Scorer:
         return Scores(self.labels, self.leaves, probabilities, leaves)
 
     def log_probabilities(
-        self, products: Sequence[EncodedProduct], progress: Progress | None = None
+        self, products: Sequence[EncodedProduct], progress: Callable[[int], None] | None = None
     ) -> Floats:
-        """Return log-probabilities [products, labels] before calibration."""
+        """Return log-probabilities [products, labels] before calibration.
+
+        `progress` is called after each forward pass with the number of products done.
+        """
         result = np.empty((len(products), len(self.labels)))
         queries = [TrieQuery(i, p.name, p.suffix, self.trie) for i, p in enumerate(products)]
         for batch, logits in self.prefix_cached.edge_logits(queries):
             result[batch.start : batch.stop] = self.trie.log_probabilities(np.stack(logits))
             if progress is not None:
-                progress(batch.stop, len(products))
+                progress(batch.stop)
         return result
 
     def leaf_log_probabilities(self, products: Sequence[EncodedProduct], labels: Ints) -> Floats:

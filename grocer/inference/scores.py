@@ -39,12 +39,12 @@ class Scores:
 
     @classmethod
     def flat(cls, labels: Sequence[str], probabilities: Floats) -> Scores:
-        """Scores of labels without aisles."""
+        """Return scores of labels without aisles."""
         return cls(tuple(labels), (), probabilities, np.empty((len(probabilities), 0)))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Scores]) -> Scores:
-        """The products of all `parts` (at least one), in order."""
+        """Return the scores of all `parts` (at least one), in order."""
         return cls(
             parts[0].labels,
             parts[0].leaves,

@@ -1,6 +1,6 @@
 """Batch classification of a table in shards: split, classify each shard, merge in order.
 
-    OUT-shards-<digest>/plan.json  00000.csv  00000.answers.csv  00000.json  00001.csv ...
+    OUT-shards-<digest>/plan.json  00000.csv  00000.classified.csv  00000.json  00001.csv ...
 
 A shard consists of whole chunks of `grocer.inference.batch`, so the scores equal those of the
 unsplit table. The counts of a shard (`00000.json`) are written last: a shard that has them is
@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from grocer.errors import BundleError, OutputError, SourceError, TableError
-from grocer.inference.batch import Scorer, classify, sum_counts
+from grocer.errors import BundleError, OutputError, SourceError
+from grocer.inference.batch import CHUNK_ROWS, Scorer, classify, output_schema, sum_counts
 from grocer.io.atomic import file_digest, json_digest
 from grocer.io.storage import Storage
 from grocer.io.tables import Source, check_format, join_parts, open_source, write_part
@@ -26,7 +26,6 @@ from grocer.progress import say
 from grocer.release.bundle import Bundle
 from grocer.release.registry import open_bundle
 
-CHUNK_ROWS = 4096
 _PLAN = "plan.json"
 
 
@@ -61,12 +60,11 @@ def shard_table(
     if Storage(out, setting="--out").exists():
         raise OutputError(f"--out {out} already exists; remove it, or put {{date}} into its name")
     with tempfile.TemporaryDirectory() as folder:
-        local = Path(folder, source.rpartition("/")[2])
+        local = Path(folder, Path(source).name)
         check_format(local)
         Storage(source, setting="--data", error=SourceError).get(local)
         table = open_source(local)
-        if column not in (names := table.schema.names):
-            raise TableError(f"--data {source}: no column {column!r}; found {', '.join(names)}")
+        output_schema(table, f"--data {source}", column)
         rows = table.count()
         plan = {
             "out": out,
@@ -77,8 +75,8 @@ def shard_table(
             "min_probability": min_probability,
             "shards": shards,
         }
-        directory = _directory(f"{out}-shards-{json_digest(plan)[:12]}")
-        names = []
+        directory = Storage(f"{out}-shards-{json_digest(plan)[:12]}", setting="--out")
+        names: list[str] = []
         for number, part in enumerate(_split(table, rows, shards, local.suffix, Path(folder))):
             names.append(f"{number:05d}{local.suffix}")
             directory.put(part, names[-1])
@@ -94,12 +92,12 @@ def classify_shard(shard: str, load: Callable[[Bundle], Scorer] | None = None) -
         BundleError, ModelError: the bundle is invalid or cannot be loaded.
         OutputError: an address cannot be reached.
     """
-    address, _, name = shard.rpartition("/")
-    directory, record = _directory(address), f"{Path(name).stem}.json"
+    directory, name, record = _directory(shard), Path(shard).name, f"{Path(shard).stem}.json"
     plan = _read_json(directory, _PLAN)
     if directory.exists(record):
         say("classify_shard", f"{name} is already classified")
-        return {key: int(count) for key, count in _read_json(directory, record).items()}
+        known: dict[str, int] = _read_json(directory, record)
+        return known
     with tempfile.TemporaryDirectory() as folder:
         local, result = Path(folder, name), Path(folder, _result_name(shard, plan["out"]))
         directory.get(local, name)
@@ -123,10 +121,9 @@ def merge_shards(shards: Sequence[str]) -> dict[str, int]:
     Raises:
         OutputError: rows are missing, or an address cannot be reached; the shards are kept.
     """
-    directory = _directory(shards[0].rpartition("/")[0])
+    directory = _directory(shards[0])
     plan = _read_json(directory, _PLAN)
-    records = [f"{Path(shard.rpartition('/')[2]).stem}.json" for shard in shards]
-    counts = sum_counts(_read_json(directory, record) for record in records)
+    counts = sum_counts(_read_json(directory, f"{Path(shard).stem}.json") for shard in shards)
     if counts["rows"] != plan["rows"]:
         raise OutputError(
             f"{directory.address}: {counts['rows']:,} of {plan['rows']:,} rows are classified; "
@@ -149,8 +146,8 @@ def merge_shards(shards: Sequence[str]) -> dict[str, int]:
 
 
 def _result_name(shard: str, out: str) -> str:
-    """File name of a classified shard, which has the format of the output."""
-    return f"{Path(shard.rpartition('/')[2]).stem}.answers{Path(out).suffix}"
+    """Return the file name of a classified shard, which has the format of the output."""
+    return f"{Path(shard).stem}.classified{Path(out).suffix}"
 
 
 def _split(table: Source, rows: int, shards: int, suffix: str, folder: Path) -> Iterator[Path]:
@@ -175,15 +172,15 @@ def _chunks(directory: Storage, names: Sequence[str], folder: Path, format: str)
 
 @contextmanager
 def _fetched(directory: Storage, name: str, folder: Path) -> Iterator[Path]:
-    """A local copy of a file, removed at the end of the block."""
+    """Yield a local copy of a file; remove it at the end of the block."""
     local = folder / name
     directory.get(local, name)
     yield local
     local.unlink()
 
 
-def _directory(address: str) -> Storage:
-    return Storage(address, setting="--out")
+def _directory(shard: str) -> Storage:
+    return Storage(shard.rpartition("/")[0], setting="--out")
 
 
 def _read_json(directory: Storage, name: str) -> Any:

@@ -82,7 +82,7 @@ def choose_precision(setting: str, device: str) -> tuple[str, str]:
 
 
 def _choose_half(setting: str, device: str, names: tuple[str, str], key: str) -> tuple[str, str]:
-    """The setting if it is not `auto`, else bfloat16 or float16 (`names`), and the reason."""
+    """Return the setting if it is not `auto`, else bfloat16 or float16, and the reason."""
     bfloat16, float16 = names
     if setting not in ("auto", bfloat16) or device == "cpu":
         return setting, f"{setting}: configured"

@@ -186,7 +186,7 @@ def _pretrain(encoder: Encoder, names: Sequence[str], config: TinyConfig) -> Any
 def _step_loss(
     model: Any, encoder: Encoder, names: Sequence[str], rng: random.Random
 ) -> torch.Tensor:
-    """Mean loss over all tokens of names and completions."""
+    """Return the mean loss over all tokens of names and completions."""
     labels = completion_labels(encoder.labels, encoder.aisles)
     products, words = zip(*(_example(name, labels, rng) for name in names), strict=True)
     packed = pack(encoder.prefix, encoder.suffixes_with(products, words))
@@ -204,7 +204,7 @@ def _step_loss(
 
 
 def _example(name: str, labels: Sequence[str], rng: random.Random) -> tuple[str, str]:
-    """A name, sometimes with a label inserted, and one of its words as the completion."""
+    """Return a name, sometimes with a label inserted, and one of its words as the completion."""
     words = name.split() or [name]
     if rng.random() < _LABEL_INSERTION_RATE:
         words.insert(rng.randint(0, len(words)), rng.choice(labels))

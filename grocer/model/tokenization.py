@@ -89,7 +89,7 @@ class Encoder:
         return sum(len(ids) > self._max_tokens for ids in self._prompts(names))
 
     def _prompts(self, names: Sequence[str]) -> Iterator[list[int]]:
-        """Token ids of whole prompts, in batches: every prompt repeats the instruction."""
+        """Yield the token ids of whole prompts, tokenized in batches to limit memory."""
         for start in range(0, len(names), _BATCH_SIZE):
             batch = names[start : start + _BATCH_SIZE]
             yield from self._tokenize([self.template.render(name, self.labels) for name in batch])
@@ -130,7 +130,7 @@ class Encoder:
         return variants.pop()
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of whole prompts; special tokens written in a text stay plain text."""
+        """Return the token ids of whole prompts; special tokens in a text stay plain text."""
         encoded = self.tokenizer(
             list(texts),
             add_special_tokens=False,

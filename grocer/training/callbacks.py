@@ -25,15 +25,12 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self.device = device
         self.first_step = 0
         """Optimizer steps done before this process; above 0 after a resume."""
-        self._ticker = Ticker("train", 0, "steps")
         self._loss = ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.first_step = state.global_step
         self._started = time.monotonic()
-        self._batch = (
-            args.train_batch_size * args.gradient_accumulation_steps * max(1, args.world_size)
-        )
+        self._batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         self._ticker = Ticker("train", state.max_steps, "steps", initial=self.first_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -51,7 +48,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
 
 def peak_memory(device: str) -> tuple[float, Literal["GPU", "process"]]:
-    """Return the peak memory so far in MiB, and of what: `GPU` or `process`."""
+    """Return the peak memory so far in MiB, and whether it is of the GPU or the process."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20, "GPU"
     return peak_rss_mb(), "process"

@@ -1,6 +1,6 @@
 """Checkpoints in a directory or object store that outlives the pod.
 
-    <train.checkpoints>/<run>/run.json                all inputs of the run, for people
+    <train.checkpoints>/<run>/run.json                all inputs of the run, for reference
                              /checkpoint-000050/...   the Trainer's files
                              /checkpoint-000050/whole.json   SHA-256 of each file, written last
 
@@ -84,7 +84,7 @@ class Checkpoints:
         return f"{changed[0]} has another digest" if changed else None
 
     def _names(self) -> list[str]:
-        """Names of all checkpoints, newest first."""
+        """Return the names of all checkpoints, newest first."""
         names = [name for name in self.storage.list() if name.startswith("checkpoint-")]
         return sorted(names, reverse=True)
 

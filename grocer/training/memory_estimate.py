@@ -2,7 +2,7 @@
 
 Memory is the sum of 4-bit weights, adapter with gradients and optimizer state, and the
 activations of the largest batch, plus a reserve for fragmentation. Time is the number of
-floating-point operations over the measured speed of a matrix product. Both are estimates; the
+floating-point operations divided by the measured speed of a matrix product. Both are estimates; the
 run reports the measured values.
 """
 
@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,6 +24,9 @@ from grocer.errors import ModelError, TrainingError
 from grocer.model.base import read_config
 from grocer.progress import say
 from grocer.training.dataset import TrainingSet
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _MIB, _GIB = 2**20, 2**30
 # NF4 with double quantization: 4 bits per weight, and 8 + 32/256 bits per block of 64 weights.
@@ -38,17 +40,13 @@ _EFFICIENCY = 0.4
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Size of a base: numbers of weights, and layer widths."""
+    """Size of a base: its configuration and numbers of weights."""
 
+    config: PretrainedConfig
     quantized: int  # weights in 4-bit layers
     other: int  # all other weights
     adapter: int  # weights of the adapter
-    inputs: int  # sum of the input widths of one layer's linear modules, which the adapter keeps
-    hidden: int
-    intermediate: int
-    layers: int
-    heads: int
-    vocabulary: int
+    inputs: int  # sum of the input widths of one layer's modules with an adapter, which keeps them
 
 
 @dataclass(frozen=True)
@@ -75,27 +73,24 @@ def read_shape(directory: Path, rank: int, targets: str | tuple[str, ...]) -> Mo
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     head = model.get_output_embeddings()
-    modules = [(n, m) for n, m in model.named_modules() if m is not head]
-    linear = {name: module for name, module in modules if isinstance(module, torch.nn.Linear)}
-    kinds = {name: name.rpartition(".")[2] for name in linear}
-    tuned = [linear[name] for name in linear if targets == "all-linear" or kinds[name] in targets]
+    linear = [
+        (name.rpartition(".")[2], module)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    ]
+    tuned = [module for name, module in linear if targets == "all-linear" or name in targets]
     if not tuned:
         raise ModelError(
             f"lora.target_modules={targets}: the base has no such layers; it has "
-            f"{', '.join(sorted(set(kinds.values())))}"
+            f"{', '.join(sorted({name for name, _ in linear}))}"
         )
-    quantized = sum(module.weight.numel() for module in linear.values())
-    layers = config.num_hidden_layers
+    quantized = sum(module.weight.numel() for _, module in linear)
     return ModelShape(
+        config=config,
         quantized=quantized,
         other=sum(parameter.numel() for parameter in model.parameters()) - quantized,
         adapter=rank * sum(module.in_features + module.out_features for module in tuned),
-        inputs=sum(module.in_features for module in tuned) // layers,
-        hidden=config.hidden_size,
-        intermediate=getattr(config, "intermediate_size", 4 * config.hidden_size),
-        layers=layers,
-        heads=config.num_attention_heads,
-        vocabulary=config.vocab_size,
+        inputs=sum(module.in_features for module in tuned) // config.num_hidden_layers,
     )
 
 
@@ -103,14 +98,14 @@ def estimate(
     shape: ModelShape, examples: TrainingSet, config: RunConfig, dtype: torch.dtype
 ) -> Estimate:
     """Estimate memory and operations of training on `examples`."""
-    settings, width = config.train, dtype.itemsize
+    settings, base, width = config.train, shape.config, dtype.itemsize
     batch, prefix = settings.per_device_train_batch_size, len(examples.prefix)
     products = len(examples.sizes)
     batches = -(-products // batch)
     # Tokens of the largest batch: three standard deviations above the mean.
     suffixes = batch * examples.sizes.mean() + 3 * examples.sizes.std() * np.sqrt(batch)
     if settings.packing:
-        largest, longest = int(prefix + suffixes), int(prefix + suffixes)
+        largest = longest = int(prefix + suffixes)
         tokens, rows = int(batches * prefix + examples.sizes.sum()), 1
         logits = batch * examples.completion_tokens
     else:
@@ -118,14 +113,16 @@ def estimate(
         largest, rows = batch * longest, batch
         tokens = int((prefix + (examples.sizes.mean() + examples.sizes.max()) / 2) * products)
         logits = batch * longest
-    layer = largest * (4 * shape.inputs + width * (12 * shape.hidden + 4 * shape.intermediate))
-    attention = 2 * rows * shape.heads * longest**2 * width
+    hidden, intermediate = base.hidden_size, getattr(base, "intermediate_size", None)
+    widths = 12 * hidden + 4 * (intermediate or 4 * hidden)
+    layer = largest * (4 * shape.inputs + width * widths)
+    attention = 2 * rows * base.num_attention_heads * longest**2 * width
     checkpointing = settings.activation_checkpointing
     if checkpointing:
         # Each layer keeps its input; one layer at a time is recomputed.
-        activations = shape.layers * largest * shape.hidden * width + layer + attention
+        activations = base.num_hidden_layers * largest * hidden * width + layer + attention
     else:
-        activations = shape.layers * (layer + attention)
+        activations = base.num_hidden_layers * (layer + attention)
     optimizer_bytes = 2 if settings.optim.endswith("8bit") else 8
     epochs = settings.num_train_epochs
     if settings.max_steps >= 0:
@@ -134,7 +131,7 @@ def estimate(
     return Estimate(
         weights=shape.quantized * _NF4_BYTES + shape.other * width,
         adapter=shape.adapter * (4 + 4 + optimizer_bytes),
-        activations=activations + logits * shape.vocabulary * 12,
+        activations=activations + logits * base.vocab_size * 12,
         tokens=int(total),
         operations=2.0 * total * shape.quantized * (3 if checkpointing else 2),
     )
@@ -192,18 +189,13 @@ def available_memory(device: str) -> float:
 
 
 def measure_speed(device: str, dtype: torch.dtype) -> float:
-    """Return floating-point operations per second of a matrix product, measured for 0.05 s."""
+    """Return the measured floating-point operations per second of a matrix product."""
+    from torch.utils.benchmark import Timer
+
     size = 4096 if device == "cuda" else 512
-    synchronize = torch.cuda.synchronize if device == "cuda" else torch.cpu.synchronize
-    matrix: Any = torch.ones(size, size, dtype=dtype, device=device)
-    matrix @ matrix
-    synchronize()
-    started, products = time.monotonic(), 0
-    while time.monotonic() - started < 0.05:
-        matrix @ matrix
-        synchronize()
-        products += 1
-    return products * 2.0 * size**3 / (time.monotonic() - started)
+    values = {"matrix": torch.ones(size, size, dtype=dtype, device=device)}
+    timer = Timer("matrix @ matrix", globals=values, num_threads=torch.get_num_threads())
+    return 2.0 * size**3 / timer.timeit(10).mean
 
 
 def _format(size: float) -> str:

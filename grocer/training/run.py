@@ -98,7 +98,7 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
 def _resolve_base(
     names: list[str], template: Template, labels: list[str], aisles: Aisles, config: RunConfig
 ) -> tuple[Path, BaseReference]:
-    """The directory of the base and its identity."""
+    """Return the directory of the base and its reference."""
     if config.base.source != TINY:
         return find_base(config.base)
     directory = tiny_base(names, template, labels, config.tiny, aisles)
@@ -116,12 +116,12 @@ def _log_examples(examples: TrainingSet, template: Template) -> None:
 def _require_fit(
     directory: Path, tokenizer: Any, examples: TrainingSet, config: RunConfig, hardware: Hardware
 ) -> None:
-    """The tokenizer must belong to the base, and training must fit into memory."""
+    """Check that the tokenizer belongs to the base and that training fits into memory."""
     shape = memory_estimate.read_shape(directory, config.lora.r, config.lora.target_modules)
-    if len(tokenizer) > shape.vocabulary:
+    if len(tokenizer) > shape.config.vocab_size:
         raise ModelError(
             f"the tokenizer in {directory} has {len(tokenizer):,} tokens, but the base's "
-            f"vocabulary has {shape.vocabulary:,}: it belongs to another model"
+            f"vocabulary has {shape.config.vocab_size:,}: it belongs to another model"
         )
     needed = memory_estimate.estimate(shape, examples, config, hardware.dtype)
     memory_estimate.require_memory(needed, config, hardware.device, hardware.dtype)
@@ -134,7 +134,7 @@ def _label_files(splits: Path) -> list[Path]:
 def _identity(
     splits: Path, base: BaseReference, processes: int, config: RunConfig
 ) -> dict[str, Any]:
-    """Everything that determines the weights of this run."""
+    """Return everything that determines the weights of this run."""
     excluded = {"checkpoints", "force", "price_per_gpu_hour"}
     files = (splits / "train.parquet", *_label_files(splits))
     return {
@@ -164,8 +164,7 @@ def _train(
         preemption = Preemption(checkpoints)
         callbacks.append(preemption)
         checkpoint = checkpoints.fetch_newest(out / "checkpoints")
-        name = checkpoint.name if checkpoint else None
-        say("train", f"resuming from {name}" if name else "no checkpoint to resume from")
+        say("train", f"resuming from {checkpoint.name}" if checkpoint else "no checkpoint found")
     for callback in callbacks:
         trainer.add_callback(callback)
     started = time.monotonic()
@@ -195,9 +194,8 @@ def _adapter(
 ) -> Adapter:
     state, processes, seconds = trainer.state, trainer.args.world_size, measured["seconds"]
     products = len(examples.sizes)
-    trained = (
-        products * measured["epochs"] * (1 - measured["resumed_from_step"] / state.global_step)
-    )
+    share = 1 - measured["resumed_from_step"] / state.global_step
+    trained = products * measured["epochs"] * share
     cost = config.train.price_per_gpu_hour * seconds / 3600 * processes
     memory, memory_kind = peak_memory(hardware.device)
     trainable, total = trainer.model.get_nb_trainable_parameters()
@@ -232,7 +230,7 @@ def _adapter(
 
 
 def _training_loss(entry: dict[str, Any]) -> TrainingLoss:
-    """The log entry; with loss scaling, the gradient norm of a skipped step is NaN or Inf."""
+    """Return the log entry; the gradient norm of a step that loss scaling skips is not finite."""
     norm = entry.get("grad_norm")
     return TrainingLoss(
         step=entry["step"],

@@ -32,7 +32,7 @@ class FiniteGuard:
     """
 
     def __init__(self, loss_scaling: bool) -> None:
-        self.max_overflows = _MAX_OVERFLOWS if loss_scaling else 0
+        self._max_overflows = _MAX_OVERFLOWS if loss_scaling else 0
         self._overflows = 0
 
     def check_loss(self, value: float, step: int, learning_rate: float) -> None:
@@ -43,7 +43,7 @@ class FiniteGuard:
     def check_gradient(self, norm: float, step: int, learning_rate: float) -> None:
         """Raise a TrainingError if the gradient norm is NaN or Inf too many times in a row."""
         self._overflows = 0 if math.isfinite(norm) else self._overflows + 1
-        if self._overflows > self.max_overflows:
+        if self._overflows > self._max_overflows:
             raise _not_finite("gradient norm", norm, step, learning_rate)
 
 
@@ -112,9 +112,6 @@ class PackedTrainer(GuardedTrainer):
     TRL's fused one needs Triton, which a T4 may not support.
     """
 
-    def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["suffix", "completion"]
-
     def compute_loss(
         self,
         model: Any,
@@ -177,14 +174,7 @@ def build_trainer(
 
 def lora_config(config: RunConfig) -> LoraConfig:
     """Return PEFT's configuration of the adapter."""
-    targets = config.lora.target_modules
-    return LoraConfig(
-        r=config.lora.r,
-        lora_alpha=config.lora.lora_alpha,
-        lora_dropout=config.lora.lora_dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        task_type="CAUSAL_LM",
-    )
+    return LoraConfig(**config.lora.model_dump(mode="json"), task_type="CAUSAL_LM")
 
 
 def training_arguments(config: RunConfig, hardware: Hardware, out: Path) -> SFTConfig:

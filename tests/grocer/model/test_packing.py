@@ -62,7 +62,7 @@ def test_token_batches_keep_order_and_budget(lengths: list[int], budget: int) ->
 
 
 def collator_rows(base: Path) -> tuple[tuple[int, ...], list[dict[str, list[int]]]]:
-    """The shared prefix, and the products as the collator expects them."""
+    """Return the shared prefix, and the products as the collator expects them."""
     coder = encoder(load_tokenizer(base))
     suffixes = coder.suffixes([name for name, _ in PRODUCTS])
     completions = dict(zip(coder.labels, coder.label_tokens, strict=True))
@@ -74,7 +74,7 @@ def collator_rows(base: Path) -> tuple[tuple[int, ...], list[dict[str, list[int]
 
 
 def make_model(base: Path, kind: str, attention: str, checkpointing: bool) -> Any:
-    """A model in training mode with a random adapter."""
+    """Return a model in training mode with a random adapter."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 

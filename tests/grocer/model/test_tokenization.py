@@ -35,7 +35,7 @@ def coder(request: pytest.FixtureRequest, base: Path) -> Encoder:
 
 
 def checked_suffix(coder: Encoder, name: str) -> list[int]:
-    """The suffix, which has no special token, ends as every prompt, and is not too long."""
+    """Return the suffix; check its special tokens, its end and its length."""
     (suffix,) = coder.suffixes([name])
     special = set(coder.tokenizer.all_special_ids) - {coder.tokenizer.unk_token_id}
     assert not special & set(suffix)

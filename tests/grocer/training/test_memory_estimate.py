@@ -38,7 +38,7 @@ def t4_config(*settings: str) -> RunConfig:
 
 
 def t4_estimate(llama: ModelShape, *settings: str) -> Estimate:
-    """The estimate for 40,000 products."""
+    """Return the estimate for 40,000 products."""
     sizes = np.full(40_000, 18)
     examples = TrainingSet(None, tuple(range(136)), sizes, completion_tokens=4, truncated_names=0)
     return estimate(llama, examples, t4_config(*settings), torch.float16)

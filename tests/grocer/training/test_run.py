@@ -38,7 +38,7 @@ def run(splits: Path, base: Path, out: Path, *settings: str) -> Adapter:
 
 @pytest.fixture(scope="module")
 def reference(splits: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of an uninterrupted run."""
+    """Return the output of an uninterrupted run."""
     out = tmp_path_factory.mktemp("reference") / "model"
     run(splits, base, out)
     return out
