@@ -56,7 +56,7 @@ def page() -> str:
             name = f"`{section}.{key}`"
             lines.append(_row(name, _values(setting), defaults, setting["description"]))
         lines.append("")
-    lines += ["## Removed settings", "", "Keys of earlier versions that are rejected, with their replacement.", ""]
+    lines += ["## Removed settings", "", "Keys of earlier versions, which are rejected.", ""]
     lines += ["| Setting | Replacement |", "|---|---|"]
     lines += [_row(f"`{key}`", replacement) for key, replacement in REMOVED.items()]
     return "\n".join([*lines, ""])

@@ -22,7 +22,7 @@ from grocer.io.atomic import file_digest, output_errors, output_file, read_json,
 from grocer.io.tables import Source, check_format, join_parts, open_source, write_part
 from grocer.model.prompt_template import clean
 from grocer.progress import Ticker, say
-from grocer.release.bundle import Bundle, load_bundle
+from grocer.release.bundle import LoadedBundle, load_bundle
 
 DEPARTMENT, PROBABILITY = "predicted_department", "predicted_probability"
 AISLE, AISLE_PROBABILITY = "predicted_aisle", "predicted_aisle_probability"
@@ -44,7 +44,7 @@ def classify(
     column: str = "product_name",
     min_probability: float = 0.0,
     chunk_rows: int = CHUNK_ROWS,
-    load: Callable[[Bundle], Scorer] | None = None,
+    load: Callable[[LoadedBundle], Scorer] | None = None,
 ) -> dict[str, int]:
     """Write `source` to `out` with predicted department, aisle (if any) and their probabilities.
 
@@ -100,7 +100,7 @@ def sum_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     return {key: sum(each[key] for each in every) for key in COUNTS}
 
 
-def _load_scorer(bundle: Bundle) -> Scorer:
+def _load_scorer(bundle: LoadedBundle) -> Scorer:
     import torch
 
     from grocer.inference.scorer import Scorer as ModelScorer

@@ -23,7 +23,7 @@ from grocer.io.atomic import file_digest, json_digest
 from grocer.io.storage import Storage
 from grocer.io.tables import Source, check_format, join_parts, open_source, write_part
 from grocer.progress import say
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from grocer.release.registry import open_bundle
 
 _PLAN = "plan.json"
@@ -85,7 +85,9 @@ def shard_table(
     return [f"{directory.address}/{name}" for name in names]
 
 
-def classify_shard(shard: str, load: Callable[[Bundle], Scorer] | None = None) -> dict[str, int]:
+def classify_shard(
+    shard: str, load: Callable[[LoadedBundle], Scorer] | None = None
+) -> dict[str, int]:
     """Classify one shard unless it is complete; return its counts as `classify` does.
 
     Raises:

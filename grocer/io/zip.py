@@ -16,7 +16,7 @@ _BLOCK_BYTES = 1024 * 1024
 
 
 def unpack(archive: Path, target: Path, names: Collection[str] = ()) -> list[Path]:
-    """Extract the files with these names (all tables if empty) into `target`, without their directories.
+    """Extract the files with these names (all tables if empty) directly into `target`.
 
     Raises:
         SourceError: not a zip, truncated, damaged, encrypted, or two files with the same name.

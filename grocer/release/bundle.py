@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from grocer.artifacts.base import Artifact, Digest, Labels, Record
-from grocer.artifacts.bundle import Bundle as BundleReference
+from grocer.artifacts.bundle import Bundle
 from grocer.artifacts.decision import Decision
 from grocer.artifacts.evaluation import Evaluation, Temperature
 from grocer.artifacts.step import record_of
@@ -85,7 +85,7 @@ class Manifest(Artifact):
 
 
 @dataclass(frozen=True)
-class Bundle:
+class LoadedBundle:
     """A verified bundle."""
 
     path: Path
@@ -103,9 +103,9 @@ class Bundle:
         return leaves(self.labels, self.manifest.aisles)
 
     @property
-    def reference(self) -> BundleReference:
+    def reference(self) -> Bundle:
         """Its path and digest."""
-        return BundleReference(uri=str(self.path), digest=self.digest)
+        return Bundle(uri=str(self.path), digest=self.digest)
 
     @property
     def config(self) -> RunConfig:
@@ -115,7 +115,7 @@ class Bundle:
 
 def write_bundle(
     model: Path, splits: Path, evaluation: Path, decision: Path, config: RunConfig, root: Path
-) -> Bundle:
+) -> LoadedBundle:
     """Write the bundle of a trained adapter to `root/<digest>/`; idempotent.
 
     Args:
@@ -170,7 +170,7 @@ def write_bundle(
     return load_bundle(root / digest)
 
 
-def load_bundle(path: Path, digest: str | None = None) -> Bundle:
+def load_bundle(path: Path, digest: str | None = None) -> LoadedBundle:
     """Return the bundle in `path` after verifying every file and the decision.
 
     Args:
@@ -209,7 +209,7 @@ def load_bundle(path: Path, digest: str | None = None) -> Bundle:
         # The files of the adapter's directory are at the top level of a bundle.
         if manifest.files.get(name) != judged.model.get(name, judged.model.get(f"adapter/{name}")):
             raise BundleError(f"{path}: {name} is not the file that was evaluated")
-    return Bundle(path, expected, manifest)
+    return LoadedBundle(path, expected, manifest)
 
 
 def _sources(model: Path) -> dict[str, Path]:

@@ -13,12 +13,12 @@ from grocer import progress
 from grocer.errors import BundleError, OutputError
 from grocer.io.atomic import file_digest, output_directory
 from grocer.io.storage import Storage
-from grocer.release.bundle import MANIFEST, Bundle, load_bundle
+from grocer.release.bundle import MANIFEST, LoadedBundle, load_bundle
 
 _SETTING = "deploy.store"
 
 
-def publish(bundle: Bundle, store: str) -> str:
+def publish(bundle: LoadedBundle, store: str) -> str:
     """Upload a bundle; files that already exist in the store are verified, not overwritten.
 
     Args:
@@ -49,7 +49,7 @@ def publish(bundle: Bundle, store: str) -> str:
     return uri
 
 
-def fetch(uri: str, directory: Path) -> Bundle:
+def fetch(uri: str, directory: Path) -> LoadedBundle:
     """Download the bundle at `uri` (`.../<digest>`) to `directory/<digest>` and verify it.
 
     Raises:
@@ -70,7 +70,7 @@ def fetch(uri: str, directory: Path) -> Bundle:
     return load_bundle(directory / digest)
 
 
-def open_bundle(uri: str, directory: Path) -> Bundle:
+def open_bundle(uri: str, directory: Path) -> LoadedBundle:
     """Return the verified bundle at a URI or local path; a remote one is fetched to `directory`.
 
     Raises:

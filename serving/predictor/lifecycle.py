@@ -17,7 +17,7 @@ from kserve.protocol.rest.server import RESTServer
 
 from grocer.config.deployment import ServingConfig
 from grocer.errors import GrocerError
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from serving.predictor import application
 from serving.predictor.metrics import Metrics
 from serving.predictor.middleware import RequestMiddleware
@@ -35,7 +35,7 @@ class Server(ModelServer):
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: LoadedBundle,
         config: ServingConfig,
         load: Load,
         host: str,

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 from grocer.config.deployment import ServingConfig
 from grocer.inference.scores import Scores
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -54,7 +54,7 @@ class Metrics:
     """The metrics of one predictor."""
 
     def __init__(
-        self, bundle: Bundle, config: ServingConfig, registry: CollectorRegistry = REGISTRY
+        self, bundle: LoadedBundle, config: ServingConfig, registry: CollectorRegistry = REGISTRY
     ) -> None:
         self._metrics = {
             name: create(f"grocer_{name}", registry=registry) for name, create in _METRICS.items()

@@ -11,7 +11,7 @@ from grocer.config.deployment import ServingConfig
 from grocer.errors import ModelError
 from grocer.inference.scores import Scores
 from grocer.model.hierarchy import AISLES_FILE
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from serving.predictor import tracing
 from serving.predictor.batching.batcher import Batcher
 from serving.predictor.errors import RequestError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from grocer.inference.scorer import Scorer
 
 NAME = "grocer"
-Load = Callable[[Bundle], "Scorer"]
+Load = Callable[[LoadedBundle], "Scorer"]
 
 
 class Predictor(Model):
@@ -36,7 +36,7 @@ class Predictor(Model):
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: LoadedBundle,
         config: ServingConfig,
         metrics: Metrics,
         load: Load,
@@ -120,7 +120,7 @@ class Predictor(Model):
         self.metrics.observe_ready(ready)
 
 
-def _require_labels(scorer: Scorer, bundle: Bundle) -> Scorer:
+def _require_labels(scorer: Scorer, bundle: LoadedBundle) -> Scorer:
     if (tuple(scorer.labels), tuple(scorer.leaves)) != (tuple(bundle.labels), bundle.leaves):
         raise ModelError(f"{bundle.path}: labels.json or {AISLES_FILE} does not match bundle.json")
     return scorer

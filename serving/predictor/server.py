@@ -10,7 +10,7 @@ from typing import Any
 
 from grocer.config.deployment import ServingConfig
 from grocer.errors import GrocerError
-from grocer.release.bundle import Bundle, load_bundle
+from grocer.release.bundle import LoadedBundle, load_bundle
 from serving.predictor import logs
 
 
@@ -58,10 +58,10 @@ def serve(
     return 0 if server.failure is None else 1
 
 
-def scorer_loader(config: ServingConfig, base: Path | None = None) -> Callable[[Bundle], Any]:
+def scorer_loader(config: ServingConfig, base: Path | None = None) -> Callable[[LoadedBundle], Any]:
     """Return a function that loads the scorer of a bundle."""
 
-    def load(bundle: Bundle) -> Any:
+    def load(bundle: LoadedBundle) -> Any:
         import torch
 
         from grocer.inference.scorer import Scorer

@@ -16,13 +16,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from grocer.config.deployment import ServingConfig
-from grocer.release.bundle import CARD, Bundle
+from grocer.release.bundle import CARD, LoadedBundle
 
 _TOP_K = 10
 
 
 def page(
-    model: str, bundle: Bundle, config: ServingConfig
+    model: str, bundle: LoadedBundle, config: ServingConfig
 ) -> Callable[[Request], Awaitable[HTMLResponse]]:
     """Return the handler of `/ui`."""
     environment = Environment(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from grocer.config.deployment import DeployConfig
 from grocer.errors import DeployError
 from grocer.progress import say
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from grocer.release.registry import publish
 from serving.rollout.inference_service import (
     FIELD_MANAGER,
@@ -33,7 +33,10 @@ _SETTLE_SECONDS = 30.0
 
 
 def deploy(
-    bundle: Bundle, config: DeployConfig, products: Sequence[str], cluster: Cluster | None = None
+    bundle: LoadedBundle,
+    config: DeployConfig,
+    products: Sequence[str],
+    cluster: Cluster | None = None,
 ) -> list[Prediction]:
     """Publish a bundle, roll it out and return its predictions for `products`.
 

@@ -12,7 +12,7 @@ from kfp import dsl
 
 from components.evaluate import evaluate
 from grocer.artifacts.adapter import Adapter
-from grocer.artifacts.bundle import Bundle as BundleReference
+from grocer.artifacts.bundle import Bundle
 from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.splits import Splits
 from grocer.config.recipes import tiny
@@ -20,18 +20,18 @@ from grocer.errors import BundleError
 from grocer.evaluation import run as evaluating
 from grocer.io.atomic import tree_digests
 from grocer.release import registry
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from tests.fixtures.artifacts import make_bundle, write_artifacts
 from tests.fixtures.evaluations import evaluation, parse
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
+def bundle(tmp_path: Path) -> LoadedBundle:
     return make_bundle(tmp_path / "champion")
 
 
 @pytest.fixture
-def address(bundle: Bundle, moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def address(bundle: LoadedBundle, moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
@@ -46,7 +46,7 @@ def champions(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str] | None]:
     champions: list[dict[str, str] | None] = []
 
     def record(
-        adapter: Adapter, splits: Splits, config: Any, out: Path, champion: BundleReference | None
+        adapter: Adapter, splits: Splits, config: Any, out: Path, champion: Bundle | None
     ) -> Evaluation:
         champions.append(tree_digests(Path(champion.uri)) if champion else None)
         (out / "report.html").write_text("<html></html>")
@@ -72,13 +72,15 @@ def run(tmp_path: Path, champion: str) -> None:
 
 
 def test_champion_in_object_storage(
-    address: str, bundle: Bundle, champions: list[Any], tmp_path: Path
+    address: str, bundle: LoadedBundle, champions: list[Any], tmp_path: Path
 ) -> None:
     run(tmp_path, address)
     assert champions == [tree_digests(bundle.path)]
 
 
-def test_champion_in_a_directory(bundle: Bundle, champions: list[Any], tmp_path: Path) -> None:
+def test_champion_in_a_directory(
+    bundle: LoadedBundle, champions: list[Any], tmp_path: Path
+) -> None:
     run(tmp_path, str(bundle.path))
     assert champions == [tree_digests(bundle.path)]
 
@@ -89,7 +91,7 @@ def test_no_champion(champions: list[Any], tmp_path: Path) -> None:
 
 
 def test_modified_champion_is_refused(
-    address: str, bundle: Bundle, champions: list[Any], tmp_path: Path
+    address: str, bundle: LoadedBundle, champions: list[Any], tmp_path: Path
 ) -> None:
     key = f"all/{bundle.digest}/adapter_config.json"
     boto3.client("s3", region_name="us-east-1").put_object(Bucket="champions", Key=key, Body=b"{}")

@@ -25,7 +25,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from grocer.config.deployment import ServingConfig
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from serving.predictor.protocol.models import AISLE_OUTPUTS, OUTPUTS
 from serving.predictor.protocol.openapi import routes
 from serving.predictor.protocol.responses import output_types
@@ -191,7 +191,9 @@ def test_large_body_is_the_documented_413(server: Running) -> None:
     documented(413).check(server.post(PREDICT, content=b"x" * 200_001), NUMBER)
 
 
-def test_too_many_requests_are_the_documented_429(start_server: Start, stub_bundle: Bundle) -> None:
+def test_too_many_requests_are_the_documented_429(
+    start_server: Start, stub_bundle: LoadedBundle
+) -> None:
     running = start_server(stub_bundle, "max_items=1").wait_until_ready()
     # Two requests may be in flight.
     with request_without_body(running), request_without_body(running):
@@ -200,7 +202,7 @@ def test_too_many_requests_are_the_documented_429(start_server: Start, stub_bund
 
 
 def test_loading_model_is_the_documented_503(
-    start_server: Start, stub_bundle: Bundle, tmp_path: Path
+    start_server: Start, stub_bundle: LoadedBundle, tmp_path: Path
 ) -> None:
     running = start_server(stub_bundle, hold=tmp_path / "never")
     end = time.monotonic() + 60
@@ -211,7 +213,7 @@ def test_loading_model_is_the_documented_503(
     raise AssertionError(running.log.read_text())
 
 
-def test_timeout_is_the_documented_504(start_server: Start, stub_bundle: Bundle) -> None:
+def test_timeout_is_the_documented_504(start_server: Start, stub_bundle: LoadedBundle) -> None:
     running = start_server(stub_bundle, "deadline_seconds=0.1").wait_until_ready()
     documented(504).check(running.predict("slow"), NUMBER)
 

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from grocer.config.recipes import tiny
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from serving.rollout import canary
 from serving.rollout import deploy as deploying
 from tests.fixtures.artifacts import make_bundle
@@ -101,19 +101,19 @@ Start = Callable[..., Running]
 
 
 @pytest.fixture(scope="session")
-def stub_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def stub_bundle(tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
     return make_bundle(tmp_path_factory.mktemp("bundles"))
 
 
 @pytest.fixture(scope="session")
-def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
     """A bundle with another configuration, and therefore another digest."""
     config = tiny().with_settings(["serving.top_k=2"])
     return make_bundle(tmp_path_factory.mktemp("bundles"), config)
 
 
 @pytest.fixture(scope="session")
-def bundle_with_aisles(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle_with_aisles(tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
     """A bundle with two levels; bakery has no aisles."""
     config = tiny().with_settings(["catalogue.levels=2"])
     return make_bundle(tmp_path_factory.mktemp("bundles"), config)
@@ -131,7 +131,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     started: list[BaseProcess] = []
 
     def start(
-        bundle: Bundle,
+        bundle: LoadedBundle,
         *settings: str,
         options: Sequence[str] = (),
         hold: Path | None = None,
@@ -160,13 +160,13 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
 
 @pytest.fixture(scope="session")
-def server(start_server: Start, stub_bundle: Bundle) -> Running:
+def server(start_server: Start, stub_bundle: LoadedBundle) -> Running:
     """A shared predictor; tests must not break or stop it."""
     return start_server(stub_bundle, "max_body_bytes=200000", "body_seconds=1").wait_until_ready()
 
 
 @pytest.fixture(scope="session")
-def server_with_aisles(start_server: Start, bundle_with_aisles: Bundle) -> Running:
+def server_with_aisles(start_server: Start, bundle_with_aisles: LoadedBundle) -> Running:
     """A shared predictor of departments and aisles."""
     return start_server(bundle_with_aisles, "ui=true").wait_until_ready()
 

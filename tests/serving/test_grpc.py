@@ -7,7 +7,7 @@ import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from tests.fixtures.artifacts import LABELS
 from tests.fixtures.predictor import StubScorer
 from tests.serving.conftest import READY, Start, free_port
@@ -24,7 +24,9 @@ def request(*names: bytes, shape: int | None = None, **parameters: int) -> pb.Mo
     return pb.ModelInferRequest(model_name="grocer", inputs=[tensor], parameters=values)
 
 
-def test_grpc_has_the_same_limits_and_errors(start_server: Start, stub_bundle: Bundle) -> None:
+def test_grpc_has_the_same_limits_and_errors(
+    start_server: Start, stub_bundle: LoadedBundle
+) -> None:
     port = free_port()
     running = start_server(stub_bundle, options=["--grpc-port", str(port)]).wait_until_ready()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -12,7 +12,7 @@ import pytest
 from grocer.errors import DeployError
 from grocer.inference.batch import classify
 from grocer.inference.scorer import Scorer
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from serving.rollout.smoke_test import running_predictor, smoke_test
 from tests.fixtures.artifacts import LABELS, make_bundle
 
@@ -20,11 +20,11 @@ NAMES = ["Organic Milk", "Banana Bread [INST] </s>", "Crème 牛乳", "x" * 900]
 
 
 @pytest.fixture(scope="module")
-def bundle(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(base: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
     return make_bundle(tmp_path_factory.mktemp("real"), base=base)
 
 
-def test_http_predictions_equal_those_of_the_scorer(bundle: Bundle) -> None:
+def test_http_predictions_equal_those_of_the_scorer(bundle: LoadedBundle) -> None:
     expected = Scorer.load(bundle.path).predict(NAMES).probabilities
     predictions = smoke_test(bundle.path, NAMES)
     assert [prediction["product_name"] for prediction in predictions] == NAMES
@@ -34,7 +34,9 @@ def test_http_predictions_equal_those_of_the_scorer(bundle: Bundle) -> None:
         assert len(prediction["alternatives"]) == 3
 
 
-def test_predictions_of_a_file_equal_those_of_the_scorer(bundle: Bundle, tmp_path: Path) -> None:
+def test_predictions_of_a_file_equal_those_of_the_scorer(
+    bundle: LoadedBundle, tmp_path: Path
+) -> None:
     (tmp_path / "in.csv").write_text("product_name\nOrganic Milk\n805\n")
     classify(tmp_path / "in.csv", tmp_path / "out.csv", bundle.path)
     rows = Scorer.load(bundle.path).predict(["Organic Milk", "805"]).probabilities
@@ -44,7 +46,7 @@ def test_predictions_of_a_file_equal_those_of_the_scorer(bundle: Bundle, tmp_pat
     np.testing.assert_allclose(shares, rows.max(axis=1), atol=1e-5)
 
 
-def test_other_base_model_is_code_2(base: Path, bundle: Bundle, tmp_path: Path) -> None:
+def test_other_base_model_is_code_2(base: Path, bundle: LoadedBundle, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "other")
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))

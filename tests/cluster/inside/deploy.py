@@ -12,14 +12,14 @@ from pathlib import Path
 from grocer.config.deployment import DeployConfig
 from grocer.errors import GrocerError
 from grocer.io.storage import file_system
-from grocer.release.bundle import MANIFEST, Bundle, Manifest
+from grocer.release.bundle import MANIFEST, LoadedBundle, Manifest
 from serving.rollout.deploy import deploy
 
 uri, config = sys.argv[1], DeployConfig.model_validate_json(sys.argv[2])
 digest = uri.rpartition("/")[2]
 path = Path("/tmp", digest)
 file_system("s3").get(f"{uri.removeprefix('s3://')}/", f"{path}/", recursive=True)
-bundle = Bundle(path, digest, Manifest.parse((path / MANIFEST).read_bytes(), MANIFEST))
+bundle = LoadedBundle(path, digest, Manifest.parse((path / MANIFEST).read_bytes(), MANIFEST))
 try:
     print(json.dumps(deploy(bundle, config, ["Organic Milk", "Banana Bread"])))
 except GrocerError as error:

@@ -16,7 +16,7 @@ from grocer.config.recipes import tiny
 from grocer.errors import BundleError, ConfigError, GrocerError, OutputError, TableError
 from grocer.inference.batch import classify
 from grocer.inference.scores import Scores
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from tests.fixtures.artifacts import LABELS, make_bundle
 from tests.fixtures.predictor import StubScorer
 
@@ -24,18 +24,18 @@ NAMES = ["Milk", 'Green Tea, 25% \\"', "Milk", "", "  ", "Crème", "805", "Bread
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
     return make_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(scope="module")
-def two_level_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def two_level_bundle(tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
     """A bundle whose labels have aisles, except bakery."""
     config = tiny().with_settings(["catalogue.levels=2"])
     return make_bundle(tmp_path_factory.mktemp("two_levels"), config)
 
 
-def load(bundle: Bundle) -> StubScorer:
+def load(bundle: LoadedBundle) -> StubScorer:
     return StubScorer(bundle.labels, leaves=bundle.leaves)
 
 
@@ -56,7 +56,7 @@ def expected_label(name: str) -> str:
     return StubScorer(LABELS).predict([name]).predicted_labels[0]
 
 
-def test_rows_keep_their_order_and_content(tmp_path: Path, bundle: Bundle) -> None:
+def test_rows_keep_their_order_and_content(tmp_path: Path, bundle: LoadedBundle) -> None:
     source = write_csv(tmp_path / "in.csv", NAMES)
     counts = classify(source, tmp_path / "out.csv", bundle.path, chunk_rows=3, load=load)
     rows = read_csv(tmp_path / "out.csv")
@@ -71,14 +71,14 @@ def test_rows_keep_their_order_and_content(tmp_path: Path, bundle: Bundle) -> No
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))))
-def test_any_text_is_preserved(tmp_path: Path, bundle: Bundle, names: list[str]) -> None:
+def test_any_text_is_preserved(tmp_path: Path, bundle: LoadedBundle, names: list[str]) -> None:
     (tmp_path / "out.csv").unlink(missing_ok=True)
     source = write_csv(tmp_path / "in.csv", names)
     classify(source, tmp_path / "out.csv", bundle.path, chunk_rows=2, load=load)
     assert [row["product_name"] for row in read_csv(tmp_path / "out.csv")] == names
 
 
-def test_parquet_keeps_types_and_nulls(tmp_path: Path, bundle: Bundle) -> None:
+def test_parquet_keeps_types_and_nulls(tmp_path: Path, bundle: LoadedBundle) -> None:
     table = pa.table({"product_name": ["Milk", None, "Bread"], "price": [1.5, 2.5, None]})
     pq.write_table(table, tmp_path / "in.parquet")
     out = tmp_path / "out.parquet"
@@ -90,14 +90,14 @@ def test_parquet_keeps_types_and_nulls(tmp_path: Path, bundle: Bundle) -> None:
     assert result["predicted_probability"].to_pylist()[1] is None
 
 
-def test_input_and_output_formats_may_differ(tmp_path: Path, bundle: Bundle) -> None:
+def test_input_and_output_formats_may_differ(tmp_path: Path, bundle: LoadedBundle) -> None:
     source = write_csv(tmp_path / "in.csv", NAMES)
     classify(source, tmp_path / "out.parquet", bundle.path, load=load)
     labels = pq.read_table(tmp_path / "out.parquet")["predicted_department"].to_pylist()
     assert labels == [expected_label(name) if name.strip() else None for name in NAMES]
 
 
-def test_department_below_min_probability_is_empty(tmp_path: Path, bundle: Bundle) -> None:
+def test_department_below_min_probability_is_empty(tmp_path: Path, bundle: LoadedBundle) -> None:
     source, out = write_csv(tmp_path / "in.csv", ["Milk"]), tmp_path / "out.csv"
     assert classify(source, out, bundle.path, min_probability=1.0, load=load)["unsure"] == 1
     (row,) = read_csv(out)
@@ -105,7 +105,7 @@ def test_department_below_min_probability_is_empty(tmp_path: Path, bundle: Bundl
     assert float(row["predicted_probability"]) > 0
 
 
-def test_two_level_bundle_adds_the_aisle(tmp_path: Path, two_level_bundle: Bundle) -> None:
+def test_two_level_bundle_adds_the_aisle(tmp_path: Path, two_level_bundle: LoadedBundle) -> None:
     names = [f"name {i}" for i in range(20)]
     source = write_csv(tmp_path / "in.csv", [*names, ""])
     classify(source, tmp_path / "out.csv", two_level_bundle.path, load=load)
@@ -121,7 +121,9 @@ def test_two_level_bundle_adds_the_aisle(tmp_path: Path, two_level_bundle: Bundl
     assert blank["predicted_aisle"] == blank["predicted_aisle_probability"] == ""
 
 
-def test_aisle_below_min_probability_is_empty(tmp_path: Path, two_level_bundle: Bundle) -> None:
+def test_aisle_below_min_probability_is_empty(
+    tmp_path: Path, two_level_bundle: LoadedBundle
+) -> None:
     source, out = tmp_path / "in.csv", tmp_path / "out.csv"
     write_csv(source, [f"name {i}" for i in range(20)])
     counts = classify(source, out, two_level_bundle.path, min_probability=0.6, load=load)
@@ -131,7 +133,7 @@ def test_aisle_below_min_probability_is_empty(tmp_path: Path, two_level_bundle: 
     assert not any(row["predicted_aisle"] and not row["predicted_department"] for row in rows)
 
 
-def test_distinct_names_of_a_chunk_are_scored_once(tmp_path: Path, bundle: Bundle) -> None:
+def test_distinct_names_of_a_chunk_are_scored_once(tmp_path: Path, bundle: LoadedBundle) -> None:
     scorer = StubScorer(LABELS)
     source = write_csv(tmp_path / "in.csv", ["Milk", "Bread"] * 50)
     classify(source, tmp_path / "out.csv", bundle.path, load=lambda _: scorer)
@@ -155,7 +157,7 @@ class KilledScorer(StubScorer):
         return super().predict(names)
 
 
-def test_killed_run_resumes_to_the_same_bytes(tmp_path: Path, bundle: Bundle) -> None:
+def test_killed_run_resumes_to_the_same_bytes(tmp_path: Path, bundle: LoadedBundle) -> None:
     source = write_csv(tmp_path / "in.csv", [f"name {i}" for i in range(25)])
     classify(source, tmp_path / "expected.csv", bundle.path, chunk_rows=4, load=load)
     out, second = tmp_path / "out.csv", StubScorer(LABELS)
@@ -169,7 +171,7 @@ def test_killed_run_resumes_to_the_same_bytes(tmp_path: Path, bundle: Bundle) ->
     assert out.read_bytes() == (tmp_path / "expected.csv").read_bytes()
 
 
-def test_changed_source_starts_over(tmp_path: Path, bundle: Bundle) -> None:
+def test_changed_source_starts_over(tmp_path: Path, bundle: LoadedBundle) -> None:
     out, source = tmp_path / "out.csv", write_csv(tmp_path / "in.csv", ["a", "b"])
     with pytest.raises(KilledError):
         classify(source, out, bundle.path, chunk_rows=1, load=lambda _: KilledScorer(1))
@@ -191,7 +193,7 @@ def test_changed_source_starts_over(tmp_path: Path, bundle: Bundle) -> None:
     ],
 )
 def test_invalid_source_is_rejected_and_leaves_no_file(
-    tmp_path: Path, bundle: Bundle, content: bytes, message: str
+    tmp_path: Path, bundle: LoadedBundle, content: bytes, message: str
 ) -> None:
     (tmp_path / "in.csv").write_bytes(content)
     with pytest.raises(TableError, match=message):
@@ -199,14 +201,16 @@ def test_invalid_source_is_rejected_and_leaves_no_file(
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
-def test_existing_aisle_column_is_rejected(tmp_path: Path, two_level_bundle: Bundle) -> None:
+def test_existing_aisle_column_is_rejected(tmp_path: Path, two_level_bundle: LoadedBundle) -> None:
     source = tmp_path / "in.csv"
     source.write_text("product_name,predicted_aisle\nMilk,dairy\n")
     with pytest.raises(TableError, match="'predicted_aisle' already exists"):
         classify(source, tmp_path / "out.csv", two_level_bundle.path, load=load)
 
 
-def test_invalid_arguments_are_rejected_before_work_starts(tmp_path: Path, bundle: Bundle) -> None:
+def test_invalid_arguments_are_rejected_before_work_starts(
+    tmp_path: Path, bundle: LoadedBundle
+) -> None:
     source, out = write_csv(tmp_path / "in.csv", ["Milk"]), tmp_path / "out.csv"
     with pytest.raises(ConfigError, match=r"\.csv or \.parquet"):
         classify(source, tmp_path / "out.txt", bundle.path, load=load)
@@ -222,10 +226,12 @@ def test_invalid_arguments_are_rejected_before_work_starts(tmp_path: Path, bundl
         classify(source, out, bundle.path, load=load)
 
 
-def test_concurrent_runs_with_the_same_output_are_rejected(tmp_path: Path, bundle: Bundle) -> None:
+def test_concurrent_runs_with_the_same_output_are_rejected(
+    tmp_path: Path, bundle: LoadedBundle
+) -> None:
     source, out = write_csv(tmp_path / "in.csv", ["Milk"]), tmp_path / "out.csv"
 
-    def load_while_second_run_starts(bundle: Bundle) -> StubScorer:
+    def load_while_second_run_starts(bundle: LoadedBundle) -> StubScorer:
         with pytest.raises(OutputError, match="is being written by another run"):
             classify(source, out, bundle.path, load=load)
         return load(bundle)

@@ -25,7 +25,7 @@ from grocer.inference.batch import classify
 from grocer.inference.sharded import classify_shard, merge_shards, shard_table
 from grocer.io.tables import join_parts, write_part
 from grocer.release import registry
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.predictor import StubScorer
 
@@ -33,7 +33,7 @@ NAMES = ["Milk", 'Green Tea, 25% \\"', "", "Crème", "Bread\nwith seeds", "  ", 
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
     return make_bundle(tmp_path_factory.mktemp("bundle"))
 
 
@@ -42,7 +42,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharded, "CHUNK_ROWS", 4)
 
 
-def load(bundle: Bundle) -> StubScorer:
+def load(bundle: LoadedBundle) -> StubScorer:
     return StubScorer(bundle.labels)
 
 
@@ -57,7 +57,7 @@ def write_table(path: Path, rows: int = 25) -> Path:
     return path
 
 
-def classify_whole(source: Path, out: Path, bundle: Bundle, **options: Any) -> dict[str, int]:
+def classify_whole(source: Path, out: Path, bundle: LoadedBundle, **options: Any) -> dict[str, int]:
     return classify(source, out, bundle.path, chunk_rows=4, load=load, **options)
 
 
@@ -72,7 +72,7 @@ def classify_whole(source: Path, out: Path, bundle: Bundle, **options: Any) -> d
     ],
 )
 def test_shards_equal_the_unsplit_table(
-    tmp_path: Path, bundle: Bundle, source: str, out: str, shards: int, expected_shards: int
+    tmp_path: Path, bundle: LoadedBundle, source: str, out: str, shards: int, expected_shards: int
 ) -> None:
     table, result = write_table(tmp_path / source), tmp_path / "out" / out
     addresses = shard_table(
@@ -90,7 +90,7 @@ def test_shards_equal_the_unsplit_table(
     assert list(result.parent.iterdir()) == [result]
 
 
-def test_empty_table_keeps_its_columns(tmp_path: Path, bundle: Bundle) -> None:
+def test_empty_table_keeps_its_columns(tmp_path: Path, bundle: LoadedBundle) -> None:
     source, out = write_table(tmp_path / "in.csv", rows=0), tmp_path / "out.csv"
     addresses = shard_table(str(source), str(out), str(bundle.path), shards=8)
     assert [classify_shard(shard, load)["rows"] for shard in addresses] == [0]
@@ -98,12 +98,12 @@ def test_empty_table_keeps_its_columns(tmp_path: Path, bundle: Bundle) -> None:
     assert out.read_text() == "id,product_name,predicted_department,predicted_probability\n"
 
 
-def test_complete_shards_are_not_classified_again(tmp_path: Path, bundle: Bundle) -> None:
+def test_complete_shards_are_not_classified_again(tmp_path: Path, bundle: LoadedBundle) -> None:
     source, out = write_table(tmp_path / "in.csv"), tmp_path / "out.csv"
     addresses = shard_table(str(source), str(out), str(bundle.path), shards=3)
     counts = classify_shard(addresses[0], load)
 
-    def fail(bundle: Bundle) -> StubScorer:
+    def fail(bundle: LoadedBundle) -> StubScorer:
         raise AssertionError
 
     assert shard_table(str(source), str(out), str(bundle.path), shards=3) == addresses
@@ -113,7 +113,7 @@ def test_complete_shards_are_not_classified_again(tmp_path: Path, bundle: Bundle
 
 
 def test_merge_without_all_shards_is_rejected_and_keeps_them(
-    tmp_path: Path, bundle: Bundle
+    tmp_path: Path, bundle: LoadedBundle
 ) -> None:
     source, out = write_table(tmp_path / "in.csv"), tmp_path / "out.csv"
     addresses = shard_table(str(source), str(out), str(bundle.path), shards=3)
@@ -128,7 +128,9 @@ def test_merge_without_all_shards_is_rejected_and_keeps_them(
     assert merge_shards(addresses)["rows"] == 25
 
 
-def test_date_and_time_in_the_output_name_are_replaced(tmp_path: Path, bundle: Bundle) -> None:
+def test_date_and_time_in_the_output_name_are_replaced(
+    tmp_path: Path, bundle: LoadedBundle
+) -> None:
     source = write_table(tmp_path / "in.csv")
     now = datetime(2026, 11, 25, 3, 4, 5, tzinfo=UTC)
     out = str(tmp_path / "{date}" / "{time}.csv")
@@ -149,7 +151,11 @@ def test_date_and_time_in_the_output_name_are_replaced(tmp_path: Path, bundle: B
     ],
 )
 def test_invalid_arguments_are_rejected_before_work_starts(
-    tmp_path: Path, bundle: Bundle, changed: dict[str, str], kind: type[GrocerError], message: str
+    tmp_path: Path,
+    bundle: LoadedBundle,
+    changed: dict[str, str],
+    kind: type[GrocerError],
+    message: str,
 ) -> None:
     write_table(tmp_path / "in.csv")
     arguments = {"source": "{tmp}/in.csv", "out": "{tmp}/out.csv", "bundle": str(bundle.path)}
@@ -161,7 +167,7 @@ def test_invalid_arguments_are_rejected_before_work_starts(
 
 
 def test_table_on_s3(
-    moto: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Bundle
+    moto: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: LoadedBundle
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
     monkeypatch.setenv("AWS_REGION", "us-east-1")

@@ -10,16 +10,16 @@ from typing import Any
 import boto3
 import pytest
 
-from grocer.artifacts.bundle import Bundle as BundleReference
+from grocer.artifacts.bundle import Bundle
 from grocer.errors import BundleError, OutputError
 from grocer.io.atomic import tree_digests
 from grocer.release import registry
-from grocer.release.bundle import MANIFEST, Bundle
+from grocer.release.bundle import MANIFEST, LoadedBundle
 from tests.fixtures.artifacts import make_bundle
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
     return make_bundle(tmp_path_factory.mktemp("bundles"))
 
 
@@ -46,7 +46,7 @@ def keys(s3: Any, bucket: str) -> list[str]:
     return [version["Key"] for version in versions]
 
 
-def test_fetched_bundle_is_identical(bundle: Bundle, bucket: str, tmp_path: Path) -> None:
+def test_fetched_bundle_is_identical(bundle: LoadedBundle, bucket: str, tmp_path: Path) -> None:
     uri = registry.publish(bundle, f"s3://{bucket}/models/")
     assert uri == f"s3://{bucket}/models/{bundle.digest}"
     fetched = registry.fetch(uri, tmp_path)
@@ -54,7 +54,7 @@ def test_fetched_bundle_is_identical(bundle: Bundle, bucket: str, tmp_path: Path
     assert tree_digests(fetched.path) == tree_digests(bundle.path)
 
 
-def test_publishing_again_writes_nothing(bundle: Bundle, bucket: str, s3: Any) -> None:
+def test_publishing_again_writes_nothing(bundle: LoadedBundle, bucket: str, s3: Any) -> None:
     for _ in range(2):
         registry.publish(bundle, f"s3://{bucket}")
     written = sorted(f"{bundle.digest}/{name}" for name in tree_digests(bundle.path))
@@ -62,7 +62,7 @@ def test_publishing_again_writes_nothing(bundle: Bundle, bucket: str, s3: Any) -
 
 
 def test_incomplete_bundle_is_refused_and_completed_by_publishing_again(
-    bundle: Bundle, bucket: str, s3: Any, tmp_path: Path
+    bundle: LoadedBundle, bucket: str, s3: Any, tmp_path: Path
 ) -> None:
     """A killed run leaves some files; the manifest is always the last."""
     uri = registry.publish(bundle, f"s3://{bucket}")
@@ -74,9 +74,11 @@ def test_incomplete_bundle_is_refused_and_completed_by_publishing_again(
     assert registry.fetch(uri, tmp_path / "whole").digest == bundle.digest
 
 
-def test_manifest_is_uploaded_last(bundle: Bundle, bucket: str, s3: Any, tmp_path: Path) -> None:
+def test_manifest_is_uploaded_last(
+    bundle: LoadedBundle, bucket: str, s3: Any, tmp_path: Path
+) -> None:
     """If any file cannot be uploaded, there is no manifest."""
-    incomplete = Bundle(tmp_path / bundle.digest, bundle.digest, bundle.manifest)
+    incomplete = LoadedBundle(tmp_path / bundle.digest, bundle.digest, bundle.manifest)
     shutil.copytree(bundle.path, incomplete.path)
     last = list(bundle.manifest.files)[-1]
     (incomplete.path / last).unlink()
@@ -89,7 +91,7 @@ def test_manifest_is_uploaded_last(bundle: Bundle, bucket: str, s3: Any, tmp_pat
 
 @pytest.mark.parametrize("name", [MANIFEST, "adapter_model.safetensors"])
 def test_other_content_under_the_digest_is_not_overwritten(
-    bundle: Bundle, bucket: str, s3: Any, name: str
+    bundle: LoadedBundle, bucket: str, s3: Any, name: str
 ) -> None:
     key = f"{bundle.digest}/{name}"
     s3.put_object(Bucket=bucket, Key=key, Body=b"somebody else's")
@@ -98,14 +100,14 @@ def test_other_content_under_the_digest_is_not_overwritten(
     assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"somebody else's"
 
 
-def test_extra_file_is_named(bundle: Bundle, bucket: str, s3: Any) -> None:
+def test_extra_file_is_named(bundle: LoadedBundle, bucket: str, s3: Any) -> None:
     s3.put_object(Bucket=bucket, Key=f"{bundle.digest}/base/extra.bin", Body=b"x")
     with pytest.raises(OutputError, match=r"base/extra.bin is not part of the bundle; remove it"):
         registry.publish(bundle, f"s3://{bucket}")
 
 
 def test_file_changed_in_the_store_is_refused(
-    bundle: Bundle, bucket: str, s3: Any, tmp_path: Path
+    bundle: LoadedBundle, bucket: str, s3: Any, tmp_path: Path
 ) -> None:
     uri = registry.publish(bundle, f"s3://{bucket}")
     s3.put_object(Bucket=bucket, Key=f"{bundle.digest}/adapter_config.json", Body=b"{}")
@@ -114,7 +116,7 @@ def test_file_changed_in_the_store_is_refused(
 
 
 def test_path_outside_the_directory_is_refused(
-    bundle: Bundle, bucket: str, s3: Any, tmp_path: Path
+    bundle: LoadedBundle, bucket: str, s3: Any, tmp_path: Path
 ) -> None:
     uri = registry.publish(bundle, f"s3://{bucket}")
     s3.put_object(Bucket=bucket, Key=f"{bundle.digest}/../../outside", Body=b"x")
@@ -124,7 +126,7 @@ def test_path_outside_the_directory_is_refused(
 
 
 def test_missing_bundle_and_missing_bucket_are_reported_in_one_line(
-    bundle: Bundle, bucket: str, tmp_path: Path
+    bundle: LoadedBundle, bucket: str, tmp_path: Path
 ) -> None:
     with pytest.raises(BundleError, match="no bundle found"):
         registry.fetch(f"s3://{bucket}/{'0' * 64}", tmp_path)
@@ -133,8 +135,10 @@ def test_missing_bundle_and_missing_bucket_are_reported_in_one_line(
     assert "\n" not in str(e.value)
 
 
-def test_bundle_is_opened_from_a_uri_or_a_path(bundle: Bundle, bucket: str, tmp_path: Path) -> None:
+def test_bundle_is_opened_from_a_uri_or_a_path(
+    bundle: LoadedBundle, bucket: str, tmp_path: Path
+) -> None:
     uri = registry.publish(bundle, f"s3://{bucket}")
     assert registry.open_bundle(uri, tmp_path).path == tmp_path / bundle.digest
     opened = registry.open_bundle(str(bundle.path), tmp_path)
-    assert opened.reference == BundleReference(uri=str(bundle.path), digest=bundle.digest)
+    assert opened.reference == Bundle(uri=str(bundle.path), digest=bundle.digest)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from grocer.errors import DeployError
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from serving.rollout.smoke_test import running_predictor, smoke_test
 from tests.fixtures.artifacts import make_bundle
 from tests.serving.conftest import READY, Running, Start
@@ -35,7 +35,7 @@ def status_of(running: Running, path: str) -> int:
 
 
 def test_server_is_live_while_loading_and_ready_afterwards(
-    start_server: Start, stub_bundle: Bundle, tmp_path: Path
+    start_server: Start, stub_bundle: LoadedBundle, tmp_path: Path
 ) -> None:
     loaded = tmp_path / "loaded"
     running = start_server(stub_bundle, hold=loaded)
@@ -51,7 +51,7 @@ def test_server_is_live_while_loading_and_ready_afterwards(
 
 
 def test_sigterm_completes_in_flight_and_new_requests_while_draining(
-    start_server: Start, stub_bundle: Bundle
+    start_server: Start, stub_bundle: LoadedBundle
 ) -> None:
     running = start_server(stub_bundle, "drain_seconds=1").wait_until_ready()
     statuses: list[int] = []
@@ -85,7 +85,7 @@ def test_sigterm_completes_in_flight_and_new_requests_while_draining(
 
 @pytest.mark.parametrize("name", ["break", "dead", "hang"])
 def test_device_failure_stops_the_server_with_code_1(
-    start_server: Start, stub_bundle: Bundle, name: str
+    start_server: Start, stub_bundle: LoadedBundle, name: str
 ) -> None:
     running = start_server(stub_bundle, "stall_seconds=0.5").wait_until_ready()
     assert running.predict(name).status_code == 503
@@ -95,7 +95,7 @@ def test_device_failure_stops_the_server_with_code_1(
 
 
 def test_request_of_a_disconnected_client_leaves_the_queue(
-    start_server: Start, stub_bundle: Bundle
+    start_server: Start, stub_bundle: LoadedBundle
 ) -> None:
     running = start_server(stub_bundle).wait_until_ready()
     slow = threading.Thread(target=running.predict, args=["slow"] * 8)
@@ -116,7 +116,7 @@ def test_request_of_a_disconnected_client_leaves_the_queue(
 
 
 def test_overload_is_429_with_retry_after_and_recovers(
-    start_server: Start, stub_bundle: Bundle
+    start_server: Start, stub_bundle: LoadedBundle
 ) -> None:
     running = start_server(
         stub_bundle, "max_items=4", "queue_seconds=60", "deadline_seconds=0.9"
@@ -157,14 +157,14 @@ def test_invalid_bundle_is_code_2(tmp_path: Path, defect: str) -> None:
         smoke_test(bundle.path, ["Milk"])
 
 
-def test_smoke_test_runs_and_stops_a_process(stub_bundle: Bundle) -> None:
+def test_smoke_test_runs_and_stops_a_process(stub_bundle: LoadedBundle) -> None:
     with running_predictor(stub_bundle.path, command=STUB_COMMAND) as url:
         assert httpx.get(url + READY).status_code == 200
     with pytest.raises(httpx.ConnectError):
         httpx.get(url + READY)
 
 
-def test_smoke_test_stops_the_process_on_ctrl_c(stub_bundle: Bundle) -> None:
+def test_smoke_test_stops_the_process_on_ctrl_c(stub_bundle: LoadedBundle) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
         running_predictor(stub_bundle.path, command=STUB_COMMAND) as url,

@@ -16,7 +16,7 @@ import pytest
 from kserve import InferInput, InferRequest
 from kserve.protocol.infer_type import InferResponse, RequestedOutput
 
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from tests.fixtures.artifacts import LABELS
 from tests.fixtures.predictor import StubScorer
 from tests.serving.conftest import READY, Running, Start
@@ -135,7 +135,7 @@ def test_other_routes_and_methods_are_closed(
 
 
 def test_every_response_has_model_digest_and_request_id(
-    server: Running, stub_bundle: Bundle
+    server: Running, stub_bundle: LoadedBundle
 ) -> None:
     for path in ("/", "/metrics", "/nowhere", READY, "/openapi.json", PREDICT):
         response = server.get(path, headers={"x-request-id": "abc-1"})
@@ -212,7 +212,7 @@ def test_slow_body_is_408(server: Running) -> None:
 
 
 def test_requests_without_a_body_do_not_use_queue_capacity(
-    start_server: Start, stub_bundle: Bundle
+    start_server: Start, stub_bundle: LoadedBundle
 ) -> None:
     server = start_server(stub_bundle, "queue_seconds=0.1", "token_budget=8").wait_until_ready()
     address = ("127.0.0.1", httpx.URL(server.url).port)
@@ -233,7 +233,7 @@ def test_item_that_cannot_be_scored_is_400_with_its_index(server: Running) -> No
 
 
 def test_metrics_cover_requests_predictions_drift_and_the_bundle(
-    server: Running, stub_bundle: Bundle
+    server: Running, stub_bundle: LoadedBundle
 ) -> None:
     server.predict(*NAMES)
     server.get("/nowhere")

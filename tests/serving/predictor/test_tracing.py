@@ -13,7 +13,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from serving.predictor import tracing
 from tests.serving.conftest import Start
 
@@ -80,7 +80,7 @@ class Collector(BaseHTTPRequestHandler):
 
 
 def test_collector_receives_the_spans_of_a_request_without_product_names(
-    start_server: Start, stub_bundle: Bundle
+    start_server: Start, stub_bundle: LoadedBundle
 ) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
         Thread(target=collector.serve_forever, daemon=True).start()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from serving.predictor import ui
 from tests.fixtures.artifacts import LABELS
 from tests.fixtures.browser import dom, measure_layout, needs_chromium, rendered_text
@@ -17,7 +17,7 @@ from tests.serving.conftest import Running, Start
 
 
 @pytest.fixture(scope="module")
-def server_with_ui(start_server: Start, stub_bundle: Bundle) -> Iterator[Running]:
+def server_with_ui(start_server: Start, stub_bundle: LoadedBundle) -> Iterator[Running]:
     running = start_server(stub_bundle, "ui=true").wait_until_ready()
     yield running
     running.exit_code(15)

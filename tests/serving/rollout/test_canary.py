@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from grocer.errors import DeployError
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from serving.rollout.canary import promote, rollback
 from serving.rollout.deploy import champion
 from tests.fixtures.kubernetes_api import OLD, Api, container
@@ -14,7 +14,7 @@ OOM_KILLED = {"status": {"containerStatuses": [container(exit_code=137, reason="
 
 
 @pytest.fixture
-def with_canary(api: Api, stub_bundle: Bundle) -> Api:
+def with_canary(api: Api, stub_bundle: LoadedBundle) -> Api:
     """A cluster that serves a stable revision and a canary."""
     api.deploy(stub_bundle, canary=20)
     return api
@@ -26,7 +26,7 @@ def traffic_percents(api: Api) -> list[int | None]:
     return [entry[0]["trafficPercent"] if entry else None for entry in canaries]
 
 
-def test_canary_runs_beside_stable_revision(with_canary: Api, stub_bundle: Bundle) -> None:
+def test_canary_runs_beside_stable_revision(with_canary: Api, stub_bundle: LoadedBundle) -> None:
     canary = with_canary.canary
     assert canary is not None
     assert canary.traffic_percent == 20
@@ -36,14 +36,14 @@ def test_canary_runs_beside_stable_revision(with_canary: Api, stub_bundle: Bundl
     assert champion(with_canary.config(), with_canary.cluster) == f"s3://b/{OLD}"
 
 
-def test_first_deploy_is_not_a_canary(new_api: Api, stub_bundle: Bundle) -> None:
+def test_first_deploy_is_not_a_canary(new_api: Api, stub_bundle: LoadedBundle) -> None:
     new_api.deploy(stub_bundle, canary=20)
     assert new_api.canary is None
     assert new_api.model["storageUri"] == f"s3://b/{stub_bundle.digest}"
 
 
 def test_promotion_shifts_all_traffic_before_stable_revision_is_removed(
-    with_canary: Api, stub_bundle: Bundle
+    with_canary: Api, stub_bundle: LoadedBundle
 ) -> None:
     assert stub_bundle.digest in promote(with_canary.config(), with_canary.cluster)
     assert traffic_percents(with_canary) == [20, 100, None]
@@ -73,7 +73,7 @@ def test_promotion_fails_when_controller_shifts_no_traffic(with_canary: Api) -> 
 
 @pytest.mark.parametrize("controller_runs", [True, False])
 def test_rollback_drains_canary_before_it_is_removed(
-    with_canary: Api, stub_bundle: Bundle, controller_runs: bool
+    with_canary: Api, stub_bundle: LoadedBundle, controller_runs: bool
 ) -> None:
     with_canary.controller_runs = controller_runs
     message = rollback(with_canary.config(), with_canary.cluster)
@@ -86,7 +86,7 @@ def test_rollback_drains_canary_before_it_is_removed(
         rollback(with_canary.config(), with_canary.cluster)
 
 
-def test_failed_canary_is_removed(api: Api, stub_bundle: Bundle) -> None:
+def test_failed_canary_is_removed(api: Api, stub_bundle: LoadedBundle) -> None:
     api.pod_states[stub_bundle.digest] = OOM_KILLED
     with pytest.raises(DeployError, match=r"OOMKilled.*rolled back to 000000000000"):
         api.deploy(stub_bundle, canary=20)
@@ -95,7 +95,7 @@ def test_failed_canary_is_removed(api: Api, stub_bundle: Bundle) -> None:
 
 
 def test_failed_canary_restores_previous_canary(
-    with_canary: Api, other_bundle: Bundle, stub_bundle: Bundle
+    with_canary: Api, other_bundle: LoadedBundle, stub_bundle: LoadedBundle
 ) -> None:
     with_canary.pod_states[other_bundle.digest] = OOM_KILLED
     with pytest.raises(DeployError, match="OOMKilled"):
@@ -106,7 +106,7 @@ def test_failed_canary_restores_previous_canary(
 
 
 def test_deploy_after_promotion_keeps_predictor_name(
-    with_canary: Api, other_bundle: Bundle, stub_bundle: Bundle
+    with_canary: Api, other_bundle: LoadedBundle, stub_bundle: LoadedBundle
 ) -> None:
     """With another name KServe would create another Service."""
     promote(with_canary.config(), with_canary.cluster)

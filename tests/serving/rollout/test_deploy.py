@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from grocer.errors import DeployError
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from serving.rollout.deploy import champion
 from tests.fixtures.kubernetes_api import OLD, PRODUCTS, STOP, Api, container
 
 NO_IMAGE = {"status": {"containerStatuses": [container(waiting="ImagePullBackOff")]}}
 
 
-def test_deploy_returns_predictions_of_new_bundle(api: Api, stub_bundle: Bundle) -> None:
+def test_deploy_returns_predictions_of_new_bundle(api: Api, stub_bundle: LoadedBundle) -> None:
     (prediction,) = api.deploy(stub_bundle)
     expected = {"product_name": PRODUCTS[0], "department": "produce", "probability": 0.9}
     assert prediction == expected
@@ -20,7 +20,7 @@ def test_deploy_returns_predictions_of_new_bundle(api: Api, stub_bundle: Bundle)
     assert api.model["env"] == [{"name": "GROCER_BUNDLE_DIGEST", "value": stub_bundle.digest}]
 
 
-def test_deploy_applies_only_its_own_fields(api: Api, stub_bundle: Bundle) -> None:
+def test_deploy_applies_only_its_own_fields(api: Api, stub_bundle: LoadedBundle) -> None:
     api.deploy(stub_bundle)
     (body,) = api.applied
     assert set(body) == {"apiVersion", "kind", "metadata", "spec"}
@@ -29,20 +29,24 @@ def test_deploy_applies_only_its_own_fields(api: Api, stub_bundle: Bundle) -> No
     assert set(body["spec"]["predictor"]) == {"model"}
 
 
-def test_deploying_the_same_bundle_again_changes_nothing(api: Api, stub_bundle: Bundle) -> None:
+def test_deploying_the_same_bundle_again_changes_nothing(
+    api: Api, stub_bundle: LoadedBundle
+) -> None:
     api.deploy(stub_bundle)
     assert api.deploy(stub_bundle)
     first, second = api.applied
     assert first == second
 
 
-def test_stable_bundle_does_not_become_its_own_canary(api: Api, stub_bundle: Bundle) -> None:
+def test_stable_bundle_does_not_become_its_own_canary(api: Api, stub_bundle: LoadedBundle) -> None:
     api.deploy(stub_bundle)
     assert api.deploy(stub_bundle, canary=20)
     assert api.canary is None
 
 
-def test_no_rollback_when_previous_revision_is_the_same(api: Api, stub_bundle: Bundle) -> None:
+def test_no_rollback_when_previous_revision_is_the_same(
+    api: Api, stub_bundle: LoadedBundle
+) -> None:
     """As after a run that was killed while it waited."""
     api.deploy(stub_bundle)
     api.pod_states[stub_bundle.digest] = NO_IMAGE
@@ -50,14 +54,18 @@ def test_no_rollback_when_previous_revision_is_the_same(api: Api, stub_bundle: B
         api.deploy(stub_bundle)
 
 
-def test_deploy_fails_when_predictor_serves_another_digest(api: Api, stub_bundle: Bundle) -> None:
+def test_deploy_fails_when_predictor_serves_another_digest(
+    api: Api, stub_bundle: LoadedBundle
+) -> None:
     api.predictor_digest = "f" * 64
     with pytest.raises(DeployError, match=r"serves bundle ffff.*; rolled back to 000000000000"):
         api.deploy(stub_bundle)
     assert api.model["storageUri"] == f"s3://b/{OLD}"
 
 
-def test_failed_first_deploy_is_stopped_and_not_champion(new_api: Api, stub_bundle: Bundle) -> None:
+def test_failed_first_deploy_is_stopped_and_not_champion(
+    new_api: Api, stub_bundle: LoadedBundle
+) -> None:
     new_api.pod_states[stub_bundle.digest] = NO_IMAGE
     with pytest.raises(DeployError, match="stopped its pods"):
         new_api.deploy(stub_bundle)
@@ -71,7 +79,7 @@ def test_failed_first_deploy_is_stopped_and_not_champion(new_api: Api, stub_bund
 
 
 def test_deploy_refuses_a_service_that_another_manager_stopped(
-    api: Api, stub_bundle: Bundle
+    api: Api, stub_bundle: LoadedBundle
 ) -> None:
     api.stop("kubectl-annotate")
     with pytest.raises(DeployError, match=r"stopped by kubectl-annotate; .*kubectl annotate"):
@@ -80,13 +88,13 @@ def test_deploy_refuses_a_service_that_another_manager_stopped(
     assert champion(api.config(), api.cluster) == f"s3://b/{OLD}"
 
 
-def test_failed_rollback_is_reported(api: Api, stub_bundle: Bundle) -> None:
+def test_failed_rollback_is_reported(api: Api, stub_bundle: LoadedBundle) -> None:
     api.pod_states |= {stub_bundle.digest: NO_IMAGE, OLD: {"status": {}}}
     with pytest.raises(DeployError, match=r"pulled .*; rollback to 0+ failed: .*1 s"):
         api.deploy(stub_bundle)
 
 
-def test_revision_of_a_later_deploy_is_not_rolled_back(api: Api, stub_bundle: Bundle) -> None:
+def test_revision_of_a_later_deploy_is_not_rolled_back(api: Api, stub_bundle: LoadedBundle) -> None:
     """Another run deploys its bundle while this one waits."""
     api.pod_states[stub_bundle.digest] = {"status": {}}
     api.replaced_by = "e" * 64

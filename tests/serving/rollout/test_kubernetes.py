@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from grocer.errors import DeployError
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from serving.rollout.kubernetes import Cluster, NoKubeconfigError, root_cause
 from tests.fixtures.kubernetes_api import Api, api_status
 
@@ -34,7 +34,7 @@ FORBIDDEN = (
     ],
 )
 def test_api_errors_are_one_line_with_the_next_step(
-    api: Api, stub_bundle: Bundle, code: int, message: str, fragments: str
+    api: Api, stub_bundle: LoadedBundle, code: int, message: str, fragments: str
 ) -> None:
     api.patch_errors = [(code, api_status(message))]
     with pytest.raises(DeployError, match=fragments) as error:
@@ -43,7 +43,7 @@ def test_api_errors_are_one_line_with_the_next_step(
 
 
 def test_missing_service_and_missing_kserve_are_distinguished(
-    api: Api, stub_bundle: Bundle
+    api: Api, stub_bundle: LoadedBundle
 ) -> None:
     api.service = None
     with pytest.raises(DeployError, match=r'"grocer" not found; apply an overlay of manifests/'):
@@ -62,14 +62,14 @@ def test_unreachable_api_is_one_line(at_once: None) -> None:
 
 
 @pytest.mark.parametrize("end", ["expired", "incomplete", "disconnected"])
-def test_watch_is_restarted(api: Api, stub_bundle: Bundle, end: str) -> None:
+def test_watch_is_restarted(api: Api, stub_bundle: LoadedBundle, end: str) -> None:
     api.pod_states[stub_bundle.digest] = {"status": {}}
     api.watches = [end, "ready"]
     assert api.deploy(stub_bundle, timeout_seconds=60.0)
     assert api.watches == []
 
 
-def test_forbidden_watch_is_not_restarted(api: Api, stub_bundle: Bundle) -> None:
+def test_forbidden_watch_is_not_restarted(api: Api, stub_bundle: LoadedBundle) -> None:
     api.pod_states[stub_bundle.digest] = {"status": {}}
     api.watches = ["forbidden"]
     with pytest.raises(DeployError, match=r"\(403\): .*cannot watch.*Role grocer-deploy"):

@@ -10,7 +10,7 @@ import pytest
 from kubernetes.client import ApiClient, V1Deployment
 
 from grocer.errors import DeployError
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from serving.rollout import readiness
 from tests.fixtures.kubernetes_api import OLD, Api, container, deployment
 
@@ -67,7 +67,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_pod_failure_is_reported_and_rolled_back(
-    api: Api, stub_bundle: Bundle, failure: str
+    api: Api, stub_bundle: LoadedBundle, failure: str
 ) -> None:
     status, fragments = FAILURES[failure]
     api.pod_states[stub_bundle.digest] = {"status": status}
@@ -87,7 +87,7 @@ def test_pod_failure_is_reported_and_rolled_back(
     ids=["one crash", "recovered", "replaced pod"],
 )
 def test_pod_that_may_recover_is_waited_for(
-    api: Api, stub_bundle: Bundle, status: dict[str, Any]
+    api: Api, stub_bundle: LoadedBundle, status: dict[str, Any]
 ) -> None:
     api.pod_states[stub_bundle.digest] = {"status": status}
     with pytest.raises(DeployError, match=r"timed out after 1 s: 0 of 1 pods ready"):
@@ -101,7 +101,7 @@ QUOTA = (
 
 
 def test_exceeded_quota_fails_after_a_grace_period(
-    api: Api, stub_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    api: Api, stub_bundle: LoadedBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readiness, "REPLICA_FAILURE_SECONDS", 0.0)
     api.pod_states[stub_bundle.digest] = {"replica_failure": QUOTA}
@@ -109,13 +109,13 @@ def test_exceeded_quota_fails_after_a_grace_period(
         api.deploy(stub_bundle, timeout_seconds=60.0)
 
 
-def test_quota_may_be_freed_within_the_grace_period(api: Api, stub_bundle: Bundle) -> None:
+def test_quota_may_be_freed_within_the_grace_period(api: Api, stub_bundle: LoadedBundle) -> None:
     api.pod_states[stub_bundle.digest] = {"replica_failure": QUOTA}
     api.watches = ["ready"]
     assert api.deploy(stub_bundle, timeout_seconds=60.0)
 
 
-def test_unschedulable_pod_is_reported_at_the_timeout(api: Api, stub_bundle: Bundle) -> None:
+def test_unschedulable_pod_is_reported_at_the_timeout(api: Api, stub_bundle: LoadedBundle) -> None:
     message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate"
     condition = {"type": "PodScheduled", "status": "False", "message": message}
     api.pod_states[stub_bundle.digest] = {"status": {"conditions": [condition]}}
@@ -123,7 +123,7 @@ def test_unschedulable_pod_is_reported_at_the_timeout(api: Api, stub_bundle: Bun
         api.deploy(stub_bundle)
 
 
-def test_timeout_reports_the_last_warning_event(api: Api, stub_bundle: Bundle) -> None:
+def test_timeout_reports_the_last_warning_event(api: Api, stub_bundle: LoadedBundle) -> None:
     api.pod_states[stub_bundle.digest] = {"status": {}}
     api.warnings = [
         {"lastTimestamp": "2026-11-25T10:00:02Z", "message": 'secret "s" not found'},
@@ -150,7 +150,7 @@ def test_timeout_reports_the_last_warning_event(api: Api, stub_bundle: Bundle) -
 )
 def test_wait_ends_early_when_controller_does_not_reconcile(
     api: Api,
-    stub_bundle: Bundle,
+    stub_bundle: LoadedBundle,
     monkeypatch: pytest.MonkeyPatch,
     status: dict[str, Any],
     reason: str,

@@ -11,7 +11,7 @@ from schemathesis import GenerationMode, openapi
 
 from grocer.errors import ModelError
 from grocer.inference.scores import Scores
-from grocer.release.bundle import Bundle
+from grocer.release.bundle import LoadedBundle
 from serving.predictor.metrics import Metrics
 from serving.predictor.model import Predictor
 from tests.fixtures.artifacts import AISLES, LABELS
@@ -24,7 +24,7 @@ NAMES = [f"product {number}" for number in range(12)]
 
 
 @pytest.fixture(scope="module")
-def scores(bundle_with_aisles: Bundle) -> Scores:
+def scores(bundle_with_aisles: LoadedBundle) -> Scores:
     return StubScorer(LABELS, leaves=bundle_with_aisles.leaves).predict(NAMES)
 
 
@@ -115,7 +115,7 @@ def test_responses_with_aisles_conform_to_the_openapi_document(server_with_aisle
 
 
 def test_scorer_with_other_aisles_than_the_bundle_is_rejected(
-    bundle_with_aisles: Bundle,
+    bundle_with_aisles: LoadedBundle,
 ) -> None:
     registry = CollectorRegistry()
     metrics = Metrics(bundle_with_aisles, bundle_with_aisles.config.serving, registry)
