@@ -85,7 +85,8 @@ class Artifact(Record):
         expected = cls.model_fields["schema_version"].default
         if version != expected:
             raise ValueError(
-                f"this version of Grocer reads version {expected}; {cls.OTHER_VERSION}"
+                f"version {version}, but this version of Grocer reads version {expected}; "
+                f"{cls.OTHER_VERSION}"
             )
         return version
 
@@ -120,6 +121,9 @@ class Artifact(Record):
             return cls.model_validate_json(text)
         except ValidationError as error:
             problems = explain(error)
+            # The other problems of another version only follow from the version.
+            if other := [problem for problem in problems if problem.startswith("schema: version")]:
+                raise ArtifactError(f"{source}: {other[0]}", problems) from error
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             name = f"{cls.__name__} of schema version {cls.model_fields['schema_version'].default}"
             message = f"{source}: not a valid {name}: {problems[0]}{more}"
@@ -147,7 +151,8 @@ def explain(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors():
         key, value = ".".join(map(str, item["loc"])), item["input"]
-        scalar = isinstance(value, str | int | float | None) and item["type"] != "json_invalid"
+        explained = item["type"] in ("json_invalid", "value_error")  # the message has the value
+        scalar = isinstance(value, str | int | float | None) and not explained
         found = f" (found {value!r:.80})" if scalar else ""
         lines.append(
             f"{key}{': ' if key else ''}{item['msg'].removeprefix('Value error, ')}{found}"
