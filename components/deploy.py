@@ -1,4 +1,4 @@
-"""deploy: write the bundle and start serving it."""
+"""deploy: write the bundle, roll it out if there is a store, and smoke-test it."""
 
 from kfp import dsl
 

@@ -24,11 +24,11 @@ class Images:
     """
 
     data: str = f"grocer-data:{__version__}"
-    """Data steps and the gate: no torch."""
+    """All other steps: no torch."""
     train: str = f"grocer-train:{__version__}"
     """Training and evaluation: CUDA."""
     serve: str = f"grocer-serve:{__version__}"
-    """The predictor, and the step that deploys it."""
+    """The predictor, and the steps find_champion, deploy and classify_shard."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

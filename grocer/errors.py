@@ -78,4 +78,4 @@ class DeployError(GrocerError):
 
 
 class StepError(GrocerError):
-    """A pipeline step ended with a user error, whose message this is."""
+    """A pipeline step failed with a user error; holds its message."""

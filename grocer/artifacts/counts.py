@@ -8,7 +8,7 @@ from grocer.artifacts.base import Artifact, Count, Record
 
 
 class OrderLineCounts(Record):
-    """Order lines: `read = orphans + joined`, and `kept` is `joined` less dropped nulls."""
+    """Order lines: `read = orphans + joined`, and `kept` is `joined` minus dropped nulls."""
 
     read: Count
     orphans: Count

@@ -126,6 +126,7 @@ class RowSplitLeakage(Record):
     train_accuracy: Share
     test_accuracy: Share
     share_of_test_products_seen_in_training: Share
+    """Share of test rows whose product is also in training rows."""
     purchase_rows: Count
 
 

@@ -56,7 +56,7 @@ class Splits(Artifact):
     """Duplicate names whose products are in several departments."""
     unlabelled: Count
     truncated_names: Count
-    """Names truncated to `prompt.max_name_tokens`."""
+    """Products whose name is truncated to `MAX_NAME_CHARACTERS` in the prompt."""
     aisles: Count | None = None
     """Aisles with training products; None if the label has one level."""
     aisles_without_training: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from grocer import progress
-from grocer.errors import GrocerError, OutputError
+from grocer.errors import ArtifactError, GrocerError
 from grocer.events import emit
 from grocer.io.atomic import output_directory, read_json, tree_digest, tree_digests, write_json
 
@@ -76,14 +76,14 @@ def record_of(artifact: Path) -> dict[str, Any]:
     """Return the content of an artifact's `artifact.json`.
 
     Raises:
-        OutputError: the directory is not the artifact of a step.
+        ArtifactError: the directory is not the artifact of a step.
     """
     path = artifact / RECORD
     if not path.is_file():
-        raise OutputError(f"{artifact}: no {RECORD}; it was not written by a step of Grocer")
+        raise ArtifactError(f"{artifact}: no {RECORD}; it was not written by a step of Grocer")
     record = read_json(path)
     if not isinstance(record, dict):
-        raise OutputError(f"{path}: not a JSON object; run the step again")
+        raise ArtifactError(f"{path}: not a JSON object; run the step again")
     return record
 
 

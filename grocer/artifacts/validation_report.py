@@ -45,5 +45,5 @@ class ValidationReport(Artifact):
         if not self.success:
             raise ExpectationError(
                 f"validation failed: {len(self.failures)} expectations not met: "
-                f"{'; '.join(self.failures)}; the violating rows are in quarantine/"
+                f"{'; '.join(self.failures)}; violating rows, if any, are in quarantine/"
             )

@@ -48,9 +48,9 @@ class ServingConfig(Section):
     deadline_seconds: Annotated[float, Field(gt=0.0)] = 30.0
     """Time limit in seconds from a request's arrival to its response (504)."""
     stall_seconds: Annotated[float, Field(gt=0.0)] = 120.0
-    """Time limit in seconds of one forward pass; the server exits, as the device has failed."""
+    """Time limit in seconds of one forward pass; beyond it, the server exits."""
     drain_seconds: Annotated[float, Field(ge=0.0)] = 3.0
-    """Seconds after SIGTERM with requests still accepted but readiness false, for routers."""
+    """Seconds after SIGTERM in which readiness is false but requests are still accepted."""
     top_k: Positive = 3
     """Default number of alternatives in a prediction, including the best one."""
     low_confidence: Fraction = 0.5
@@ -85,11 +85,11 @@ class DeployConfig(Section):
     name: Name = "grocer"
     """Name of the InferenceService and its ServingRuntime, created by manifests/."""
     canary: Annotated[int, Field(ge=0, lt=100)] = 0
-    """Percentage of traffic for a new bundle, next to the current one; 0: replace the current."""
+    """Percentage of traffic for a new bundle, next to the current one; 0: replace it."""
     address: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """URL of the predictor from outside the cluster (`kubectl port-forward`); null: its Service."""
     timeout_seconds: Annotated[float, Field(gt=0.0)] = 900.0
-    """Time limit of a rollout in seconds, after which it is undone."""
+    """Time limit of a rollout in seconds, after which it is rolled back."""
 
 
 class ClusterConfig(Section):

@@ -1,4 +1,4 @@
-"""Removed settings with their replacements; `--set` and saved configurations refuse them."""
+"""Removed settings with their replacements; `--set` and saved configurations reject them."""
 
 from __future__ import annotations
 

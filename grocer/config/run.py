@@ -111,6 +111,10 @@ def _explain(error: ValidationError) -> str:
         key = ".".join(str(part) for part in item["loc"]) or "configuration"
         value = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
         removed = REMOVED.get(key) if item["type"] == "extra_forbidden" else None
-        parts.append(f"{key}: removed; {removed}" if removed else f"{key}: {item['msg']}{value}")
+        parts.append(
+            f"{key}: removed; {removed}"
+            if removed
+            else f"{key}: {item['msg'].removeprefix('Value error, ')}{value}"
+        )
     more = len(parts) - _ERRORS_SHOWN
     return "; ".join([*parts[:_ERRORS_SHOWN], *([f"and {more} more"] if more > 0 else [])])

@@ -58,7 +58,8 @@ class CatalogueConfig(Section):
     levels: Literal[1, 2] = 1
     """2: also predict the aisle within the department."""
     unlabelled: tuple[str, ...] = ("missing",)
-    """Label values that mean "not yet categorised": not classes, but products to label."""
+    """Label values that mean "not yet categorised": such products are not trained on; a label is
+    suggested for them."""
 
     @model_validator(mode="after")
     def _levels_require_departments(self) -> Self:
@@ -123,7 +124,7 @@ class LoraSettings(Section):
     lora_alpha: Positive = 32
     """Scale: updates are multiplied by lora_alpha / r."""
     lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Dropout on the adapter's input. Above 0, packed products share the prefix's mask."""
+    """Dropout on the adapter's input. Packed products share the dropout mask of the prefix."""
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """Layers with an adapter: all linear ones, or a list of names such as `["q_proj"]`."""
 
@@ -203,7 +204,7 @@ class GatePolicy(Section):
     min_accuracy: Fraction = 0.85
     """Minimum lower confidence bound of test accuracy."""
     max_train_test_gap: Fraction = 0.10
-    """Maximum of train accuracy minus test accuracy; a larger one is overfitting."""
+    """Maximum of train accuracy minus test accuracy; a larger gap indicates overfitting."""
     min_test_products: Positive = 200
     """Minimum test-set size."""
     baselines: tuple[Baseline, ...] = ("majority", "linear", "base_model")

@@ -3,7 +3,8 @@
 A catalogue spells a product in several ways (`2% Low-Fat Milk`, `2 % Lowfat Milk®`). Products
 whose names are equal after normalisation are *duplicates*: they become one example, so that no
 name is repeated, within a side of the split or across sides. If duplicates have different labels
-(a *conflict*), the label with most purchases wins. Products without label are listed separately.
+(a *conflict*), the label with the most purchases wins. Products without a label are
+listed separately.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def _baseline(name: str, evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     if name not in evaluation.baselines:
         return False, f"Metric unavailable: baselines.{name}."
     paired = evaluation.baselines[name].paired
-    # The model may be below the linear baseline only: the others do not use the product name.
+    # Only the linear baseline has a margin; the model must beat every other baseline.
     margin, level = policy.linear_margin if name == "linear" else 0.0, evaluation.significance
     ahead = paired.model_accuracy - paired.baseline_accuracy
     better = ahead > 0 and paired.p_value < level

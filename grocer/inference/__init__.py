@@ -1,0 +1,1 @@
+"""Scoring of product names by constrained decoding, one by one or for whole files."""

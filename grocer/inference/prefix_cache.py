@@ -23,7 +23,7 @@ from grocer.model.packing import Pack, additive_mask, block_diagonal_mask, pack,
 class TrieQuery(NamedTuple):
     """One choice among the labels of a trie, after the prefix and `suffix`."""
 
-    item: int  # with `name`, identifies the product in error messages
+    item: int  # index of the product; also named in error messages
     name: str
     suffix: Sequence[int]
     trie: LabelTrie

@@ -70,7 +70,7 @@ def _stage(database: Database, files: Mapping[str, Path]) -> None:
 
 
 def _complete(database: Database) -> set[str]:
-    """Create the tables that the source lacks, empty; return the names of those that it has.
+    """Create an empty table for each one that the source lacks; return the names of the others.
 
     Raises:
         TableError: a table of the source has no rows.

@@ -65,7 +65,7 @@ LINES = (PRIOR.name, TRAIN.name)
 
 
 def check_shape(tables: Collection[str], source: str) -> None:
-    """Check for all six tables; or products and order lines without orders; or products alone.
+    """Check that the tables are an accepted combination: all, all but orders, or products alone.
 
     Raises:
         SourceError: a table is missing that others need.

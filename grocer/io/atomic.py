@@ -85,7 +85,7 @@ def output_errors(path: Path) -> Iterator[None]:
         if error.errno not in _CAUSES:
             raise
         cause = _CAUSES[error.errno]
-        raise OutputError(f"cannot write {path}: {cause}; choose another --out") from error
+        raise OutputError(f"cannot write {path}: {cause}; choose another location") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,0 +1,1 @@
+"""Base models, prompts, tokenization, label tries, packing and calibration."""

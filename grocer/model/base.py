@@ -43,7 +43,7 @@ def base_digest(directory: Path) -> str:
 
 
 def _weights_digest(path: Path) -> str:
-    """Return a file's SHA-256, without reading a large file that the Hub's cache names by it."""
+    """Return a file's SHA-256; the Hub's cache names large files by it, so they are not read."""
     blob = path.resolve().name
     is_hub_blob = path.is_symlink() and len(blob) == 64 and set(blob) <= set("0123456789abcdef")
     return blob if is_hub_blob else file_digest(path)

@@ -69,7 +69,7 @@ def label_completions(
     """
     if len(sequences) == 1:
         return LabelCompletions(sequences[0], tuple(aisles), ((),) * len(aisles), None)
-    # Each suffix keeps a token.
+    # The last token is excluded from the prefix, so that no suffix is empty.
     prefix = tuple(common_prefix([sequence[:-1] for sequence in sequences]))
     suffixes = tuple(sequence[len(prefix) :] for sequence in sequences)
     return LabelCompletions(prefix, tuple(aisles), suffixes, label_trie(aisles, suffixes))

@@ -25,7 +25,7 @@ _LLAMA2_CHAT = "[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST]"
 
 
 class Template(BaseModel):
-    """The text before a product name, after it, and of the completion."""
+    """Prompt text around a product name, and the form of the completion."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

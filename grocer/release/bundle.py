@@ -183,7 +183,9 @@ def load_bundle(path: Path, digest: str | None = None) -> LoadedBundle:
             its decision failed or is about another adapter.
     """
     if not (path / MANIFEST).is_file():
-        raise BundleError(f"{path} is not a bundle: no {MANIFEST}; give root/<digest>")
+        raise BundleError(
+            f"{path} is not a bundle: no {MANIFEST}; expected a directory <root>/<digest>"
+        )
     expected = digest or path.resolve().name
     if len(expected) != 64:
         raise BundleError(

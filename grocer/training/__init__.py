@@ -1,0 +1,1 @@
+"""Fine-tuning with QLoRA: data set, trainer, checkpoints, memory estimate."""

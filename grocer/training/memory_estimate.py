@@ -46,7 +46,7 @@ class ModelShape:
     quantized: int  # weights in 4-bit layers
     other: int  # all other weights
     adapter: int  # weights of the adapter
-    inputs: int  # sum of the input widths of one layer's modules with an adapter, which keeps them
+    inputs: int  # sum of in_features of one layer's adapted modules, whose inputs backward needs
 
 
 @dataclass(frozen=True)

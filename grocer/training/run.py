@@ -172,10 +172,10 @@ def _train(
     seconds = time.monotonic() - started
     state = trainer.state
     if preemption is not None and preemption.stopped:
-        newest = preemption.published or "none, so that the run starts over"
+        resume = f" to resume from {preemption.published}" if preemption.published else ""
         raise TrainingError(
             f"stopped by SIGTERM at step {state.global_step} of {state.max_steps}; start the same "
-            f"run again to resume from the newest checkpoint: {newest}"
+            f"run again{resume}"
         )
     return {
         "epochs": float(result.metrics["epoch"]),

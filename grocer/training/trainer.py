@@ -119,7 +119,7 @@ class PackedTrainer(GuardedTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Return the loss; with `return_outputs` also the outputs, with these logits only."""
+        """Return the loss; with `return_outputs` also the outputs, with logits of completions."""
         targets = inputs["labels"][0, 1:]
         rows = torch.nonzero(targets != IGNORE_INDEX).flatten()
         allowed = block_diagonal_mask(inputs["segments"][0])

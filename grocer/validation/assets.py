@@ -21,7 +21,7 @@ BATCH_ROWS = 1_000_000
 
 @dataclass(frozen=True)
 class Asset:
-    """A table, its rows in frames of up to `BATCH_ROWS`, and its expectations."""
+    """A table, its rows as one or more data frames, and its expectations."""
 
     name: str
     rows: int

@@ -37,7 +37,7 @@ class Checker:
     def check(self, asset: Asset) -> list[Result]:
         """Return one result for each expectation, in order, over all batches of the asset."""
         merged: list[Result] = []
-        ticker = progress.Ticker("validate", asset.rows, "order lines", every=5.0)
+        ticker = progress.Ticker("validate", asset.rows, "rows", every=5.0)
         done = 0
         for frame in asset.batches():
             results = self._validate(asset.name, frame, asset.expectations, "SUMMARY")

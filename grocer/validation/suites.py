@@ -51,7 +51,8 @@ def products(config: RunConfig, with_aisles: bool) -> list[Expectation]:
             column=label,
             value_set=unlabelled,
             mostly=1 - limit,
-            notes=f"products without {label} ({', '.join(unlabelled) or 'no name means this'}), "
+            notes=f"products without {label} "
+            f"({', '.join(unlabelled) or 'catalogue.unlabelled is empty'}), "
             f"maximum {100 * limit:.4g} %",
         ),
         _between("purchases", 0),

@@ -49,10 +49,10 @@ class Server:
 
     @contextlib.contextmanager
     def translated_errors(self) -> Iterator[None]:
-        """Turn API and connection errors into one line.
+        """Turn API and connection errors into one line, and discard what kfp prints.
 
         Raises:
-            ConfigError: the server is unreachable or refuses the request.
+            ConfigError: the server is unreachable or rejects the request.
         """
         import kfp_server_api
         import urllib3

@@ -136,7 +136,7 @@ def submit(server: Server, job: Job) -> Submitted:
     """Start a run.
 
     Raises:
-        ConfigError: the server is unreachable or refuses the request.
+        ConfigError: the server is unreachable or rejects the request.
     """
     client = server.connect()
     with server.translated_errors():

@@ -56,7 +56,11 @@ class Progress:
                     self._print(" ", "dim", event.step, event.text)
             case "verdict":
                 failed = sum(not reason.passed for reason in event.reasons)
-                text = "gate passed" if event.passed else f"gate failed: {failed} rules"
+                text = (
+                    "gate passed"
+                    if event.passed
+                    else f"gate failed: {failed} of {len(event.reasons)} rules"
+                )
                 self._print(" ", "dim", event.step, text)
             case "succeeded":
                 self._end("✓", "green", event)

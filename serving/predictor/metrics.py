@@ -40,11 +40,13 @@ _METRICS: dict[str, Callable[..., Any]] = {
     "forward_seconds": _metric(Histogram, "Duration of forward passes", buckets=_SECONDS),
     "predictions": _metric(Counter, "Predictions by department", "department"),
     "low_confidence": _metric(Counter, "Predictions below serving.low_confidence"),
-    "reference_share": _metric(Gauge, "Share of the test split", "department"),
+    "reference_share": _metric(Gauge, "Share of predictions on the test split", "department"),
     "latest_share": _metric(Gauge, "Share of recent predictions", "department"),
     "reference_confidence": _metric(Gauge, "Mean confidence on the test split"),
     "latest_confidence": _metric(Gauge, "Mean confidence of recent predictions"),
-    "drift": _metric(Gauge, "Total variation distance of the shares, 0 to 1"),
+    "drift": _metric(
+        Gauge, "Total variation distance of latest_share from reference_share, 0 to 1"
+    ),
     "ready": _metric(Gauge, "1 if the model is ready"),
     "model_info": _metric(Gauge, "Bundle that is served", "digest", "base", "template", "recipe"),
 }

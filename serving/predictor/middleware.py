@@ -166,7 +166,7 @@ class RequestMiddleware:
 
 
 class _Exchange:
-    """A request and its response, whose headers it completes."""
+    """A request and its response, with the request id and bundle digest as headers."""
 
     def __init__(
         self, scope: Scope, receive: App, send: App, digest: bytes, *, close: bool

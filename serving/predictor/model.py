@@ -57,7 +57,7 @@ class Predictor(Model):
         )
 
     def load(self) -> bool:
-        """Return whether the model is ready. KServe calls this on the event loop: never load."""
+        """Return whether the model is ready; KServe calls it on the event loop: never block."""
         return self.ready
 
     def stop(self) -> None:

@@ -81,7 +81,7 @@ def _stable_and_canary(config: DeployConfig, service: dict[str, object]) -> tupl
 
 
 def _wait_for_traffic(cluster: Cluster, config: DeployConfig, canary: Canary) -> bool:
-    """Return whether the canary's status has its traffic percentage before the timeout."""
+    """Wait for the canary's traffic percentage in the status; return False on timeout."""
     digest, percent = canary.revision.digest[:12], canary.traffic_percent
     say("deploy", f"{config.namespace}/{config.name}: shifting {percent} % of traffic to {digest}")
     for _ in cluster.watch_deployments(f"{LABEL}={config.name}", SHIFT_SECONDS):

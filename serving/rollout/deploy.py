@@ -99,13 +99,13 @@ def _undo(
 ) -> str:
     """Restore the previous revision and canary, and return what was done."""
     if new == previous:
-        return "no rollback, as it was the previous revision too"
+        return "no rollback: this revision was already deployed"
     try:
         if not references(cluster.inference_service(config.name), new):
             return "no rollback, as another deploy has changed the InferenceService"
         if previous is None:
             cluster.apply(apply_configuration(config, new, stopped=True))
-            return "stopped its pods, as there is no previous revision"
+            return "stopped its pods: there is no previous revision to restore"
         cluster.apply(apply_configuration(config, previous, canary))
         wait_until_ready(cluster, config.name, previous, config.timeout_seconds)
     except DeployError as error:

@@ -212,7 +212,7 @@ def describe_error(error: Any, server: str) -> str:
     """
     if code := getattr(error, "status", None):
         message = _status(error).get("message") or error.reason
-        return f"{server} refused the request ({code}): {message}"
+        return f"{server} rejected the request ({code}): {message}"
     return f"{server} unreachable: {root_cause(error)}"
 
 

@@ -179,7 +179,7 @@ def rollout_progress(deployment: V1Deployment | None, pods: Sequence[V1Pod]) -> 
 
 
 def _reconcile_failure(cluster: Cluster, service: str, revision: Revision) -> str:
-    """Return why a Deployment is not of the revision that was applied."""
+    """Return why the Deployment was not updated to the applied revision."""
     current = cluster.inference_service(service)
     if not references(current, revision):
         return "another deploy has replaced this revision"

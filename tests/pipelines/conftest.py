@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 TOY = Path(__file__).parent / "toy"
 ROOT = Path(__file__).parents[2]
 

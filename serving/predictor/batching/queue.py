@@ -30,7 +30,7 @@ class QueuedRequest:
     arrived: float
     deadline: float
     scores: list[Scores] = field(default_factory=list)
-    """Scores of the first items, one element per forward pass."""
+    """Scores so far, one element per forward pass."""
     products: Sequence[EncodedProduct] = ()
     """The tokenized names; empty until the model thread tokenizes them."""
     taken: int = 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from grocer.artifacts.step import digest_of, reported, step
-from grocer.errors import GrocerError, OutputError
+from grocer.errors import ArtifactError, GrocerError, OutputError
 from grocer.events import VARIABLE, EventFile
 from grocer.io.atomic import file_digest, output_directory, output_file, read_json, write_json
 
@@ -128,5 +128,5 @@ def test_json_with_nan_is_refused(tmp_path: Path) -> None:
 def test_directory_without_a_record_is_not_an_artifact(tmp_path: Path, record: str | None) -> None:
     if record is not None:
         (tmp_path / "artifact.json").write_text(record)
-    with pytest.raises(OutputError, match=r"artifact\.json"):
+    with pytest.raises(ArtifactError, match=r"artifact\.json"):
         digest_of(tmp_path)

@@ -131,7 +131,7 @@ def test_controller_that_is_absent_or_not_readable(api, status, state):
 )
 def test_refused_request_is_reported_with_its_message(api, path, what, body, message):
     api.responses[path] = 401, body
-    assert results()[what] == ("failed", f"{api.url} refused the request (401): {message}")
+    assert results()[what] == ("failed", f"{api.url} rejected the request (401): {message}")
 
 
 def test_unreachable_cluster(monkeypatch, tmp_path):
@@ -204,7 +204,7 @@ def test_kubeflow_that_requires_a_token(monkeypatch):
     with Kubeflow(token="secret") as server:
         (finding,) = kubeflow(Server(host=server.url), False)
         assert (finding.state, finding.needed) == ("failed", True)
-        assert finding.found == f"{server.url} refused the request (401): no token"
+        assert finding.found == f"{server.url} rejected the request (401): no token"
         assert "KF_PIPELINES_TOKEN" in finding.next
         monkeypatch.setenv("KF_PIPELINES_TOKEN", "secret")
         (finding,) = kubeflow(Server(host=server.url), False)

@@ -43,6 +43,7 @@ def test_empty_directory_is_accepted(tmp_path):
     (tmp_path / "out").mkdir()
     with working_dir(tmp_path / "out", replace=False):
         pass
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
 
 def test_previous_output_is_restored_if_the_swap_fails(tmp_path):

@@ -1,0 +1,37 @@
+"""Slices: accuracy by department, length of the name, and words not in training."""
+
+import pandas as pd
+
+from grocer.evaluation.slices import accuracies
+
+PRODUCTS = pd.DataFrame(
+    {
+        "product_name": ["Whole Milk", "Oat Milk", "Red Apples from the Valley"],
+        "department": ["dairy eggs", "dairy eggs", "produce"],
+        "correct": [True, False, True],
+    }
+)
+SLICES = accuracies(PRODUCTS, pd.Series(["whole milk", "red apples"]))
+
+
+def test_each_product_is_in_one_slice_of_every_kind():
+    for kind in ("department", "words in the name", "words not in training"):
+        assert sum(each.products for each in SLICES if each.slice == kind) == len(PRODUCTS)
+
+
+def test_slices_are_sorted_by_accuracy():
+    values = [each.accuracy for each in SLICES]
+    assert values == sorted(values)
+
+
+def test_accuracy_of_each_slice():
+    found = {(each.slice, each.value): (each.products, each.accuracy) for each in SLICES}
+    assert found == {
+        ("department", "dairy eggs"): (2, 0.5),
+        ("department", "produce"): (1, 1.0),
+        ("words in the name", "up to 2"): (2, 0.5),
+        ("words in the name", "5 or 6"): (1, 1.0),
+        ("words not in training", "0"): (1, 1.0),
+        ("words not in training", "1"): (1, 0.0),
+        ("words not in training", "3 or more"): (1, 1.0),
+    }
