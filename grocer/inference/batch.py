@@ -26,7 +26,7 @@ from grocer.release.bundle import LoadedBundle, load_bundle
 
 DEPARTMENT, PROBABILITY = "predicted_department", "predicted_probability"
 AISLE, AISLE_PROBABILITY = "predicted_aisle", "predicted_aisle_probability"
-COUNTS = ("rows", "named", "unsure", "blank")
+COUNTS = ("rows", "classified", "low_confidence", "blank")
 CHUNK_ROWS = 4096
 
 
@@ -58,8 +58,8 @@ def classify(
         load: creates the scorer; by default loads the model of the bundle.
 
     Returns:
-        The number of `rows`, and of those that are `named` (with a department), `unsure` (below
-        `min_probability`) and `blank`.
+        The number of `rows`, and of those that are `classified`, `low_confidence` (below
+        `min_probability`, so without a department) and `blank`.
 
     Raises:
         SourceError, TableError: the source is not readable or lacks the column.
@@ -161,9 +161,9 @@ def _has_text(name: str | None) -> bool:
 
 
 def _count(table: pa.Table) -> dict[str, int]:
-    blank, unnamed = (table.column(name).null_count for name in (PROBABILITY, DEPARTMENT))
-    named = table.num_rows - unnamed
-    return {"rows": table.num_rows, "named": named, "unsure": unnamed - blank, "blank": blank}
+    blank, empty = (table.column(name).null_count for name in (PROBABILITY, DEPARTMENT))
+    values = (table.num_rows, table.num_rows - empty, empty - blank, blank)
+    return dict(zip(COUNTS, values, strict=True))
 
 
 @contextmanager

@@ -142,7 +142,7 @@ def merge_shards(shards: Sequence[str]) -> dict[str, int]:
         join_parts(chunks, schema, merged, merged.suffix)
         Storage(out, setting="--out").put(merged)
     directory.remove()
-    totals = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+    totals = ", ".join(f"{count:,} {kind.replace('_', '-')}" for kind, count in counts.items())
     say("merge_shards", f"{out}: {totals}")
     return counts
 

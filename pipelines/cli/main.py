@@ -157,7 +157,7 @@ def classify(
     from grocer.inference.batch import classify as classify_file
 
     counts = classify_file(source, out, bundle, column=column, min_probability=min_probability)
-    summary = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+    summary = ", ".join(f"{count:,} {kind.replace('_', '-')}" for kind, count in counts.items())
     typer.echo(f"{out}: {summary}")
 
 

@@ -65,7 +65,7 @@ def test_rows_keep_their_order_and_content(tmp_path: Path, bundle: LoadedBundle)
     assert [row["predicted_department"] for row in rows] == [
         expected_label(name) if name.strip() else "" for name in NAMES
     ]
-    assert counts == {"rows": 8, "named": 6, "unsure": 0, "blank": 2}
+    assert counts == {"rows": 8, "classified": 6, "low_confidence": 0, "blank": 2}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
 
 
@@ -99,7 +99,7 @@ def test_input_and_output_formats_may_differ(tmp_path: Path, bundle: LoadedBundl
 
 def test_department_below_min_probability_is_empty(tmp_path: Path, bundle: LoadedBundle) -> None:
     source, out = write_csv(tmp_path / "in.csv", ["Milk"]), tmp_path / "out.csv"
-    assert classify(source, out, bundle.path, min_probability=1.0, load=load)["unsure"] == 1
+    assert classify(source, out, bundle.path, min_probability=1.0, load=load)["low_confidence"] == 1
     (row,) = read_csv(out)
     assert row["predicted_department"] == ""
     assert float(row["predicted_probability"]) > 0
@@ -128,7 +128,7 @@ def test_aisle_below_min_probability_is_empty(
     write_csv(source, [f"name {i}" for i in range(20)])
     counts = classify(source, out, two_level_bundle.path, min_probability=0.6, load=load)
     rows = read_csv(out)
-    assert counts["named"] == sum(row["predicted_department"] != "" for row in rows) > 0
+    assert counts["classified"] == sum(row["predicted_department"] != "" for row in rows) > 0
     assert any(row["predicted_department"] and not row["predicted_aisle"] for row in rows)
     assert not any(row["predicted_aisle"] and not row["predicted_department"] for row in rows)
 
