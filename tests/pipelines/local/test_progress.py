@@ -54,7 +54,7 @@ def test_failed_step_shows_its_duration():
 def test_verdict_counts_the_failed_rules():
     reasons = [Reason(rule=str(n), passed=n > 1, sentence="") for n in range(4)]
     verdict = Event(event="verdict", step="gate", passed=False, reasons=reasons)
-    assert "2 rules" in output(verdict)
+    assert "2 of 4 rules" in output(verdict)
     assert "gate passed" in output(verdict.model_copy(update={"passed": True}))
 
 
