@@ -265,6 +265,8 @@ def test_cancelled_request_leaves_the_queue() -> None:
             gone = asyncio.create_task(batcher.score(["gone"], 10))
             await wait_for(lambda: batcher.metrics.items == 1)
             gone.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await gone
             scorer.resume.set()
             await first
             await batcher.score(["after"], 10)
