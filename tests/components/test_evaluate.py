@@ -90,7 +90,7 @@ def test_no_champion(champions: list[Any], tmp_path: Path) -> None:
     assert champions == [None]
 
 
-def test_modified_champion_is_refused(
+def test_modified_champion_is_rejected(
     address: str, bundle: LoadedBundle, champions: list[Any], tmp_path: Path
 ) -> None:
     key = f"all/{bundle.digest}/adapter_config.json"

@@ -18,7 +18,7 @@ def test_tag_or_digest_is_accepted(reference):
     "reference",
     ["grocer-data", "grocer-data:latest", "registry:5000/a/b", "a@sha256:12", "a b:1", ""],
 )
-def test_mutable_reference_is_refused(reference):
+def test_mutable_reference_is_rejected(reference):
     with pytest.raises(ConfigError, match=r"image train: "):
         Images(train=reference)
 
@@ -48,7 +48,7 @@ def test_kustomization_of_make_images_is_read(tmp_path):
         ("images: [{name: grocer-data}]", "not a kustomization with images"),
     ],
 )
-def test_kustomization_without_the_images_is_refused(tmp_path, text, message):
+def test_kustomization_without_the_images_is_rejected(tmp_path, text, message):
     path = tmp_path / "kustomization.yaml"
     if text is not None:
         path.write_text(text)

@@ -46,7 +46,9 @@ def test_predictions_of_a_file_equal_those_of_the_scorer(
     np.testing.assert_allclose(shares, rows.max(axis=1), atol=1e-5)
 
 
-def test_other_base_model_is_code_2(base: Path, bundle: LoadedBundle, tmp_path: Path) -> None:
+def test_other_base_model_exits_with_code_2(
+    base: Path, bundle: LoadedBundle, tmp_path: Path
+) -> None:
     shutil.copytree(base, tmp_path / "other")
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))

@@ -45,14 +45,14 @@ def test_artifact_is_read_as_written(artifact: Artifact, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("version", [None, 2, True, "1", 1.5])
-def test_other_schema_version_is_refused(version: object, tmp_path: Path) -> None:
+def test_other_schema_version_is_rejected(version: object, tmp_path: Path) -> None:
     (tmp_path / "counts.json").write_text(content(COUNTS, schema=version))
     message = rf"counts\.json: .*schema: .*(version {version}, but|\(found {version!r}\))"
     with pytest.raises(ArtifactError, match=message):
         Counts.read(tmp_path)
 
 
-def test_missing_schema_version_is_refused(tmp_path: Path) -> None:
+def test_missing_schema_version_is_rejected(tmp_path: Path) -> None:
     values = COUNTS.model_dump(mode="json")
     del values["schema"]
     with pytest.raises(ArtifactError, match="schema: Field required"):
@@ -60,7 +60,7 @@ def test_missing_schema_version_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "", "\udcff"])
-def test_text_that_is_not_an_artifact_is_refused(text: str, tmp_path: Path) -> None:
+def test_text_that_is_not_an_artifact_is_rejected(text: str, tmp_path: Path) -> None:
     (tmp_path / "counts.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(
         ArtifactError, match=r"counts\.json: .*(Invalid JSON|should be an object|codepoint)"
@@ -80,7 +80,7 @@ def test_sides_are_iterated_in_order() -> None:
     assert list(sides) == [("train", 1), ("validation", 2), ("test", 3)]
 
 
-def test_missing_file_is_refused(tmp_path: Path) -> None:
+def test_missing_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"split\.json: file not found"):
         Splits.read(tmp_path)
 
@@ -116,7 +116,7 @@ def test_error_counts_the_other_problems(changes: dict[str, Any], more: str) -> 
 
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf])
-def test_number_that_is_not_finite_is_refused(seconds: float) -> None:
+def test_number_that_is_not_finite_is_rejected(seconds: float) -> None:
     with pytest.raises(ArtifactError, match=r"seconds: .*\(found (nan|-?inf)\)"):
         Adapter.parse(content(ADAPTER, seconds=seconds), "a")
 
@@ -134,7 +134,7 @@ def test_artifact_is_immutable() -> None:
         {"reasons": [{"rule": "accuracy", "passed": False, "sentence": "low"}]},
     ],
 )
-def test_decision_that_contradicts_its_reasons_is_refused(changes: dict[str, Any]) -> None:
+def test_decision_that_contradicts_its_reasons_is_rejected(changes: dict[str, Any]) -> None:
     with pytest.raises(ArtifactError, match="passed contradicts the reasons"):
         Decision.parse(content(DECISION, **changes), "decision.json")
 

@@ -36,13 +36,13 @@ def test_missing_key_is_rejected(path):
 
 
 @pytest.mark.parametrize("path", NUMBERS, ids=".".join)
-def test_number_of_another_type_or_range_is_refused(path):
+def test_number_of_another_type_or_range_is_rejected(path):
     for value in (math.nan, math.inf, -math.inf, -1, "1", True, [], {}):
         assert problems(changed(COMPLETE, path, value))[0].startswith(".".join(path))
 
 
 @pytest.mark.parametrize("path", SHARES, ids=".".join)
-def test_share_above_one_is_refused(path):
+def test_share_above_one_is_rejected(path):
     content = changed(COMPLETE, path, 1.0000001)
     if path[-1] in UNBOUNDED:
         parse(content)

@@ -50,7 +50,7 @@ def test_summary_of_two_levels_has_the_aisle_metrics_of_test(
     assert summary.bundle is None
 
 
-def test_missing_artifact_is_refused(artifacts: dict[str, Path]) -> None:
+def test_missing_artifact_is_rejected(artifacts: dict[str, Path]) -> None:
     (artifacts["ingest"] / "counts.json").unlink()
     with pytest.raises(ArtifactError, match=r"counts\.json: file not found"):
         summarise(artifacts, None)

@@ -118,7 +118,7 @@ def test_file_is_replaced_only_when_the_new_one_is_complete(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_json_with_nan_is_refused(tmp_path: Path) -> None:
+def test_json_with_nan_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"accuracy": float("nan")})
     assert list(tmp_path.iterdir()) == []

@@ -78,7 +78,7 @@ def test_wrong_setting_is_reported_in_one_line(settings: list[str], message: str
 
 
 @pytest.mark.parametrize("key", REMOVED)
-def test_removed_setting_is_refused_with_its_replacement(key: str) -> None:
+def test_removed_setting_is_rejected_with_its_replacement(key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         recipe("tiny").with_settings([f"{key}=secret"])
     assert str(caught.value) == f"--set {key}: removed; {REMOVED[key]}"

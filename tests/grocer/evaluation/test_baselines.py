@@ -38,7 +38,7 @@ def test_baseline_is_compared_with_the_model():
 
 
 @pytest.mark.parametrize("predicted", [["a"], ["a", "b", "a"]])
-def test_baseline_on_other_products_is_refused(predicted):
+def test_baseline_on_other_products_is_rejected(predicted):
     with pytest.raises(ValueError, match="predictions for 2 products"):
         baselines.compare(["a", "b"], predicted, np.array([True, True]), SETTINGS)
 

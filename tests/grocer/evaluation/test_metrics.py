@@ -128,7 +128,7 @@ def test_metrics_are_valid_and_consistent(seed, size, labels):
     assert result.accuracy <= result.top3_accuracy
 
 
-def test_probabilities_that_do_not_sum_to_one_are_refused():
+def test_probabilities_that_do_not_sum_to_one_are_rejected():
     probabilities = np.array([[0.5, 0.5], [np.nan, 1.0]])
     with pytest.raises(FloatingPointError, match="row 1"):
         metrics.measure(probabilities, np.array([0, 1]), np.array([1, 1]), SETTINGS)

@@ -204,19 +204,19 @@ def test_no_unlabelled_products_give_an_empty_table(stage):
 
 
 @pytest.mark.parametrize("side", predictions.SIDES)
-def test_empty_side_is_refused(stage, side):
+def test_empty_side_is_rejected(stage, side):
     stage.replace(side, stage.table(side).head(0))
     with pytest.raises(CatalogueError, match=f"no {side} products"):
         stage.run()
 
 
-def test_single_training_department_is_refused(stage):
+def test_single_training_department_is_rejected(stage):
     stage.replace("train", products().assign(department="produce"))
     with pytest.raises(CatalogueError, match="one department"):
         stage.run()
 
 
-def test_department_that_is_not_a_label_of_the_model_is_refused(stage, scorers):
+def test_department_that_is_not_a_label_of_the_model_is_rejected(stage, scorers):
     scorers[stage.model] = NounScorer(labels=["bakery", "produce"])
     with pytest.raises(ModelError, match="dairy eggs"):
         stage.run()

@@ -70,7 +70,9 @@ def test_bundle_of_two_levels_holds_aisles_and_both_temperatures(tmp_path: Path)
 
 
 @pytest.mark.parametrize("text", [None, '{"produce": ["fresh herbs", "fresh fruits"]}'])
-def test_replaced_aisles_with_updated_digests_are_refused(tmp_path: Path, text: str | None) -> None:
+def test_replaced_aisles_with_updated_digests_are_rejected(
+    tmp_path: Path, text: str | None
+) -> None:
     """Their order determines the columns of the scores."""
     path = make_bundle(tmp_path, tiny().with_settings(["catalogue.levels=2"])).path
     (path / "aisles.json").unlink()
@@ -80,7 +82,7 @@ def test_replaced_aisles_with_updated_digests_are_refused(tmp_path: Path, text: 
         load_bundle(rename_to_digest(path))
 
 
-def test_aisles_added_to_a_bundle_of_one_level_are_refused(tmp_path: Path) -> None:
+def test_aisles_added_to_a_bundle_of_one_level_are_rejected(tmp_path: Path) -> None:
     path = make_bundle(tmp_path).path
     (path / "aisles.json").write_text('{"produce": ["fruit"]}')
     with pytest.raises(BundleError, match=r"aisles\.json is not the file that was evaluated"):
@@ -115,7 +117,7 @@ def test_failed_gate_is_not_bundled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model", "splits", "evaluation"])
-def test_decision_about_another_artifact_is_refused(tmp_path: Path, name: str) -> None:
+def test_decision_about_another_artifact_is_rejected(tmp_path: Path, name: str) -> None:
     artifacts = write_artifacts(tmp_path / "artifacts")
     digests = {key: digest_of(artifacts[key]) for key in ("model", "splits", "evaluation")}
     artifacts["decision"] = write_decision(tmp_path / "other", digests | {name: "f" * 64})
@@ -123,7 +125,7 @@ def test_decision_about_another_artifact_is_refused(tmp_path: Path, name: str) -
         write_bundle(**artifacts, config=tiny(), root=tmp_path / "bundles")
 
 
-def test_adapter_that_was_not_evaluated_is_refused(tmp_path: Path) -> None:
+def test_adapter_that_was_not_evaluated_is_rejected(tmp_path: Path) -> None:
     artifacts = write_artifacts(tmp_path / "artifacts")
     artifacts["model"] = write_model(tmp_path / "other", tiny(), b"other weights")
     with pytest.raises(BundleError, match="about another model"):
@@ -133,14 +135,14 @@ def test_adapter_that_was_not_evaluated_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["adapter_model.safetensors", "labels.json", "bundle.json", "MODEL_CARD.md"]
 )
-def test_changed_file_is_refused(tmp_path: Path, name: str) -> None:
+def test_changed_file_is_rejected(tmp_path: Path, name: str) -> None:
     path = make_bundle(tmp_path).path / name
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(BundleError, match="was modified"):
         load_bundle(path.parent)
 
 
-def test_removed_or_added_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_removed_or_added_file_is_rejected_by_name(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     (bundle.path / "extra.bin").write_bytes(b"")
     with pytest.raises(BundleError, match=r"extra\.bin was added"):
@@ -151,14 +153,14 @@ def test_removed_or_added_file_is_refused_by_name(tmp_path: Path) -> None:
         load_bundle(bundle.path)
 
 
-def test_replaced_weights_with_updated_digests_are_refused(tmp_path: Path) -> None:
+def test_replaced_weights_with_updated_digests_are_rejected(tmp_path: Path) -> None:
     path = make_bundle(tmp_path).path
     (path / "adapter_model.safetensors").write_bytes(b"other weights")
     with pytest.raises(BundleError, match="not the file that was evaluated"):
         load_bundle(rename_to_digest(path))
 
 
-def test_failed_decision_with_updated_digests_is_refused(tmp_path: Path) -> None:
+def test_failed_decision_with_updated_digests_is_rejected(tmp_path: Path) -> None:
     path = make_bundle(tmp_path).path
     manifest = read_json(path / "bundle.json")
     manifest["decision"]["passed"] = False
@@ -188,7 +190,7 @@ def test_copy_under_another_name_requires_the_digest(tmp_path: Path) -> None:
         ('{"schema": 2}', "schema version 2: base: Field required"),
     ],
 )
-def test_manifest_that_cannot_be_read_is_refused_in_one_short_line(
+def test_manifest_that_cannot_be_read_is_rejected_in_one_short_line(
     tmp_path: Path, content: str, problem: str
 ) -> None:
     bundle = make_bundle(tmp_path)
@@ -198,7 +200,7 @@ def test_manifest_that_cannot_be_read_is_refused_in_one_short_line(
     assert len(str(caught.value)) < 700
 
 
-def test_bundle_of_schema_1_is_refused_by_its_version(tmp_path: Path) -> None:
+def test_bundle_of_schema_1_is_rejected_by_its_version(tmp_path: Path) -> None:
     """It was written by Grocer 0.1.0, before artifacts were typed."""
     with pytest.raises(
         BundleError, match=r"bundle\.json: schema: version 1, but .* reads version 2; .*again$"
@@ -215,7 +217,7 @@ def test_bundle_of_schema_1_is_refused_by_its_version(tmp_path: Path) -> None:
         ("config", {"unknown": 1}),
     ],
 )
-def test_manifest_with_an_invalid_part_is_refused(
+def test_manifest_with_an_invalid_part_is_rejected(
     tmp_path: Path, part: str, change: dict[str, object]
 ) -> None:
     path = make_bundle(tmp_path).path

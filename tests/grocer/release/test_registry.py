@@ -61,7 +61,7 @@ def test_publishing_again_writes_nothing(bundle: LoadedBundle, bucket: str, s3: 
     assert sorted(keys(s3, bucket)) == written
 
 
-def test_incomplete_bundle_is_refused_and_completed_by_publishing_again(
+def test_incomplete_bundle_is_rejected_and_completed_by_publishing_again(
     bundle: LoadedBundle, bucket: str, s3: Any, tmp_path: Path
 ) -> None:
     """A killed run leaves some files; the manifest is always the last."""
@@ -106,7 +106,7 @@ def test_extra_file_is_named(bundle: LoadedBundle, bucket: str, s3: Any) -> None
         registry.publish(bundle, f"s3://{bucket}")
 
 
-def test_file_changed_in_the_store_is_refused(
+def test_file_changed_in_the_store_is_rejected(
     bundle: LoadedBundle, bucket: str, s3: Any, tmp_path: Path
 ) -> None:
     uri = registry.publish(bundle, f"s3://{bucket}")
@@ -115,7 +115,7 @@ def test_file_changed_in_the_store_is_refused(
         registry.fetch(uri, tmp_path)
 
 
-def test_path_outside_the_directory_is_refused(
+def test_path_outside_the_directory_is_rejected(
     bundle: LoadedBundle, bucket: str, s3: Any, tmp_path: Path
 ) -> None:
     uri = registry.publish(bundle, f"s3://{bucket}")

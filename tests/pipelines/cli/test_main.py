@@ -53,7 +53,7 @@ def test_user_error_is_one_line(capsys, tmp_path, monkeypatch, arguments, line):
         ("split.test=0.49", "configuration: "),
     ],
 )
-def test_invalid_setting_is_refused_before_the_run(capsys, tmp_path, setting, line):
+def test_invalid_setting_is_rejected_before_the_run(capsys, tmp_path, setting, line):
     options = ["--set", setting, "--set", "split.validation=0.45"]
     out = tmp_path / "out"
     code, message = run(capsys, "run", "--data", str(tmp_path), "--out", str(out), *options)

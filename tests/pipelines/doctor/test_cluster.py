@@ -129,7 +129,7 @@ def test_controller_that_is_absent_or_not_readable(api, status, state):
         ("[]", "Unauthorized"),
     ],
 )
-def test_refused_request_is_reported_with_its_message(api, path, what, body, message):
+def test_rejected_request_is_reported_with_its_message(api, path, what, body, message):
     api.responses[path] = 401, body
     assert results()[what] == ("failed", f"{api.url} rejected the request (401): {message}")
 

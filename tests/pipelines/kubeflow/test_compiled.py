@@ -44,7 +44,7 @@ def test_kubernetes_objects_are_a_pipeline_and_its_version(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["data", "train", "serve"])
-def test_mutable_image_tag_is_refused(tmp_path, capsys, name):
+def test_mutable_image_tag_is_rejected(tmp_path, capsys, name):
     images, out = tmp_path / "kustomization.yaml", tmp_path / "out.yaml"
     tags = {"data": "1", "train": "1", "serve": "1", name: "latest"}
     entries = [{"name": f"grocer-{key}", "newTag": tag} for key, tag in tags.items()]

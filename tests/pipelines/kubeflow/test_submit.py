@@ -140,7 +140,7 @@ def test_schedule_is_replaced_only_with_option(capsys):
     assert recurring_run["service_account"] == "grocer-pipeline"
 
 
-def test_invalid_cron_expression_is_refused(capsys):
+def test_invalid_cron_expression_is_rejected(capsys):
     with Kubeflow() as server:
         assert schedule(server, "--cron", "weekly") == 2
         assert server.schedules == {}

@@ -73,20 +73,20 @@ def test_source_data_is_never_removed(tmp_path):
     assert "remove --data" in error_of(out, replace=True, keep=out / "artifacts")
 
 
-def test_path_that_is_not_a_directory_is_refused(tmp_path):
+def test_path_that_is_not_a_directory_is_rejected(tmp_path):
     (tmp_path / "out").write_text("")
     assert "not a directory" in error_of(tmp_path / "out")
     assert "not a directory" in error_of(tmp_path / "out" / "below")
     assert "File name too long" in error_of(tmp_path / ("x" * 300))
 
 
-def test_read_only_directory_is_refused(tmp_path, monkeypatch):
+def test_read_only_directory_is_rejected(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     assert "read-only" in error_of(tmp_path / "out")
 
 
-def test_full_disk_is_refused(tmp_path, monkeypatch):
+def test_full_disk_is_rejected(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")(10**9, 10**9 - 2**20, 2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     message = error_of(tmp_path / "out")

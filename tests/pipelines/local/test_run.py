@@ -127,7 +127,7 @@ def test_killed_run_ends_its_steps_and_the_next_run_cleans_up(toy):
     assert toy.outputs() == set()
 
 
-def test_older_kfp_is_refused(monkeypatch):
+def test_older_kfp_is_rejected(monkeypatch):
     monkeypatch.setattr(module, "version", lambda name: "2.16.1")
     with pytest.raises(ConfigError, match=r"kfp 2\.16\.1"):
         module.check_kfp()

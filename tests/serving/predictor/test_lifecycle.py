@@ -115,7 +115,7 @@ def test_request_of_a_disconnected_client_leaves_the_queue(
     assert running.exit_code(signal.SIGINT) == 0
 
 
-def test_overload_is_429_with_retry_after_and_recovers(
+def test_overload_returns_429_with_retry_after_and_recovers(
     start_server: Start, stub_bundle: LoadedBundle
 ) -> None:
     running = start_server(
@@ -146,7 +146,7 @@ def test_overload_is_429_with_retry_after_and_recovers(
 
 
 @pytest.mark.parametrize("defect", ["gate failed", "file changed"])
-def test_invalid_bundle_is_code_2(tmp_path: Path, defect: str) -> None:
+def test_invalid_bundle_exits_with_code_2(tmp_path: Path, defect: str) -> None:
     bundle = make_bundle(tmp_path)
     if defect == "file changed":
         (bundle.path / "labels.json").write_text("[]")

@@ -225,7 +225,7 @@ def test_requests_without_a_body_do_not_use_queue_capacity(
         assert server.predict("Milk").status_code == 200
 
 
-def test_item_that_cannot_be_scored_is_400_with_its_index(server: Running) -> None:
+def test_item_that_cannot_be_scored_returns_400_with_its_index(server: Running) -> None:
     response = server.predict("Milk", "poison apple")
     assert response.status_code == 400
     assert "item 1" in response.json()["error"]

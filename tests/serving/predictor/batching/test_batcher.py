@@ -154,7 +154,7 @@ def test_name_that_exceeds_the_budget_is_scored() -> None:
     run(test)
 
 
-def test_full_queue_is_429_with_retry_after() -> None:
+def test_full_queue_returns_429_with_retry_after() -> None:
     async def test() -> None:
         scorer = BlockedScorer()
         async with running(scorer) as batcher:

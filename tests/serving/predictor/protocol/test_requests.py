@@ -100,7 +100,7 @@ def test_parameters_are_equal_in_both_protocols() -> None:
         (b'{"instances": ["\\ud800', "invalid JSON"),
     ],
 )
-def test_invalid_v1_request_is_400_with_path_and_constraint(body: bytes, message: str) -> None:
+def test_invalid_v1_request_returns_400_with_path_and_constraint(body: bytes, message: str) -> None:
     with pytest.raises(RequestError, match=message) as caught:
         predict(body)
     assert caught.value.status == 400
@@ -140,7 +140,7 @@ def test_explain_has_lower_limits(instances: list[str], message: str) -> None:
         ({"more": 1}, "request body: unknown field"),
     ],
 )
-def test_invalid_v2_request_is_400_with_path_and_constraint(
+def test_invalid_v2_request_returns_400_with_path_and_constraint(
     change: dict[str, object], message: str
 ) -> None:
     with pytest.raises(RequestError, match=message):
@@ -180,26 +180,26 @@ def test_binary_data_follows_the_json() -> None:
         (encode(b""), 1, None, r"inputs\[0\]\.data\[0\]"),
     ],
 )
-def test_invalid_binary_data_is_400(
+def test_invalid_binary_data_returns_400(
     data: bytes, shape: int, size: int | None, message: str
 ) -> None:
     with pytest.raises(RequestError, match=message):
         binary(data, shape, size)
 
 
-def test_binary_size_without_length_header_is_400() -> None:
+def test_binary_size_without_length_header_returns_400() -> None:
     body = orjson.dumps({"inputs": [TENSOR | {"parameters": {"binary_data_size": 8}}]})
     with pytest.raises(RequestError, match="inference-header-content-length"):
         parse_v2(body, None, MODELS)
 
 
 @pytest.mark.parametrize("header", ["", "-1", "1e3", "x", "９", "9" * 30, "100000"])
-def test_invalid_length_header_is_400(header: str) -> None:
+def test_invalid_length_header_returns_400(header: str) -> None:
     with pytest.raises(RequestError, match="inference-header-content-length"):
         parse_v2(b"{}", header, MODELS)
 
 
-def test_binary_data_without_a_binary_input_is_400() -> None:
+def test_binary_data_without_a_binary_input_returns_400() -> None:
     head = orjson.dumps({"inputs": [TENSOR | {"data": ["Milk"]}]})
     with pytest.raises(RequestError, match=r"inputs\[0\].*binary_data_size"):
         parse_v2(head + b"xyz", str(len(head)), MODELS)
@@ -240,7 +240,7 @@ def test_grpc_contents_and_raw_bytes_are_equivalent(raw: bool) -> None:
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("tensor", [{"name": "x"}, {"shape": [2]}, {"datatype": "FP32"}])
-def test_invalid_grpc_tensor_is_400(raw: bool, tensor: dict[str, object]) -> None:
+def test_invalid_grpc_tensor_returns_400(raw: bool, tensor: dict[str, object]) -> None:
     with pytest.raises(RequestError) as caught:
         parse_grpc(grpc_message(b"Milk", raw=raw, **tensor), MODELS)
     assert caught.value.status == 400
