@@ -61,7 +61,7 @@ def test_any_column_key_enables_the_column_mapping() -> None:
         (["gate=3"], "gate: Input should be an object"),
         (["gate.min_accuracy"], "expected section.key=value"),
         (["gate.min_test_products=1.5"], "Input should be a valid integer"),
-        (["gate.min_test_products=many"], "given: 'many'"),
+        (["gate.min_test_products=many"], "found 'many'"),
         (["cluster.model_cpu=true"], "cluster.model_cpu: Input should be a valid string"),
         (["train.optim=sgd"], "Input should be 'paged_adamw_32bit'"),
         (["data.columns.colour=x"], "no such key; data.columns has aisle, department, product_id"),
