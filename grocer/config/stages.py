@@ -165,6 +165,9 @@ class TrainConfig(Section):
     """Batch products of similar length, which saves padding; requires `packing=false`."""
     packing: bool = True
     """Pack the shared prefix and many products into one sequence; false: padded batches of TRL."""
+    loss: Literal["completion", "label"] = "completion"
+    """`completion`: cross-entropy of all completion tokens; `label`: only of the choices among
+    labels, which is the log-loss of the classifier; requires packing."""
     max_length: Positive = 1024
     """Maximum tokens of one prompt with its completion; a longer product is an error."""
     save_steps: Positive = 25
@@ -181,7 +184,9 @@ class TrainConfig(Section):
     """Seed of the adapter's weights and of the data order."""
 
     @model_validator(mode="after")
-    def _packing_excludes_grouping(self) -> Self:
+    def _requirements_of_packing(self) -> Self:
+        if self.loss == "label" and not self.packing:
+            raise ValueError("train.loss=label requires train.packing=true")
         if self.group_by_length and self.packing:
             raise ValueError("train.group_by_length requires train.packing=false")
         return self
