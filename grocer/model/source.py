@@ -124,11 +124,11 @@ def _from_hub(base: BaseConfig) -> Path:
         errors.GatedRepoError: "access is gated: accept its licence on the Hub and set the "
         f"environment variable {HUB_TOKEN} to a token (on a cluster: from a Secret)",
         errors.RevisionNotFoundError: f"the model has no revision {base.revision}",
-        errors.EntryNotFoundError: "the model has no such file",
         errors.RepositoryNotFoundError: "no such model on the Hub, or it is private and "
         f"{HUB_TOKEN} has no token with read access",
         errors.LocalEntryNotFoundError: "cannot reach the Hub, and the model is not in the cache; "
         "use a local directory instead",
+        errors.EntryNotFoundError: "the model has no such file",
     }
     try:
         owner, name, *path = base.source.split("/", 2)

@@ -80,8 +80,11 @@ def _byte_level(metadata: Mapping[str, Any], tokens: list[str], split: str) -> A
     """Return a BPE tokenizer of bytes, as of GPT-2, SmolLM and Llama 3."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    merges = [tuple(merge.split(" ")) for merge in metadata["ggml.merges"]]
     vocabulary = {token: number for number, token in enumerate(tokens)}
+    merges = [tuple(merge.split(" ")) for merge in metadata["ggml.merges"]]
+    for merge in merges:
+        if len(merge) != 2 or not {*merge, "".join(merge)} <= vocabulary.keys():
+            raise ValueError(f"merge {' '.join(merge)!r} is not of two tokens into a third")
     is_llama3 = split == _LLAMA3
     backend = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=is_llama3))
     steps: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not is_llama3)]
