@@ -91,7 +91,8 @@ class PromptConfig(Section):
 
     template: Literal["chat", "llama2-chat", "list", "short"] = "llama2-chat"
     """`chat`: an instruction that lists the labels, in the base's own chat template; `llama2-chat`:
-    the same in Llama-2's format, for any base; `short`: `name =>`; `list`: the labels, then `short`."""
+    the same in Llama-2's format, for any base; `list`: the labels, then `name =>`; `short`: `name
+    =>` alone."""
     max_name_tokens: Positive = 128
     """Names are truncated to this many tokens, which bounds memory; truncations are counted."""
 
