@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -17,8 +17,7 @@ from grocer.artifacts.base import (
     Record,
     Share,
 )
-
-Temperature = Annotated[float, Field(gt=0.0)]
+from grocer.artifacts.combination import Temperature
 
 
 class Accuracy(Record):

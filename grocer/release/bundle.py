@@ -23,8 +23,9 @@ from pydantic import Field
 
 from grocer.artifacts.base import Artifact, Digest, Labels, Record
 from grocer.artifacts.bundle import Bundle
+from grocer.artifacts.combination import Temperature
 from grocer.artifacts.decision import Decision
-from grocer.artifacts.evaluation import Evaluation, Temperature
+from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.step import record_of
 from grocer.config.run import RunConfig
 from grocer.errors import ArtifactError, BundleError
