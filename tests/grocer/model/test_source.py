@@ -45,11 +45,8 @@ def test_unknown_source_is_rejected(source: str) -> None:
 
 
 def test_base_on_s3_is_downloaded_once_per_version(
-    moto: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_environment: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("GROCER_CACHE", str(tmp_path / "cache"))
     client = boto3.client("s3", region_name="us-east-1")
     client.create_bucket(Bucket="bases")
