@@ -31,8 +31,8 @@ def tiny() -> RunConfig:
             activation_checkpointing=False,
         ),
         evaluation=stages.EvaluationConfig(sample_size=1000),
-        # An adapter on so small a base does not reach the linear model; the report shows both.
-        gate=stages.GatePolicy(linear_margin=0.12),
+        # An adapter on so small a base does not reach the linear model.
+        predictor=stages.PredictorConfig(strategy="auto"),
         cluster=deployment.ClusterConfig(accelerator=None, model_memory="4Gi", model_cpu="2"),
     )
 

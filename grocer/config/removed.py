@@ -23,6 +23,7 @@ REMOVED: Mapping[str, str] = {
     "evaluation.token_budget": "fixed at 1024",
     "evaluation.bootstrap": "fixed at 1000 resamples",
     "evaluation.seed": "fixed at 23",
+    "gate.linear_margin": "fixed at 0; use predictor.strategy=auto",
     "gate.significance": "derived as 1 - evaluation.confidence",
     "serving.threads": "set the environment variable OMP_NUM_THREADS",
     "serving.max_requests": "derived as 2 x serving.max_items",

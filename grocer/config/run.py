@@ -32,6 +32,7 @@ class RunConfig(Section):
     lora: stages.LoraSettings = stages.LoraSettings()
     train: stages.TrainConfig = stages.TrainConfig()
     evaluation: stages.EvaluationConfig = stages.EvaluationConfig()
+    predictor: stages.PredictorConfig = stages.PredictorConfig()
     gate: stages.GatePolicy = stages.GatePolicy()
     serving: deployment.ServingConfig = deployment.ServingConfig()
     deploy: deployment.DeployConfig = deployment.DeployConfig()
@@ -41,6 +42,16 @@ class RunConfig(Section):
     def _split_leaves_training_products(self) -> RunConfig:
         if self.split.validation + self.split.test > 0.8:
             raise ValueError("split.validation + split.test leave less than 20 % for training")
+        return self
+
+    @model_validator(mode="after")
+    def _strategy_predicts_aisles(self) -> RunConfig:
+        strategy = self.predictor.strategy
+        if self.catalogue.levels == 2 and strategy in ("cascade", "linear"):
+            raise ValueError(
+                f"predictor.strategy={strategy} does not predict aisles (catalogue.levels=2); use "
+                "adapter, ensemble or auto"
+            )
         return self
 
     @property

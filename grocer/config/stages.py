@@ -82,8 +82,9 @@ class SplitConfig(Section):
 class PromptConfig(Section):
     """The prompt for one product."""
 
-    template: Literal["llama2-chat", "short"] = "llama2-chat"
-    """`llama2-chat`: an instruction that lists the labels; `short`: `name =>`, for small models."""
+    template: Literal["chat", "llama2-chat", "short"] = "llama2-chat"
+    """`chat`: an instruction that lists the labels, in the base's own chat template; `llama2-chat`:
+    the same in Llama-2's format, for any base; `short`: `name =>`."""
     max_name_tokens: Positive = 128
     """Names are truncated to this many tokens, which bounds memory; truncations are counted."""
 
@@ -195,6 +196,15 @@ class EvaluationConfig(Section):
     """Confidence level of all intervals; 1 - confidence is the level of significance tests."""
 
 
+class PredictorConfig(Section):
+    """The classifier that is evaluated, judged and deployed."""
+
+    strategy: Literal["adapter", "ensemble", "cascade", "linear", "auto"] = "adapter"
+    """`adapter`: the language model alone; `linear`: a linear model alone; `ensemble`: a weighted
+    product of both; `cascade`: the linear model where it is confident, the ensemble elsewhere;
+    `auto`: the one with the lowest validation log-loss, of equals the cheaper."""
+
+
 Baseline = Literal["majority", "linear", "base_model"]
 
 
@@ -208,9 +218,8 @@ class GatePolicy(Section):
     min_test_products: Positive = 200
     """Minimum test-set size."""
     baselines: tuple[Baseline, ...] = ("majority", "linear", "base_model")
-    """Baselines that the adapter must beat significantly (McNemar's exact test)."""
-    linear_margin: Fraction = 0.0
-    """Accuracy by which the adapter may trail the linear model; 0: it must beat it as well."""
+    """Baselines that the classifier must beat significantly: in accuracy (McNemar's exact test), or
+    for `linear` in log-loss at an accuracy that is not lower."""
     min_department_recall: Fraction = 0.3
     """Minimum recall of each department with at least `min_department_support` test products."""
     min_department_support: Positive = 20

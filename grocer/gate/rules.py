@@ -99,15 +99,11 @@ def _gap(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 def _baseline(name: str, evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     if name not in evaluation.baselines:
         return False, f"Metric unavailable: baselines.{name}."
-    paired = evaluation.baselines[name].paired
-    # Only the linear baseline has a margin; the model must beat every other baseline.
-    margin, level = policy.linear_margin if name == "linear" else 0.0, evaluation.significance
-    ahead = paired.model_accuracy - paired.baseline_accuracy
-    better = ahead > 0 and paired.p_value < level
-    within_margin = margin > 0 and ahead >= -margin - ROUNDING
-    required = f"higher with p < {level:g}" + (f", or at most {margin:g} lower" if margin else "")
-    return better or within_margin, (
-        f"Accuracy vs baseline {name} {_compared(paired, level)} (required: {required})."
+    paired, level = evaluation.baselines[name].paired, evaluation.significance
+    better = paired.model_accuracy > paired.baseline_accuracy and paired.p_value < level
+    return better, (
+        f"Accuracy vs baseline {name} {_compared(paired, level)} "
+        f"(required: higher with p < {level:g})."
     )
 
 

@@ -67,6 +67,8 @@ def test_any_column_key_enables_the_column_mapping() -> None:
         (["data.columns.colour=x"], "no such key; data.columns has aisle, department, product_id"),
         (["catalogue.levels=3"], "catalogue.levels: Input should be 1 or 2"),
         (["catalogue.levels=2", "catalogue.label=aisle"], "requires catalogue.label=department"),
+        (["catalogue.levels=2", "predictor.strategy=linear"], "linear does not predict aisles"),
+        (["catalogue.levels=2", "predictor.strategy=cascade"], "cascade does not predict aisles"),
         (["split.test=0.45", "split.validation=0.45"], "leave less than 20 % for training"),
     ],
 )
@@ -108,6 +110,12 @@ def test_configuration_of_an_earlier_version_is_one_short_line() -> None:
     with pytest.raises(ConfigError, match=f"and {len(REMOVED) - 3} more$") as caught:
         RunConfig.from_json(json.dumps(tree))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("strategy", ["adapter", "ensemble", "auto"])
+def test_two_levels_allow_strategies_that_predict_aisles(strategy: str) -> None:
+    settings = ["catalogue.levels=2", f"predictor.strategy={strategy}"]
+    assert recipe("tiny").with_settings(settings).predictor.strategy == strategy
 
 
 def test_unknown_recipe_lists_the_available_ones() -> None:
