@@ -72,9 +72,10 @@ def catalogue(tmp_path_factory):
 
 def run(catalogue: Path, out: str, *settings: str) -> tuple[subprocess.CompletedProcess, Path]:
     """Run `grocer run` on the catalogue, and write the output beside it."""
-    command = [sys.executable, "-m", "pipelines.cli.main", "run", "--data", str(catalogue)]
+    command = [sys.executable, "-m", "pipelines.cli.main", "run", "--recipe", "tiny"]
+    options = [word for text in settings for word in ("--set", text)]
     ended = subprocess.run(
-        [*command, "--out", out, *(word for text in settings for word in ("--set", text))],
+        [*command, "--data", str(catalogue), "--out", out, *options],
         cwd=catalogue.parent,
         env={**os.environ, "GROCER_CACHE": str(catalogue.parent / "cache")},
         capture_output=True,
