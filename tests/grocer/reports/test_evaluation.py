@@ -9,6 +9,7 @@ from grocer.config.stages import GatePolicy
 from grocer.reports import evaluation as report
 from tests.fixtures.evaluations import parse
 from tests.fixtures.page_layout import with_aisles, with_labels
+from tests.fixtures.stage_artifacts import ADAPTER
 
 HOSTILE = '<script>alert(1)</script> & "Milk" \'; {{ 7*7 }} \u202e'
 NONE_RECOVERED = pd.DataFrame(
@@ -23,7 +24,7 @@ def content(evaluation):
 
 
 def page(evaluation, recovered=NONE_RECOVERED) -> str:
-    return report.evaluation_page(evaluation, recovered, GatePolicy())
+    return report.evaluation_page(evaluation, recovered, GatePolicy(), ADAPTER)
 
 
 def recovered(**values) -> pd.DataFrame:
