@@ -223,7 +223,13 @@ def _recovered(unlabelled: Predictions) -> pd.DataFrame:
 
 
 def _say_result(evaluation: Evaluation) -> None:
-    _say_accuracy("test accuracy", evaluation.metrics.test, evaluation.baselines)
+    selected = evaluation.combination.strategy
+    _say_accuracy(f"test accuracy ({selected})", evaluation.metrics.test, evaluation.baselines)
+    classifiers = " · ".join(
+        f"{name} {100 * each.accuracy:.1f} % ({each.log_loss:.3f}, {each.names_per_second:,.0f}/s)"
+        for name, each in evaluation.classifiers.items()
+    )
+    say("evaluate", f"test accuracy (log-loss, names per second): {classifiers}")
     if evaluation.aisles is None:
         return
     if evaluation.aisles.metrics.test is None:

@@ -13,9 +13,9 @@ from grocer.evaluation import paired
 def test_mcnemar_is_the_exact_two_sided_test(model, baseline, p):
     model_correct = np.array([True] * model + [False] * baseline + [True] * 20)
     baseline_correct = np.array([False] * model + [True] * baseline + [True] * 20)
-    paired = paired.mcnemar(model_correct, baseline_correct)
-    assert (paired.only_model_right, paired.only_baseline_right) == (model, baseline)
-    assert paired.p_value == pytest.approx(p, abs=1e-5)
+    test = paired.mcnemar(model_correct, baseline_correct)
+    assert (test.only_model_right, test.only_baseline_right) == (model, baseline)
+    assert test.p_value == pytest.approx(p, abs=1e-5)
 
 
 def probabilities(true: np.ndarray) -> np.ndarray:
