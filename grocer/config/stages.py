@@ -82,8 +82,9 @@ class SplitConfig(Section):
 class PromptConfig(Section):
     """The prompt for one product."""
 
-    template: Literal["llama2-chat", "short"] = "llama2-chat"
-    """`llama2-chat`: an instruction that lists the labels; `short`: `name =>`, for small models."""
+    template: Literal["chat", "llama2-chat", "short"] = "llama2-chat"
+    """`chat`: an instruction that lists the labels, in the base's own chat template; `llama2-chat`:
+    the same in Llama-2's format, for any base; `short`: `name =>`."""
     max_name_tokens: Positive = 128
     """Names are truncated to this many tokens, which bounds memory; truncations are counted."""
 

@@ -19,7 +19,7 @@ from grocer.errors import CatalogueError, ModelError
 from grocer.evaluation import classifiers, metrics
 from grocer.evaluation.classifiers import ModelScores, label_indices
 from grocer.inference.scores import Scores
-from grocer.model.calibration import fit_temperature
+from grocer.model.combination import fit_weight
 from grocer.model.hierarchy import Leaf, leaf_probabilities
 from grocer.model.linear import LinearModel, fit_linear
 from grocer.progress import Ticker, say
@@ -207,7 +207,7 @@ def _with_aisles(
     temperature = 1.0
     if rows:
         truth = np.array([index[leaves[i]] for i in rows])
-        temperature = fit_temperature(conditional["validation"][rows], truth)
+        temperature = 1 / fit_weight(conditional["validation"][rows], truth)
     say("evaluate", f"temperature of aisles {temperature:.3f}, fitted on {len(rows):,} products")
     return {
         name: Scores(

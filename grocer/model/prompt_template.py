@@ -3,8 +3,8 @@
 A prompt is a fixed instruction, the product name, and a fixed end. The instruction is the prefix
 that packing and scoring compute once. A product name cannot change the prompt's structure:
 control characters, line breaks and bidirectional marks are replaced or removed, and the markers
-of the Llama-2 chat format lose their brackets. Special tokens written in a name stay plain text
-because `grocer.model.tokenization` does not let the tokenizer recognise them.
+of chat formats (Llama-2, Llama-3, ChatML) lose their brackets. Special tokens written in a name
+stay plain text because `grocer.model.tokenization` does not let the tokenizer recognise them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from grocer.config.stages import PromptConfig
 from grocer.io.atomic import json_digest
 
 MAX_NAME_CHARACTERS = 200  # Instacart's longest name has 159
-_CHAT_MARKER = re.compile(r"\[\s*(/?\s*INST)\s*\]|<<\s*(/?\s*SYS)\s*>>", re.IGNORECASE)
+# Names that start and end in as many ways as a tokenizer can distinguish: letters of both cases,
+# a digit, punctuation, accents, other scripts, and bytes that no vocabulary holds as one token.
+PROBE_NAMES = ("a", "Z", "7", "-", "'s", "(x)", "é", "Ж", "米", "🫐", "the best", "]", "e]")
+# Far more than `MAX_NAME_CHARACTERS`; bounds the time that one name takes.
+_MAX_RAW_CHARACTERS = 4096
+# [INST], <<SYS>>, <|im_start|>; all repetitions are bounded, so a search takes linear time.
+_CHAT_MARKER = re.compile(
+    r"\[ ?(/? ?INST) ?\]|<< ?(/? ?SYS) ?>>|<\| ?(\w{1,40}) ?\|>", re.IGNORECASE
+)
+_BRACKETS = re.compile(r"[\[\]<>]")
+_MAX_NESTED_MARKERS = 8
 _LLAMA2_CHAT = "[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST]"
 
 
@@ -30,7 +40,8 @@ class Template(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
-    form: Literal["llama2-chat", "short"]
+    form: Literal["chat", "llama2-chat", "short"]
+    """`chat`: the base's own chat template, which `grocer.model.chat_prompt` renders."""
     system: str
     """System message; `{labels}` is replaced by the label set."""
     user: str
@@ -44,16 +55,25 @@ class Template(BaseModel):
         return json_digest(self.model_dump(mode="json"))
 
     def render(self, product_name: str, labels: Sequence[str]) -> str:
-        """Return the prompt for one product, without BOS."""
-        user = self.user.format(product_name=self.slot(product_name))
+        """Return the prompt for one product, without BOS.
+
+        With the form `chat` it is the text of both messages, without the base's chat format.
+        """
+        system, user = self.messages(self.slot(product_name), labels)
         if self.form == "short":
             return user
-        system = self.system.format(labels=", ".join(labels))
+        if self.form == "chat":
+            return f"{system}\n\n{user}"
         return _LLAMA2_CHAT.format(system=system, user=user)
+
+    def messages(self, slot: str, labels: Sequence[str]) -> tuple[str, str]:
+        """Return the system and the user message with the text `slot` as the name."""
+        system = self.system.format(labels=", ".join(labels))
+        return system, self.user.format(product_name=slot)
 
     def completion(self, label: str) -> str:
         """Return the completion for a label, without EOS."""
-        return f" {label} " if self.form == "llama2-chat" else f" {label}"
+        return {"chat": label, "llama2-chat": f" {label} ", "short": f" {label}"}[self.form]
 
     def slot(self, product_name: str) -> str:
         """Return the name as the prompt shows it: cleaned and truncated; `?` if it is empty."""
@@ -65,14 +85,26 @@ class Template(BaseModel):
 
 
 def clean(product_name: str) -> str:
-    """Return the name on one line, without control characters, bidi marks or chat markers."""
-    text = unicodedata.normalize("NFC", product_name)
-    text = "".join(" " if unicodedata.category(c) in _BLANKS else c for c in text)
-    text = "".join(c for c in text if unicodedata.category(c) not in _DROPPED)
-    # Removing one marker can join the halves of another, so repeat until nothing changes.
-    while (plain := _CHAT_MARKER.sub(lambda match: match[1] or match[2], text)) != text:
-        text = plain
-    return " ".join(text.split())
+    """Return the name on one line, without control characters, bidi marks or chat markers.
+
+    Only the first 4,096 characters count, and the time is linear in their number.
+    """
+    text = " ".join(product_name.split())[:_MAX_RAW_CHARACTERS]
+    text = unicodedata.normalize("NFC", text)
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(c) in _BLANKS else c for c in text)
+        text = "".join(c for c in text if unicodedata.category(c) not in _DROPPED)
+    return " ".join(_without_markers(" ".join(text.split())).split())
+
+
+def _without_markers(text: str) -> str:
+    """Return `text`, in which all spaces are single, with chat markers but without brackets."""
+    # Removing one marker can join the halves of another.
+    for _ in range(_MAX_NESTED_MARKERS):
+        text, count = _CHAT_MARKER.subn(lambda m: m[1] or m[2] or m[3], text)
+        if not count:
+            return text
+    return _BRACKETS.sub("", text)
 
 
 # Zs: spaces of any width; Zl, Zp: separators; Cc: control characters such as line breaks.
@@ -94,10 +126,20 @@ def template(config: PromptConfig, noun: str = "department", *, aisles: bool = F
     }
     if config.template == "short":
         return Template(id="short-v1", form="short", system="", user="{product_name} =>", **limits)
+    version = "chat-aisles-v1" if aisles else "chat-v1"
+    if config.template == "chat":
+        answer = f"{noun}, a colon and the aisle" if aisles else noun
+        return Template(
+            id=version,
+            form="chat",
+            system=f"Answer with the {answer} of a grocery product. The {noun}s are: {{labels}}.",
+            user="Product: {product_name}",
+            **limits,
+        )
     answer = f"the one {noun} that the product belongs to"
     answer += ", a colon, its aisle there," if aisles else ""
     return Template(
-        id="llama2-chat-aisles-v1" if aisles else "llama2-chat-v1",
+        id=f"llama2-{version}",
         form="llama2-chat",
         system=(
             f"You sort the products of an online grocery. Answer with {answer} and nothing else. "

@@ -1,6 +1,6 @@
 """Fixtures of the predictor for the tests of docs/api.md."""
 
-from tests.serving.conftest import (  # noqa: F401
+from tests.fixtures.predictor_process import (  # noqa: F401
     bundle_with_aisles,
     server,
     server_with_aisles,

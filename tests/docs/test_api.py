@@ -1,7 +1,7 @@
 """Tests that responses have the status, headers, keys and types that docs/api.md documents.
 
-The predictors have a stub scorer; tests/serving/test_real.py covers a real model. Conditions such
-as overload are reproduced; numbers in these messages may differ from the page.
+The predictors have a stub scorer; tests/serving/predictor/test_model.py covers a real model.
+Conditions such as overload are reproduced; numbers in these messages may differ from the page.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from serving.predictor.protocol.models import AISLE_OUTPUTS, OUTPUTS
 from serving.predictor.protocol.openapi import routes
 from serving.predictor.protocol.responses import output_types
 from tests.docs.documents import ROOT, blocks, in_source, prose, section, table
-from tests.serving.conftest import Running, Start
+from tests.fixtures.predictor_process import Running, Start
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
 ADDRESS = "localhost:8080"

@@ -15,7 +15,7 @@ from grocer.config.run import RunConfig
 from grocer.config.stages import GatePolicy
 from grocer.gate.rules import judge
 from tests.docs.documents import PAGES, ROOT, blocks, code, section, table
-from tests.grocer.config.test_docs import settings
+from tests.fixtures.config_keys import settings
 
 SETTINGS = set(settings(RunConfig))
 SECTIONS = json.loads(recipe("tiny").to_json()).keys() - {"recipe"}

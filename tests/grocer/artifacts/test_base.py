@@ -13,24 +13,17 @@ from pydantic import ValidationError
 from grocer.artifacts.adapter import Adapter
 from grocer.artifacts.base import Artifact, BySide
 from grocer.artifacts.counts import Counts
-from grocer.artifacts.decision import Decision
 from grocer.artifacts.splits import Splits
 from grocer.artifacts.step import digest_of, step
-from grocer.config.stages import GatePolicy
 from grocer.errors import ArtifactError
-from grocer.events import Reason
-from tests.fixtures.stage_artifacts import ADAPTER, COUNTS, SPLITS, VALIDATION_REPORT
-
-DECISION = Decision(
-    passed=True,
-    reasons=(Reason(rule="accuracy", passed=True, sentence="ok"),),
-    policy=GatePolicy(),
-    digests={"model": "a" * 64},
+from tests.fixtures.stage_artifacts import (
+    ADAPTER,
+    COUNTS,
+    DECISION,
+    SPLITS,
+    VALIDATION_REPORT,
+    content,
 )
-
-
-def content(artifact: Artifact, **changes: Any) -> str:
-    return json.dumps(artifact.model_dump(mode="json") | changes)
 
 
 @pytest.mark.parametrize("artifact", [ADAPTER, COUNTS, DECISION, SPLITS, VALIDATION_REPORT])
@@ -124,22 +117,3 @@ def test_number_that_is_not_finite_is_rejected(seconds: float) -> None:
 def test_artifact_is_immutable() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         COUNTS.products = 1  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"passed": False},
-        {"reasons": []},
-        {"reasons": [{"rule": "accuracy", "passed": False, "sentence": "low"}]},
-    ],
-)
-def test_decision_that_contradicts_its_reasons_is_rejected(changes: dict[str, Any]) -> None:
-    with pytest.raises(ArtifactError, match="passed contradicts the reasons"):
-        Decision.parse(content(DECISION, **changes), "decision.json")
-
-
-@pytest.mark.parametrize("digest", ["", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 64 + "\n"])
-def test_digest_has_64_hexadecimal_digits(digest: str) -> None:
-    with pytest.raises(ArtifactError, match=r"digests\.model"):
-        Decision.parse(content(DECISION, digests={"model": digest}), "decision.json")

@@ -11,7 +11,7 @@ import pytest
 from grocer.artifacts.step import digest_of, reported, step
 from grocer.errors import ArtifactError, GrocerError, OutputError
 from grocer.events import VARIABLE, EventFile
-from grocer.io.atomic import file_digest, output_directory, output_file, read_json, write_json
+from grocer.io.atomic import file_digest, read_json
 
 
 @pytest.fixture
@@ -93,35 +93,6 @@ def test_killed_step_reports_only_its_start(events: EventFile) -> None:
     code += "with reported('train'): os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     assert [event.event for event in events.read()] == ["started"]
-
-
-def test_existing_artifact_is_not_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a/kept").write_text("kept")
-    with pytest.raises(OutputError):
-        output_directory(tmp_path / "a").__enter__()
-    assert (tmp_path / "a/kept").read_text() == "kept"
-
-
-def test_file_is_replaced_only_when_the_new_one_is_complete(tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-    write_json(path, {"a": 1})
-
-    def fail() -> None:
-        with output_file(path) as part:
-            part.write_text("{")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert read_json(path) == {"a": 1}
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_json_with_nan_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "x.json", {"accuracy": float("nan")})
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("record", [None, "[]"])

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from grocer.config import docs
 from grocer.config.recipes import RECIPES
 from grocer.config.removed import REMOVED
 from grocer.config.run import RunConfig
+from tests.fixtures.config_keys import settings
 
 PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
 
@@ -26,17 +25,6 @@ def rows(columns: int) -> dict[str, list[str]]:
         for cells in table
         if len(cells) == columns and cells[0].startswith("`")
     }
-
-
-def settings(model: type[BaseModel], path: str = "") -> Iterator[str]:
-    """Yield every key that `--set` accepts, from the models."""
-    for name, field in model.model_fields.items():
-        types = [field.annotation, *get_args(field.annotation)]
-        if path:
-            yield f"{path}{name}"
-        for kind in types:
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from settings(kind, f"{path}{name}.")
 
 
 def test_committed_page_is_up_to_date() -> None:

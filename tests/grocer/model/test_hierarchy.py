@@ -17,7 +17,7 @@ from grocer.model.hierarchy import (
     read_aisles,
 )
 from grocer.model.label_trie import label_trie
-from tests.grocer.model.test_label_trie import EOS, decode_stepwise, edge_logits
+from tests.fixtures.decoding import EOS, decode_stepwise, edge_logits
 
 COLON = 1
 token_lists = st.lists(st.integers(3, 6), min_size=1, max_size=3).map(tuple)

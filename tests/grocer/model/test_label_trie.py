@@ -10,38 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grocer.errors import ConfigError
-from grocer.model.label_trie import LabelTrie, label_trie
-
-EOS = 2
-
-
-def decode_stepwise(
-    sequence: tuple[int, ...], sequences: list[tuple[int, ...]], seed: int
-) -> float:
-    """Return the log-probability of a sequence, choosing among the allowed tokens at each step."""
-    total = 0.0
-    for depth, token in enumerate(sequence):
-        path = sequence[:depth]
-        allowed = {other[depth] for other in sequences if other[:depth] == path}
-        logits = {candidate: random_logit(path, candidate, seed) for candidate in allowed}
-        total += logits[token] - np.logaddexp.reduce(list(logits.values()))
-    return total
-
-
-def random_logit(path: tuple[int, ...], token: int, seed: int) -> float:
-    """Return a logit that depends on all previous tokens."""
-    return float(np.random.default_rng(abs(hash((seed, path, token)))).normal(scale=3))
-
-
-def edge_logits(trie: LabelTrie, seed: int, prefix: tuple[int, ...] = ()) -> np.ndarray:
-    """Return a model's logits [1, edges] at the trie's branching nodes, after `prefix`."""
-
-    def path(index: int) -> tuple[int, ...]:
-        return prefix if index < 0 else (*path(trie.parents[index]), trie.tokens[index])
-
-    edges = zip(trie.edge_node, trie.edge_token, strict=True)
-    return np.array([[random_logit(path(trie.nodes[n]), int(token), seed) for n, token in edges]])
-
+from grocer.model.label_trie import label_trie
+from tests.fixtures.decoding import EOS, decode_stepwise, edge_logits
 
 label_sets = st.lists(
     st.lists(st.integers(3, 6), min_size=1, max_size=4).map(lambda body: (*body, EOS)),

@@ -39,7 +39,7 @@ def checked_suffix(coder: Encoder, name: str) -> list[int]:
     (suffix,) = coder.suffixes([name])
     special = set(coder.tokenizer.all_special_ids) - {coder.tokenizer.unk_token_id}
     assert not special & set(suffix)
-    end = coder.suffixes(["a"])[0][-len(coder._close) :] if coder._close else []
+    end = coder.suffixes(["a"])[0][-len(coder.close) :] if coder.close else []
     assert suffix[len(suffix) - len(end) :] == end
     assert len(suffix) <= coder.template.max_name_tokens + len(end)
     return suffix
@@ -114,7 +114,7 @@ def test_suffixes_with_completions_are_suffix_and_completion(coder: Encoder) -> 
 def test_long_names_are_truncated_and_counted(coder: Encoder) -> None:
     names = ["Oat Milk", LONG_NAME]
     assert coder.count_truncated(names) == 1
-    assert len(coder.suffixes(names)[1]) == coder.template.max_name_tokens + len(coder._close)
+    assert len(coder.suffixes(names)[1]) == coder.template.max_name_tokens + len(coder.close)
 
 
 def test_batch_size_changes_nothing(coder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:

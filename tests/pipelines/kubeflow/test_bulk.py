@@ -18,8 +18,7 @@ from grocer.inference.batch import classify
 from pipelines.cli.main import execute
 from pipelines.kubeflow.bulk import package
 from tests.fixtures.artifacts import make_bundle
-from tests.fixtures.kubeflow_server import Kubeflow
-from tests.pipelines.kubeflow.test_follow import event
+from tests.fixtures.kubeflow_server import Kubeflow, event
 
 FILES = ("--data", "s3://bucket/names.csv", "--out", "s3://bucket/{date}.csv")
 BUNDLE = f"s3://bucket/bundles/{'b' * 64}"

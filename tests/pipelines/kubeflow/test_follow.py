@@ -1,14 +1,12 @@
 """A run on Kubeflow is followed from its steps' states and events to a verdict and exit code."""
 
-import json
 import time
 
 import pytest
 
-from grocer.events import PREFIX
 from pipelines.cli.main import execute
 from pipelines.kubeflow import follow as module
-from tests.fixtures.kubeflow_server import Kubeflow
+from tests.fixtures.kubeflow_server import Kubeflow, event
 
 STORE = ("--set", "deploy.store=s3://bucket/bundles")
 TASKS = ("ingest", "validate", "build-dataset", "train", "find-champion", "evaluate", "gate")
@@ -18,11 +16,6 @@ FAILED = ("SUCCEEDED", {**SUCCEEDED, "condition-1": "SKIPPED"})
 LAUNCHER = "I1125 17:00:00.000000      1 launcher_v2.go:187] publish success.\n"
 ACCURACY = "Test accuracy is at least 0.712 (limit 0.850)."
 SIZE = "4,000 products were tested (limit 200)."
-
-
-def event(kind, step, **fields):
-    """Return an event as a line of a pod's log."""
-    return PREFIX + json.dumps({"event": kind, "step": step, "time": 1.0, **fields}) + "\n"
 
 
 def gate_log(passed):

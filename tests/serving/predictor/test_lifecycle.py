@@ -13,11 +13,9 @@ import pytest
 
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
-from serving.rollout.smoke_test import running_predictor, smoke_test
+from serving.rollout.smoke_test import smoke_test
 from tests.fixtures.artifacts import make_bundle
-from tests.serving.conftest import READY, Running, Start
-
-STUB_COMMAND = ("-m", "tests.fixtures.predictor")
+from tests.fixtures.predictor_process import READY, Running, Start
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -155,20 +153,3 @@ def test_invalid_bundle_exits_with_code_2(tmp_path: Path, defect: str) -> None:
         (bundle.path / "bundle.json").write_text(text.replace('"passed": true', '"passed": false'))
     with pytest.raises(DeployError, match=r"code 2: "):
         smoke_test(bundle.path, ["Milk"])
-
-
-def test_smoke_test_runs_and_stops_a_process(stub_bundle: LoadedBundle) -> None:
-    with running_predictor(stub_bundle.path, command=STUB_COMMAND) as url:
-        assert httpx.get(url + READY).status_code == 200
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(url + READY)
-
-
-def test_smoke_test_stops_the_process_on_ctrl_c(stub_bundle: LoadedBundle) -> None:
-    with (
-        pytest.raises(KeyboardInterrupt),
-        running_predictor(stub_bundle.path, command=STUB_COMMAND) as url,
-    ):
-        raise KeyboardInterrupt
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(url + READY)

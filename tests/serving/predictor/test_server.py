@@ -19,7 +19,7 @@ from kserve.protocol.infer_type import InferResponse, RequestedOutput
 from grocer.release.bundle import LoadedBundle
 from tests.fixtures.artifacts import LABELS
 from tests.fixtures.predictor import StubScorer
-from tests.serving.conftest import READY, Running, Start
+from tests.fixtures.predictor_process import READY, Running, Start
 
 PREDICT, INFER = "/v1/models/grocer:predict", "/v2/models/grocer/infer"
 NAMES = ["Organic Bananas", "Crème fraîche", "牛乳"]

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from grocer.release.bundle import LoadedBundle
 from serving.predictor import tracing
-from tests.serving.conftest import Start
+from tests.fixtures.predictor_process import Start
 
 CALLER = "0af7651916cd43dd8448eb211c80319c"
 

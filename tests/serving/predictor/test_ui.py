@@ -13,7 +13,7 @@ from serving.predictor import ui
 from tests.fixtures.artifacts import LABELS
 from tests.fixtures.browser import dom, measure_layout, needs_chromium, rendered_text
 from tests.fixtures.predictor import StubScorer
-from tests.serving.conftest import Running, Start
+from tests.fixtures.predictor_process import Running, Start
 
 
 @pytest.fixture(scope="module")

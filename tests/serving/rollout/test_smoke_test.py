@@ -1,4 +1,4 @@
-"""The smoke test of a remote predictor: retries, and the digest that it must serve."""
+"""The smoke test: a predictor on loopback, retries, and the digest that must be served."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 
 from grocer.errors import DeployError
-from serving.rollout.smoke_test import predict
+from grocer.release.bundle import LoadedBundle
+from serving.rollout.smoke_test import predict, running_predictor
+from tests.fixtures.predictor_process import READY
 
+STUB_COMMAND = ("-m", "tests.fixtures.predictor")
 DIGEST = "d" * 64
 BODY = json.dumps({"predictions": [{"department": "produce"}]})
 Response = tuple[int, str, str]
@@ -81,3 +85,20 @@ def test_failure_is_one_line(serve: Serve, response: Response, fragment: str) ->
     with pytest.raises(DeployError, match=fragment) as error:
         predict(serve(response), ["Organic Bananas"], DIGEST, timeout=0)
     assert "\n" not in str(error.value)
+
+
+def test_predictor_runs_until_the_block_ends(stub_bundle: LoadedBundle) -> None:
+    with running_predictor(stub_bundle.path, command=STUB_COMMAND) as url:
+        assert httpx.get(url + READY).status_code == 200
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url + READY)
+
+
+def test_predictor_stops_on_ctrl_c(stub_bundle: LoadedBundle) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        running_predictor(stub_bundle.path, command=STUB_COMMAND) as url,
+    ):
+        raise KeyboardInterrupt
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url + READY)

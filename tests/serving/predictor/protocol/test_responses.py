@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from hypothesis import HealthCheck, given, settings
-from prometheus_client import CollectorRegistry
 from schemathesis import GenerationMode, openapi
 
-from grocer.errors import ModelError
 from grocer.inference.scores import Scores
 from grocer.release.bundle import LoadedBundle
-from serving.predictor.metrics import Metrics
-from serving.predictor.model import Predictor
 from tests.fixtures.artifacts import AISLES, LABELS
+from tests.fixtures.openapi import match_shape
 from tests.fixtures.predictor import StubScorer
-from tests.serving.conftest import Running
-from tests.serving.test_abuse import match_shape
+from tests.fixtures.predictor_process import Running
 
 INFER = "/v2/models/grocer/infer"
 NAMES = [f"product {number}" for number in range(12)]
@@ -112,29 +106,3 @@ def test_responses_with_aisles_conform_to_the_openapi_document(server_with_aisle
             case.call_and_validate()
 
         conforms()
-
-
-def test_scorer_with_other_aisles_than_the_bundle_is_rejected(
-    bundle_with_aisles: LoadedBundle,
-) -> None:
-    registry = CollectorRegistry()
-    metrics = Metrics(bundle_with_aisles, bundle_with_aisles.config.serving, registry)
-    reordered = bundle_with_aisles.leaves[::-1]
-    failures: list[BaseException] = []
-
-    async def load() -> None:
-        failed = asyncio.Event()
-        predictor = Predictor(
-            bundle_with_aisles,
-            bundle_with_aisles.config.serving,
-            metrics,
-            lambda bundle: StubScorer(bundle.labels, leaves=reordered),
-            lambda error: (failures.append(error), failed.set()),
-        )
-        predictor.batcher.start()
-        await asyncio.wait_for(failed.wait(), 60)
-
-    asyncio.run(load())
-    (error,) = failures
-    assert isinstance(error, ModelError)
-    assert "aisles.json" in str(error)

@@ -10,7 +10,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 from grocer.release.bundle import LoadedBundle
 from tests.fixtures.artifacts import LABELS
 from tests.fixtures.predictor import StubScorer
-from tests.serving.conftest import READY, Start, free_port
+from tests.fixtures.predictor_process import READY, Start, free_port
 
 
 def request(*names: bytes, shape: int | None = None, **parameters: int) -> pb.ModelInferRequest:

@@ -17,7 +17,7 @@ import typer
 from pipelines.cli.docs import reference
 from pipelines.cli.main import app, execute
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GROCER = typer.main.get_command(app)
 UsageError = typer.BadParameter.__base__

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
-from grocer.errors import DeployError
+from grocer.errors import DeployError, ModelError
 from grocer.inference.batch import classify
 from grocer.inference.scorer import Scorer
 from grocer.release.bundle import LoadedBundle
+from serving.predictor.metrics import Metrics
+from serving.predictor.model import Predictor
 from serving.rollout.smoke_test import running_predictor, smoke_test
 from tests.fixtures.artifacts import LABELS, make_bundle
+from tests.fixtures.predictor import StubScorer
 
 NAMES = ["Organic Milk", "Banana Bread [INST] </s>", "Crème 牛乳", "x" * 900]
 
@@ -58,3 +63,29 @@ def test_other_base_model_exits_with_code_2(
         running_predictor(bundle.path, command=command),
     ):
         pass
+
+
+def test_scorer_with_other_aisles_than_the_bundle_is_rejected(
+    bundle_with_aisles: LoadedBundle,
+) -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(bundle_with_aisles, bundle_with_aisles.config.serving, registry)
+    reordered = bundle_with_aisles.leaves[::-1]
+    failures: list[BaseException] = []
+
+    async def load() -> None:
+        failed = asyncio.Event()
+        predictor = Predictor(
+            bundle_with_aisles,
+            bundle_with_aisles.config.serving,
+            metrics,
+            lambda bundle: StubScorer(bundle.labels, leaves=reordered),
+            lambda error: (failures.append(error), failed.set()),
+        )
+        predictor.batcher.start()
+        await asyncio.wait_for(failed.wait(), 60)
+
+    asyncio.run(load())
+    (error,) = failures
+    assert isinstance(error, ModelError)
+    assert "aisles.json" in str(error)

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection
 
-from tests.serving.conftest import Running
+from tests.fixtures.openapi import match_shape
+from tests.fixtures.predictor_process import Running
 
 PREDICT, EXPLAIN = "/v1/models/grocer:predict", "/v1/models/grocer:explain"
 INFER = "/v2/models/grocer/infer"
@@ -152,14 +153,6 @@ def test_server_survives_ten_thousand_fuzzed_requests(server: Running) -> None:
     connection.close()
     assert {200, 400, 415} <= statuses
     assert server.post(PREDICT, json=REQUEST).json() == before
-
-
-def match_shape(case: schemathesis.Case) -> None:
-    """Set the shape of a V2 request to the number of names, which JSON Schema cannot express."""
-    if isinstance(case.body, dict) and isinstance(case.body.get("inputs"), list):
-        for tensor in case.body["inputs"]:
-            if isinstance(tensor, dict) and isinstance(tensor.get("data"), list):
-                tensor["shape"] = [len(tensor["data"])]
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])

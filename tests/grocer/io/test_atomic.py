@@ -1,0 +1,39 @@
+"""Output files and directories appear only when they are complete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from grocer.errors import OutputError
+from grocer.io.atomic import output_directory, output_file, read_json, write_json
+
+
+def test_existing_directory_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/kept").write_text("kept")
+    with pytest.raises(OutputError):
+        output_directory(tmp_path / "a").__enter__()
+    assert (tmp_path / "a/kept").read_text() == "kept"
+
+
+def test_file_is_replaced_only_when_the_new_one_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+
+    def fail() -> None:
+        with output_file(path) as part:
+            part.write_text("{")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert read_json(path) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_with_nan_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"accuracy": float("nan")})
+    assert list(tmp_path.iterdir()) == []
