@@ -40,3 +40,13 @@ def moto() -> Iterator[str]:
     """Yield the address of an S3 server on loopback."""
     with object_store() as address:
         yield address
+
+
+@pytest.fixture
+def s3_environment(moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Set the address, region and credentials of the S3 server; return the address."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    return moto

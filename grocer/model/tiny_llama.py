@@ -19,12 +19,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from grocer.config.stages import TinyConfig
-from grocer.errors import OutputError
-from grocer.io.atomic import json_digest, output_directory
-from grocer.model.base import cache_directory
+from grocer.io.atomic import cached_directory, json_digest
 from grocer.model.hierarchy import ONE_LEVEL, Aisles, completion_labels
 from grocer.model.packing import IGNORE_INDEX, additive_mask, block_diagonal_mask, pack
 from grocer.model.prompt_template import Template
+from grocer.model.source import cache_directory
 from grocer.model.tokenization import Encoder
 from grocer.progress import Ticker, say
 
@@ -68,17 +67,14 @@ def tiny_base(
     if target.is_dir():
         say("train", f"tiny base from the cache: {target}")
         return target
-    tokenizer = make_tokenizer(names, template, labels, config.vocabulary, aisles)
-    encoder = Encoder(tokenizer, template, labels, aisles)
-    model = _pretrain(encoder, names, config)
-    try:
-        with output_directory(target) as part:
-            model.save_pretrained(part)
-            tokenizer.save_pretrained(part)
-    except OutputError:
-        if not target.is_dir():  # else another run has saved the same base meanwhile
-            raise
-    return target
+
+    def pretrain(part: Path) -> None:
+        tokenizer = make_tokenizer(names, template, labels, config.vocabulary, aisles)
+        model = _pretrain(Encoder(tokenizer, template, labels, aisles), names, config)
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+
+    return cached_directory(target, pretrain)
 
 
 def make_tokenizer(

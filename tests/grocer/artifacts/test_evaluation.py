@@ -15,6 +15,7 @@ from tests.fixtures.evaluations import (
     changed,
     combination,
     evaluation,
+    parents,
     parse,
     value_at,
 )
@@ -24,10 +25,6 @@ def problems(content):
     with pytest.raises(ArtifactError) as caught:
         parse(content)
     return caught.value.problems
-
-
-def parents(paths):
-    return sorted({path[:n] for path in paths for n in range(1, len(path))})
 
 
 def test_valid_evaluation_is_read_as_written():
