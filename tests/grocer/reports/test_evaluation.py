@@ -1,5 +1,7 @@
 """The evaluation page escapes names and shows undefined metrics as such."""
 
+import re
+
 import pandas as pd
 import pytest
 
