@@ -236,7 +236,7 @@ def _minimize(
 def _loss(logs: Sequence[Floats], truth: Ints, weights: Floats) -> tuple[float, Floats]:
     """Return the log-loss of the mixture and its gradient [weights]."""
     rows = np.arange(len(truth))
-    log = _log_softmax(sum(w * each for w, each in zip(weights, logs, strict=True)))
+    log = _log_softmax(np.sum([w * each for w, each in zip(weights, logs, strict=True)], axis=0))
     probabilities = np.exp(log)
     gradient = [(probabilities * each).sum(axis=1) - each[rows, truth] for each in logs]
     return float(-log[rows, truth].mean()), np.array([each.mean() for each in gradient])
@@ -254,7 +254,7 @@ def _log_combined(
     if combination.strategy == "cascade" and linear_log is not None:
         alone = linear_answers(combination, linear_log)
         result[alone] = _log_softmax(combination.linear_alone * linear_log[alone])
-    result[~alone] = _log_softmax(sum(weight * log[~alone] for weight, log in used))
+    result[~alone] = _log_softmax(np.sum([weight * log[~alone] for weight, log in used], axis=0))
     return result
 
 
