@@ -211,7 +211,7 @@ def test_bundle_of_schema_1_is_rejected_by_its_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "change"),
     [
-        ("evaluation", {"schema": 3}),
+        ("evaluation", {"schema": 2}),
         ("decision", {"schema": 2}),
         ("evaluation", {"labels": ["bakery"]}),
         ("config", {"unknown": 1}),
