@@ -2,9 +2,9 @@
 
     python examples/make_catalogue.py [OUT]        (default: examples/catalogue)
 
-Names come from the grammar in `vocabulary.toml`, orders from a simple model of shoppers. The output
-is byte-identical on every machine: one seeded random generator, no iteration over sets, and no
-logarithms or powers, whose last bit differs between C libraries.
+Names come from the products in `vocabulary.toml`, orders from a simple model of shoppers. The
+output is byte-identical on every machine: one seeded random generator, no iteration over sets, and
+no logarithms or powers, whose last bit differs between C libraries.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ SEED = 20170501
 USERS = 360
 DUPLICATES = 40
 CONFLICTS = 6
-BRANDED = 0.62  # share of names with a brand, unless the department overrides it
-BRANDED_SHORT = 0.85  # the same for names of two words, which several shops would share
+BRANDED = 0.42  # share of names with a brand, unless the department overrides it
+STORE_BRANDED = 0.25  # share of brands that occur in all departments
+LINE, CLAIM, SECOND_CLAIM, PACK = 0.16, 0.42, 0.2, 0.12  # shares of names with these parts
 REORDERED = 0.6  # probability that an order line repeats an earlier purchase of the user
 
 
@@ -47,39 +48,79 @@ class Order(NamedTuple):
 
 
 class Grammar:
-    """Generates names by expanding patterns with shared word lists and a department's brands."""
+    """Generates names: an expanded product with a brand, claims, a pack size, and misspellings."""
 
     def __init__(self, vocabulary: Mapping[str, Any], random: Random) -> None:
         self.departments: Mapping[str, Any] = vocabulary["departments"]
-        self.words = {key: text.split(", ") for key, text in vocabulary["words"].items()}
+        self.words = {key: split(text) for key, text in vocabulary["words"].items()}
         self.random = random
 
-    def expand(self, pattern: str) -> str:
-        """Expand a pattern: first (a|b) and the optional [a|b], then <word> in the result."""
+    def expand(self, product: str) -> str:
+        """Expand a product: first (a|b) and the optional [a|b], then <word> in the result."""
         pick = self.random.choice
-        text = re.sub(r"\(([^)]*)\)", lambda found: pick(found[1].split("|")), pattern)
+        text = re.sub(r"\(([^)]*)\)", lambda found: pick(found[1].split("|")), product)
         text = re.sub(r"\[([^]]*)\]", lambda found: pick(["", pick(found[1].split("|"))]), text)
         return re.sub(r"<(\w+)>", lambda found: pick(self.words[found[1]]), text)
 
-    def name(self, department: str, pattern: str) -> str:
-        """Return a name of 2 to 7 distinct words: optional brand, pattern, optional pack size."""
-        entry = self.departments[department]
+    def name(self, department: str, product: str) -> str:
+        """Return a name of at most 10 words, which repeats none that `product` does not repeat."""
         while True:
-            name = self.expand(pattern)
-            short = len(name.split()) == 2
-            if self.random.random() < (BRANDED_SHORT if short else entry.get("branded", BRANDED)):
-                brands = self.words["store"] + 2 * entry["brands"].split(", ")
-                name = f"{self.random.choice(brands)} {name}"
-            if self.random.random() < 0.07:
-                name += f", {self.random.choice(self.words['pack'])}"
-            words = name.split()
-            if 2 <= len(words) <= 7 and len(set(words)) == len(words):
-                return " ".join(words)
+            name = " ".join(self.compose(department, self.expand(product)).split())
+            words = name.replace(",", "").split()
+            repeated = {word for word in words if words.count(word) > 1}
+            if len(words) <= 10 and all(product.split().count(word) > 1 for word in repeated):
+                return restyle(name, self.random)
 
-    def patterns(self, department: str) -> list[tuple[str, str]]:
-        """Return the (aisle, pattern) pairs of a department."""
+    def compose(self, department: str, product: str) -> str:
+        """Add the optional parts: brand, line, claims before or after the product, pack size."""
+        entry, chance = self.departments[department], self.random.random
+        name = product.strip()
+        if chance() < CLAIM:
+            claim = self.random.choice(split(entry["claims"]))
+            name = f"{name}, {claim}" if chance() < 0.12 else f"{claim} {name}"
+        if chance() < SECOND_CLAIM:
+            name = f"{self.random.choice(split(entry['claims']))} {name}"
+        if chance() < LINE:
+            name = f"{self.random.choice(self.words['line'])} {name}"
+        if chance() < entry.get("branded", BRANDED):
+            own = chance() >= STORE_BRANDED
+            brands = split(entry["brands"]) if own else self.words["store"]
+            name = f"{self.frequent(brands)} {name}"
+        if chance() < PACK:
+            packs = split(entry["packs"]) if "packs" in entry else self.words["pack"]
+            name += f"{self.random.choice([',', ''])} {self.random.choice(packs)}"
+        return name
+
+    def frequent(self, items: list[str]) -> str:
+        """Return an item, the first ones most often."""
+        return items[int(len(items) * self.random.random() * self.random.random())]
+
+    def products(self, department: str) -> list[tuple[str, str]]:
+        """Return the (aisle, product) pairs of a department."""
         aisles = self.departments[department]["aisles"]
-        return [(aisle, pattern) for aisle, patterns in aisles.items() for pattern in patterns]
+        return [(aisle, product) for aisle, text in aisles.items() for product in split(text)]
+
+
+def split(text: str) -> list[str]:
+    """Return the comma-separated items of a text."""
+    return [item for item in re.split(r",\s+", text.strip()) if item]
+
+
+def restyle(name: str, random: Random) -> str:
+    """Return a name with a typical irregularity of catalogues, or most often unchanged."""
+    draw = random.random()
+    if draw < 0.012:
+        longest = max(name.split(), key=len)
+        at = len(longest) // 2
+        typo = longest[: at - 1] + longest[at] + longest[at - 1] + longest[at + 1 :]
+        return name.replace(longest, typo)
+    if draw < 0.016:
+        return name.upper()
+    if draw < 0.022:
+        return name.lower()
+    if draw < 0.05:
+        return re.sub(r"(?<=[a-z]) (Free|Fat|Style)\b", r"-\1", name)
+    return name.replace("&", "and") if draw < 0.09 else name
 
 
 def normalised(name: str) -> str:
@@ -90,17 +131,10 @@ def make_products(grammar: Grammar, edge_cases: Mapping[str, list[str]]) -> list
     """Return all products, shuffled; the position is the id."""
     random = grammar.random
     seen: dict[str, Product] = {}
-    labelled = [name for name in grammar.departments if name != "missing"]
     for department, entry in grammar.departments.items():
-        for number in range(entry["products"]):
-            source = department if department != "missing" else random.choice(labelled)
-            patterns = grammar.patterns(source)
-            # Round-robin, so that every aisle has products.
-            aisle, pattern = patterns[number % len(patterns)]
-            while normalised(name := grammar.name(source, pattern)) in seen:
+        for source, aisle, product in choose(grammar, department, entry["products"]):
+            while normalised(name := grammar.name(source, product)) in seen:
                 pass
-            if department == "missing":
-                aisle = "missing"
             seen[normalised(name)] = Product(name, aisle, department)
     products = list(seen.values())
     products += duplicates(products, random) + conflicts(products, grammar)
@@ -116,6 +150,29 @@ def make_products(grammar: Grammar, edge_cases: Mapping[str, list[str]]) -> list
     ]
     random.shuffle(products)
     return products
+
+
+def choose(grammar: Grammar, department: str, count: int) -> Iterator[tuple[str, str, str]]:
+    """Yield (department of the vocabulary, aisle, product) for each product of a department.
+
+    Each product of the vocabulary occurs once; those with alternatives repeat until there are
+    `count`. Products of `missing` are drawn from all departments.
+    """
+    if department == "missing":
+        everything = [
+            (source, product)
+            for source in grammar.departments
+            for _, product in grammar.products(source)
+        ]
+        for source, product in grammar.random.sample(everything, count):
+            yield source, "missing", product
+        return
+    products = grammar.products(department)
+    varied = [pair for pair in products if re.search(r"[<(\[]", pair[1])]
+    if count > len(products):
+        products += grammar.random.choices(varied, k=count - len(products))
+    for aisle, product in products:
+        yield department, aisle, product
 
 
 def duplicates(products: list[Product], random: Random) -> list[Product]:

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from grocer.config.stages import PromptConfig
 from grocer.events import VARIABLE
+from grocer.model import device
 from grocer.model.prompt_template import template
 from grocer.model.tiny_llama import tiny_base
 from tests.fixtures.object_store import object_store
@@ -27,6 +29,14 @@ def pytest_configure() -> None:
     os.environ[VARIABLE] = os.devnull  # tests of events set a file
 
 
+@pytest.fixture(scope="session", autouse=True)
+def float32_on_cpus() -> Iterator[None]:
+    """Compute in float32 on every CPU, so that exact comparisons hold on all of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "choose_cpu_dtype", lambda: (torch.float32, "float32: in tests"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a tiny base model, built in a cache that only the tests use."""
@@ -40,3 +50,13 @@ def moto() -> Iterator[str]:
     """Yield the address of an S3 server on loopback."""
     with object_store() as address:
         yield address
+
+
+@pytest.fixture
+def s3_environment(moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Set the address, region and credentials of the S3 server; return the address."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    return moto

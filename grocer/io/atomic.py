@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ _CAUSES = {
     errno.EDQUOT: "the disk quota is exceeded",
     errno.ENOTDIR: "a parent is a file, not a directory",
     errno.EEXIST: "a parent is a file, not a directory",
+    errno.ENOTEMPTY: "another process has just written it",
 }
 
 
@@ -74,6 +75,24 @@ def output_directory(path: Path) -> Iterator[Path]:
             part.rename(path)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def cached_directory(path: Path, fill: Callable[[Path], None]) -> Path:
+    """Return `path`; if it does not exist, create it by `fill(temporary directory)`.
+
+    If another process creates it meanwhile, its content is kept.
+
+    Raises:
+        OutputError: `path` can't be written.
+    """
+    if not path.is_dir():
+        try:
+            with output_directory(path) as part:
+                fill(part)
+        except OutputError:
+            if not path.is_dir():
+                raise
+    return path
 
 
 @contextmanager

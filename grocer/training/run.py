@@ -18,10 +18,11 @@ from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
 from grocer.errors import ModelError, TrainingError
 from grocer.io.atomic import file_digest, read_json, write_json
-from grocer.model.base import BaseReference, base_digest, find_base, load_nf4, load_tokenizer
+from grocer.model.base import load_nf4, load_tokenizer
 from grocer.model.device import Hardware, cpu_threads, select_hardware
 from grocer.model.hierarchy import AISLES_FILE, Aisles, read_aisles
 from grocer.model.prompt_template import Template
+from grocer.model.source import BaseReference, base_digest, find_base
 from grocer.model.tiny_llama import TINY, tiny_base
 from grocer.model.tokenization import Encoder
 from grocer.progress import say

@@ -21,11 +21,7 @@ from tests.fixtures.kubernetes_api import OLD, Api, container
 
 
 @pytest.fixture
-def api(moto: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+def api(s3_environment: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="deployed")
     with Api({}, first=OLD) as api:

@@ -31,11 +31,7 @@ def bundle(tmp_path: Path) -> LoadedBundle:
 
 
 @pytest.fixture
-def address(bundle: LoadedBundle, moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+def address(bundle: LoadedBundle, s3_environment: str) -> str:
     boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="champions")
     return registry.publish(bundle, "s3://champions/all")
 

@@ -6,10 +6,17 @@ import csv
 import os
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+
+from grocer.artifacts.counts import Counts
+from grocer.config.recipes import recipe
+from grocer.dataset.catalogue import normalise
+from grocer.dataset.run import run as build_dataset
+from grocer.ingest.run import run as ingest
+from grocer.validation.run import run as validate
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CATALOGUE = EXAMPLES / "catalogue"
@@ -90,10 +97,31 @@ def test_files_have_the_schema_and_unix_line_endings(table: str) -> None:
 
 
 def test_size_is_limited(tables: dict[str, Rows], lines: Rows) -> None:
-    assert len(tables["products"]) >= 4000
-    assert len(tables["aisles"]) >= 90
+    assert 3500 <= len(tables["products"]) <= 4500
+    assert len(tables["aisles"]) == 134
     assert 30_000 <= len(lines) <= 60_000
-    assert sum(path.stat().st_size for path in CATALOGUE.iterdir()) < 4_000_000
+    assert sum(path.stat().st_size for path in CATALOGUE.iterdir()) < 2_000_000
+
+
+def test_names_have_a_long_tail_of_words(names: list[str]) -> None:
+    words = Counter(word for name in names for word in set(normalise(name).split()))
+    assert len(words) > 2500
+    assert sum(count == 1 for count in words.values()) / len(words) > 0.4
+    assert 4.0 < sum(len(name.split()) for name in names) / len(names) < 5.0
+
+
+def test_catalogue_passes_validation_and_has_two_levels_of_labels(tmp_path: Path) -> None:
+    settings = ["data.memory_limit_mb=200", "catalogue.levels=2"]
+    config = recipe("tiny").with_settings(settings)
+    for name in ("tables", "report", "splits"):
+        (tmp_path / name).mkdir()
+    ingest(str(CATALOGUE), config.data, tmp_path / "tables")
+    counts = Counts.read(tmp_path / "tables")
+    assert validate(counts, config, tmp_path / "report").success
+    splits = build_dataset(counts, config, tmp_path / "splits")
+    assert splits.products.test >= config.gate.min_test_products
+    assert len(splits.departments) == 20
+    assert not splits.without_test
 
 
 def test_departments_match_instacart_and_have_enough_products(tables: dict[str, Rows]) -> None:

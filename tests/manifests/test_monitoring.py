@@ -77,11 +77,11 @@ def test_query_uses_exported_metrics_and_labels(
     assert set(re.findall(r"grocer_\w+", query)) <= exported.keys()
 
 
-@every_query
-def test_query_uses_known_routes(query: str) -> None:
+def test_queries_by_route_select_the_prediction_routes() -> None:
+    selected = {match for query in queries() for match in re.findall(r'route=~"(.*?)"', query)}
     known = {name for _, name in routes(NAME, ui=True).values()}
-    for alternatives in re.findall(r'route=~"(.*?)"', query):
-        assert set(alternatives.split("|")) <= known
+    assert selected == {"predict|infer"}
+    assert {"predict", "infer"} <= known
 
 
 def test_alerts_have_severity_summary_and_description() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from components.images import Images
-from grocer.errors import ConfigError
 from tests.manifests.kustomize import BUILDS, TARGETS, Object, build, containers
 from tests.manifests.pods import main_container, pods, predictor
 
@@ -32,12 +31,6 @@ def test_images_are_pinned(name: str, pod: Object) -> None:
     """Set a tag or a digest in manifests/components/images."""
     for container in pod["containers"]:
         assert Images(serve=container["image"])
-
-
-@pytest.mark.parametrize("image", ["grocer-serve", "grocer-serve:latest"])
-def test_mutable_image_reference_is_detected(image: str) -> None:
-    with pytest.raises(ConfigError):
-        Images(serve=image)
 
 
 @every_pod

@@ -6,7 +6,16 @@ import math
 import pytest
 
 from grocer.errors import ArtifactError
-from tests.fixtures.evaluations import COMPLETE, NUMBERS, PATHS, SHARES, changed, parse, value_at
+from tests.fixtures.evaluations import (
+    COMPLETE,
+    NUMBERS,
+    PATHS,
+    SHARES,
+    changed,
+    parents,
+    parse,
+    value_at,
+)
 
 UNBOUNDED = {"log_loss", "temperature"}
 
@@ -15,10 +24,6 @@ def problems(content):
     with pytest.raises(ArtifactError) as caught:
         parse(content)
     return caught.value.problems
-
-
-def parents(paths):
-    return sorted({path[:n] for path in paths for n in range(1, len(path))})
 
 
 def test_valid_evaluation_is_read_as_written():

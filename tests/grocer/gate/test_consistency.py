@@ -16,6 +16,7 @@ from tests.fixtures.evaluations import (
     comparison,
     evaluation,
     judged,
+    parents,
     parse,
     policy,
     reason,
@@ -30,10 +31,6 @@ OPTIONAL = {("reference", "departments", name) for name in ("bulk", "dairy", "pe
 
 def contradictions(content, baselines=LINEAR):
     return consistency.contradictions(parse(content), baselines)
-
-
-def parents(paths):
-    return sorted({path[:n] for path in paths for n in range(1, len(path))})
 
 
 @pytest.mark.parametrize("path", [*PATHS, *parents(PATHS)], ids=".".join)

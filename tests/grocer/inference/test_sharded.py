@@ -166,13 +166,7 @@ def test_invalid_arguments_are_rejected_before_work_starts(
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
-def test_table_on_s3(
-    moto: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: LoadedBundle
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+def test_table_on_s3(s3_environment: str, tmp_path: Path, bundle: LoadedBundle) -> None:
     client = boto3.client("s3", region_name="us-east-1")
     bucket = f"bulk-{uuid.uuid4().hex}"
     client.create_bucket(Bucket=bucket)

@@ -8,7 +8,6 @@ import hashlib
 import http.client
 import json
 import os
-import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -33,6 +32,14 @@ def kept_lines(data: str, tmp_path: Path) -> int:
     """Ingest `data` and return the number of order lines kept, which is 5 for the test tables."""
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     return ingest(data, tmp_path / "out").order_lines.kept
+
+
+def source_error(data: str, tmp_path: Path) -> str:
+    """Return the message of the error that ingesting `data` raises; it has one line."""
+    with pytest.raises(SourceError) as caught:
+        kept_lines(data, tmp_path)
+    (line,) = str(caught.value).splitlines()
+    return line
 
 
 @pytest.fixture
@@ -97,12 +104,10 @@ def test_transient_errors_of_a_web_server_are_retried(
 
 def test_errors_of_a_web_server_are_one_line(serve: Serve, csvs: Path, tmp_path: Path) -> None:
     address = serve(partial(Files, directory=str(csvs)))
-    with pytest.raises(SourceError, match=r"none\.zip: not found"):
-        kept_lines(f"{address}/none.zip", tmp_path)
-    with pytest.raises(SourceError, match="none of products, departments"):
-        kept_lines(f"{address}/sub", tmp_path)
-    with pytest.raises(SourceError, match=f"after {storage.ATTEMPTS} attempts"):
-        kept_lines("http://127.0.0.1:9/all.zip", tmp_path)
+    assert "none.zip: not found" in source_error(f"{address}/none.zip", tmp_path)
+    assert "none of products, departments" in source_error(f"{address}/sub", tmp_path)
+    unreachable = source_error("http://127.0.0.1:9/all.zip", tmp_path)
+    assert f"after {storage.ATTEMPTS} attempts" in unreachable
 
 
 def test_truncated_response_is_retried(serve: Serve, csvs: Path, tmp_path: Path) -> None:
@@ -127,19 +132,14 @@ def test_truncated_response_is_retried(serve: Serve, csvs: Path, tmp_path: Path)
 
 
 @pytest.fixture
-def s3(moto: str, monkeypatch: pytest.MonkeyPatch, csvs: Path) -> str:
-    """Set the environment as on a cluster, and create a bucket with six files below `data/`."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
-    monkeypatch.setenv("AWS_REGION", "eu-west-3")
-    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+def s3(s3_environment: str, csvs: Path) -> str:
+    """Create a bucket with six files below `data/`, and return the server's address."""
     client = boto3.client("s3", region_name="us-east-1")
     client.create_bucket(Bucket="grocer")
     for path in csvs.iterdir():
         client.upload_file(str(path), "grocer", f"data/{path.name}")
     client.put_object(Bucket="grocer", Key="data/other/large.bin", Body=b"x")
-    return moto
+    return s3_environment
 
 
 def test_folder_on_s3(s3: str, tmp_path: Path) -> None:
@@ -149,8 +149,7 @@ def test_folder_on_s3(s3: str, tmp_path: Path) -> None:
 
 def test_missing_object_or_bucket_is_one_line(s3: str, tmp_path: Path) -> None:
     for missing in ("s3://grocer/none.zip", "s3://grocer/none", "s3://nobucket/data"):
-        with pytest.raises(SourceError, match=re.escape(missing)):
-            kept_lines(missing, tmp_path)
+        assert missing in source_error(missing, tmp_path)
 
 
 class Proxy(BaseHTTPRequestHandler):
@@ -210,8 +209,7 @@ def test_object_changed_or_removed_while_read_is_rejected(
     changing = type("Changing", (Proxy,), {"target": s3, "failures": 0, "after": replace})
     changing.after = staticmethod(replace)
     monkeypatch.setenv("AWS_ENDPOINT_URL", serve(changing))
-    with pytest.raises(SourceError, match=r"orders.csv changed while it was read"):
-        kept_lines("s3://grocer/data", tmp_path)
+    assert "orders.csv changed while it was read" in source_error("s3://grocer/data", tmp_path)
 
     def remove(request: str) -> None:
         if "list-type" in request:
@@ -220,8 +218,7 @@ def test_object_changed_or_removed_while_read_is_rejected(
     vanishing = type("Vanishing", (Proxy,), {"target": s3, "failures": 0})
     vanishing.after = staticmethod(remove)
     monkeypatch.setenv("AWS_ENDPOINT_URL", serve(vanishing))
-    with pytest.raises(SourceError, match=r"data/products.csv: not found"):
-        kept_lines("s3://grocer/data", tmp_path)
+    assert "data/products.csv: not found" in source_error("s3://grocer/data", tmp_path)
 
 
 def test_missing_or_wrong_credentials_are_access_denied(
@@ -235,8 +232,7 @@ def test_missing_or_wrong_credentials_are_access_denied(
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", serve(Denying))
     for source in ("s3://grocer/data", "s3://grocer/all.zip"):
-        with pytest.raises(SourceError, match="access denied"):
-            kept_lines(source, tmp_path)
+        assert "access denied" in source_error(source, tmp_path)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -304,8 +300,10 @@ def test_failed_local_write_keeps_the_old_file(
 
 
 def test_unknown_protocol_is_one_line() -> None:
-    with pytest.raises(SourceError, match="nosuch://x"):
+    with pytest.raises(SourceError) as caught:
         Storage("nosuch://x", setting="base.source", error=SourceError)
+    (line,) = str(caught.value).splitlines()
+    assert "nosuch://x" in line
 
 
 # ---- Google ---------------------------------------------------------------------------------

@@ -24,11 +24,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
 
 
 @pytest.fixture
-def s3(moto: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+def s3(s3_environment: str) -> Any:
     return boto3.client("s3", region_name="us-east-1")
 
 

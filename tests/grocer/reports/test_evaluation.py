@@ -1,6 +1,4 @@
-"""The evaluation page is self-contained, escapes names, and shows undefined metrics as such."""
-
-import re
+"""The evaluation page escapes names and shows undefined metrics as such."""
 
 import pandas as pd
 import pytest
@@ -40,13 +38,6 @@ def test_decision_and_test_accuracy_come_first(evaluation):
     first = page(evaluation).split("<h2>")[0]
     assert "Gate failed" in first
     assert "75.0\u00a0%" in first
-
-
-def test_page_has_no_external_resources(evaluation):
-    html = page(evaluation)
-    assert not re.search(r"""(src|href)=["'](?!#)""", html.replace("xlink:", ""))
-    assert "<script" not in html
-    assert "url(http" not in html
 
 
 def test_product_names_are_escaped(content):

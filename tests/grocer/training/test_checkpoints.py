@@ -15,19 +15,11 @@ from grocer.training.checkpoints import Checkpoints
 IDENTITY = {"data": "d", "train": {"seed": 1}}
 
 
-@pytest.fixture
-def s3(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-
-
 @pytest.fixture(params=["directory", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "directory":
         return str(tmp_path / "checkpoints")
-    request.getfixturevalue("s3")
+    request.getfixturevalue("s3_environment")
     bucket = f"checkpoints-{abs(hash(str(tmp_path)))}"
     boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=bucket)
     return f"s3://{bucket}/grocer"
@@ -106,7 +98,7 @@ def test_unwritable_directory_is_rejected(tmp_path: Path) -> None:
         Checkpoints(f"{tmp_path}/file/checkpoints", IDENTITY)
 
 
-@pytest.mark.usefixtures("s3")
+@pytest.mark.usefixtures("s3_environment")
 def test_missing_bucket_is_rejected() -> None:
     with pytest.raises(OutputError, match=r"train.checkpoints: cannot write s3://no-such-bucket"):
         Checkpoints("s3://no-such-bucket/grocer", IDENTITY)

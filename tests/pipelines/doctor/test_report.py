@@ -130,7 +130,8 @@ def test_invalid_address_is_one_line(capsys):
     assert execute(["doctor", "--store", "bundles"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert "--store bundles: expected s3://" in err
+    (line,) = err.splitlines()
+    assert "--store bundles: expected s3://" in line
 
 
 def test_probe_that_hangs_times_out(monkeypatch):

@@ -14,16 +14,8 @@ from tests.fixtures.object_store import object_store
 
 
 @pytest.fixture
-def s3(moto, monkeypatch):
-    environment(monkeypatch, moto)
+def s3(s3_environment):
     return boto3.client("s3", region_name="us-east-1")
-
-
-def environment(monkeypatch, endpoint):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
 
 def test_empty_prefix_of_a_readable_bucket_is_ok(s3):
@@ -36,10 +28,10 @@ def test_empty_prefix_of_a_readable_bucket_is_ok(s3):
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
-def test_store_of_the_environment(s3, moto):
+def test_store_of_the_environment(s3_environment):
     (finding,) = store(None)
     assert finding.state == "ok"
-    assert finding.found.startswith(moto)
+    assert finding.found.startswith(s3_environment)
 
 
 def test_missing_bucket(s3):
@@ -49,9 +41,9 @@ def test_missing_bucket(s3):
     assert finding.next == "aws s3 mb s3://no-such-bucket"
 
 
-def test_rejected_credentials(monkeypatch):
+def test_rejected_credentials(s3_environment, monkeypatch):
     with object_store() as address:
-        environment(monkeypatch, address)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         # From here on moto checks credentials.
         boto3.session.Session().client("s3", region_name="us-east-1").list_buckets()
         post(f"{address}/moto-api/reset-auth", b"0")
@@ -67,7 +59,7 @@ def post(url, body):
     httpx.post(url, content=body, trust_env=False).raise_for_status()
 
 
-def test_missing_credentials(s3, monkeypatch, tmp_path):
+def test_missing_credentials(s3_environment, monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -76,8 +68,8 @@ def test_missing_credentials(s3, monkeypatch, tmp_path):
     assert "access denied: Unable to locate credentials" in finding.found
 
 
-def test_unreachable_store(monkeypatch):
-    environment(monkeypatch, "http://127.0.0.1:9")
+def test_unreachable_store(s3_environment, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     (finding,) = store(None)
     assert (finding.state, finding.needed) == ("failed", False)
     assert (

