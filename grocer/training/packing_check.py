@@ -1,9 +1,9 @@
 """Check that a base gives packed products the same probabilities as single ones.
 
 Training packs products after a shared prefix, and scoring does the same with a cached prefix. Both
-are exact for attention with position ids and an explicit mask, such as Llama's. They are wrong for
-sliding windows shorter than a prompt, ALiBi and recurrent states, and nothing else would report
-it: the loss and the probabilities would only be worse.
+are exact for plain attention with position ids, such as Llama's. They are wrong for sliding windows
+shorter than a prompt, ALiBi, recurrent states and other additions to attention, and nothing else
+would report it: the loss and the probabilities would only be worse.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from grocer.errors import ModelError
 from grocer.inference.prefix_cache import PrefixCachedModel, TrieQuery
-from grocer.model.packing import additive_mask, block_diagonal_mask, pack
+from grocer.model.attention import pack_layout, packed_forward, use_packed_attention
+from grocer.model.packing import pack
 from grocer.model.tokenization import Encoder
 
 MAX_DIFFERENCE = {torch.float32: 0.001, torch.float16: 0.03, torch.bfloat16: 0.1}
@@ -40,6 +41,8 @@ def require_exact_packing(model: Any, encoder: Encoder, names: Sequence[str]) ->
     Args:
         model: the base, without adapter.
         names: products of different lengths, the longest included.
+
+    Afterwards the model uses packed attention, as training and scoring require.
 
     Raises:
         ModelError: they differ, the base does not accept packed sequences, or a prompt can have
@@ -64,8 +67,9 @@ def require_exact_packing(model: Any, encoder: Encoder, names: Sequence[str]) ->
     if not difference <= limit:  # NaN fails too
         raise ModelError(
             f"the base gives packed products other probabilities than single ones (relative "
-            f"difference {difference:.2g}, limit {limit:g}): it has a sliding window, ALiBi or a "
-            "recurrent state; choose another base.source, such as a model of Llama's architecture"
+            f"difference {difference:.2g}, limit {limit:g}): its attention has, for example, a "
+            "sliding window or ALiBi; choose another base.source, such as a model of Llama's "
+            "architecture"
         )
     # Names that come later can be longer than these.
     _require_room(model, encoder, "sliding_window", "a sliding window")
@@ -105,7 +109,7 @@ def _difference(model: Any, encoder: Encoder, names: Sequence[str]) -> float:
 
 
 def _single_logits(model: Any, ids: Sequence[int]) -> Tensor:
-    """Return the logits [T, vocabulary] of one sequence with the model's own causal mask."""
+    """Return the logits [T, vocabulary] of one sequence with the model's own attention."""
     output = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
     logits: Tensor = output.logits[0].float()
     return logits
@@ -122,14 +126,11 @@ def _packed_logits(
     packed = pack(prefix, products)
     ends = zip(packed.last_tokens.tolist(), targets, strict=True)
     rows = [row for last, count in ends for row in range(last - count, last)]
-    dtype = model.get_input_embeddings().weight.dtype
-    mask = additive_mask(block_diagonal_mask(packed.segments), dtype)
-    output = model(
-        input_ids=packed.input_ids.to(model.device),
-        position_ids=packed.position_ids.to(model.device),
-        attention_mask=mask.to(model.device),
-        logits_to_keep=torch.tensor(rows, device=model.device),
-        use_cache=False,
+    inputs = {name: ids.to(model.device) for name, ids in vars(packed).items()}
+    layout = pack_layout(inputs["sizes"], len(prefix))
+    use_packed_attention(model)
+    output = packed_forward(
+        model, inputs, layout, torch.tensor(rows, device=model.device), use_cache=False
     )
     logits: Tensor = output.logits[0].float()
     return logits
