@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from grocer.errors import ConfigError
 from grocer.io.atomic import read_json
-from grocer.model.calibration import apply_temperature
+from grocer.model.combination import scale
 from grocer.model.label_trie import MAX_LABELS, Choice, LabelTrie, label_trie
 
 AISLES_FILE = "aisles.json"
@@ -137,6 +137,6 @@ def leaf_probabilities(
     result = np.zeros_like(conditional)
     rows = np.isfinite(conditional).any(axis=1)
     if rows.any():
-        share = apply_temperature(conditional[rows], temperature)
+        share = scale(conditional[rows], 1 / temperature)
         result[rows] = probabilities[rows].max(axis=1, keepdims=True) * share
     return result
