@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from grocer.artifacts.base import BySide
+from grocer.artifacts.base import SIDES, BySide
 from grocer.config.run import RunConfig
 from grocer.errors import CatalogueError, ModelError
 from grocer.evaluation import metrics
@@ -22,7 +22,6 @@ from grocer.progress import Ticker, say
 if TYPE_CHECKING:  # torch takes seconds to import
     from grocer.inference.scorer import Scorer
 
-SIDES = ("train", "validation", "test")
 UNLABELLED = "unlabelled"
 
 
