@@ -8,8 +8,8 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,9 @@ from grocer.errors import ConfigError, ModelError, TrainingError
 from grocer.inference.scorer import Scorer
 from grocer.model.base import load_tokenizer
 from grocer.training import run as training
+from tests.fixtures.ports import free_port
 from tests.fixtures.tiny_model import AISLES
+from tests.fixtures.training_process import TrainingProcesses, training_processes
 from tests.fixtures.training_runs import is_trained, max_difference, short_run, write_splits
 
 
@@ -79,13 +81,6 @@ def test_aisles_are_trained_and_scored(base: Path, tmp_path: Path) -> None:
     assert scores.leaf_probabilities.shape == (1, len(scorer.leaves))
 
 
-def test_training_is_deterministic(
-    reference: Path, splits: Path, base: Path, tmp_path: Path
-) -> None:
-    run(splits, base, tmp_path / "again")
-    assert max_difference(reference, tmp_path / "again") == 0.0
-
-
 @pytest.mark.parametrize("setting", ["train.activation_checkpointing=true", "train.precision=bf16"])
 def test_checkpointing_and_mixed_precision_keep_the_losses(
     reference: Path, splits: Path, base: Path, tmp_path: Path, setting: str
@@ -118,58 +113,53 @@ def test_group_by_length_trains_on_padded_batches(splits: Path, base: Path, tmp_
         short_run(base, "train.group_by_length=true")
 
 
-# The training command, slowed down in one step after the backward pass.
-SLOW_TRAINING = """
-import os, time
-from grocer.training import distributed, trainer
-
-def training_step(self, *rest, _super=trainer.GuardedTrainer.training_step, **named):
-    loss = _super(self, *rest, **named)
-    if self.state.global_step + 1 == int(os.environ["GROCER_TEST_PAUSE"]):
-        print(f"at step {self.state.global_step + 1}", flush=True)
-        time.sleep(0.5)
-    return loss
-
-trainer.GuardedTrainer.training_step = training_step
-distributed.main()
-"""
+@pytest.fixture(scope="module")
+def processes() -> Iterator[TrainingProcesses]:
+    with training_processes() as started:
+        yield started
 
 
 class Command:
     """`python -m grocer.training.distributed` on the splits as an artifact."""
 
     def __init__(self, splits: Path, base: Path, root: Path, *settings: str) -> None:
-        self.model = root / "model"
+        self.model, self.root = root / "model", root
         (root / "config.json").write_text(short_run(base, *settings).to_json())
         with step("build_dataset", root / "splits") as part:
             for path in splits.iterdir():
                 (part / path.name).write_bytes(path.read_bytes())
         self.arguments = [root / "splits", root / "config.json", self.model]
 
-    def run(self, *launcher: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *launcher, "-m", "grocer.training.distributed", *self.arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+    def run(self, processes: TrainingProcesses, count: int = 1) -> str:
+        """Train in `count` processes, as torchrun does, and return the first one's output."""
+        group = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
+        group["MASTER_PORT"] = str(free_port())
+        logs = [self.root / f"log {rank}" for rank in range(count)]
+        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+        started = [
+            processes.start(self.arguments, log, **(group | rank if count > 1 else {}))
+            for log, rank in zip(logs, ranks, strict=True)
+        ]
+        codes = [processes.exit_code(each) for each in started]
+        assert codes == [0] * count, "".join(log.read_text() for log in logs)
+        return logs[0].read_text()
 
-    def interrupt(self, at_step: int, signal_number: signal.Signals) -> tuple[int, str]:
+    def interrupt(
+        self, processes: TrainingProcesses, at_step: int, signal_number: signal.Signals
+    ) -> tuple[int, str]:
         """Start the command and send a signal in one step; return exit code and output."""
-        process = subprocess.Popen(
-            [sys.executable, "-c", SLOW_TRAINING, *self.arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "GROCER_TEST_PAUSE": str(at_step)},
-        )
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith(f"at step {at_step}"):
-                process.send_signal(signal_number)
-        return process.wait(), "".join(lines)
+        log = self.root / "interrupted.log"
+        log.touch()
+        process = processes.start(self.arguments, log, pause_at=at_step)
+        while f"at step {at_step}" not in log.read_text():
+            assert Path(f"/proc/{process}/exe").exists(), log.read_text()
+            time.sleep(0.02)
+        os.kill(process, signal_number)
+        return processes.exit_code(process), log.read_text()
 
 
 def test_killed_run_resumes_to_the_same_weights(
-    reference: Path, splits: Path, base: Path, tmp_path: Path
+    processes: TrainingProcesses, reference: Path, splits: Path, base: Path, tmp_path: Path
 ) -> None:
     """SIGKILL in a random step, and the newest checkpoint is corrupt too."""
     root = tmp_path / "checkpoints"
@@ -177,16 +167,15 @@ def test_killed_run_resumes_to_the_same_weights(
     command = Command(splits, base, tmp_path, *settings)
     killed_at = random.randint(3, 6)
     print("killed in step", killed_at)
-    code, output = command.interrupt(killed_at, signal.SIGKILL)
+    code, output = command.interrupt(processes, killed_at, signal.SIGKILL)
     assert code == -signal.SIGKILL, output
     assert not command.model.exists()
     (newest,) = root.glob(f"*/checkpoint-{killed_at - 1:06d}")
     (newest / "optimizer.pt").write_bytes(b"corrupt")
 
-    resumed = command.run()
-    assert resumed.returncode == 0, resumed.stderr
-    assert re.search(r"incomplete checkpoint .*optimizer\.pt", resumed.stdout)
-    assert f"resuming from checkpoint-{killed_at - 2}\n" in resumed.stdout
+    resumed = command.run(processes)
+    assert re.search(r"incomplete checkpoint .*optimizer\.pt", resumed)
+    assert f"resuming from checkpoint-{killed_at - 2}\n" in resumed
     adapter = Adapter.read(command.model)
     assert adapter.resumed_from_step == killed_at - 2
     assert [loss.step for loss in adapter.losses] == [1, 2, 3, 4, 5, 6]
@@ -194,11 +183,11 @@ def test_killed_run_resumes_to_the_same_weights(
 
 
 def test_sigterm_saves_a_checkpoint_to_resume_from(
-    reference: Path, splits: Path, base: Path, tmp_path: Path
+    processes: TrainingProcesses, reference: Path, splits: Path, base: Path, tmp_path: Path
 ) -> None:
     settings = (f"train.checkpoints={tmp_path / 'checkpoints'}", "train.save_steps=100")
     command = Command(splits, base, tmp_path, *settings)
-    code, output = command.interrupt(4, signal.SIGTERM)
+    code, output = command.interrupt(processes, 4, signal.SIGTERM)
     assert code == 2, output
     assert "grocer: stopped by SIGTERM at step 4 of 6" in output
     assert run(splits, base, tmp_path / "resumed", *settings).resumed_from_step == 4
@@ -283,12 +272,10 @@ def test_losses_and_parameters_are_logged_to_mlflow(
 
 
 def test_two_processes_equal_one_at_the_same_effective_batch(
-    reference: Path, splits: Path, base: Path, tmp_path: Path
+    processes: TrainingProcesses, reference: Path, splits: Path, base: Path, tmp_path: Path
 ) -> None:
     command = Command(splits, base, tmp_path, "train.per_device_train_batch_size=2")
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    completed = command.run(*launcher)
-    assert completed.returncode == 0, completed.stdout + completed.stderr
+    command.run(processes, count=2)
     adapter = Adapter.read(command.model)
     assert adapter.processes == 2
     assert_same_losses(adapter, reference, 1e-5)

@@ -11,13 +11,13 @@ import pytest
 from grocer.errors import ConfigError
 from pipelines.local import run as module
 
-PASS = ("--set", "gate.min_accuracy=0.5")
+STRICT = ("--set", "gate.min_accuracy=0.995")
 PAGES = {"report.html", "validation.html", "split.html", "loss.html", "decision.md"}
 FILES = {"summary.json", "config.json", "run.log", "artifacts"}
 
 
 def test_model_is_deployed_only_if_the_gate_passes(toy):
-    passed = toy.run(*PASS)
+    passed = toy.run("--set", "gate.min_department_support=30")
     assert (passed.returncode, passed.stderr) == (0, "")
     assert toy.outputs() == {"out"}
     assert {path.name for path in toy.out.iterdir()} == PAGES | FILES | {"bundle"}
@@ -31,7 +31,7 @@ def test_model_is_deployed_only_if_the_gate_passes(toy):
     assert all(mb > 0 for mb in summary["peak_rss_mb"].values())
     assert summary["order_lines"] == {"read": 10, "with_nulls": 2, "kept": 8}
     config = json.loads((toy.out / "config.json").read_text())
-    assert config["gate"]["min_accuracy"] == 0.5
+    assert config["gate"]["min_department_support"] == 30
 
     # Only events reach the console; the log has the frameworks' output, too.
     assert "message of train" in passed.stdout
@@ -45,11 +45,13 @@ def test_model_is_deployed_only_if_the_gate_passes(toy):
     assert (refused.returncode, toy.outputs()) == (2, {"out"})
     assert "--replace" in refused.stderr
 
-    failed = toy.run("--replace")
+    failed = toy.run("--replace", *STRICT)
     assert (failed.returncode, failed.stderr) == (3, "")
     assert {path.name for path in toy.out.iterdir()} == PAGES | FILES
     summary = json.loads((toy.out / "summary.json").read_text())
     assert summary["gate"]["passed"] is False
+    failures = {reason["rule"] for reason in summary["gate"]["reasons"] if not reason["passed"]}
+    assert failures == {"accuracy"}
     assert summary["bundle"] is None
     assert "deploy" not in summary["seconds"]
     assert "– deploy" in failed.stdout

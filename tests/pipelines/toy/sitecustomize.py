@@ -1,7 +1,7 @@
 """A toy domain for the real pipeline: on PYTHONPATH, it replaces the stages that take minutes.
 
-Each step is still a process of the compiled pipeline. The source directory's `behaviour.json` says
-which step fails, and how.
+Each step is still a process of the compiled pipeline, and the gate is the real one. The source
+directory's `behaviour.json` says which step fails, and how.
 """
 
 import json
@@ -15,13 +15,10 @@ from types import ModuleType, SimpleNamespace
 
 from grocer.artifacts.adapter import Adapter
 from grocer.artifacts.counts import Counts
-from grocer.artifacts.decision import Decision
 from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.splits import Splits
 from grocer.artifacts.validation_report import ValidationReport
-from grocer.config.stages import GatePolicy
 from grocer.errors import TableError
-from grocer.events import Reason
 from grocer.io.atomic import output_directory, tree_digest, tree_digests
 from grocer.progress import Ticker, say
 from tests.fixtures.evaluations import evaluation as evaluation_content
@@ -105,15 +102,6 @@ def evaluate(
     return evaluation
 
 
-def gate(evaluation: Path, policy: GatePolicy, out: Path) -> Decision:
-    passed = policy.min_accuracy <= 0.8
-    reason = Reason(rule="accuracy", passed=passed, sentence="Accuracy: 0.8.")
-    decision = Decision(passed=passed, reasons=(reason,), policy=policy, digests={})
-    decision.write(out)
-    (out / "decision.md").write_text("# verdict\n")
-    return decision
-
-
 def write_bundle(model, splits, evaluation, decision, config, root: Path) -> SimpleNamespace:
     with output_directory(root / "new") as part:
         (part / "bundle.json").write_text("{}")
@@ -137,7 +125,6 @@ _replace("grocer.validation.run", run=validate)
 _replace("grocer.dataset.run", run=build_dataset, most_purchased=lambda splits: ["Organic Bananas"])
 _replace("grocer.training.run", run=train)
 _replace("grocer.evaluation.run", run=evaluate)
-_replace("grocer.gate.run", run=gate)
 _replace("grocer.release.bundle", write_bundle=write_bundle)
 _replace("grocer.release.registry", open_bundle=None)
 _replace("serving.rollout.smoke_test", smoke_test=smoke_test)
