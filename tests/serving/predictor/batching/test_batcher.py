@@ -24,14 +24,17 @@ class Metrics:
     """Records the length of the queue and the sizes of passes."""
 
     def __init__(self) -> None:
-        self.items = 0
+        self.items = self.linear = 0
         self.passes: list[int] = []
 
     def observe_queue(self, items: int) -> None:
         self.items = items
 
-    def observe_pass(self, items: int, tokens: int, seconds: float, waits: Sequence[float]) -> None:
-        self.passes.append(items)
+    def observe_pass(
+        self, tokens: Sequence[int], linear: int, seconds: float, waits: Sequence[float]
+    ) -> None:
+        self.passes.append(len(tokens))
+        self.linear += linear
 
 
 class BlockedScorer(StubScorer):
