@@ -48,5 +48,8 @@ def evaluate(
             metrics.log_metric(name, float(value))
         for name, baseline in result.baselines.items():
             metrics.log_metric(f"{name}_accuracy", baseline.accuracy)
+        for name, classifier in result.classifiers.items():
+            metrics.log_metric(f"{name}_accuracy", classifier.accuracy)
+            metrics.log_metric(f"{name}_log_loss", classifier.log_loss)
         matrix = [list(row) for row in result.confusion]
         confusion.log_confusion_matrix(list(result.labels), matrix)
