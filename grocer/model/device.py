@@ -47,7 +47,7 @@ def choose_device(setting: str) -> str:
     if setting == "cuda" and not available:
         raise ModelError(
             "base.device=cuda, but no CUDA device is visible; run on a GPU node, or use "
-            "--recipe tiny on a CPU"
+            "--recipe smollm2 on a CPU"
         )
     if setting == "auto":
         return "cuda" if available else "cpu"

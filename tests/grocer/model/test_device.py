@@ -80,7 +80,7 @@ def test_cpu_rejects_fp16() -> None:
 def test_missing_gpu_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == "cpu"
-    with pytest.raises(ModelError, match="--recipe tiny on a CPU"):
+    with pytest.raises(ModelError, match="--recipe smollm2 on a CPU"):
         choose_device("cuda")
 
 
