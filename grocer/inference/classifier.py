@@ -6,7 +6,7 @@ torch and loads the base only if the strategy needs the language model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,14 +115,22 @@ class Classifier:
         Raises:
             ModelError: a logit is not finite; the message names the product.
         """
-        probabilities = combine(
-            self.combination, self._adapter_log(products), self._linear_log(products)
-        )
+        probabilities = self.probabilities(products)
         if self.scorer is None or not self.leaves:
             return Scores.flat(self.labels, probabilities)
         conditional = self.scorer.leaf_log_probabilities(products, probabilities.argmax(axis=1))
         leaves = leaf_probabilities(probabilities, conditional, self.combination.aisle_temperature)
         return Scores(self.labels, self.leaves, probabilities, leaves)
+
+    def probabilities(
+        self, products: Sequence[EncodedProduct], progress: Callable[[int], None] | None = None
+    ) -> Floats:
+        """Return calibrated probabilities [products, labels], without aisles.
+
+        `progress` is called after each forward pass with the number of products that it has done.
+        """
+        adapter_log = self._adapter_log(products, progress)
+        return combine(self.combination, adapter_log, self._linear_log(products))
 
     def check(self, name: str) -> None:
         """Score a name with every model; raise the error of a model that fails."""
@@ -131,13 +139,15 @@ class Classifier:
         if self.linear is not None:
             self.linear.log_probabilities([name])
 
-    def _adapter_log(self, products: Sequence[EncodedProduct]) -> Floats | None:
+    def _adapter_log(
+        self, products: Sequence[EncodedProduct], progress: Callable[[int], None] | None
+    ) -> Floats | None:
         """Return the adapter's log-probabilities; rows without tokens are NaN."""
         if self.scorer is None:
             return None
         result = np.full((len(products), len(self.labels)), np.nan)
         rows = [row for row, product in enumerate(products) if product.tokens]
-        result[rows] = self.scorer.log_probabilities([products[row] for row in rows])
+        result[rows] = self.scorer.log_probabilities([products[row] for row in rows], progress)
         return result
 
     def _linear_log(self, products: Sequence[EncodedProduct]) -> Floats | None:

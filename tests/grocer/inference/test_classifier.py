@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,9 @@ class RecordingScorer:
     def encode(self, names: Sequence[str]) -> list[EncodedProduct]:
         return [EncodedProduct(name, [len(name)], 3) for name in names]
 
-    def log_probabilities(self, products: Sequence[EncodedProduct]) -> np.ndarray:
+    def log_probabilities(
+        self, products: Sequence[EncodedProduct], progress: Callable[[int], None] | None = None
+    ) -> np.ndarray:
         self.scored.append([product.name for product in products])
         seeds = [sum(product.name.encode()) for product in products]
         rows = [np.random.default_rng(seed).dirichlet(np.ones(len(LABELS))) for seed in seeds]

@@ -157,6 +157,25 @@ def test_name_that_exceeds_the_budget_is_scored() -> None:
     run(test)
 
 
+def test_items_without_tokens_are_scored_without_a_forward_pass() -> None:
+    class MixedScorer(StubScorer):
+        def encode(self, names: Sequence[str]) -> list[Product]:
+            return [Product(name, 0 if name.startswith("easy") else 3) for name in names]
+
+    async def test() -> None:
+        async with running(MixedScorer(LABELS), token_budget=3) as batcher:
+            scores = await batcher.score([f"easy {i}" for i in range(19)], 10)
+            assert (len(scores), batcher.metrics.passes, batcher.metrics.linear) == (19, [0], 19)
+            scores = await batcher.score(["easy", "hard", "easy", "hard"], 10)
+        assert_array_equal(
+            scores.probabilities,
+            StubScorer(LABELS).predict(["easy", "hard", "easy", "hard"]).probabilities,
+        )
+        assert (batcher.metrics.passes, batcher.metrics.linear) == ([0, 1, 1], 21)
+
+    run(test)
+
+
 def test_full_queue_returns_429_with_retry_after() -> None:
     async def test() -> None:
         scorer = BlockedScorer()
