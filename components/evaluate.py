@@ -36,12 +36,17 @@ def evaluate(
         from grocer.evaluation.run import run
         from grocer.release.registry import open_bundle
 
+        previous = (
+            open_bundle(champion, Path(folder), setting="champion", step="evaluate").reference
+            if champion
+            else None
+        )
         result = run(
             Adapter.read(inputs["model"]),
             Splits.read(inputs["splits"]),
             RunConfig.from_json(config),
             out,
-            open_bundle(champion, Path(folder)).reference if champion else None,
+            previous,
         )
         shutil.copyfile(out / "report.html", page.path)
         for name, value in result.metrics.test:

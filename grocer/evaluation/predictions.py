@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from grocer.artifacts.base import BySide
+from grocer.artifacts.base import SIDES, BySide
 from grocer.artifacts.combination import Combination, Strategy
 from grocer.artifacts.evaluation import ClassifierMetrics
 from grocer.config.run import RunConfig
@@ -28,7 +28,6 @@ from grocer.progress import Ticker, say
 if TYPE_CHECKING:  # torch takes seconds to import
     from grocer.inference.scorer import Scorer
 
-SIDES = ("train", "validation", "test")
 UNLABELLED = "unlabelled"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from grocer.artifacts.adapter import Adapter
-from grocer.artifacts.base import BySide
+from grocer.artifacts.base import SIDES, BySide
 from grocer.artifacts.bundle import Bundle
 from grocer.artifacts.evaluation import (
     Accuracy,
@@ -25,7 +25,6 @@ from grocer.config.run import RunConfig
 from grocer.config.stages import EvaluationConfig
 from grocer.evaluation import baselines, hierarchical, metrics, paired, slices
 from grocer.evaluation.predictions import (
-    SIDES,
     ModelPredictions,
     Predictions,
     predict,

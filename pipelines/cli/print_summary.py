@@ -40,7 +40,7 @@ def show(finished: Finished, console: Console | None = None) -> None:
 def show_verdict(
     passed: bool, reasons: Sequence[Reason], outcome: str, console: Console | None = None
 ) -> None:
-    """Print the gate's verdict, whether the model is deployed, and the reasons."""
+    """Print the gate's verdict, its outcome for the model, and the reasons."""
     console = console or Console(highlight=False)
     console.print()
     _print(console, "Gate", _verdict(passed, reasons, outcome, console.width - _MARGIN))
@@ -59,7 +59,7 @@ def _blocks(finished: Finished, width: int) -> Iterator[tuple[str, Iterator[Text
     yield "Accuracy", _accuracy(summary)
     yield "Classifiers", _classifiers(summary)
     gate = summary.gate
-    outcome = "deployed" if gate.passed else "nothing deployed"
+    outcome = "bundle written and tested" if gate.passed else "nothing deployed"
     yield "Gate", _verdict(gate.passed, gate.reasons, outcome, width)
     if finished.predictions is not None:
         yield "Predictions", _predictions(finished.predictions)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from grocer.artifacts.adapter import Adapter
+from grocer.artifacts.base import SIDES
 from grocer.artifacts.bundle import Bundle
 from grocer.artifacts.combination import Strategy
 from grocer.artifacts.evaluation import Evaluation
@@ -191,7 +192,7 @@ def test_tables_hold_every_scored_and_every_unlabelled_product(stage):
 def two_levels(stage, scorers):
     """The stage on products with aisles, and a model that predicts them."""
     scorers[stage.model] = NounScorer(leaves=LEAVES)
-    for side in predictions.SIDES:
+    for side in SIDES:
         table = stage.table(side)
         stage.replace(side, table.assign(aisle=table["product_name"].map(aisle_of)))
     return stage
@@ -254,7 +255,7 @@ def test_products_without_a_known_aisle_count_for_the_department_only(two_levels
 
 
 def test_aisle_metrics_are_none_without_known_aisles(two_levels):
-    for side in predictions.SIDES:
+    for side in SIDES:
         two_levels.replace(side, two_levels.table(side).assign(aisle=""))
     evaluation = two_levels.run()
     aisles = evaluation.aisles
@@ -290,7 +291,7 @@ def test_no_unlabelled_products_give_an_empty_table(stage):
     assert pd.read_csv(stage.out / "recovered.csv").empty
 
 
-@pytest.mark.parametrize("side", predictions.SIDES)
+@pytest.mark.parametrize("side", SIDES)
 def test_empty_side_is_rejected(stage, side):
     stage.replace(side, stage.table(side).head(0))
     with pytest.raises(CatalogueError, match=f"no {side} products"):

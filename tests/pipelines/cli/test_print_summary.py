@@ -65,7 +65,7 @@ def test_passed_run_shows_metrics_predictions_and_next_command(tmp_path, monkeyp
     assert ["Accuracy", "test", "accuracy", f"{TEST.accuracy:.1%}"] in [line[:4] for line in lines]
     linear = f"{EVALUATION.baselines['linear'].accuracy:.1%}"
     assert ["linear", "baseline", linear] in [line[:3] for line in lines]
-    assert ["Gate", "passed:", "deployed"] in lines
+    assert ["Gate", "passed:", "bundle", "written", "and", "tested"] in lines
     assert "Whole Milk   dairy eggs  99%" in text
     assert text.splitlines()[-1].endswith(f"serve --bundle bundle/{'d' * 64}")
     assert all(line == line.rstrip() for line in text.splitlines())
