@@ -105,7 +105,8 @@ def _environment(config: RunConfig) -> dict[str, str]:
     }
     # A tiny model is faster on one thread; a value set by the user takes precedence.
     threads = {"OMP_NUM_THREADS": "1"} if config.base.source == "tiny" else {}
-    if config.base.source == "tiny" or Path(config.base.source).exists():
+    source = config.base.source
+    if source == "tiny" or "://" in source or Path(source).exists():
         variables["HF_HUB_OFFLINE"] = "1"
     return {**threads, **os.environ, **variables}
 
