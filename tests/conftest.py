@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from grocer.config.stages import PromptConfig
 from grocer.events import VARIABLE
+from grocer.model import device
 from grocer.model.prompt_template import template
 from grocer.model.tiny_llama import tiny_base
 from tests.fixtures.object_store import object_store
@@ -25,6 +27,14 @@ def pytest_configure() -> None:
     settings.register_profile("no_deadline", deadline=None)
     settings.load_profile("no_deadline")
     os.environ[VARIABLE] = os.devnull  # tests of events set a file
+
+
+@pytest.fixture(scope="session", autouse=True)
+def float32_on_cpus() -> Iterator[None]:
+    """Compute in float32 on every CPU, so that exact comparisons hold on all of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "choose_cpu_dtype", lambda: (torch.float32, "float32: in tests"))
+        yield
 
 
 @pytest.fixture(scope="session")

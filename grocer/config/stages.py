@@ -89,9 +89,10 @@ class SplitConfig(Section):
 class PromptConfig(Section):
     """The prompt for one product."""
 
-    template: Literal["chat", "llama2-chat", "short"] = "llama2-chat"
+    template: Literal["chat", "llama2-chat", "list", "short"] = "llama2-chat"
     """`chat`: an instruction that lists the labels, in the base's own chat template; `llama2-chat`:
-    the same in Llama-2's format, for any base; `short`: `name =>`."""
+    the same in Llama-2's format, for any base; `list`: the labels, then `name =>`; `short`: `name
+    =>` alone."""
     max_name_tokens: Positive = 128
     """Names are truncated to this many tokens, which bounds memory; truncations are counted."""
 
@@ -183,6 +184,9 @@ class TrainConfig(Section):
     """Batch products of similar length, which saves padding; requires `packing=false`."""
     packing: bool = True
     """Pack the shared prefix and many products into one sequence; false: padded batches of TRL."""
+    loss: Literal["completion", "label"] = "completion"
+    """`completion`: cross-entropy of all completion tokens; `label`: only of the choices among
+    labels, which is the log-loss of the classifier; requires packing."""
     max_length: Positive = 1024
     """Maximum tokens of one prompt with its completion; a longer product is an error."""
     save_steps: Positive = 25
@@ -199,7 +203,9 @@ class TrainConfig(Section):
     """Seed of the adapter's weights and of the data order."""
 
     @model_validator(mode="after")
-    def _packing_excludes_grouping(self) -> Self:
+    def _requirements_of_packing(self) -> Self:
+        if self.loss == "label" and not self.packing:
+            raise ValueError("train.loss=label requires train.packing=true")
         if self.group_by_length and self.packing:
             raise ValueError("train.group_by_length requires train.packing=false")
         return self

@@ -15,7 +15,7 @@ from grocer.config.run import RunConfig
 from grocer.errors import CatalogueError, ModelError
 from grocer.evaluation import metrics
 from grocer.inference.scores import Scores
-from grocer.model.calibration import apply_temperature, fit_temperature
+from grocer.model.combination import fit_weight, scale
 from grocer.model.hierarchy import Leaf, leaf_probabilities
 from grocer.progress import Ticker, say
 
@@ -110,9 +110,9 @@ def predict(
         for name, table in scored.items()
     }
     truth = label_indices(scored["validation"]["department"], labels)
-    temperature = fit_temperature(logs["validation"], truth)
+    temperature = 1 / fit_weight(logs["validation"], truth)
     say("evaluate", f"temperature {temperature:.3f}, fitted on {len(truth):,} validation products")
-    probabilities = {name: apply_temperature(log, temperature) for name, log in logs.items()}
+    probabilities = {name: scale(log, 1 / temperature) for name, log in logs.items()}
     if scorer.leaves:
         scores, aisle_temperature = _with_aisles(probabilities, scored, scorer)
     else:
@@ -158,7 +158,7 @@ def _with_aisles(
     temperature = 1.0
     if rows:
         truth = np.array([index[leaves[i]] for i in rows])
-        temperature = fit_temperature(conditional["validation"][rows], truth)
+        temperature = 1 / fit_weight(conditional["validation"][rows], truth)
     say("evaluate", f"temperature of aisles {temperature:.3f}, fitted on {len(rows):,} products")
     return {
         name: Scores(

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grocer.errors import ModelError
+from grocer.model.attention import PackLayout, pack_layout, packed_forward, use_packed_attention
 from grocer.model.label_trie import LabelTrie
-from grocer.model.packing import Pack, additive_mask, block_diagonal_mask, pack, token_batches
+from grocer.model.packing import Pack, pack, token_batches
 
 
 class TrieQuery(NamedTuple):
@@ -43,8 +44,8 @@ class PrefixCachedModel:
         self, model: Any, prefix: Sequence[int], tries: Sequence[LabelTrie], token_budget: int
     ) -> None:
         self.model, self.prefix, self.token_budget = model, prefix, token_budget
+        use_packed_attention(model)
         self._cached: Any = None
-        self._dtype = model.get_input_embeddings().weight.dtype
         self._trie_masks = {id(trie): torch.from_numpy(trie.ancestors()) for trie in tries}
 
     def edge_logits(
@@ -69,19 +70,23 @@ class PrefixCachedModel:
     def _score(self, queries: Sequence[TrieQuery]) -> list[NDArray[np.float64]]:
         """Return the edge logits of each query, from one forward pass."""
         packed = pack((), [[*query.suffix, *query.trie.tokens] for query in queries])
-        allowed = block_diagonal_mask(packed.segments)
+        layout = pack_layout(packed.sizes, len(self.prefix))
         node_rows, edge_rows, edge_tokens, count = [], [], [], 0
-        for query, last in zip(queries, packed.last_tokens.tolist(), strict=True):
-            trie, end = query.trie, last + 1
-            start = end - len(trie.tokens)
-            allowed[start:end, start:end] = self._trie_masks[id(trie)]
+        lasts = packed.last_tokens.tolist()
+        for product, (query, last) in enumerate(zip(queries, lasts, strict=True)):
+            trie, size = query.trie, len(query.suffix)
+            own = layout.mask[product, :, len(self.prefix) :]
+            own[size : size + len(trie.tokens), size : size + len(trie.tokens)] = self._trie_masks[
+                id(trie)
+            ]
+            start = last + 1 - len(trie.tokens)
             # Node -1, the root, is the last token of the suffix.
             node_rows.append(np.array(trie.nodes) + start)
             edge_rows.append(trie.edge_node + count)
             edge_tokens.append(trie.edge_token)
             count += len(trie.nodes)
         rows = torch.from_numpy(np.concatenate(node_rows))
-        logits = self._forward(packed, self._positions(queries), allowed, rows)
+        logits = self._forward(packed, self._positions(queries), layout, rows)
         edge_index = [torch.from_numpy(np.concatenate(i)) for i in (edge_rows, edge_tokens)]
         edges = logits[edge_index[0], edge_index[1]]
         values: NDArray[np.float64] = edges.double().cpu().numpy()
@@ -96,20 +101,23 @@ class PrefixCachedModel:
             parts += [np.arange(size), size - 1 + depths]
         return torch.from_numpy(np.concatenate(parts))[None] + len(self.prefix)
 
-    def _forward(self, packed: Pack, positions: Tensor, allowed: Tensor, rows: Tensor) -> Tensor:
+    def _forward(self, packed: Pack, positions: Tensor, layout: PackLayout, rows: Tensor) -> Tensor:
         """Return the logits [rows, vocabulary] of a pack after the cached prefix."""
         device = self.model.device
-        prefix = torch.ones(len(allowed), len(self.prefix), dtype=torch.bool)
-        mask = additive_mask(torch.cat([prefix, allowed], dim=1), self._dtype).to(device)
+        inputs = {
+            "input_ids": packed.input_ids.to(device),
+            "position_ids": positions.to(device),
+        }
+        layout = PackLayout(layout.positions.to(device), layout.mask.to(device))
         cache, self._cached = self._prefix_cache(), None
         with torch.inference_mode():
-            output = self.model(
-                input_ids=packed.input_ids.to(device),
-                position_ids=positions.to(device),
-                attention_mask=mask,
+            output = packed_forward(
+                self.model,
+                inputs,
+                layout,
+                rows.to(device),
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=rows.to(device),
             )
         cache.crop(-packed.input_ids.shape[1])
         # Set only after success: a failed pass leaves its own keys in the cache.

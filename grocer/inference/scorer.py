@@ -20,7 +20,7 @@ from grocer.inference.prefix_cache import PrefixCachedModel, TrieQuery
 from grocer.inference.scores import Floats, Ints, Scores
 from grocer.io.atomic import read_json
 from grocer.model.base import load_adapter, load_nf4, load_tokenizer
-from grocer.model.calibration import apply_temperature
+from grocer.model.combination import scale
 from grocer.model.device import choose_compute_dtype, choose_device
 from grocer.model.hierarchy import Leaf, leaf_probabilities, read_aisles
 from grocer.model.prompt_template import Template
@@ -122,7 +122,7 @@ class Scorer:
         Raises:
             ModelError: a logit is not finite; the message names the product.
         """
-        probabilities = apply_temperature(self.log_probabilities(products), self.temperature)
+        probabilities = scale(self.log_probabilities(products), 1 / self.temperature)
         conditional = self.leaf_log_probabilities(products, probabilities.argmax(axis=1))
         leaves = leaf_probabilities(probabilities, conditional, self.aisle_temperature)
         return Scores(self.labels, self.leaves, probabilities, leaves)

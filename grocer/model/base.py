@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from grocer.errors import ModelError
+from grocer.model.device import available_memory
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+_DEQUANTIZED_MEMORY = 4
+"""Minimum memory of a machine relative to the weights that are dequantized at once."""
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
@@ -41,8 +45,15 @@ def read_config(directory: Path) -> PretrainedConfig:
     return config
 
 
-def load_nf4(directory: Path, dtype: torch.dtype, device: str) -> PreTrainedModel:
+def load_nf4(
+    directory: Path, dtype: torch.dtype, device: str, *, dequantize: bool | None = None
+) -> PreTrainedModel:
     """Load a causal language model with 4-bit linear layers (NF4, double quantization).
+
+    Args:
+        dequantize: whether to keep the values of the 4-bit weights in `dtype`, which is faster
+            than to dequantize them in every forward pass and gives the same results; by default
+            on a CPU with at least `_DEQUANTIZED_MEMORY` times the memory that this takes.
 
     Raises:
         ModelError: not a causal language model, or weights are missing or unreadable.
@@ -75,11 +86,19 @@ def load_nf4(directory: Path, dtype: torch.dtype, device: str) -> PreTrainedMode
             f"{directory}: weights are missing, for example {missing[0]} ({len(missing)} in "
             "total); the download is incomplete, or config.json belongs to another model"
         )
-    for module in model.modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
-            # On CPUs with AVX512_BF16 a forward pass in eval mode repacks the weights in place,
-            # which silently corrupts all later gradients.
-            module.support_avx512bf16_for_cpu = False
+    layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    if dequantize is None:
+        size = sum(layer.in_features * layer.out_features for layer in layers) * dtype.itemsize
+        dequantize = device == "cpu" and available_memory(device) > _DEQUANTIZED_MEMORY * size
+    if dequantize:
+        dense: PreTrainedModel = model.dequantize()
+        # transformers leaves this flag, by which TRL and PEFT recognise 4-bit layers.
+        dense.is_loaded_in_4bit = False
+        return dense
+    for module in layers:
+        # On CPUs with AVX512_BF16 a forward pass in eval mode repacks the weights in place,
+        # which silently corrupts all later gradients.
+        module.support_avx512bf16_for_cpu = False
     quantized: PreTrainedModel = model
     return quantized
 

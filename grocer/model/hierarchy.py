@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from grocer.errors import ConfigError
 from grocer.io.atomic import read_json
-from grocer.model.calibration import apply_temperature
-from grocer.model.label_trie import MAX_LABELS, LabelTrie, label_trie
+from grocer.model.combination import scale
+from grocer.model.label_trie import MAX_LABELS, Choice, LabelTrie, label_trie
 
 AISLES_FILE = "aisles.json"
 """File beside `labels.json` with the aisles of each label; absent with one level of labels."""
@@ -53,6 +53,14 @@ class LabelCompletions:
         if aisle not in self.aisles:
             return self.prefix
         return self.prefix + self.suffixes[self.aisles.index(aisle)]
+
+    def choices(self, aisle: str) -> list[Choice]:
+        """Return the choices among aisles on the way to `aisle`; none if it is unknown."""
+        if self.trie is None or aisle not in self.aisles:
+            return []
+        start = len(self.prefix)
+        choices = self.trie.choices(self.aisles.index(aisle))
+        return [choice._replace(offset=start + choice.offset) for choice in choices]
 
 
 def label_completions(
@@ -129,6 +137,6 @@ def leaf_probabilities(
     result = np.zeros_like(conditional)
     rows = np.isfinite(conditional).any(axis=1)
     if rows.any():
-        share = apply_temperature(conditional[rows], temperature)
+        share = scale(conditional[rows], 1 / temperature)
         result[rows] = probabilities[rows].max(axis=1, keepdims=True) * share
     return result

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,14 @@ from numpy.typing import NDArray
 from grocer.errors import ConfigError
 
 MIN_LABELS, MAX_LABELS = 2, 500
+
+
+class Choice(NamedTuple):
+    """One choice of constrained decoding: the token that follows `offset` tokens."""
+
+    offset: int
+    candidates: tuple[int, ...]
+    token: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,17 @@ class LabelTrie:
         total = np.logaddexp.reduceat(logits, first, axis=1)
         result: NDArray[np.float64] = (logits - total[:, self.edge_node]) @ self.paths
         return result
+
+    def choices(self, label: int) -> list[Choice]:
+        """Return the choices that constrained decoding makes on the way to a label, in order."""
+        result = []
+        for edge in np.flatnonzero(self.paths[:, label]):
+            inside = self.edge_node == self.edge_node[edge]
+            index = self.nodes[self.edge_node[edge]]
+            depth = 0 if index < 0 else self.depths[index]
+            candidates = tuple(self.edge_token[inside].tolist())
+            result.append(Choice(depth, candidates, int(self.edge_token[edge])))
+        return sorted(result)
 
     def ancestors(self) -> NDArray[np.bool_]:
         """Return [tokens, tokens]: whether the column's node is the row's node or an ancestor."""

@@ -3,9 +3,9 @@
     prefix   | product 0 | product 1 | ...
     0 .. P-1 | P ..      | P ..      |        position ids
 
-The attention mask is block-diagonal: a product attends to the prefix and to itself. Losses,
-gradients and probabilities equal those of separate sequences up to rounding if dropout is 0;
-with dropout, the products of a pack share the prefix's dropout mask.
+A product attends to the prefix and to itself, see `grocer.model.attention`. Losses, gradients and
+probabilities equal those of separate sequences up to rounding if dropout is 0; with dropout, the
+products of a pack share the prefix's dropout mask.
 """
 
 from __future__ import annotations
@@ -28,10 +28,13 @@ class Pack:
     """int64 [1, T]."""
     position_ids: Tensor
     """int64 [1, T]; they restart at the prefix's length with each product."""
-    segments: Tensor
-    """int64 [T]: -1 in the prefix, i in product i."""
-    last_tokens: Tensor
-    """int64 [products]: index of each product's last token."""
+    sizes: Tensor
+    """int64 [products]: number of each product's tokens."""
+
+    @property
+    def last_tokens(self) -> Tensor:
+        """int64 [products]: index of each product's last token."""
+        return self.input_ids.shape[1] - self.sizes.sum() + self.sizes.cumsum(0) - 1
 
 
 def pack(prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> Pack:
@@ -43,34 +46,11 @@ def pack(prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> Pack:
     start, sizes = len(prefix), [len(suffix) for suffix in suffixes]
     ids = [*prefix, *(token for suffix in suffixes for token in suffix)]
     positions = [*range(start), *(start + i for size in sizes for i in range(size))]
-    segments = [-1] * start + [i for i, size in enumerate(sizes) for _ in range(size)]
     return Pack(
         input_ids=torch.tensor([ids]),
         position_ids=torch.tensor([positions]),
-        segments=torch.tensor(segments),
-        last_tokens=start + torch.tensor(sizes).cumsum(0) - 1,
+        sizes=torch.tensor(sizes),
     )
-
-
-def block_diagonal_mask(segments: Tensor) -> Tensor:
-    """Return bool [T, T]: whether the query (row) attends to the key (column).
-
-    Args:
-        segments: int64 [T] as in `Pack`.
-    """
-    same = segments[:, None] == segments[None, :]
-    prefix = segments[None, :] == -1
-    causal = torch.ones(len(segments), len(segments), dtype=torch.bool, device=segments.device)
-    return (same | prefix) & causal.tril()
-
-
-def additive_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return bool [Q, K] as an additive mask [1, 1, Q, K] of `dtype`.
-
-    A boolean mask is silently wrong with eager attention, which adds the mask to the scores.
-    """
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[None, None]
 
 
 def token_batches(lengths: Sequence[int], budget: int) -> Iterator[range]:

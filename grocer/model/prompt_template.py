@@ -40,7 +40,7 @@ class Template(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
-    form: Literal["chat", "llama2-chat", "short"]
+    form: Literal["chat", "llama2-chat", "list", "short"]
     """`chat`: the base's own chat template, which `grocer.model.chat_prompt` renders."""
     system: str
     """System message; `{labels}` is replaced by the label set."""
@@ -62,8 +62,8 @@ class Template(BaseModel):
         system, user = self.messages(self.slot(product_name), labels)
         if self.form == "short":
             return user
-        if self.form == "chat":
-            return f"{system}\n\n{user}"
+        if self.form in ("chat", "list"):
+            return f"{system}\n{user}"
         return _LLAMA2_CHAT.format(system=system, user=user)
 
     def messages(self, slot: str, labels: Sequence[str]) -> tuple[str, str]:
@@ -73,7 +73,7 @@ class Template(BaseModel):
 
     def completion(self, label: str) -> str:
         """Return the completion for a label, without EOS."""
-        return {"chat": label, "llama2-chat": f" {label} ", "short": f" {label}"}[self.form]
+        return {"chat": label, "llama2-chat": f" {label} "}.get(self.form, f" {label}")
 
     def slot(self, product_name: str) -> str:
         """Return the name as the prompt shows it: cleaned and truncated; `?` if it is empty."""
@@ -126,6 +126,14 @@ def template(config: PromptConfig, noun: str = "department", *, aisles: bool = F
     }
     if config.template == "short":
         return Template(id="short-v1", form="short", system="", user="{product_name} =>", **limits)
+    if config.template == "list":
+        return Template(
+            id="list-v1",
+            form="list",
+            system=f"The {noun}s of an online grocery are: {{labels}}.",
+            user="{product_name} =>",
+            **limits,
+        )
     version = "chat-aisles-v1" if aisles else "chat-v1"
     if config.template == "chat":
         answer = f"{noun}, a colon and the aisle" if aisles else noun

@@ -20,8 +20,9 @@ from torch.nn.functional import cross_entropy
 
 from grocer.config.stages import TinyConfig
 from grocer.io.atomic import cached_directory, json_digest
+from grocer.model.attention import pack_layout, packed_forward, use_packed_attention
 from grocer.model.hierarchy import ONE_LEVEL, Aisles, completion_labels
-from grocer.model.packing import IGNORE_INDEX, additive_mask, block_diagonal_mask, pack
+from grocer.model.packing import IGNORE_INDEX, pack
 from grocer.model.prompt_template import Template
 from grocer.model.source import cache_directory
 from grocer.model.tokenization import Encoder
@@ -159,6 +160,7 @@ def _pretrain(encoder: Encoder, names: Sequence[str], config: TinyConfig) -> Any
                 initializer_range=0.05,
             )
         )
+    use_packed_attention(model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     say("train", f"tiny base: {parameters:,} parameters, {config.steps} steps of pretraining")
     optimizer = torch.optim.AdamW(
@@ -189,14 +191,11 @@ def _step_loss(
     targets = packed.input_ids[0, 1:].clone()
     targets[: len(encoder.prefix) - 1] = IGNORE_INDEX
     # The last token of one product does not predict the first of the next.
-    targets[packed.segments[:-1] != packed.segments[1:]] = IGNORE_INDEX
-    logits = model(
-        input_ids=packed.input_ids,
-        position_ids=packed.position_ids,
-        attention_mask=additive_mask(block_diagonal_mask(packed.segments), torch.float32),
-        use_cache=False,
-    ).logits[0, :-1]
-    return cross_entropy(logits, targets, ignore_index=IGNORE_INDEX)
+    targets[packed.last_tokens[:-1]] = IGNORE_INDEX
+    layout = pack_layout(packed.sizes, len(encoder.prefix))
+    rows = torch.nonzero(targets != IGNORE_INDEX).flatten()
+    logits = packed_forward(model, vars(packed), layout, rows, use_cache=False).logits[0]
+    return cross_entropy(logits, targets[rows])
 
 
 def _example(name: str, labels: Sequence[str], rng: random.Random) -> tuple[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from grocer.config.stages import TrainConfig
 from grocer.errors import ConfigError
+from grocer.model.label_trie import Choice
 from grocer.model.packing import IGNORE_INDEX
 from grocer.model.tokenization import Encoder
 
@@ -24,12 +27,16 @@ class TrainingSet:
 
     dataset: Dataset
     """With packing: columns `suffix` (token ids after the shared prefix) and `completion` (token
-    ids, EOS included). Without: `input_ids` and `labels` of the whole prompt."""
+    ids, EOS included); with `train.loss=label` the completion ends before its last choice, and
+    `offsets`, `targets` and `nodes` have the offset, token and node of each choice. Without
+    packing: `input_ids` and `labels` of the whole prompt."""
     prefix: tuple[int, ...]
     sizes: NDArray[np.int64]
     """[products]: tokens of suffix and completion."""
     completion_tokens: int
     """Tokens of the longest completion."""
+    nodes: tuple[tuple[int, ...], ...]
+    """Candidate tokens of each choice, by number; empty unless `train.loss=label`."""
     truncated_names: int
     """Names that were longer than `template.max_name_tokens`."""
 
@@ -55,7 +62,20 @@ def encode_products(products: pd.DataFrame, encoder: Encoder, config: TrainConfi
         list(by_label[department].tokens(aisle))
         for department, aisle in zip(products["department"], aisles, strict=True)
     ]
-    if config.packing:
+    nodes: tuple[tuple[int, ...], ...] = ()
+    if config.loss == "label":
+        choices = _choices(products["department"], aisles, encoder)
+        nodes = tuple(dict.fromkeys(choice.candidates for each in choices for choice in each))
+        number = {candidates: i for i, candidates in enumerate(nodes)}
+        completions = [c[: each[-1].offset] for c, each in zip(completions, choices, strict=True)]
+        columns = {
+            "suffix": suffixes,
+            "completion": completions,
+            "offsets": [[choice.offset for choice in each] for each in choices],
+            "targets": [[choice.token for choice in each] for each in choices],
+            "nodes": [[number[choice.candidates] for choice in each] for each in choices],
+        }
+    elif config.packing:
         columns = {"suffix": suffixes, "completion": completions}
     else:
         prompts = [[*encoder.prefix, *suffix] for suffix in suffixes]
@@ -68,7 +88,8 @@ def encode_products(products: pd.DataFrame, encoder: Encoder, config: TrainConfi
         dataset=Dataset.from_dict(columns),
         prefix=encoder.prefix,
         sizes=np.array([*map(len, suffixes)]) + np.array([*map(len, completions)]),
-        completion_tokens=max(map(len, completions)),
+        completion_tokens=max(1, *map(len, completions)),
+        nodes=nodes,
         truncated_names=encoder.count_truncated(names),
     )
     if result.longest > config.max_length:
@@ -77,3 +98,17 @@ def encode_products(products: pd.DataFrame, encoder: Encoder, config: TrainConfi
             f"train.max_length is {config.max_length}; raise it, or lower prompt.max_name_tokens"
         )
     return result
+
+
+def _choices(
+    departments: Iterable[str], aisles: Iterable[str], encoder: Encoder
+) -> list[list[Choice]]:
+    """Return the choices of constrained decoding on the way to each product's label."""
+    index = {label: i for i, label in enumerate(encoder.labels)}
+
+    @cache
+    def choices(department: str, aisle: str) -> list[Choice]:
+        label = index[department]
+        return encoder.trie.choices(label) + encoder.completions[label].choices(aisle)
+
+    return list(map(choices, departments, aisles))

@@ -8,7 +8,6 @@ run reports the measured values.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import torch
 from grocer.config.run import RunConfig
 from grocer.errors import ModelError, TrainingError
 from grocer.model.base import read_config
+from grocer.model.device import available_memory, measure_speed
 from grocer.progress import say
 from grocer.training.dataset import TrainingSet
 
@@ -176,26 +176,6 @@ def explain_out_of_memory() -> Iterator[None]:
             "train.gradient_accumulation_steps), prompt.max_name_tokens or lora.r, "
             "and keep train.activation_checkpointing=true"
         ) from error
-
-
-def available_memory(device: str) -> float:
-    """Return usable bytes: free GPU memory, or on a CPU the machine's memory or cgroup limit."""
-    if device == "cuda":
-        return float(torch.cuda.mem_get_info()[0])
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.is_file() else "max"
-    return float(total if text == "max" else min(total, int(text)))
-
-
-def measure_speed(device: str, dtype: torch.dtype) -> float:
-    """Return the measured floating-point operations per second of a matrix product."""
-    from torch.utils.benchmark import Timer
-
-    size = 4096 if device == "cuda" else 512
-    values = {"matrix": torch.ones(size, size, dtype=dtype, device=device)}
-    timer = Timer("matrix @ matrix", globals=values, num_threads=torch.get_num_threads())
-    return 2.0 * size**3 / timer.timeit(10).mean
 
 
 def _format(size: float) -> str:

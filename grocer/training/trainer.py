@@ -16,8 +16,9 @@ from trl import SFTConfig, SFTTrainer
 
 from grocer.config.run import RunConfig
 from grocer.errors import TrainingError
+from grocer.model.attention import pack_layout, packed_forward, use_packed_attention
 from grocer.model.device import Hardware
-from grocer.model.packing import IGNORE_INDEX, additive_mask, block_diagonal_mask, pack
+from grocer.model.packing import IGNORE_INDEX, pack
 from grocer.training.dataset import TrainingSet
 
 # GradScaler starts at 2^16 and halves its scale: after 20 overflows in a row it is below 1.
@@ -55,27 +56,45 @@ def _not_finite(name: str, value: float, step: int, learning_rate: float) -> Tra
 
 
 class PackingCollator:
-    """Packs products into one sequence; only completion tokens have labels.
+    """Packs products into one sequence, with the tokens to predict.
 
-    Each example has `suffix` (token ids after the shared prefix) and `completion` (token ids, EOS
-    included).
+    Args:
+        prefix: token ids that every prompt starts with.
+        nodes: candidate tokens of each choice; empty for the loss of whole completions.
     """
 
-    def __init__(self, prefix: Sequence[int]) -> None:
+    def __init__(self, prefix: Sequence[int], nodes: Sequence[Sequence[int]] = ()) -> None:
         self.prefix = prefix
+        self.candidates = torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(node) for node in nodes] or [torch.empty(0)],
+            batch_first=True,
+            padding_value=IGNORE_INDEX,
+        )
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Return a batch of the columns of `TrainingSet.dataset`.
+
+        `labels` are int64 [1, T]: the token to predict after each position. `candidates`, with
+        the loss of labels, are int64 [choices, most candidates].
+        """
         packed = pack(self.prefix, [[*e["suffix"], *e["completion"]] for e in examples])
         labels = torch.full_like(packed.input_ids, IGNORE_INDEX)
         for last, example in zip(packed.last_tokens.tolist(), examples, strict=True):
-            start = last + 1 - len(example["completion"])
-            labels[0, start : last + 1] = packed.input_ids[0, start : last + 1]
-        return {
+            start = last - len(example["completion"])
+            targets = example.get("targets", example["completion"])
+            offsets = example.get("offsets", range(len(targets)))
+            labels[0, [start + offset for offset in offsets]] = torch.tensor(targets)
+        batch = {
             "input_ids": packed.input_ids,
             "position_ids": packed.position_ids,
-            "segments": packed.segments[None],
+            "sizes": packed.sizes,
             "labels": labels,
+            "shift_labels": labels,  # tells the Trainer that the labels are shifted
         }
+        if "nodes" in examples[0]:
+            nodes = [node for example in examples for node in example["nodes"]]
+            batch["candidates"] = self.candidates[nodes]
+        return batch
 
 
 class GuardedTrainer(SFTTrainer):  # type: ignore[misc]
@@ -105,11 +124,13 @@ class GuardedTrainer(SFTTrainer):  # type: ignore[misc]
 
 
 class PackedTrainer(GuardedTrainer):
-    """Trains on packed sequences and computes logits at completion tokens only.
+    """Trains on packed sequences and computes logits at predicted tokens only.
 
-    As in TRL, the loss is the sum over completion tokens divided by their number in the effective
-    batch, so packed and padded batches weigh tokens alike. The head is a plain matrix product:
-    TRL's fused one needs Triton, which a T4 may not support.
+    As in TRL, the loss is the sum over predicted tokens divided by their number in the effective
+    batch, so packed and padded batches weigh tokens alike. With `candidates`, a token competes
+    with the other candidates of its choice only: the loss is the negative log-probability of the
+    label under constrained decoding. The head is a plain matrix product: TRL's fused one needs
+    Triton, which a T4 may not support.
     """
 
     def compute_loss(
@@ -119,19 +140,19 @@ class PackedTrainer(GuardedTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Return the loss; with `return_outputs` also the outputs, with logits of completions."""
-        targets = inputs["labels"][0, 1:]
-        rows = torch.nonzero(targets != IGNORE_INDEX).flatten()
-        allowed = block_diagonal_mask(inputs["segments"][0])
-        dtype = self.model.get_input_embeddings().weight.dtype
-        outputs = model(
-            input_ids=inputs["input_ids"],
-            position_ids=inputs["position_ids"],
-            attention_mask=additive_mask(allowed, dtype),
-            logits_to_keep=rows,
-            use_cache=False,
-        )
-        total = cross_entropy(outputs.logits[0].float(), targets[rows], reduction="sum")
+        """Return the loss; with `return_outputs` also the outputs, with logits of its rows."""
+        labels = inputs["labels"][0]
+        rows = torch.nonzero(labels != IGNORE_INDEX).flatten()
+        prefix = inputs["input_ids"].shape[1] - int(inputs["sizes"].sum())
+        layout = pack_layout(inputs["sizes"], prefix)
+        outputs = packed_forward(model, inputs, layout, rows, use_cache=False)
+        logits, targets = outputs.logits[0].float(), labels[rows]
+        if (candidates := inputs.get("candidates")) is not None:
+            missing = candidates == IGNORE_INDEX
+            logits = logits.gather(1, candidates.masked_fill(missing, 0))
+            logits = logits.masked_fill(missing, float("-inf"))
+            targets = (candidates == targets[:, None]).int().argmax(dim=1)
+        total = cross_entropy(logits, targets, reduction="sum")
         count = len(rows) if num_items_in_batch is None else num_items_in_batch
         loss = total / count
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
@@ -157,6 +178,8 @@ def build_trainer(
 ) -> GuardedTrainer:
     """Return the trainer of a new adapter on `model`, with packed or padded batches."""
     packing = config.train.packing
+    if packing:
+        use_packed_attention(model)
     if validation is None:
         arguments.eval_strategy = "no"
     trainer = (PackedTrainer if packing else GuardedTrainer)(
@@ -165,7 +188,7 @@ def build_trainer(
         train_dataset=examples.dataset,
         eval_dataset=validation.dataset if validation else None,
         processing_class=tokenizer,
-        data_collator=PackingCollator(examples.prefix) if packing else None,
+        data_collator=PackingCollator(examples.prefix, examples.nodes) if packing else None,
         peft_config=lora_config(config),
     )
     trainer.remove_callback(PrinterCallback)
@@ -181,7 +204,15 @@ def training_arguments(config: RunConfig, hardware: Hardware, out: Path) -> SFTC
     """Return TRL's configuration of the training run; checkpoints are written to `out`."""
     settings = config.train
     # All other settings have the Trainer's names.
-    own = {"precision", "packing", "group_by_length", "checkpoints", "force", "price_per_gpu_hour"}
+    own = {
+        "precision",
+        "packing",
+        "loss",
+        "group_by_length",
+        "checkpoints",
+        "force",
+        "price_per_gpu_hour",
+    }
     return SFTConfig(
         **settings.model_dump(exclude=own),
         output_dir=str(out),

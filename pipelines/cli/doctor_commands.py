@@ -16,7 +16,7 @@ from pipelines.doctor.report import Finding, blocking
 from pipelines.kubeflow.client import Server
 
 _STYLES = {"ok": ("✓", "green"), "failed": ("✗", "red"), "optional": ("–", "dim")}
-_READY = "Ready: this machine meets the requirements of grocer run --recipe tiny."
+_READY = "Ready: this machine meets the requirements of grocer run."
 
 
 @expand_groups
@@ -35,7 +35,7 @@ def doctor(
 ) -> None:
     """Check this machine and its cluster, and suggest fixes.
 
-    Exit code 2: a requirement of grocer run --recipe tiny, or of --host or --store if set, is not
+    Exit code 2: a requirement of grocer run, or of --host or --store if set, is not
     met; a missing cluster or GPU alone is not an error. The checks change nothing and time out
     after ten seconds.
     """

@@ -72,7 +72,7 @@ def run(
     out: Annotated[
         Path, Option(metavar="DIR", help="Output directory, written only if the run completes")
     ],
-    from_recipe: Recipe = "tiny",
+    from_recipe: Recipe = "smollm2",
     settings: Settings = None,
     replace: Annotated[bool, Option("--replace", help="Overwrite an earlier run in --out")] = False,
     champion: Annotated[

@@ -19,8 +19,8 @@ from pipelines.local.output_dir import MIN_FREE
 PYTHONS = ((3, 11), (3, 12))
 EXTRAS = ("data", "train", "serve", "pipeline")
 """Extras that a local run needs."""
-MEMORY = 1.5 * 2**30
-"""Bytes: evaluate peaks at 1.1 GiB on the sample catalogue; the rest is for the local runner."""
+MEMORY = 5 * 2**30
+"""Bytes: training SmolLM2 peaks at 4.1 GiB; the rest is for the local runner."""
 _GIB = 2**30
 _DEVICE_SECONDS = 120  # importing torch from a slow disk takes most of it
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -110,7 +110,7 @@ def _gpu(gpu: Mapping[str, Any] | None, torch: str) -> Finding:
         text = f"a driver is installed, but torch {torch} finds no device"
         return failed("GPU", text, "nvidia-smi; torch must be a CUDA build: pip show torch")
     if gpu is None:
-        text = "none; --recipe tiny runs on the CPU, --recipe llama2-7b-t4 needs a T4"
+        text = "none; --recipe smollm2 runs on the CPU, --recipe llama2-7b-t4 needs a T4"
         return optional("GPU", text, "docs/cluster.md#gke-with-a-t4")
     text = f"{gpu['name']}, {gpu['memory'] / _GIB:.1f} GiB; {gpu['precision']}"
     if gpu["nf4"]:

@@ -13,6 +13,7 @@ from grocer.model import device
 from grocer.model.device import (
     available_cores,
     choose_compute_dtype,
+    choose_cpu_dtype,
     choose_device,
     choose_precision,
 )
@@ -55,9 +56,23 @@ def test_t4_rejects_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_compute_dtype("bfloat16", "cuda")
 
 
-def test_cpu_uses_float32_and_rejects_fp16() -> None:
-    assert choose_compute_dtype("auto", "cpu")[0] is torch.float32
-    assert choose_precision("auto", "cpu")[0] == "fp32"
+@pytest.mark.parametrize(
+    ("speedup", "dtype", "precision"),
+    [(4.0, torch.bfloat16, "bf16"), (1.1, torch.float32, "fp32")],
+)
+def test_cpu_uses_bfloat16_if_it_is_measured_to_be_faster(
+    monkeypatch: pytest.MonkeyPatch, speedup: float, dtype: torch.dtype, precision: str
+) -> None:
+    speed = {torch.bfloat16: speedup, torch.float32: 1.0}
+    monkeypatch.setattr(device, "measure_speed", lambda _, dtype: speed[dtype])
+    monkeypatch.setattr(device, "choose_cpu_dtype", choose_cpu_dtype.__wrapped__)
+    chosen, reason = choose_compute_dtype("auto", "cpu")
+    assert chosen is dtype
+    assert f"{speedup:.1f} times" in reason
+    assert choose_precision("auto", "cpu")[0] == precision
+
+
+def test_cpu_rejects_fp16() -> None:
     with pytest.raises(ConfigError, match="silently train in fp32"):
         choose_precision("fp16", "cpu")
 
@@ -65,7 +80,7 @@ def test_cpu_uses_float32_and_rejects_fp16() -> None:
 def test_missing_gpu_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == "cpu"
-    with pytest.raises(ModelError, match="--recipe tiny on a CPU"):
+    with pytest.raises(ModelError, match="--recipe smollm2 on a CPU"):
         choose_device("cuda")
 
 

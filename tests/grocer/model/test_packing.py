@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
+from grocer.model.attention import pack_layout, packed_forward, use_packed_attention
 from grocer.model.base import load_nf4, load_tokenizer
 from grocer.model.packing import (
     IGNORE_INDEX,
-    additive_mask,
-    block_diagonal_mask,
     pack,
     token_batches,
 )
@@ -25,31 +24,12 @@ from tests.fixtures.tiny_model import LABELS, NAMES, encoder
 PRODUCTS = list(zip(NAMES[::7], LABELS * 2, strict=True))
 
 
-def test_product_attends_to_prefix_and_itself() -> None:
+def test_positions_restart_after_the_prefix() -> None:
     packed = pack((7, 8), [(1, 2), (3,)])
     assert packed.input_ids.tolist() == [[7, 8, 1, 2, 3]]
     assert packed.position_ids.tolist() == [[0, 1, 2, 3, 2]]
+    assert packed.sizes.tolist() == [2, 1]
     assert packed.last_tokens.tolist() == [3, 4]
-    assert block_diagonal_mask(packed.segments).int().tolist() == [
-        [1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0],
-        [1, 1, 1, 0, 0],
-        [1, 1, 1, 1, 0],
-        [1, 1, 0, 0, 1],
-    ]
-
-
-def test_additive_mask_has_the_minimum_of_its_dtype() -> None:
-    mask = additive_mask(torch.tensor([[True, False]]), torch.float16)
-    assert mask.tolist() == [[[[0.0, torch.finfo(torch.float16).min]]]]
-    assert mask.dtype is torch.float16
-
-
-def test_masks_stay_on_the_device_of_the_segments() -> None:
-    """`meta` replaces a GPU: a device other than the default, on every machine."""
-    allowed = block_diagonal_mask(torch.tensor([-1, 0, 1], device="meta"))
-    assert allowed.device.type == "meta"
-    assert additive_mask(allowed, torch.float32).device.type == "meta"
 
 
 @given(lengths=st.lists(st.integers(1, 50)), budget=st.integers(1, 100))
@@ -80,7 +60,7 @@ def make_model(base: Path, kind: str, attention: str, checkpointing: bool) -> An
 
     torch.manual_seed(0)
     if kind == "nf4":
-        model = load_nf4(base, torch.float32, "cpu")
+        model = load_nf4(base, torch.float32, "cpu", dequantize=False)
         model.set_attn_implementation(attention)
     elif kind == "qwen3":
         config = Qwen3Config(
@@ -139,13 +119,11 @@ def test_packed_equals_separate_sequences(
     expected = gradients(model, torch.stack(losses).sum())
 
     batch = PackingCollator(prefix)(rows)
-    targets = batch["labels"][0, 1:]
-    logits = model(
-        input_ids=batch["input_ids"],
-        position_ids=batch["position_ids"],
-        attention_mask=additive_mask(block_diagonal_mask(batch["segments"][0]), torch.float32),
-        use_cache=False,
-    ).logits[0, :-1]
+    targets = batch["labels"][0]
+    use_packed_attention(model)
+    layout = pack_layout(batch["sizes"], len(prefix))
+    every = torch.arange(len(targets))
+    logits = packed_forward(model, batch, layout, every, use_cache=False).logits[0]
     kept = targets != IGNORE_INDEX
     each = cross_entropy(logits[kept], targets[kept], reduction="none")
     sizes = [len(row["completion"]) for row in rows]
@@ -155,19 +133,6 @@ def test_packed_equals_separate_sequences(
     assert relative_error(gradients(model, packed.sum()), expected) < 1e-5
     difference = logits[kept].log_softmax(-1).exp() - torch.cat(logs).exp()
     assert difference.abs().max() < 1e-5
-
-
-def test_boolean_mask_is_silently_wrong_with_eager_attention(base: Path) -> None:
-    """The reason for the additive mask; if this fails, a boolean mask has become safe."""
-    model = make_model(base, "fp32", "eager", checkpointing=False).eval()
-    prefix, rows = collator_rows(base)
-    batch = PackingCollator(prefix)(rows)
-    allowed = block_diagonal_mask(batch["segments"][0])
-    inputs = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"]}
-    with torch.no_grad():
-        additive = model(**inputs, attention_mask=additive_mask(allowed, torch.float32)).logits
-        boolean = model(**inputs, attention_mask=allowed[None, None]).logits
-    assert (additive - boolean).abs().max() > 1e-2
 
 
 def test_only_completion_tokens_have_labels(base: Path) -> None:

@@ -29,7 +29,7 @@ HOSTILE_NAMES = [
 LONG_NAME = "米" * 180
 
 
-@pytest.fixture(scope="module", params=["llama2-chat", "short"])
+@pytest.fixture(scope="module", params=["llama2-chat", "list", "short"])
 def coder(request: pytest.FixtureRequest, base: Path) -> Encoder:
     return encoder(load_tokenizer(base), request.param)
 

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import bitsandbytes
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
+from grocer.config.stages import TrainConfig
 from grocer.errors import TrainingError
+from grocer.inference.scorer import Scorer
 from grocer.model.base import load_nf4, load_tokenizer
 from grocer.model.device import select_hardware
+from grocer.model.hierarchy import ONE_LEVEL, Aisles
 from grocer.model.tokenization import Encoder
 from grocer.training.dataset import encode_products
 from grocer.training.trainer import (
@@ -26,7 +30,7 @@ from grocer.training.trainer import (
     lora_config,
     training_arguments,
 )
-from tests.fixtures.tiny_model import encoder
+from tests.fixtures.tiny_model import AISLES, encoder
 from tests.fixtures.training_runs import products, short_run
 
 
@@ -38,7 +42,7 @@ def coder(base: Path) -> Encoder:
 def make_trainer(base: Path, coder: Encoder, out: Path, *settings: str) -> GuardedTrainer:
     config = short_run(base, *settings)
     examples = encode_products(products(), coder, config.train)
-    model = load_nf4(base, torch.float32, "cpu")
+    model = load_nf4(base, torch.float32, "cpu", dequantize=False)
     arguments = training_arguments(config, select_hardware(config), out)
     return build_trainer(model, coder.tokenizer, examples, arguments, config)
 
@@ -119,7 +123,7 @@ def test_packed_training_equals_trl(base: Path, coder: Encoder, tmp_path: Path) 
         *("warmup_steps", "weight_decay", "max_grad_norm", "optim", "seed", "logging_steps"),
     )
     plain = SFTTrainer(
-        model=load_nf4(base, torch.float32, "cpu"),
+        model=load_nf4(base, torch.float32, "cpu", dequantize=False),
         args=SFTConfig(
             **{name: getattr(packed.args, name) for name in same},
             output_dir=str(tmp_path / "plain"),
@@ -155,6 +159,41 @@ def test_outputs_have_logits_of_completion_tokens_only(
     loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
     assert outputs.logits.shape[1] == sum(len(row["completion"]) for row in rows)
     assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("aisles", [ONE_LEVEL, AISLES])
+def test_label_loss_is_the_log_loss_of_constrained_decoding(
+    base: Path, tmp_path: Path, aisles: Aisles
+) -> None:
+    coder = encoder(load_tokenizer(base), aisles=aisles)
+    rows = products(8).assign(aisle=["", "milk", "fresh pasta", "fresh fruits"] * 2)
+    config = short_run(base, "train.loss=label")
+    examples = encode_products(rows, coder, config.train)
+    arguments = training_arguments(config, select_hardware(config), tmp_path)
+    model = load_nf4(base, torch.float32, "cpu")
+    trainer = build_trainer(model, coder.tokenizer, examples, arguments, config)
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
+    loss = trainer.compute_loss(trainer.model, batch).item()
+
+    scorer = Scorer(trainer.model, coder)
+    encoded = scorer.encode(rows["product_name"].tolist())
+    truth = [scorer.labels.index(department) for department in rows["department"]]
+    log_losses = -scorer.log_probabilities(encoded)[range(8), truth]
+    choices = sum(map(len, examples.dataset["targets"]))
+    if aisles:
+        leaves = scorer.leaf_log_probabilities(encoded, np.array(truth))
+        pairs = zip(rows["department"], rows["aisle"], strict=True)
+        known = [(i, scorer.leaves.index(p)) for i, p in enumerate(pairs) if p in scorer.leaves]
+        assert known
+        log_losses = log_losses.sum() - sum(leaves[i, leaf] for i, leaf in known)
+    assert loss * choices == pytest.approx(log_losses.sum(), rel=1e-4)
+
+
+def test_label_loss_needs_no_token_after_the_last_choice(base: Path, coder: Encoder) -> None:
+    whole = encode_products(products(), coder, TrainConfig())
+    choices = encode_products(products(), coder, TrainConfig(loss="label"))
+    assert choices.sizes.sum() < whole.sizes.sum()
+    assert choices.dataset["suffix"] == whole.dataset["suffix"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

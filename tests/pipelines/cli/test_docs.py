@@ -241,7 +241,7 @@ def test_bash_completes_with_the_sourced_script(shell):
     [
         ("grocer se", ["serve"]),
         ("grocer run --rec", ["--recipe"]),
-        ("grocer run --recipe ", ["tiny", "llama2-7b-t4", "qwen3-4b-t4"]),
+        ("grocer run --recipe ", ["smollm2", "tiny", "llama2-7b-t4", "qwen3-4b-t4"]),
         ("grocer run --recipe l", ["llama2-7b-t4"]),
         ("grocer serve --set top", ["top_k="]),
         ("grocer promote --set deploy.na", ["deploy.namespace=", "deploy.name="]),

@@ -152,11 +152,11 @@ def test_torch_that_is_missing_crashes_or_hangs_is_a_failure(monkeypatch, code, 
 @pytest.mark.parametrize(
     ("available", "limit", "used", "state"),
     [
-        (3_000_000, None, None, "ok"),
-        (1_000_000, None, None, "failed"),
-        (3_000_000, "max", "0", "ok"),
-        (3_000_000, str(2**30), "0", "failed"),
-        (3_000_000, str(3 * 2**30), str(2 * 2**30), "failed"),
+        (7_000_000, None, None, "ok"),
+        (4_000_000, None, None, "failed"),
+        (7_000_000, "max", "0", "ok"),
+        (7_000_000, str(4 * 2**30), "0", "failed"),
+        (7_000_000, str(7 * 2**30), str(3 * 2**30), "failed"),
     ],
 )
 def test_memory_is_limited_by_machine_and_control_group(

@@ -1,0 +1,215 @@
+"""Linear model: multinomial logistic regression on TF-IDF features of product names.
+
+    linear.npz  labels  words  characters  idf  coefficients  intercepts  c
+
+The file holds plain arrays; nothing in it is unpickled. Texts are UTF-8 bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grocer.errors import ModelError
+from grocer.io.atomic import output_file
+from grocer.model.combination import Floats, Ints, calibrated_log_loss, scale
+from grocer.model.tfidf import TfIdf
+from grocer.progress import say
+
+FILE = "linear.npz"
+C_GRID = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+"""Inverse regularisation strengths, in ascending order."""
+FLOOR = 1e-6
+"""Share of the uniform distribution in every prediction, so that no probability is 0."""
+_TOLERANCE, _EPOCHS = 3e-3, 200
+_UNSEEN = -1e4  # intercept of a label without training products
+_AGAIN = "evaluate again, or download the bundle again"
+_DTYPES = {
+    "labels": np.uint8,
+    "words": np.uint8,
+    "characters": np.uint8,
+    "idf": np.float32,
+    "coefficients": np.float32,
+    "intercepts": np.float32,
+    "c": np.float64,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class LinearModel:
+    """A fitted model. Its probabilities are not calibrated."""
+
+    labels: tuple[str, ...]
+    features: TfIdf
+    coefficients: NDArray[np.float32]
+    """[features, labels]"""
+    intercepts: NDArray[np.float32]
+    """[labels]"""
+    c: float
+    """Inverse regularisation strength that was selected."""
+
+    def log_probabilities(self, names: Sequence[str]) -> Floats:
+        """Return log-probabilities, float64 [names, labels], all finite.
+
+        They do not depend on the other names.
+        """
+        logits = self.features.transform(names) @ self.coefficients + self.intercepts
+        shares = scale(logits, 1.0)
+        return np.log((1 - FLOOR) * shares + FLOOR / len(self.labels))
+
+    def save(self, directory: Path) -> None:
+        """Write `linear.npz` into `directory`; the same model always gives the same bytes."""
+        with output_file(directory / FILE) as part, part.open("wb") as file:
+            np.savez(
+                file,
+                labels=_bytes(json.dumps(self.labels)),
+                words=_bytes("\n".join(self.features.words)),
+                characters=_bytes("\n".join(self.features.characters)),
+                idf=self.features.idf,
+                coefficients=self.coefficients,
+                intercepts=self.intercepts,
+                c=np.float64(self.c),
+            )
+
+    @classmethod
+    def load(cls, directory: Path) -> LinearModel:
+        """Return the model that `save` wrote into `directory`.
+
+        Raises:
+            ModelError: the file is missing, damaged or inconsistent.
+        """
+        path = directory / FILE
+        if not path.is_file():
+            raise ModelError(
+                f"{path}: file not found; evaluate again, or download the bundle again"
+            )
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            return _parse(arrays)
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            raise ModelError(f"{path}: not a valid linear model: {error}; {_AGAIN}") from error
+
+
+def fit_linear(
+    train_names: Sequence[str],
+    train_labels: Sequence[str],
+    validation_names: Sequence[str],
+    validation_labels: Sequence[str],
+    labels: Sequence[str],
+) -> LinearModel:
+    """Return the model of the lowest calibrated log-loss on validation products.
+
+    The regularisation is relaxed step by step until the log-loss rises. Deterministic.
+
+    Args:
+        labels: the label set, in the order of the columns; a label without training products gets
+            the lowest probability.
+    """
+    features = TfIdf.fit(train_names)
+    index = {label: i for i, label in enumerate(labels)}
+    known = sorted({index[label] for label in train_labels})
+    truth = np.array([known.index(index[label]) for label in train_labels])
+    fits = _fits(features.transform(train_names), truth, len(known))
+    validation = np.array([index[label] for label in validation_labels])
+    best: LinearModel | None = None
+    best_loss = np.inf
+    for c, coefficients, intercepts in fits:
+        model = LinearModel(
+            tuple(labels),
+            features,
+            _columns(coefficients, known, len(labels), 0.0),
+            _columns(intercepts, known, len(labels), _UNSEEN),
+            c,
+        )
+        loss = calibrated_log_loss(model.log_probabilities(validation_names), validation)
+        say("evaluate", f"linear model: C {c:g}, validation log-loss {loss:.4f}")
+        if best is not None and loss >= best_loss:
+            break
+        best, best_loss = model, loss
+    if best is None:
+        raise ValueError("no model was fitted")
+    return best
+
+
+def _fits(features: Any, truth: Ints, labels: int) -> Iterator[tuple[float, Floats, Floats]]:
+    """Yield C, the coefficients [features, labels] and the intercepts [labels] of each fit."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    if labels == 1 or features.shape[1] == 0:
+        frequencies = np.bincount(truth, minlength=labels) / len(truth)
+        yield C_GRID[0], np.zeros((features.shape[1], labels)), np.log(frequencies)
+        return
+    # Each fit starts from the previous one, which is much faster than from 0.
+    model = LogisticRegression(
+        solver="saga", tol=_TOLERANCE, max_iter=_EPOCHS, warm_start=True, random_state=0
+    )
+    for c in C_GRID:
+        with warnings.catch_warnings():
+            # A fit that is not converged is judged by its validation loss like any other.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.set_params(C=c).fit(features, truth)
+        coefficients, intercepts = model.coef_.T, model.intercept_
+        if labels == 2:  # scikit-learn has the log-odds of the second label only
+            coefficients = np.hstack([np.zeros_like(coefficients), coefficients])
+            intercepts = np.array([0.0, intercepts[0]])
+        yield c, coefficients, intercepts
+
+
+def _columns(
+    values: Floats, known: Sequence[int], labels: int, default: float
+) -> NDArray[np.float32]:
+    """Return `values` in the columns `known` of an array with one column per label."""
+    result = np.full((*values.shape[:-1], labels), default, dtype=np.float32)
+    result[..., known] = values
+    return result
+
+
+def _bytes(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def _parse(arrays: Mapping[str, NDArray[Any]]) -> LinearModel:
+    """Return the model of the arrays of a file; raise ValueError if they are inconsistent."""
+    if set(arrays) != set(_DTYPES):
+        raise ValueError(f"arrays {', '.join(sorted(arrays))}; expected {', '.join(_DTYPES)}")
+    for name, array in arrays.items():
+        if array.dtype != _DTYPES[name]:
+            raise ValueError(f"{name}: type {array.dtype}, expected {np.dtype(_DTYPES[name])}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: NaN or Inf")
+    labels = json.loads(arrays["labels"].tobytes())
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError("labels: not a list of texts")
+    if not labels or len(set(labels)) < len(labels):
+        raise ValueError("labels: empty or not distinct")
+    words, characters = (
+        tuple(filter(None, arrays[name].tobytes().decode().split("\n")))
+        for name in ("words", "characters")
+    )
+    features = len(words) + len(characters)
+    shapes = {
+        "idf": (features,),
+        "coefficients": (features, len(labels)),
+        "intercepts": (len(labels),),
+        "c": (),
+    }
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name}: shape {arrays[name].shape}, expected {shape}")
+    return LinearModel(
+        tuple(labels),
+        TfIdf(words, characters, arrays["idf"]),
+        arrays["coefficients"],
+        arrays["intercepts"],
+        float(arrays["c"]),
+    )

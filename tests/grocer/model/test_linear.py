@@ -1,0 +1,180 @@
+"""The linear model: learns departments, is deterministic, and its file is validated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grocer.errors import ModelError
+from grocer.model import linear
+from grocer.model.linear import C_GRID, FILE, LinearModel, fit_linear
+from tests.fixtures.predictions import LABELS, products
+
+TABLE = products().sample(frac=1, random_state=0)
+NAMES, DEPARTMENTS = TABLE["product_name"].tolist(), TABLE["department"].tolist()
+
+
+def fit(labels: tuple[str, ...] = LABELS, step: int = 3) -> LinearModel:
+    return fit_linear(NAMES[::step], DEPARTMENTS[::step], NAMES[1::3], DEPARTMENTS[1::3], labels)
+
+
+@pytest.fixture(scope="module")
+def model() -> LinearModel:
+    return fit()
+
+
+def test_model_predicts_names_that_it_has_not_seen(model: LinearModel) -> None:
+    predicted = model.log_probabilities(NAMES[2::3]).argmax(axis=1)
+    right = [LABELS[i] == d for i, d in zip(predicted, DEPARTMENTS[2::3], strict=True)]
+    assert np.mean(right) > 0.6
+    assert model.c in C_GRID
+
+
+def test_probabilities_are_positive_and_sum_to_one(model: LinearModel) -> None:
+    logs = model.log_probabilities([*NAMES, "", "żółw"])
+    assert np.isfinite(logs).all()
+    assert np.exp(logs).sum(axis=1) == pytest.approx(np.ones(len(NAMES) + 2))
+
+
+def test_probabilities_do_not_depend_on_the_batch(model: LinearModel) -> None:
+    together = model.log_probabilities(NAMES)
+    alone = np.concatenate([model.log_probabilities([name]) for name in NAMES])
+    assert (together == alone).all()
+
+
+def test_no_names_give_no_rows(model: LinearModel) -> None:
+    assert model.log_probabilities([]).shape == (0, len(LABELS))
+
+
+def test_label_without_training_products_gets_the_lowest_probability() -> None:
+    widened = fit((LABELS[0], "pets", *LABELS[1:]))
+    logs = widened.log_probabilities(NAMES[:5])
+    assert (logs.argmin(axis=1) == 1).all()
+    assert np.exp(logs[:, 1]) == pytest.approx(np.full(5, linear.FLOOR / 4))
+
+
+def test_two_labels() -> None:
+    kept = [i for i, department in enumerate(DEPARTMENTS) if department != "produce"]
+    names, departments = [NAMES[i] for i in kept], [DEPARTMENTS[i] for i in kept]
+    two = fit_linear(names[::2], departments[::2], names[1::2], departments[1::2], LABELS[:2])
+    predicted = two.log_probabilities(names[1::2]).argmax(axis=1)
+    expected = [LABELS.index(department) for department in departments[1::2]]
+    assert np.mean(predicted == expected) > 0.8
+
+
+def test_single_training_label_is_always_predicted() -> None:
+    constant = fit_linear(["Milk", "Kefir"], ["dairy eggs"] * 2, ["Oats"], ["bakery"], LABELS)
+    assert constant.log_probabilities(["Bread"]).argmax() == LABELS.index("dairy eggs")
+
+
+def test_names_without_features_give_the_frequencies_of_the_labels() -> None:
+    names, departments = ["", " ", ""], ["bakery", "produce", "produce"]
+    prior = fit_linear(names, departments, ["Milk"], ["bakery"], LABELS)
+    shares = np.exp(prior.log_probabilities(["Milk"])[0])
+    assert shares == pytest.approx([1 / 3, 0, 2 / 3], abs=1e-5)
+
+
+def test_larger_c_is_tried_until_the_validation_loss_rises(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    losses = iter([0.5, 0.4, 0.45, 0.3])
+    monkeypatch.setattr(linear, "calibrated_log_loss", lambda *_: next(losses))
+    assert fit().c == C_GRID[1]
+
+
+def test_model_is_read_as_written_and_fitted_deterministically(
+    model: LinearModel, tmp_path: Path
+) -> None:
+    model.save(tmp_path)
+    written = (tmp_path / FILE).read_bytes()
+    restored = LinearModel.load(tmp_path)
+    assert (restored.labels, restored.c) == (model.labels, model.c)
+    assert (restored.log_probabilities(NAMES) == model.log_probabilities(NAMES)).all()
+    fit().save(tmp_path)
+    assert (tmp_path / FILE).read_bytes() == written
+
+
+def test_labels_may_hold_any_character(tmp_path: Path) -> None:
+    labels = ("a\nb", "crème", '"')
+    odd = dict(zip(LABELS, labels, strict=True))
+    departments = [odd[department] for department in DEPARTMENTS]
+    fit_linear(NAMES, departments, NAMES, departments, labels).save(tmp_path)
+    assert LinearModel.load(tmp_path).labels == labels
+
+
+def test_missing_file_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"linear\.npz: file not found"):
+        LinearModel.load(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [0, 10, 1000, -10])
+def test_truncated_file_is_reported_in_one_line(
+    model: LinearModel, tmp_path: Path, cut: int
+) -> None:
+    model.save(tmp_path)
+    content = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(content[:cut])
+    with pytest.raises(ModelError, match="not a valid linear model"):
+        LinearModel.load(tmp_path)
+
+
+@pytest.mark.parametrize("position", [0.3, 0.6, 0.9])
+def test_changed_byte_is_reported(model: LinearModel, tmp_path: Path, position: float) -> None:
+    model.save(tmp_path)
+    content = bytearray((tmp_path / FILE).read_bytes())
+    content[int(position * len(content))] ^= 0xFF
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(ModelError, match="not a valid linear model"):
+        LinearModel.load(tmp_path)
+
+
+def arrays(path: Path) -> dict[str, Any]:
+    with np.load(path / FILE) as archive:
+        return dict(archive)
+
+
+def utf8(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "problem"),
+    [
+        ("c", None, "arrays"),
+        ("coefficients", lambda each: each.astype(np.float64), "float64"),
+        ("coefficients", lambda each: each[:, :2], "shape"),
+        ("coefficients", lambda each: each * np.float32("nan"), "NaN or Inf"),
+        ("idf", lambda each: each[1:], "shape"),
+        ("intercepts", lambda each: each[1:], "shape"),
+        ("words", lambda each: each[: len(each) // 2], "shape"),
+        ("words", lambda each: np.full_like(each, 0xFF), "utf-8"),
+        ("labels", lambda each: utf8('["bakery"]'), "shape"),
+        ("labels", lambda each: utf8('["bakery", "bakery", "produce"]'), "distinct"),
+        ("labels", lambda each: utf8("[1, 2, 3]"), "labels"),
+        ("labels", lambda each: utf8("{"), "Expecting property name"),
+    ],
+)
+def test_inconsistent_arrays_are_rejected(
+    model: LinearModel, tmp_path: Path, name: str, change: Any, problem: str
+) -> None:
+    model.save(tmp_path)
+    content = arrays(tmp_path)
+    if change is None:
+        del content[name]
+    else:
+        content[name] = change(content[name])
+    np.savez(tmp_path / FILE, **content)
+    with pytest.raises(ModelError, match=problem) as caught:
+        LinearModel.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_pickled_objects_are_never_loaded(model: LinearModel, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    content = arrays(tmp_path) | {"labels": np.array([{}], dtype=object)}
+    np.savez(tmp_path / FILE, **content)
+    with pytest.raises(ModelError, match="allow_pickle"):
+        LinearModel.load(tmp_path)
