@@ -36,17 +36,25 @@ def evaluate(
         from grocer.evaluation.run import run
         from grocer.release.registry import open_bundle
 
+        previous = (
+            open_bundle(champion, Path(folder), setting="champion", step="evaluate").reference
+            if champion
+            else None
+        )
         result = run(
             Adapter.read(inputs["model"]),
             Splits.read(inputs["splits"]),
             RunConfig.from_json(config),
             out,
-            open_bundle(champion, Path(folder)).reference if champion else None,
+            previous,
         )
         shutil.copyfile(out / "report.html", page.path)
         for name, value in result.metrics.test:
             metrics.log_metric(name, float(value))
         for name, baseline in result.baselines.items():
             metrics.log_metric(f"{name}_accuracy", baseline.accuracy)
+        for name, classifier in result.classifiers.items():
+            metrics.log_metric(f"{name}_accuracy", classifier.accuracy)
+            metrics.log_metric(f"{name}_log_loss", classifier.log_loss)
         matrix = [list(row) for row in result.confusion]
         confusion.log_confusion_matrix(list(result.labels), matrix)

@@ -18,7 +18,13 @@ A message names the file or setting, what is wrong with it, the limit, and the n
 exception is an internal error: exit code 1, with traceback.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class GrocerError(Exception):
@@ -79,3 +85,17 @@ class DeployError(GrocerError):
 
 class StepError(GrocerError):
     """A pipeline step failed with a user error; holds its message."""
+
+
+def validation_problems(error: ValidationError) -> list[str]:
+    """Return one line for each invalid value: its dotted key, what is wrong, and the value."""
+    lines = []
+    for item in error.errors():
+        key, value = ".".join(map(str, item["loc"])), item["input"]
+        explained = item["type"] in ("json_invalid", "value_error")  # the message has the value
+        scalar = isinstance(value, str | int | float | None) and not explained
+        found = f" (found {value!r:.80})" if scalar else ""
+        lines.append(
+            f"{key}{': ' if key else ''}{item['msg'].removeprefix('Value error, ')}{found}"
+        )
+    return lines

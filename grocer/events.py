@@ -37,7 +37,7 @@ class Reason(BaseModel):
 class Event(BaseModel):
     """An event of a step. Fields that do not apply to its kind keep their default."""
 
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     event: Kind
     step: str

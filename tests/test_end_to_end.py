@@ -28,7 +28,7 @@ SMALL = [
     *("tiny.hidden=64", "tiny.steps=10", "train.max_steps=10"),
     *("lora.r=4", "evaluation.sample_size=40"),
     "gate.min_test_products=20",
-    *("gate.baselines=[]", "gate.min_department_recall=0.0"),
+    *("predictor.strategy=adapter", "gate.baselines=[]", "gate.min_department_recall=0.0"),
     *("gate.max_train_test_gap=1.0", "gate.max_ece=1.0"),
 ]
 
@@ -72,7 +72,8 @@ def catalogue(tmp_path_factory):
 
 def run(catalogue: Path, out: str, *settings: str) -> tuple[subprocess.CompletedProcess, Path]:
     """Run `grocer run` on the catalogue, and write the output beside it."""
-    command = [sys.executable, "-m", "pipelines.cli.main", "run", "--data", str(catalogue)]
+    command = [sys.executable, "-m", "pipelines.cli.main", "run", "--recipe", "tiny"]
+    command += ["--data", str(catalogue)]
     ended = subprocess.run(
         [*command, "--out", out, *(word for text in settings for word in ("--set", text))],
         cwd=catalogue.parent,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Annotated, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from grocer.artifacts.step import digest_of
-from grocer.errors import ArtifactError
+from grocer.errors import ArtifactError, validation_problems
 from grocer.io.atomic import write_json
 
 Count = Annotated[int, Field(ge=0)]
@@ -30,6 +30,7 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 """SHA-256 as 64 hexadecimal digits."""
 
 Side = Literal["train", "validation", "test"]
+SIDES: tuple[Side, ...] = get_args(Side)
 
 
 def _distinct(labels: tuple[str, ...]) -> tuple[str, ...]:
@@ -50,7 +51,6 @@ class Record(BaseModel):
         strict=True,
         allow_inf_nan=False,
         serialize_by_alias=True,
-        use_attribute_docstrings=True,
     )
 
 
@@ -120,7 +120,7 @@ class Artifact(Record):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            problems = explain(error)
+            problems = validation_problems(error)
             # The other problems of another version only follow from the version.
             if other := [problem for problem in problems if problem.startswith("schema: version")]:
                 raise ArtifactError(f"{source}: {other[0]}", problems) from error
@@ -144,17 +144,3 @@ class Artifact(Record):
     def digest(self) -> str:
         """SHA-256 of the whole directory, as the step that wrote it recorded it."""
         return digest_of(self.directory)
-
-
-def explain(error: ValidationError) -> list[str]:
-    """Return one line for each invalid value: its dotted key, what is wrong, and the value."""
-    lines = []
-    for item in error.errors():
-        key, value = ".".join(map(str, item["loc"])), item["input"]
-        explained = item["type"] in ("json_invalid", "value_error")  # the message has the value
-        scalar = isinstance(value, str | int | float | None) and not explained
-        found = f" (found {value!r:.80})" if scalar else ""
-        lines.append(
-            f"{key}{': ' if key else ''}{item['msg'].removeprefix('Value error, ')}{found}"
-        )
-    return lines

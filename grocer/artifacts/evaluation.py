@@ -1,8 +1,8 @@
-"""Evaluation of an adapter: all metrics that the gate and the report use."""
+"""Evaluation of a classifier: all metrics that the gate and the report use."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -17,7 +17,7 @@ from grocer.artifacts.base import (
     Record,
     Share,
 )
-from grocer.artifacts.combination import Temperature
+from grocer.artifacts.combination import Combination, Strategy
 
 
 class Accuracy(Record):
@@ -64,11 +64,22 @@ class PairedTest(Record):
     p_value: Share
 
 
+class PairedLogLoss(Record):
+    """Paired bootstrap test of the model's log-loss against another's on the same products."""
+
+    model_log_loss: NonNegative
+    baseline_log_loss: NonNegative
+    p_value: Share
+    """Two-sided, of the mean difference."""
+
+
 class BaselineComparison(Accuracy):
-    """A baseline's accuracy, and its paired test against the model."""
+    """A baseline's accuracy, and its paired tests against the model."""
 
     macro_f1: Share
     paired: PairedTest
+    paired_log_loss: PairedLogLoss | None
+    """None for a baseline without calibrated probabilities."""
 
 
 class ChampionComparison(BaselineComparison):
@@ -87,11 +98,21 @@ class ReliabilityBin(Record):
     accuracy: Share
 
 
-class Calibration(Record):
-    """The fitted temperature and the reliability curve of the test products."""
+class ClassifierMetrics(Accuracy):
+    """Test metrics of one classifier, with its own calibration."""
 
-    temperature: Temperature
-    reliability: tuple[ReliabilityBin, ...]
+    macro_f1: Share
+    ece: Share
+    """Expected calibration error."""
+    log_loss: NonNegative
+    """In nats."""
+    validation_log_loss: NonNegative
+    """Log-loss on the validation products, by which `auto` selects."""
+    language_model_share: Share
+    """Share of the test products that the language model scores."""
+    names_per_second: NonNegative
+    """From the seconds that both models took for the test products in this run."""
+    combination: Combination
 
 
 class CoveragePoint(Record):
@@ -171,7 +192,6 @@ class AisleConfusion(Record):
 class HierarchicalMetrics(Record):
     """Metrics of the second label level, over products whose aisle is known."""
 
-    temperature: Temperature
     labels: dict[str, tuple[str, ...]]
     """Aisles of each department."""
     metrics: BySide[AisleMetrics | None]
@@ -190,21 +210,29 @@ class EvaluationInputs(Record):
 
 
 class Evaluation(Artifact):
-    """`evaluation.json` of evaluate; all numbers are of calibrated probabilities."""
+    """`evaluation.json` of evaluate; all numbers are of calibrated probabilities.
+
+    The model is the selected classifier; only `classifiers` has metrics of the other ones.
+    """
 
     FILE: ClassVar = "evaluation.json"
-    schema_version: int = Field(default=2, alias="schema")
+    schema_version: int = Field(default=3, alias="schema")
     label: str
     """Singular noun for a label, such as department."""
     confidence: Share
     """Confidence level of all intervals."""
     digests: EvaluationInputs
     labels: Labels
+    combination: Combination
+    """The selected classifier."""
+    selected_by: Literal["configured", "validation log-loss"]
+    classifiers: dict[Strategy, ClassifierMetrics]
     metrics: BySide[SideMetrics]
     departments: dict[str, DepartmentMetrics]
     confusion: tuple[tuple[Count, ...], ...]
     """Test products by true (row) and predicted (column) label."""
-    calibration: Calibration
+    reliability: tuple[ReliabilityBin, ...]
+    """Reliability curve of the test products."""
     coverage: tuple[CoveragePoint, ...]
     confident_errors: tuple[ConfidentError, ...]
     reference: Reference
@@ -215,6 +243,11 @@ class Evaluation(Artifact):
     aisles: HierarchicalMetrics | None
     """None: the label has one level."""
     slices: tuple[SliceMetrics, ...]
+
+    @property
+    def selected(self) -> ClassifierMetrics:
+        """Test metrics of the selected classifier."""
+        return self.classifiers[self.combination.strategy]
 
     @property
     def significance(self) -> float:
@@ -228,4 +261,15 @@ class Evaluation(Artifact):
         size = len(self.labels)
         if len(self.confusion) != size or any(len(row) != size for row in self.confusion):
             raise ValueError(f"confusion is not a {size} by {size} matrix")
+        return self
+
+    @model_validator(mode="after")
+    def _classifiers_are_complete(self) -> Self:
+        if missing := set(get_args(Strategy)) - set(self.classifiers):
+            raise ValueError(f"classifiers: not measured: {', '.join(sorted(missing))}")
+        for strategy, classifier in self.classifiers.items():
+            if classifier.combination.strategy != strategy:
+                raise ValueError(f"classifiers.{strategy}: combination is that of another one")
+        if self.combination != self.selected.combination:
+            raise ValueError("combination differs from that in classifiers")
         return self

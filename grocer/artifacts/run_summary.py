@@ -14,11 +14,13 @@ from grocer.artifacts.base import (
     PositiveCount,
     Record,
 )
+from grocer.artifacts.combination import Strategy
 from grocer.artifacts.counts import Counts
 from grocer.artifacts.decision import Decision
 from grocer.artifacts.evaluation import (
     AisleMetrics,
     BaselineComparison,
+    ClassifierMetrics,
     Evaluation,
     SideMetrics,
 )
@@ -43,6 +45,9 @@ class RunSummary(Artifact):
     departments: Count
     """Departments of the source, including unlabelled ones."""
     split: BySide[PositiveCount]
+    strategy: Strategy
+    """The selected classifier, which `metrics` are of."""
+    classifiers: dict[Strategy, ClassifierMetrics]
     metrics: BySide[SideMetrics]
     baselines: dict[str, BaselineComparison]
     aisles: AisleMetrics | None
@@ -83,6 +88,8 @@ def summarise(artifacts: Mapping[str, Path], bundle: Path | None) -> RunSummary:
         products=counts.products,
         departments=counts.departments,
         split=splits.products,
+        strategy=evaluation.combination.strategy,
+        classifiers=evaluation.classifiers,
         metrics=evaluation.metrics,
         baselines=evaluation.baselines,
         aisles=evaluation.aisles.metrics.test if evaluation.aisles else None,

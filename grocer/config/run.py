@@ -11,7 +11,7 @@ from pydantic import ValidationError, model_validator
 from grocer.config import deployment, stages
 from grocer.config.base import Section
 from grocer.config.removed import REMOVED
-from grocer.errors import ConfigError
+from grocer.errors import ConfigError, validation_problems
 from grocer.io.atomic import json_digest
 
 _ERRORS_SHOWN = 3
@@ -118,14 +118,8 @@ def _unknown(key: str, section: str, branch: Mapping[str, Any]) -> ConfigError:
 def _explain(error: ValidationError) -> str:
     """Return a validation error as one line: the first few keys, each with problem and value."""
     parts = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "configuration"
-        value = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
-        removed = REMOVED.get(key) if item["type"] == "extra_forbidden" else None
-        parts.append(
-            f"{key}: removed; {removed}"
-            if removed
-            else f"{key}: {item['msg'].removeprefix('Value error, ')}{value}"
-        )
+    for problem in validation_problems(error):
+        key = problem.partition(":")[0]
+        parts.append(f"{key}: removed; {REMOVED[key]}" if key in REMOVED else problem)
     more = len(parts) - _ERRORS_SHOWN
     return "; ".join([*parts[:_ERRORS_SHOWN], *([f"and {more} more"] if more > 0 else [])])

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from grocer import progress
+from grocer.artifacts.base import SIDES
 from grocer.artifacts.counts import Counts
 from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
@@ -53,7 +54,7 @@ def run(tables: Counts, config: RunConfig, out: Path) -> Splits:
         write_json(out / AISLES_FILE, dict(aisles))
 
     # Later stages read the files, so overlap between sides is checked on the files.
-    written = {side: pd.read_parquet(out / f"{side}.parquet") for side in split.SIDES}
+    written = {side: pd.read_parquet(out / f"{side}.parquet") for side in SIDES}
     splits = Splits(
         **split.summary(written, config.split),
         duplicate_names=catalogue.duplicate_names,

@@ -20,13 +20,12 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from grocer.artifacts.base import BySide, Side
+from grocer.artifacts.base import SIDES, BySide, Side
 from grocer.artifacts.splits import Overlap, Stratification
 from grocer.config.stages import SplitConfig
 from grocer.errors import CatalogueError
 from grocer.io.atomic import json_digest
 
-SIDES: tuple[Side, ...] = ("train", "validation", "test")
 T = TypeVar("T")
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from grocer.artifacts.evaluation import BaselineComparison, RowSplitLeakage
+from grocer.artifacts.evaluation import BaselineComparison, PairedLogLoss, RowSplitLeakage
 from grocer.config.stages import EvaluationConfig
-from grocer.evaluation import metrics
+from grocer.evaluation import metrics, paired
 
 TEST_ROWS = 0.2
 """Probability that a purchase row is a test row, in a random row split."""
@@ -47,8 +47,9 @@ def compare(
     predicted: ArrayLike,
     model_correct: metrics.Bools,
     settings: EvaluationConfig,
+    paired_log_loss: PairedLogLoss | None = None,
 ) -> BaselineComparison:
-    """Return a baseline's metrics and its paired test against the model on the same products.
+    """Return a baseline's metrics and its paired tests against the model on the same products.
 
     Raises:
         ValueError: the number of predictions is not the number of products.
@@ -60,7 +61,8 @@ def compare(
     return BaselineComparison(
         **metrics.accuracy(correct, settings.confidence),
         macro_f1=metrics.macro_f1(list(true), list(labels)),
-        paired=metrics.mcnemar(model_correct, correct),
+        paired=paired.mcnemar(model_correct, correct),
+        paired_log_loss=paired_log_loss,
     )
 
 

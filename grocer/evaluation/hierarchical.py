@@ -36,7 +36,6 @@ def measure(
     """
     test = _table(predictions.sides.test)
     return HierarchicalMetrics(
-        temperature=predictions.aisle_temperature,
         labels={
             label: tuple(aisle for department, aisle in predictions.leaves if department == label)
             for label in predictions.labels

@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from grocer.artifacts.evaluation import (
     CoveragePoint,
     DepartmentMetrics,
-    PairedTest,
     ReliabilityBin,
     SideMetrics,
 )
@@ -113,9 +112,15 @@ def weighted_accuracy(
 
 def log_loss(probabilities: Floats, truth: Ints) -> float:
     """Return the mean negative log probability of the true label, in nats."""
+    return float(losses(probabilities, truth).mean())
+
+
+def losses(probabilities: Floats, truth: Ints) -> Floats:
+    """Return the negative log probability [n] of each product's true label, in nats."""
     true = probabilities[np.arange(len(truth)), truth]
     # A float64 softmax underflows at -745 nats; use the smallest normal number instead of 0.
-    return float(-np.log(np.maximum(true, np.finfo(np.float64).tiny)).mean())
+    result: Floats = -np.log(np.maximum(true, np.finfo(np.float64).tiny))
+    return result
 
 
 def reliability(confidence: Floats, correct: Bools) -> tuple[ReliabilityBin, ...]:
@@ -173,24 +178,3 @@ def departments(matrix: Ints, labels: Sequence[str]) -> dict[str, DepartmentMetr
         )
         for i, label in enumerate(labels)
     }
-
-
-def mcnemar(model_correct: Bools, baseline_correct: Bools) -> PairedTest:
-    """Return McNemar's exact two-sided test of model against baseline on the same products.
-
-    The test uses the discordant pairs: products on which only one of the two is correct. Without
-    discordant pairs, p is 1.
-    """
-    from scipy.stats import binomtest
-
-    model = int((model_correct & ~baseline_correct).sum())
-    baseline = int((baseline_correct & ~model_correct).sum())
-    discordant = model + baseline
-    return PairedTest(
-        products=len(model_correct),
-        model_accuracy=float(model_correct.mean()),
-        baseline_accuracy=float(baseline_correct.mean()),
-        only_model_right=model,
-        only_baseline_right=baseline,
-        p_value=float(binomtest(model, discordant).pvalue) if discordant else 1.0,
-    )

@@ -1,7 +1,8 @@
-"""Predictions of the model under evaluation for every table of the split, calibrated."""
+"""Predictions of the selected classifier for every table of the split, calibrated."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +11,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from grocer.artifacts.base import BySide
+from grocer.artifacts.base import SIDES, BySide
+from grocer.artifacts.combination import Combination, Strategy
+from grocer.artifacts.evaluation import ClassifierMetrics
 from grocer.config.run import RunConfig
 from grocer.errors import CatalogueError, ModelError
-from grocer.evaluation import metrics
+from grocer.evaluation import classifiers, metrics
+from grocer.evaluation.classifiers import ModelScores, label_indices
 from grocer.inference.scores import Scores
-from grocer.model.combination import fit_weight, scale
+from grocer.model.combination import fit_weight
 from grocer.model.hierarchy import Leaf, leaf_probabilities
+from grocer.model.linear import LinearModel, fit_linear
 from grocer.progress import Ticker, say
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from grocer.inference.scorer import Scorer
 
-SIDES = ("train", "validation", "test")
 UNLABELLED = "unlabelled"
 
 
@@ -47,14 +51,17 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPredictions:
-    """All predictions of the model under evaluation."""
+    """All predictions of the selected classifier, and the metrics of the other ones."""
 
     labels: tuple[str, ...]
     leaves: tuple[Leaf, ...]
     """Every label with each of its aisles; empty with one level of labels."""
-    temperature: float
-    aisle_temperature: float
-    """Temperature of the aisle probabilities within a department."""
+    classifiers: Mapping[Strategy, ClassifierMetrics]
+    combination: Combination
+    """The selected classifier."""
+    linear: LinearModel
+    linear_probabilities: metrics.Floats
+    """Probabilities of the test products by the linear model alone, calibrated."""
     sides: BySide[Predictions]
     """Predictions for each side; those for train are a sample."""
     unlabelled: Predictions
@@ -88,13 +95,14 @@ def read_tables(splits: Path) -> dict[str, pd.DataFrame]:
 def predict(
     adapter: Path, tables: Mapping[str, pd.DataFrame], config: RunConfig
 ) -> ModelPredictions:
-    """Return the predictions of the adapter for the tables of `read_tables`.
+    """Return the predictions of the selected classifier for the tables of `read_tables`.
 
-    The temperatures are fitted on validation products only. The model is released on return, as a
-    small GPU has memory for one model only.
+    All classifiers are fitted on validation products only. The language model is released on
+    return, as a small GPU has memory for one model only.
 
     Raises:
         ModelError: the tables hold a department that is not a label of the adapter.
+        FloatingPointError: a score is NaN.
     """
     scorer = load_scorer(adapter, config)
     labels = tuple(scorer.labels)
@@ -103,34 +111,74 @@ def predict(
             f"{adapter} has no label {', '.join(sorted(unknown))}, which occurs in the splits: it "
             "was trained on other splits; train again, or evaluate it on those"
         )
+    linear = _fit_linear(tables, labels)
     train, _ = _sample(tables["train"], config.evaluation.sample_size)
-    scored = {**tables, "train": train}
-    logs = {
-        name: log_probabilities(scorer, table["product_name"], name)
-        for name, table in scored.items()
-    }
-    truth = label_indices(scored["validation"]["department"], labels)
-    temperature = 1 / fit_weight(logs["validation"], truth)
-    say("evaluate", f"temperature {temperature:.3f}, fitted on {len(truth):,} validation products")
-    probabilities = {name: scale(log, 1 / temperature) for name, log in logs.items()}
+    scores = _score(scorer, linear, {**tables, "train": train})
+    measured = classifiers.measure(classifiers.fit(scores), scores, config.evaluation)
+    strategy = classifiers.choose(
+        measured, scores, config.predictor, two_levels=bool(scorer.leaves)
+    )
+    combination = measured[strategy].combination
+    predicted = {name: scores.probabilities(combination, name) for name in scores.tables}
     if scorer.leaves:
-        scores, aisle_temperature = _with_aisles(probabilities, scored, scorer)
+        by_table, temperature = _with_aisles(predicted, scores.tables, scorer)
+        combination = combination.model_copy(update={"aisle_temperature": temperature})
+        selected = measured[strategy].model_copy(update={"combination": combination})
+        measured = {**measured, strategy: selected}
     else:
-        scores = {name: Scores.flat(labels, each) for name, each in probabilities.items()}
-        aisle_temperature = 1.0
-    predictions = {name: Predictions(table=scored[name], scores=scores[name]) for name in scored}
+        by_table = {name: Scores.flat(labels, each) for name, each in predicted.items()}
+    predictions = {
+        name: Predictions(table=table, scores=by_table[name])
+        for name, table in scores.tables.items()
+    }
     test, rows = _sample(tables["test"], config.evaluation.sample_size)
     with scorer.without_adapter():
         base = np.exp(log_probabilities(scorer, test["product_name"], "test, base model"))
     return ModelPredictions(
         labels=labels,
         leaves=tuple(scorer.leaves),
-        temperature=temperature,
-        aisle_temperature=aisle_temperature,
+        classifiers=measured,
+        combination=combination,
+        linear=linear,
+        linear_probabilities=scores.probabilities(measured["linear"].combination, "test"),
         sides=BySide(**{side: predictions[side] for side in SIDES}),
         unlabelled=predictions[UNLABELLED],
         base_model=Predictions(table=test, scores=Scores.flat(labels, base)),
         base_model_rows=rows,
+    )
+
+
+def _fit_linear(tables: Mapping[str, pd.DataFrame], labels: tuple[str, ...]) -> LinearModel:
+    train, validation = tables["train"], tables["validation"]
+    say("evaluate", f"fitting the linear model on {len(train):,} training products")
+    return fit_linear(
+        train["product_name"].tolist(),
+        train["department"].tolist(),
+        validation["product_name"].tolist(),
+        validation["department"].tolist(),
+        labels,
+    )
+
+
+def _score(scorer: Scorer, linear: LinearModel, tables: Mapping[str, pd.DataFrame]) -> ModelScores:
+    """Score the names of all tables with both models."""
+    seconds: dict[str, tuple[float, float]] = {}
+    adapter_logs, linear_logs = {}, {}
+    for name, table in tables.items():
+        start = time.perf_counter()
+        adapter_logs[name] = log_probabilities(scorer, table["product_name"], name)
+        middle = time.perf_counter()
+        linear_logs[name] = linear.log_probabilities(table["product_name"].tolist())
+        seconds[name] = middle - start, time.perf_counter() - middle
+        if np.isnan(adapter_logs[name]).any():
+            raise FloatingPointError(f"{name}: a log-probability is NaN")
+    return ModelScores(
+        labels=tuple(scorer.labels),
+        tables=tables,
+        adapter=adapter_logs,
+        linear=linear_logs,
+        adapter_seconds=seconds["test"][0],
+        linear_seconds=seconds["test"][1],
     )
 
 
@@ -194,12 +242,6 @@ def log_probabilities(scorer: Scorer, names: Iterable[str], task: str) -> metric
     return scorer.log_probabilities(
         scorer.encode(names), progress=lambda done: ticker.at(done, task)
     )
-
-
-def label_indices(departments: Iterable[str], labels: tuple[str, ...]) -> metrics.Ints:
-    """Return each department's index in the label set."""
-    index = {label: i for i, label in enumerate(labels)}
-    return np.array([index[name] for name in departments], dtype=np.int64)
 
 
 def _sample(table: pd.DataFrame, size: int) -> tuple[pd.DataFrame, metrics.Ints]:

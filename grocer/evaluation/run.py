@@ -1,4 +1,4 @@
-"""The evaluate stage: measure an adapter on products that it was not trained on."""
+"""The evaluate stage: measure the classifiers on products that they were not trained on."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from grocer.artifacts.adapter import Adapter
-from grocer.artifacts.base import BySide
+from grocer.artifacts.base import SIDES, BySide
 from grocer.artifacts.bundle import Bundle
 from grocer.artifacts.evaluation import (
     Accuracy,
     BaselineComparison,
-    Calibration,
     ChampionComparison,
     ConfidentError,
     Evaluation,
@@ -24,15 +23,15 @@ from grocer.artifacts.evaluation import (
 from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
 from grocer.config.stages import EvaluationConfig
-from grocer.evaluation import baselines, hierarchical, metrics, slices
+from grocer.evaluation import baselines, hierarchical, metrics, paired, slices
 from grocer.evaluation.predictions import (
-    SIDES,
     ModelPredictions,
     Predictions,
     predict,
     predict_labels,
     read_tables,
 )
+from grocer.inference.scores import Scores
 from grocer.progress import say
 from grocer.reports.evaluation import evaluation_page
 
@@ -45,9 +44,10 @@ CONFIDENT_ERRORS = 50
 def run(
     adapter: Adapter, splits: Splits, config: RunConfig, out: Path, champion: Bundle | None = None
 ) -> Evaluation:
-    """Measure the adapter on the splits; write evaluation.json, tables and report.html into `out`.
+    """Measure the classifiers on the splits and select one.
 
-    All metrics are computed from calibrated probabilities.
+    Writes evaluation.json, the linear model, tables and report.html into `out`. All metrics are
+    computed from calibrated probabilities.
 
     Args:
         champion: the deployed bundle, on a local path; measured on the same test products.
@@ -56,7 +56,7 @@ def run(
         CatalogueError: a side of the split is empty, or training has a single department.
         ModelError: a department of the splits is not a label of the model, or a score is not
             finite.
-        FloatingPointError: probabilities do not sum to 1.
+        FloatingPointError: a score is NaN, or probabilities do not sum to 1.
     """
     tables = read_tables(splits.directory)
     predictions = predict(adapter.directory, tables, config)
@@ -67,7 +67,7 @@ def run(
         config,
         champion,
     )
-    _write(evaluation, predictions, config, out)
+    _write(evaluation, predictions, config, adapter, out)
     _say_result(evaluation)
     return evaluation
 
@@ -91,6 +91,9 @@ def _measure(
         confidence=settings.confidence,
         digests=inputs,
         labels=labels,
+        combination=predictions.combination,
+        selected_by="validation log-loss" if config.predictor.strategy == "auto" else "configured",
+        classifiers=dict(predictions.classifiers),
         metrics=BySide(
             **{
                 side: metrics.measure(
@@ -104,10 +107,7 @@ def _measure(
         ),
         departments=metrics.departments(matrix, labels),
         confusion=tuple(map(tuple, matrix.tolist())),
-        calibration=Calibration(
-            temperature=predictions.temperature,
-            reliability=metrics.reliability(confidence, test.correct),
-        ),
+        reliability=metrics.reliability(confidence, test.correct),
         coverage=metrics.coverage(confidence, test.correct),
         confident_errors=_confident_errors(test),
         reference=Reference(
@@ -131,16 +131,14 @@ def _measure(
 def _baselines(
     predictions: ModelPredictions, train: pd.DataFrame, settings: EvaluationConfig
 ) -> dict[str, BaselineComparison]:
-    say("evaluate", f"fitting the linear baseline on {len(train):,} training products")
     test, sample = predictions.sides.test, predictions.base_model
     majority = [baselines.majority(train["department"])] * len(test.table)
-    linear = baselines.linear(
-        train["product_name"], train["department"], test.table["product_name"]
-    )
+    linear = Scores.flat(predictions.labels, predictions.linear_probabilities)
+    log_loss = paired.log_loss(test.scores.probabilities, linear.probabilities, test.truth)
     truth, correct = test.table["department"], test.correct
     return {
         "majority": baselines.compare(truth, majority, correct, settings),
-        "linear": baselines.compare(truth, linear, correct, settings),
+        "linear": baselines.compare(truth, linear.predicted_labels, correct, settings, log_loss),
         "base_model": baselines.compare(
             sample.table["department"],
             sample.scores.predicted_labels,
@@ -170,9 +168,14 @@ def _confident_errors(test: Predictions) -> tuple[ConfidentError, ...]:
 
 
 def _write(
-    evaluation: Evaluation, predictions: ModelPredictions, config: RunConfig, out: Path
+    evaluation: Evaluation,
+    predictions: ModelPredictions,
+    config: RunConfig,
+    adapter: Adapter,
+    out: Path,
 ) -> None:
     evaluation.write(out)
+    predictions.linear.save(out)
     sides = [_side_table(side, each) for side, each in predictions.sides]
     pd.concat(sides).to_parquet(out / "predictions.parquet", index=False, compression="zstd")
     labels = list(predictions.labels)
@@ -180,7 +183,7 @@ def _write(
     matrix.to_csv(out / "confusion.csv", index_label=config.catalogue.label)
     recovered = _recovered(predictions.unlabelled)
     recovered.to_csv(out / "recovered.csv", index=False)
-    page = evaluation_page(evaluation, recovered, config.gate)
+    page = evaluation_page(evaluation, recovered, config.gate, adapter)
     (out / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -219,7 +222,13 @@ def _recovered(unlabelled: Predictions) -> pd.DataFrame:
 
 
 def _say_result(evaluation: Evaluation) -> None:
-    _say_accuracy("test accuracy", evaluation.metrics.test, evaluation.baselines)
+    selected = evaluation.combination.strategy
+    _say_accuracy(f"test accuracy ({selected})", evaluation.metrics.test, evaluation.baselines)
+    classifiers = " · ".join(
+        f"{name} {100 * each.accuracy:.1f} % ({each.log_loss:.3f}, {each.names_per_second:,.0f}/s)"
+        for name, each in evaluation.classifiers.items()
+    )
+    say("evaluate", f"test accuracy (log-loss, names per second): {classifiers}")
     if evaluation.aisles is None:
         return
     if evaluation.aisles.metrics.test is None:

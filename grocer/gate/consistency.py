@@ -6,18 +6,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from grocer.artifacts.evaluation import BaselineComparison, Evaluation
+from grocer.gate.classifiers import Check, classifier_checks, has_log_loss_test
 
 ROUNDING = 1e-6
 """Tolerance between an accuracy and the counts that it was computed from, per product."""
-
-# Whether a check passed, and the contradiction if it did not.
-Check = tuple[bool, str]
 
 
 def count_metrics(evaluation: Evaluation, baselines: Sequence[str]) -> int:
     """Return the number of required metrics, including missing ones."""
     comparisons = [comparison for _, comparison in _comparisons(evaluation, baselines)]
     parts = [evaluation.metrics, *evaluation.departments.values(), *comparisons]
+    parts += evaluation.classifiers.values()
     return sum(_leaves(part.model_dump()) for part in parts) + len(_absent(evaluation, baselines))
 
 
@@ -31,6 +30,8 @@ def undefined_metrics(evaluation: Evaluation, baselines: Sequence[str]) -> list[
     Precision may be undefined if no product was predicted as the label.
     """
     undefined = [f"baselines.{name}" for name in _absent(evaluation, baselines)]
+    if "linear" in baselines and not has_log_loss_test(evaluation):
+        undefined.append("baselines.linear.paired_log_loss")
     for name, metrics in evaluation.departments.items():
         required = {
             "support": metrics.support > 0,
@@ -47,6 +48,7 @@ def undefined_metrics(evaluation: Evaluation, baselines: Sequence[str]) -> list[
 def contradictions(evaluation: Evaluation, baselines: Sequence[str]) -> list[str]:
     """Return the values of the evaluation that contradict each other."""
     checks = [*_intervals(evaluation), *_departments(evaluation), *_confusion(evaluation)]
+    checks += classifier_checks(evaluation, baselines)
     for name, comparison in _comparisons(evaluation, baselines):
         checks += _pairs(evaluation, name, comparison)
     return [contradiction for passed, contradiction in checks if not passed]

@@ -1,4 +1,4 @@
-"""The rules of the gate: whether an adapter may be deployed, decided from its evaluation alone.
+"""The rules of the gate: whether a classifier may be deployed, decided from its evaluation alone.
 
 `decide` is a pure function and fails closed: a missing metric, contradictory values or a department
 without test products fail the decision. Each rule gives its reason, whether it passes or fails.
@@ -64,7 +64,10 @@ def _rules(policy: GatePolicy) -> dict[str, Rule]:
         "test_products": _test_products,
         "accuracy": _accuracy,
         "gap": _gap,
-        **{f"baseline:{name}": partial(_baseline, name) for name in policy.baselines},
+        **{
+            f"baseline:{name}": _linear if name == "linear" else partial(_baseline, name)
+            for name in policy.baselines
+        },
         "recall": _recall,
         "ece": _ece,
         "champion": _champion,
@@ -100,11 +103,40 @@ def _baseline(name: str, evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     if name not in evaluation.baselines:
         return False, f"Metric unavailable: baselines.{name}."
     paired, level = evaluation.baselines[name].paired, evaluation.significance
-    better = paired.model_accuracy > paired.baseline_accuracy and paired.p_value < level
-    return better, (
+    return _more_accurate(paired, level), (
         f"Accuracy vs baseline {name} {_compared(paired, level)} "
         f"(required: higher with p < {level:g})."
     )
+
+
+def _linear(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
+    """More accurate, or at least as accurate with a lower log-loss; both significantly."""
+    if "linear" not in evaluation.baselines:
+        return False, "Metric unavailable: baselines.linear."
+    baseline, level = evaluation.baselines["linear"], evaluation.significance
+    paired, losses = baseline.paired, baseline.paired_log_loss
+    if losses is None:
+        return False, "Metric unavailable: baselines.linear.paired_log_loss."
+    if evaluation.combination.strategy == "linear":
+        return True, (
+            "The selected classifier is the linear model; rule skipped. The language model is not "
+            "deployed."
+        )
+    better_calibrated = (
+        paired.model_accuracy >= paired.baseline_accuracy
+        and losses.model_log_loss < losses.baseline_log_loss
+        and losses.p_value < level
+    )
+    log_losses = " vs ".join(_distinct(losses.model_log_loss, losses.baseline_log_loss))
+    return _more_accurate(paired, level) or better_calibrated, (
+        f"Accuracy vs baseline linear {_compared(paired, level)}; log-loss {log_losses}, "
+        f"{_p_text(losses.p_value, level)} (required: higher accuracy, or lower log-loss without "
+        f"lower accuracy, with p < {level:g})."
+    )
+
+
+def _more_accurate(paired: PairedTest, level: float) -> bool:
+    return paired.model_accuracy > paired.baseline_accuracy and paired.p_value < level
 
 
 def _recall(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
@@ -165,9 +197,12 @@ def _consistent(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 def _compared(paired: PairedTest, level: float) -> str:
     """Both accuracies, the number of products and McNemar's p."""
     accuracies = " vs ".join(_distinct(paired.model_accuracy, paired.baseline_accuracy))
-    p_value = paired.p_value
-    p_text = "p < 0.001" if p_value < 0.001 else f"p = {_distinct(p_value, level)[0]}"
+    p_text = _p_text(paired.p_value, level)
     return f"on the same {paired.products:,} products: {accuracies}, {p_text}"
+
+
+def _p_text(p_value: float, level: float) -> str:
+    return "p < 0.001" if p_value < 0.001 else f"p = {_distinct(p_value, level)[0]}"
 
 
 def _listed(items: Sequence[str]) -> str:

@@ -130,7 +130,8 @@ class PrefixCachedModel:
         if self._cached is None:
             from transformers import DynamicCache
 
-            cache = DynamicCache(config=self.model.config)
+            # Without the configuration: a cache with a sliding window would drop the prefix.
+            cache = DynamicCache()
             if self.prefix:
                 ids = torch.tensor([self.prefix], device=self.model.device)
                 with torch.inference_mode():

@@ -106,7 +106,7 @@ def classify_shard(
         counts = classify(
             local,
             result,
-            open_bundle(plan["bundle"], Path(folder, "bundle")).path,
+            open_bundle(plan["bundle"], Path(folder, "bundle"), step="classify_shard").path,
             column=plan["column"],
             min_probability=plan["min_probability"],
             chunk_rows=CHUNK_ROWS,

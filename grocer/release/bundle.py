@@ -138,9 +138,12 @@ def write_bundle(
 
     sources = _sources(model)
     template = read_json(model / "template.json")
-    calibration = {"temperature": measured.calibration.temperature}
+    combination = measured.combination
+    if combination.strategy != "adapter":
+        raise BundleError(f"a bundle of the classifier {combination.strategy!r} is not supported")
+    calibration = {"temperature": 1 / combination.adapter}
     if measured.aisles:
-        calibration["aisle_temperature"] = measured.aisles.temperature
+        calibration["aisle_temperature"] = combination.aisle_temperature
     manifest = Manifest(
         base=read_json(model / "base.json"),
         labels=tuple(read_json(model / "labels.json")),

@@ -15,7 +15,7 @@ from grocer.io.atomic import file_digest, output_directory
 from grocer.io.storage import Storage
 from grocer.release.bundle import MANIFEST, LoadedBundle, load_bundle
 
-_SETTING = "deploy.store"
+_STORE = "deploy.store"
 
 
 def publish(bundle: LoadedBundle, store: str) -> str:
@@ -32,7 +32,7 @@ def publish(bundle: LoadedBundle, store: str) -> str:
     """
     uri = f"{store.rstrip('/')}/{bundle.digest}"
     digests = {**bundle.manifest.files, MANIFEST: file_digest(bundle.path / MANIFEST)}
-    storage = _storage(uri)
+    storage = Storage(uri, setting=_STORE, step="deploy")
     existing = set(storage.find())
     if extra := sorted(existing - set(digests)):
         raise OutputError(f"{uri}/{extra[0]} is not part of the bundle; remove it")
@@ -42,22 +42,29 @@ def publish(bundle: LoadedBundle, store: str) -> str:
         if storage.sha256(name) != digest:
             raise OutputError(
                 f"{uri}/{name} already exists with another SHA-256 than in the bundle; "
-                f"remove it, or set another {_SETTING}"
+                f"remove it, or set another {_STORE}"
             )
     outcome = "already published" if set(digests) <= existing else "published"
     progress.say("deploy", f"{outcome}: {uri}, all files verified")
     return uri
 
 
-def fetch(uri: str, directory: Path) -> LoadedBundle:
+def fetch(
+    uri: str, directory: Path, *, setting: str = "--bundle", step: str | None = None
+) -> LoadedBundle:
     """Download the bundle at `uri` (`.../<digest>`) to `directory/<digest>` and verify it.
 
+    Args:
+        setting: option that names the bundle, for error messages.
+        step: pipeline step that reports retries, if any.
+
     Raises:
-        BundleError: there is no complete bundle, or it fails the verification of `load_bundle`.
-        OutputError: the store cannot be read.
+        BundleError: there is no complete bundle, it cannot be read, or it fails the verification
+            of `load_bundle`.
+        OutputError: `directory` cannot be written.
     """
     digest = uri.rstrip("/").rpartition("/")[2]
-    storage = _storage(uri)
+    storage = Storage(uri, setting=setting, step=step, error=BundleError)
     names = set(storage.find())
     if MANIFEST not in names:
         raise BundleError(f"{uri}: no bundle found, or an incomplete one")
@@ -70,14 +77,13 @@ def fetch(uri: str, directory: Path) -> LoadedBundle:
     return load_bundle(directory / digest)
 
 
-def open_bundle(uri: str, directory: Path) -> LoadedBundle:
+def open_bundle(
+    uri: str, directory: Path, *, setting: str = "--bundle", step: str | None = None
+) -> LoadedBundle:
     """Return the verified bundle at a URI or local path; a remote one is fetched to `directory`.
 
-    Raises:
-        BundleError, OutputError: as `fetch`.
+    Takes the arguments of `fetch`, and raises its errors.
     """
-    return fetch(uri, directory) if "://" in uri else load_bundle(Path(uri))
-
-
-def _storage(uri: str) -> Storage:
-    return Storage(uri, setting=_SETTING, step="deploy")
+    if "://" in uri:
+        return fetch(uri, directory, setting=setting, step=step)
+    return load_bundle(Path(uri))

@@ -8,11 +8,20 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from grocer.artifacts.adapter import Adapter
+from grocer.artifacts.combination import Strategy
 from grocer.artifacts.evaluation import Accuracy, CoveragePoint, Evaluation
 from grocer.config.stages import GatePolicy
 from grocer.gate.rules import decide
 from grocer.reports.html import BLUE, INK, ORANGE, new_plot, render, svg
 
+STRATEGIES: dict[Strategy, str] = {
+    "adapter": "Adapter",
+    "linear": "Linear model (TF-IDF)",
+    "ensemble": "Ensemble",
+    "cascade": "Cascade",
+}
+"""Names of the classifiers, in the order of the table."""
 MAX_MATRIX_LABELS = 40
 """A confusion matrix of more labels does not fit on the page."""
 FIRST_LABELS = 20
@@ -23,12 +32,14 @@ MAX_RECOVERED = 50
 MAX_CONFUSIONS = 12
 
 
-def evaluation_page(evaluation: Evaluation, recovered: pd.DataFrame, policy: GatePolicy) -> str:
+def evaluation_page(
+    evaluation: Evaluation, recovered: pd.DataFrame, policy: GatePolicy, adapter: Adapter
+) -> str:
     """Return the page as self-contained HTML; product names are escaped.
 
     `recovered` has product_name, purchases, suggested_department, probability and optionally
     suggested_aisle, in the order to be shown. `policy` is that of the gate, whose decision about
-    the same evaluation is shown.
+    the same evaluation is shown; `adapter` has the costs of its training.
     """
     labels, test = evaluation.labels, evaluation.metrics.test
     baselines = _baselines(evaluation)
@@ -39,6 +50,8 @@ def evaluation_page(evaluation: Evaluation, recovered: pd.DataFrame, policy: Gat
         e=evaluation,
         noun=evaluation.label,
         test=test,
+        adapter=adapter,
+        strategies=STRATEGIES,
         gap=evaluation.metrics.train.accuracy - test.accuracy,
         baselines=baselines,
         baselines_plot=_baselines_plot(test, baselines),
@@ -66,18 +79,25 @@ def evaluation_page(evaluation: Evaluation, recovered: pd.DataFrame, policy: Gat
 
 
 def _baselines(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Baselines and champion, best first, each with the outcome of the paired test."""
+    """Baselines and champion, best first, each with the outcome of the paired test.
+
+    If the linear model is selected, it is not compared with itself.
+    """
     names = {
         "majority": f"Most frequent {evaluation.label}",
-        "linear": "Linear model (TF-IDF)",
+        "linear": STRATEGIES["linear"],
         "base_model": "Base model without adapter",
     }
-    rows = [(names[name], each) for name, each in evaluation.baselines.items()]
+    selected = evaluation.combination.strategy
+    rows = [
+        (key, names[key], each) for key, each in evaluation.baselines.items() if key != selected
+    ]
     if evaluation.champion is not None:
-        rows.append(("Champion (deployed)", evaluation.champion))
-    rows.sort(key=lambda row: -row[1].accuracy)
+        rows.append(("champion", "Champion (deployed)", evaluation.champion))
+    rows.sort(key=lambda row: -row[2].accuracy)
     return [
         {
+            "key": key,
             "name": name,
             "measured": each,
             "outcome": "not significant"
@@ -86,13 +106,13 @@ def _baselines(evaluation: Evaluation) -> list[dict[str, Any]]:
             if each.paired.only_model_right > each.paired.only_baseline_right
             else "worse",
         }
-        for name, each in rows
+        for key, name, each in rows
     ]
 
 
 def _baselines_plot(test: Accuracy, baselines: Sequence[dict[str, Any]]) -> Markup:
-    """Accuracy with its interval, of the model and of each baseline."""
-    rows = [("This model", test), *((row["name"], row["measured"]) for row in baselines)]
+    """Accuracy with its interval, of the selected classifier and of each baseline."""
+    rows = [("Selected classifier", test), *((row["name"], row["measured"]) for row in baselines)]
     figure, axes = new_plot("Test accuracy and its confidence interval", 0.8 + 0.56 * len(rows))
     for y, (name, measured) in enumerate(reversed(rows)):
         low, accuracy = 100 * measured.accuracy_low, 100 * measured.accuracy
@@ -143,7 +163,7 @@ def _confusions(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def _reliability_plot(evaluation: Evaluation) -> Markup:
     """Accuracy by confidence; the area of a dot grows with the products of its bin."""
-    bins = evaluation.calibration.reliability
+    bins = evaluation.reliability
     most = max(b.count for b in bins)
     figure, axes = new_plot("Reliability curve")
     axes.plot([0, 100], [0, 100], color=INK, lw=1, ls=":", label="perfect calibration")

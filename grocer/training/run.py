@@ -31,6 +31,7 @@ from grocer.training import memory_estimate
 from grocer.training.callbacks import Preemption, Progress, metric_loggers, peak_memory
 from grocer.training.checkpoints import Checkpoints
 from grocer.training.dataset import TrainingSet, encode_products
+from grocer.training.packing_check import require_exact_packing
 from grocer.training.trainer import GuardedTrainer, build_trainer, training_arguments
 
 _LABEL_FILES = ("labels.json", AISLES_FILE, "template.json")
@@ -79,6 +80,7 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
     # Train.
     with memory_estimate.explain_out_of_memory():
         model = load_nf4(directory, hardware.dtype, str(arguments.device))
+        require_exact_packing(model, encoder, _shortest_to_longest(products, examples))
         trainer = build_trainer(model, tokenizer, examples, arguments, config, validation)
         measured = _train(trainer, checkpoints, config, out)
     adapter = _adapter(reference, examples, hardware, config, trainer, measured)
@@ -126,6 +128,13 @@ def _require_fit(
         )
     needed = memory_estimate.estimate(shape, examples, config, hardware.dtype)
     memory_estimate.require_memory(needed, config, hardware.device, hardware.dtype)
+
+
+def _shortest_to_longest(products: pd.DataFrame, examples: TrainingSet) -> list[str]:
+    """Return the names with the fewest, the median and the most tokens."""
+    order = examples.sizes.argsort(kind="stable")
+    rows = order[[0, len(order) // 2, -1]]
+    return [str(name) for name in products["product_name"].iloc[rows]]
 
 
 def _label_files(splits: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from pipelines.cli.options import (
     ServerOptions,
     expand_groups,
 )
+from pipelines.kubeflow.client import ACCOUNT
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.submit import Job
@@ -58,7 +59,7 @@ class BulkOptions(PipelineOptions):
         "product_name"
     )
     min_probability: MinProbability = 0.0
-    service_account: Account = "grocer-pipeline"
+    service_account: Account = ACCOUNT
 
     def job(self, data: str, out: str) -> Job:
         from pipelines.kubeflow.submit import bulk_job

@@ -23,7 +23,7 @@ from pipelines.cli.options import (
     ServerOptions,
     expand_groups,
 )
-from pipelines.kubeflow.client import Server
+from pipelines.kubeflow.client import ACCOUNT, Server
 
 if TYPE_CHECKING:
     from grocer.events import Event
@@ -80,7 +80,7 @@ class TrainingOptions(PipelineOptions):
     no_deploy: Annotated[
         bool, Option("--no-deploy", help="Train and evaluate, but do not deploy")
     ] = False
-    service_account: Account = "grocer-pipeline"
+    service_account: Account = ACCOUNT
 
     @property
     def config(self) -> RunConfig:

@@ -40,7 +40,7 @@ def show(finished: Finished, console: Console | None = None) -> None:
 def show_verdict(
     passed: bool, reasons: Sequence[Reason], outcome: str, console: Console | None = None
 ) -> None:
-    """Print the gate's verdict, whether the model is deployed, and the reasons."""
+    """Print the gate's verdict, its outcome for the model, and the reasons."""
     console = console or Console(highlight=False)
     console.print()
     _print(console, "Gate", _verdict(passed, reasons, outcome, console.width - _MARGIN))
@@ -57,8 +57,9 @@ def _blocks(finished: Finished, width: int) -> Iterator[tuple[str, Iterator[Text
     summary = finished.summary
     yield "Data", _data(summary)
     yield "Accuracy", _accuracy(summary)
+    yield "Classifiers", _classifiers(summary)
     gate = summary.gate
-    outcome = "deployed" if gate.passed else "nothing deployed"
+    outcome = "bundle written and tested" if gate.passed else "nothing deployed"
     yield "Gate", _verdict(gate.passed, gate.reasons, outcome, width)
     if finished.predictions is not None:
         yield "Predictions", _predictions(finished.predictions)
@@ -93,6 +94,18 @@ def _accuracy(summary: RunSummary) -> Iterator[Text]:
                 f"n = {metrics.products:,}",
                 "dim",
             ),
+        )
+
+
+def _classifiers(summary: RunSummary) -> Iterator[Text]:
+    """Yield a table of the classifiers on the test products; the selected one is bold."""
+    yield Text("            accuracy  log-loss    ECE   names/s", "dim")
+    for name, each in summary.classifiers.items():
+        selected = name == summary.strategy
+        yield Text(
+            f"{name:<12}{each.accuracy:8.1%}{each.log_loss:10.3f}{each.ece:7.3f}"
+            f"{each.names_per_second:10,.0f}{'   selected' if selected else ''}",
+            "bold" if selected else "",
         )
 
 

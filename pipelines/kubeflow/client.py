@@ -15,6 +15,9 @@ from typing import Any
 
 from grocer.errors import ConfigError
 
+ACCOUNT = "grocer-pipeline"
+"""Service account of manifests/ for the pods of a run; it may deploy a bundle."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Server:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import re
 import tempfile
@@ -13,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.images import IMAGES, Images
+from components.images import Images
 from grocer.config.run import RunConfig
 from grocer.errors import ConfigError
 from grocer.io.storage import PROTOCOLS
@@ -24,8 +22,6 @@ from pipelines.kubeflow.compiled import Package
 STORES = ("s3", "gs")
 """Protocols that pods can write to."""
 EXPERIMENT = "grocer"
-ACCOUNT = "grocer-pipeline"
-"""Service account of manifests/ that may deploy a bundle."""
 _BUNDLE = re.compile(r"(s3|gs)://[^/]+/(.+/)?[0-9a-f]{64}")
 
 
@@ -35,7 +31,7 @@ class Job:
 
     package: Package
     parameters: Mapping[str, Any]
-    service_account: str = ACCOUNT
+    service_account: str
 
 
 @dataclass(frozen=True)
@@ -50,17 +46,17 @@ class Submitted:
 def training_job(
     data: str,
     config: RunConfig,
-    images: Images = IMAGES,
+    images: Images,
     *,
-    champion: str | None = None,
-    deploy: bool = True,
-    service_account: str = ACCOUNT,
+    champion: str | None,
+    deploy: bool,
+    service_account: str,
 ) -> Job:
     """Return the training pipeline, with checked parameters.
 
     Args:
         data: address of the tables, as pods reach it.
-        champion: address of the bundle to compare with, by default the deployed one.
+        champion: address of the bundle to compare with; None: the deployed one.
         deploy: whether an adapter that passes the gate is deployed.
 
     Raises:
@@ -85,17 +81,17 @@ def bulk_job(
     data: str,
     out: str,
     config: RunConfig,
-    images: Images = IMAGES,
+    images: Images,
     *,
-    bundle: str | None = None,
-    service_account: str = ACCOUNT,
+    bundle: str | None,
+    service_account: str,
     **options: Any,
 ) -> Job:
     """Return the bulk pipeline, with checked parameters.
 
     Args:
         data, out: addresses of CSV or Parquet files, as pods reach them.
-        bundle: address of the bundle to classify with, by default the deployed one.
+        bundle: address of the bundle to classify with; None: the deployed one.
         options: the pipeline's other parameters.
 
     Raises:
@@ -191,7 +187,7 @@ def schedule(server: Server, job: Job, name: str, cron: str, *, replace: bool = 
 def _upload(client: Any, package: Package) -> Any:
     """Return the package's pipeline version, uploaded if the server does not have it."""
     pipeline_id = client.get_pipeline_id(package.name)
-    with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "pipeline.yaml")
         path.write_text(package.text)
         if pipeline_id is None:

@@ -1,6 +1,7 @@
 """Fixtures: the real command and pipeline over a toy domain (see toy/sitecustomize.py)."""
 
 import contextlib
+import inspect
 import json
 import os
 import subprocess
@@ -52,6 +53,21 @@ class Toy:
     def outputs(self) -> set[str]:
         """Return the names in the folder, without the source data."""
         return set(os.listdir(self.folder)) - {"data"}
+
+
+@pytest.fixture(autouse=True)
+def shallow_stack(monkeypatch):
+    """Compile pipelines in a fraction of the time.
+
+    kfp calls `inspect.stack` for each setting of a task, to name the setting in an error message.
+    `inspect` searches all loaded modules for the source of each frame, and pytest has many frames.
+    """
+
+    def stack(context=1):
+        frames = (sys._getframe(1), sys._getframe(2))
+        return [inspect.FrameInfo(each, *inspect.getframeinfo(each, 0)) for each in frames]
+
+    monkeypatch.setattr(inspect, "stack", stack)
 
 
 @pytest.fixture

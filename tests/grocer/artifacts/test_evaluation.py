@@ -11,13 +11,14 @@ from tests.fixtures.evaluations import (
     NUMBERS,
     PATHS,
     SHARES,
+    UNBOUNDED,
     changed,
+    combination,
+    evaluation,
     parents,
     parse,
     value_at,
 )
-
-UNBOUNDED = {"log_loss", "temperature"}
 
 
 def problems(content):
@@ -48,18 +49,13 @@ def test_number_of_another_type_or_range_is_rejected(path):
 
 @pytest.mark.parametrize("path", SHARES, ids=".".join)
 def test_share_above_one_is_rejected(path):
-    content = changed(COMPLETE, path, 1.0000001)
-    if path[-1] in UNBOUNDED:
-        parse(content)
-    else:
-        assert problems(content)[0].startswith(".".join(path))
+    assert problems(changed(COMPLETE, path, 1.0000001))[0].startswith(".".join(path))
 
 
 @pytest.mark.parametrize("path", SHARES, ids=".".join)
 def test_limits_of_a_share_are_valid(path):
     parse(changed(COMPLETE, path, 1))
-    if path[-1] != "temperature":
-        parse(changed(COMPLETE, path, 0))
+    parse(changed(COMPLETE, path, 0))
 
 
 COUNTS = [path for path in NUMBERS if isinstance(value_at(COMPLETE, path), int)]
@@ -89,6 +85,41 @@ def test_problem_has_no_prefix_of_pydantic():
 def test_departments_are_the_labels():
     content = changed(COMPLETE, ("labels",), ["bulk", "dairy", "toys"])
     assert "departments and labels differ: pets, toys" in problems(content)[0]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in UNBOUNDED if path[-1] in {"log_loss", "model_log_loss", "names_per_second"}],
+    ids=".".join,
+)
+def test_log_loss_and_throughput_are_not_limited_to_one(path):
+    parse(changed(COMPLETE, path, 7.5))
+
+
+@pytest.mark.parametrize("strategy", ["adapter", "ensemble", "cascade", "linear"])
+def test_every_classifier_is_required(strategy):
+    content = changed(COMPLETE, ("classifiers", strategy))
+    assert problems(content)[0] == f"classifiers: not measured: {strategy}"
+
+
+def test_classifier_has_its_own_combination():
+    content = changed(COMPLETE, ("classifiers", "cascade", "combination"), combination("ensemble"))
+    assert problems(content)[0].startswith("classifiers.cascade: combination is that of another")
+
+
+@pytest.mark.parametrize("strategy", ["ensemble", "cascade", "linear"])
+def test_selected_combination_is_that_of_its_classifier(strategy):
+    assert parse(evaluation(strategy=strategy)).selected.combination.strategy == strategy
+    content = changed(evaluation(strategy=strategy), ("combination", "linear"), 0.25)
+    assert problems(content)[0] == "combination differs from that in classifiers"
+
+
+@pytest.mark.parametrize("value", ["auto", "majority", None, 1])
+def test_unknown_strategy_is_rejected(value):
+    content = changed(COMPLETE, ("combination", "strategy"), value)
+    assert problems(content)[0].startswith("combination.strategy")
+    content = changed(COMPLETE, ("selected_by",), value)
+    assert problems(content)[0].startswith("selected_by")
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,9 @@ def test_summary_has_the_documented_keys(artifacts: dict[str, Path], tmp_path: P
     assert content["split"] == {"train": 20, "validation": 5, "test": 5}
     assert set(content["metrics"]) == {"train", "validation", "test"}
     assert content["metrics"]["test"]["products"] == 300
+    assert content["strategy"] == "adapter"
+    assert set(content["classifiers"]) == {"adapter", "linear", "ensemble", "cascade"}
+    assert content["classifiers"]["adapter"]["accuracy"] == content["metrics"]["test"]["accuracy"]
     assert set(content["baselines"]) == {"majority", "linear", "base_model"}
     assert content["gate"]["passed"] is True
     assert set(content["gate"]["reasons"][0]) == {"rule", "passed", "sentence"}

@@ -51,7 +51,7 @@ def test_number_of_settings_is_limited() -> None:
         (
             "cluster.model_cpu",
             r"text matching `^([0-9]+(\.[0-9]+)?\|[0-9]+m)$`",
-            "`4`; tiny: `2`",
+            "`4`; smollm2: `2`; tiny: `2`",
         ),
     ],
 )

@@ -5,12 +5,12 @@ import json
 import pandas as pd
 import pytest
 
+from grocer.artifacts.base import SIDES
 from grocer.artifacts.counts import Counts
 from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
 from grocer.config.stages import CatalogueConfig, PromptConfig
 from grocer.dataset.run import run
-from grocer.dataset.split import SIDES
 from grocer.errors import CatalogueError
 from grocer.model import prompt_template
 from tests.fixtures.stage_artifacts import COUNTS

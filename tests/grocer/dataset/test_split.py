@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grocer.artifacts.base import SIDES
 from grocer.config.stages import SplitConfig
 from grocer.dataset import split
 from grocer.dataset.catalogue import normalise
@@ -120,15 +121,15 @@ def test_labels_without_training_products_are_rejected():
         split.divide(frame, SplitConfig())
 
 
-@pytest.mark.parametrize("empty", split.SIDES)
+@pytest.mark.parametrize("empty", SIDES)
 def test_empty_side_is_rejected(empty):
-    names = [name for side in split.SIDES if side != empty for name in on(side, 3)]
+    names = [name for side in SIDES if side != empty for name in on(side, 3)]
     with pytest.raises(CatalogueError, match=f"none of 6 products is on the {empty} side"):
         split.divide(examples(names), SplitConfig())
 
 
 def parts(**names):
-    return {side: examples(names[side]) for side in split.SIDES}
+    return {side: examples(names[side]) for side in SIDES}
 
 
 def test_summary_counts_products_and_purchases():

@@ -105,18 +105,6 @@ def test_undefined_department_metrics_are_none():
     assert dict(departments["c"]) == {"support": 0, "precision": None, "recall": None, "f1": None}
 
 
-@pytest.mark.parametrize(
-    ("model", "baseline", "p"),
-    [(9, 1, 0.02148), (1, 9, 0.02148), (5, 5, 1.0), (0, 0, 1.0), (6, 0, 0.03125)],
-)
-def test_mcnemar_is_the_exact_two_sided_test(model, baseline, p):
-    model_correct = np.array([True] * model + [False] * baseline + [True] * 20)
-    baseline_correct = np.array([False] * model + [True] * baseline + [True] * 20)
-    paired = metrics.mcnemar(model_correct, baseline_correct)
-    assert (paired.only_model_right, paired.only_baseline_right) == (model, baseline)
-    assert paired.p_value == pytest.approx(p, abs=1e-5)
-
-
 @given(st.integers(0, 2**32), st.integers(1, 40), st.integers(2, 6))
 def test_metrics_are_valid_and_consistent(seed, size, labels):
     """`SideMetrics` itself refuses NaN, Inf and shares out of range."""

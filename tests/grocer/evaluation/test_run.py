@@ -1,23 +1,29 @@
 """The evaluate stage: its metrics are those of the products, and the gate accepts them."""
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from grocer.artifacts.adapter import Adapter
+from grocer.artifacts.base import SIDES
 from grocer.artifacts.bundle import Bundle
+from grocer.artifacts.combination import Strategy
 from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.splits import Splits
 from grocer.config.recipes import tiny
 from grocer.config.run import RunConfig
-from grocer.config.stages import EvaluationConfig
+from grocer.config.stages import EvaluationConfig, PredictorConfig
 from grocer.errors import CatalogueError, ModelError
 from grocer.evaluation import predictions
 from grocer.evaluation.run import run
 from grocer.gate.rules import decide
 from grocer.io.atomic import tree_digests
+from grocer.model.combination import combine
+from grocer.model.linear import LinearModel
 from tests.fixtures.artifacts import write_model
 from tests.fixtures.predictions import (
     LABELS,
@@ -28,7 +34,10 @@ from tests.fixtures.predictions import (
     write_splits,
 )
 
-CONFIG: RunConfig = tiny().model_copy(update={"evaluation": EvaluationConfig(sample_size=30)})
+CONFIG: RunConfig = tiny().model_copy(
+    update={"evaluation": EvaluationConfig(sample_size=30), "predictor": PredictorConfig()}
+)
+STRATEGIES: tuple[Strategy, ...] = ("adapter", "linear", "ensemble", "cascade")
 
 
 class Stage:
@@ -40,9 +49,12 @@ class Stage:
         self.out = root / "out"
         self.out.mkdir()
 
-    def run(self, champion: Bundle | None = None, out: Path | None = None) -> Evaluation:
+    def run(
+        self, champion: Bundle | None = None, out: Path | None = None, strategy: str = "adapter"
+    ) -> Evaluation:
+        config = CONFIG.model_copy(update={"predictor": PredictorConfig(strategy=strategy)})
         adapter, splits = Adapter.read(self.model), Splits.read(self.splits)
-        return run(adapter, splits, CONFIG, out or self.out, champion)
+        return run(adapter, splits, config, out or self.out, champion)
 
     def table(self, name: str) -> pd.DataFrame:
         return pd.read_parquet(self.splits / f"{name}.parquet")
@@ -84,8 +96,9 @@ def test_metrics_are_those_of_the_products(stage):
     assert sum(evaluation.reference.departments.values()) == pytest.approx(1.0)
 
 
-def test_gate_finds_no_missing_or_contradicting_metric(stage):
-    decision = decide(stage.run(), CONFIG.gate)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_gate_finds_no_missing_or_contradicting_metric(stage, strategy):
+    decision = decide(stage.run(strategy=strategy), CONFIG.gate)
     reasons = {reason.rule: reason for reason in decision.reasons}
     assert reasons["measured"].passed, reasons["measured"].sentence
     assert reasons["consistent"].passed, reasons["consistent"].sentence
@@ -99,9 +112,66 @@ def test_base_model_is_compared_on_its_sample(stage):
 
 def test_temperature_is_fitted_on_validation_and_applied_to_all_sides(stage, scorers):
     scorers[stage.model] = NounScorer(scale=1.0)
-    assert stage.run().calibration.temperature < 0.5  # all validation predictions are correct
+    assert stage.run().combination.adapter > 2  # all validation predictions are correct
     table = pd.read_parquet(stage.out / "predictions.parquet")
     assert table["probability"].min() > np.exp(1.0) / (np.exp(1.0) + 2)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_configured_classifier_is_measured_as_one_model(stage, strategy):
+    evaluation = stage.run(strategy=strategy)
+    assert evaluation.combination.strategy == strategy
+    assert evaluation.selected_by == "configured"
+    assert evaluation.selected.log_loss == evaluation.metrics.test.log_loss
+    assert evaluation.selected.validation_log_loss == evaluation.metrics.validation.log_loss
+    test = pd.read_parquet(stage.out / "predictions.parquet").query("split == 'test'")
+    losses = -np.log(test["department_probability"])
+    assert losses.mean() == pytest.approx(evaluation.selected.log_loss)
+
+
+def test_auto_selects_by_validation_log_loss(stage, scorers):
+    assert stage.run(strategy="auto").selected_by == "validation log-loss"
+    scorers[stage.model] = NounScorer(scale=0.0)  # the language model knows nothing
+    evaluation = stage.run(strategy="auto")
+    assert evaluation.combination.strategy == "linear"
+    losses = {name: each.validation_log_loss for name, each in evaluation.classifiers.items()}
+    assert losses["linear"] < losses["adapter"]
+
+
+def test_classifiers_state_what_the_language_model_scores(stage, monkeypatch):
+    # The clock advances by 1 s per reading, so each model takes 1 s for the 40 test products.
+    clock = itertools.count()
+    monkeypatch.setattr(predictions, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    measured = stage.run().classifiers
+    shares = {name: each.language_model_share for name, each in measured.items()}
+    assert (shares["adapter"], shares["ensemble"], shares["linear"]) == (1.0, 1.0, 0.0)
+    assert measured["adapter"].names_per_second == measured["linear"].names_per_second == 40
+    assert measured["ensemble"].names_per_second == 20
+    seconds = 1 + shares["cascade"]
+    assert measured["cascade"].names_per_second == pytest.approx(40 / seconds)
+
+
+def test_linear_baseline_is_the_calibrated_linear_classifier(stage):
+    evaluation = stage.run()
+    linear, baseline = evaluation.classifiers["linear"], evaluation.baselines["linear"]
+    assert (baseline.accuracy, baseline.macro_f1) == (linear.accuracy, linear.macro_f1)
+    assert baseline.paired_log_loss.baseline_log_loss == linear.log_loss
+    assert baseline.paired_log_loss.model_log_loss == evaluation.metrics.test.log_loss
+    assert evaluation.baselines["majority"].paired_log_loss is None
+    stored = LinearModel.load(stage.out)
+    assert stored.labels == LABELS
+    test = stage.table("test")
+    probabilities = combine(
+        linear.combination, None, stored.log_probabilities(test["product_name"].tolist())
+    )
+    truth = [LABELS.index(name) for name in test["department"]]
+    assert (probabilities.argmax(axis=1) == truth).mean() == linear.accuracy
+
+
+def test_linear_model_compared_with_itself_does_not_differ(stage):
+    baseline = stage.run(strategy="linear").baselines["linear"]
+    assert baseline.paired.p_value == baseline.paired_log_loss.p_value == 1.0
+    assert baseline.paired.only_model_right == baseline.paired.only_baseline_right == 0
 
 
 def test_tables_hold_every_scored_and_every_unlabelled_product(stage):
@@ -121,7 +191,7 @@ def test_tables_hold_every_scored_and_every_unlabelled_product(stage):
 def two_levels(stage, scorers):
     """The stage on products with aisles, and a model that predicts them."""
     scorers[stage.model] = NounScorer(leaves=LEAVES)
-    for side in predictions.SIDES:
+    for side in SIDES:
         table = stage.table(side)
         stage.replace(side, table.assign(aisle=table["product_name"].map(aisle_of)))
     return stage
@@ -135,18 +205,20 @@ def test_aisles_do_not_change_department_metrics(two_levels, scorers):
     with_aisles = two_levels.run()
     scorers[two_levels.model] = NounScorer()
     without = two_levels.run()
-    assert with_aisles.model_dump(exclude={"aisles"}) == without.model_dump(exclude={"aisles"})
+    # The temperature of the aisles and the measured time differ.
+    others = {"aisles", "combination", "classifiers"}
+    assert with_aisles.model_dump(exclude=others) == without.model_dump(exclude=others)
     assert decide(with_aisles, CONFIG.gate) == decide(without, CONFIG.gate)
 
 
 def test_aisle_is_correct_only_if_the_department_is(two_levels):
-    aisles = two_levels.run().aisles
-    test = aisles.metrics.test
+    evaluation = two_levels.run()
+    aisles, test = evaluation.aisles, evaluation.aisles.metrics.test
     # The model knows each noun's aisle, so an aisle is wrong only by its department.
     assert test.products == 40
     assert test.accuracy == test.department_accuracy == pytest.approx(30 / 40)
     assert test.accuracy_within == 1.0
-    assert aisles.temperature < 0.5  # all validation predictions are correct
+    assert evaluation.combination.aisle_temperature < 0.5  # all validation predictions are correct
     assert aisles.labels == dict.fromkeys(LABELS, ("end", "front"))
     assert sum(row.support for row in aisles.aisles) == 40
     assert sum(each.products for each in aisles.confusions) == 10
@@ -156,6 +228,17 @@ def test_aisle_is_correct_only_if_the_department_is(two_levels):
     assert (table["aisle_probability"] <= table["probability"] + 1e-12).all()
     recovered = pd.read_csv(two_levels.out / "recovered.csv")
     assert recovered["suggested_aisle"].tolist() == ["end", "front"]
+
+
+def test_only_the_selected_classifier_has_a_temperature_of_aisles(two_levels):
+    evaluation = two_levels.run(strategy="auto")
+    temperatures = {
+        name: each.combination.aisle_temperature for name, each in evaluation.classifiers.items()
+    }
+    selected = evaluation.combination.strategy
+    assert selected in ("adapter", "ensemble")
+    assert temperatures.pop(selected) == evaluation.combination.aisle_temperature < 0.5
+    assert set(temperatures.values()) == {1.0}
 
 
 def test_products_without_a_known_aisle_count_for_the_department_only(two_levels):
@@ -171,15 +254,19 @@ def test_products_without_a_known_aisle_count_for_the_department_only(two_levels
 
 
 def test_aisle_metrics_are_none_without_known_aisles(two_levels):
-    for side in predictions.SIDES:
+    for side in SIDES:
         two_levels.replace(side, two_levels.table(side).assign(aisle=""))
-    aisles = two_levels.run().aisles
+    evaluation = two_levels.run()
+    aisles = evaluation.aisles
     assert dict(aisles.metrics) == {"train": None, "validation": None, "test": None}
-    assert (aisles.temperature, aisles.linear, aisles.aisles) == (1.0, None, ())
+    assert evaluation.combination.aisle_temperature == 1.0
+    assert (aisles.linear, aisles.aisles) == (None, ())
     assert "<h2>Aisles</h2>" not in (two_levels.out / "report.html").read_text()
 
 
-def test_evaluation_is_deterministic(stage, tmp_path):
+def test_evaluation_is_deterministic_except_for_measured_time(stage, tmp_path, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(predictions, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     again = tmp_path / "again"
     again.mkdir()
     stage.run()
@@ -203,7 +290,7 @@ def test_no_unlabelled_products_give_an_empty_table(stage):
     assert pd.read_csv(stage.out / "recovered.csv").empty
 
 
-@pytest.mark.parametrize("side", predictions.SIDES)
+@pytest.mark.parametrize("side", SIDES)
 def test_empty_side_is_rejected(stage, side):
     stage.replace(side, stage.table(side).head(0))
     with pytest.raises(CatalogueError, match=f"no {side} products"):

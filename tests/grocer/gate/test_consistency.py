@@ -21,6 +21,7 @@ from tests.fixtures.evaluations import (
     policy,
     reason,
     value_at,
+    with_linear,
 )
 
 LINEAR = ("linear",)
@@ -54,11 +55,10 @@ def test_gate_fails_when_a_metric_is_not_a_number_in_range(path):
 
 @pytest.mark.parametrize("path", SHARES, ids=".".join)
 def test_gate_fails_when_a_share_is_above_one(path):
-    unbounded = path[-1] in {"log_loss", "temperature"}
-    assert judged(changed(COMPLETE, path, 1.5)).passed is unbounded
+    assert not judged(changed(COMPLETE, path, 1.5)).passed
 
 
-@pytest.mark.parametrize("path", [("slices",), ("calibration", "reliability")])
+@pytest.mark.parametrize("path", [("slices",), ("reliability",)])
 def test_gate_names_nan_in_a_list(path):
     decision = judged(changed(COMPLETE, path, [{"accuracy": math.nan}]))
     assert f"{'.'.join(path)}.0.accuracy: " in reason(decision, "measured").sentence
@@ -82,7 +82,7 @@ def test_gate_fails_when_no_products_were_measured(path):
 def test_gate_fails_when_a_department_has_no_test_products():
     content = changed(COMPLETE, ("departments", "bulk", "support"), 0)
     measured = reason(judged(content), "measured")
-    assert measured.sentence == "Missing or invalid metrics: 1 of 90: departments.bulk.support."
+    assert measured.sentence == "Missing or invalid metrics: 1 of 160: departments.bulk.support."
     one = changed(COMPLETE, ("departments", "bulk", "support"), 1)
     assert reason(judged(one), "measured").passed
 
@@ -91,7 +91,7 @@ def test_gate_fails_when_a_department_has_no_test_products():
 def test_gate_fails_when_a_department_metric_is_undefined(metric):
     decision = judged(changed(COMPLETE, ("departments", "dairy", metric), None))
     assert not decision.passed
-    assert f"1 of 90: departments.dairy.{metric}." in reason(decision, "measured").sentence
+    assert f"1 of 160: departments.dairy.{metric}." in reason(decision, "measured").sentence
 
 
 def test_precision_is_undefined_only_for_a_label_that_is_never_predicted():
@@ -119,7 +119,7 @@ def test_first_five_missing_metrics_are_listed(count):
     assert (f"; and {count - 5} more." in sentence) is (count > 5)
 
 
-@pytest.mark.parametrize("content", [{}, {"schema": 2}, {**COMPLETE, "schema": 1}, [], None])
+@pytest.mark.parametrize("content", [{}, {"schema": 3}, {**COMPLETE, "schema": 2}, [], None])
 def test_invalid_evaluation_fails_every_rule(content):
     decision = judged(content)
     assert decision.reasons
@@ -193,17 +193,14 @@ def test_accuracy_may_equal_its_bounds_but_not_exceed_them(side, name, sign, con
 
 
 def test_baseline_compared_on_a_sample_may_have_another_accuracy():
-    content = evaluation()
-    content["baselines"]["linear"] = {
-        **comparison(91, 100, 9, 4), "products": 300, "accuracy": 0.8
-    }  # fmt: skip
-    assert contradictions(content) == []
+    compared = {**comparison(91, 100, 9, 4), "products": 300, "accuracy": 0.8}
+    assert contradictions(with_linear(evaluation(), compared)) == []
 
 
 @pytest.mark.parametrize("pairs", [{"only_model_right": 273}, {"only_baseline_right": 1}])
 def test_discordant_pairs_are_correct_predictions(pairs):
     """The model is correct on 272 of 300 products, the baseline on none."""
-    content = evaluation() | {"baselines": {"linear": comparison(272, 300, 272, 0)}}
+    content = with_linear(evaluation(), comparison(272, 300, 272, 0))
     assert contradictions(content) == []
     content["baselines"]["linear"]["paired"] |= pairs
     assert "linear: more discordant pairs than correct predictions" in contradictions(content)

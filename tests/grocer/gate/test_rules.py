@@ -8,9 +8,9 @@ from grocer.config.stages import GatePolicy
 from grocer.gate.rules import decide
 from tests.fixtures.evaluations import (
     COMPLETE,
+    FLOATS,
     LABELS,
     LENIENT,
-    SHARES,
     changed,
     comparison,
     evaluation,
@@ -20,6 +20,7 @@ from tests.fixtures.evaluations import (
     policy,
     reason,
     value_at,
+    with_linear,
 )
 
 
@@ -34,14 +35,15 @@ def test_good_adapter_passes_with_a_reason_for_each_rule():
         "baseline:majority": "Accuracy vs baseline majority on the same 300 products: "
         "0.907 vs 0.333, p < 0.001 (required: higher with p < 0.05).",
         "baseline:linear": "Accuracy vs baseline linear on the same 300 products: "
-        "0.907 vs 0.807, p < 0.001 (required: higher with p < 0.05).",
+        "0.907 vs 0.807, p < 0.001; log-loss 0.300 vs 0.400, p = 0.200 (required: higher accuracy, "
+        "or lower log-loss without lower accuracy, with p < 0.05).",
         "baseline:base_model": "Accuracy vs baseline base_model on the same 200 products: "
         "0.905 vs 0.330, p < 0.001 (required: higher with p < 0.05).",
         "recall": "Lowest recall of 3 departments with at least 20 test products: 0.900 in bulk "
         "(minimum 0.300).",
         "ece": "Expected calibration error: 0.020 (maximum 0.100).",
         "champion": "No champion deployed; rule skipped.",
-        "measured": "Missing or invalid metrics: 0 of 78.",
+        "measured": "Missing or invalid metrics: 0 of 147.",
         "consistent": "Contradictions between metrics: 0.",
     }
 
@@ -70,6 +72,14 @@ BEHIND = {"linear": (10, 25)}  # it is 0.05 better
         ("baseline:linear", False, {"linear": (0, 20)}, {}),  # significantly worse
         ("baseline:linear", False, TIED, {}),
         ("baseline:linear", False, BEHIND, {}),
+        ("baseline:linear", True, TIED | {"log_loss": (0.3, 0.4, 0.049)}, {}),
+        ("baseline:linear", False, TIED | {"log_loss": (0.3, 0.4, 0.05)}, {}),
+        ("baseline:linear", True, {"linear": (21, 20), "log_loss": (0.3, 0.4, 0.01)}, {}),
+        ("baseline:linear", False, {"linear": (19, 20), "log_loss": (0.3, 0.4, 0.01)}, {}),
+        ("baseline:linear", False, BEHIND | {"log_loss": (0.3, 0.4, 0.0)}, {}),
+        ("baseline:linear", False, TIED | {"log_loss": (0.4, 0.4, 0.01)}, {}),
+        ("baseline:linear", False, TIED | {"log_loss": (0.5, 0.4, 0.01)}, {}),
+        ("baseline:linear", True, {"linear": (6, 0), "log_loss": (0.5, 0.4, 0.01)}, {}),
         ("recall", True, {}, {"min_department_recall": 0.9}),
         ("recall", True, {}, {"min_department_recall": 0.89}),
         ("recall", False, {}, {"min_department_recall": 0.91}),
@@ -108,7 +118,7 @@ def test_only_baselines_of_the_policy_are_required():
         "Metric unavailable: baselines.majority."
     )
     assert reason(decision, "measured").sentence == (
-        "Missing or invalid metrics: 1 of 46: baselines.majority."
+        "Missing or invalid metrics: 1 of 110: baselines.majority."
     )
     assert judged(content, policy(baselines=())).passed
 
@@ -140,8 +150,16 @@ def test_only_baselines_of_the_policy_are_required():
             "baseline:linear",
             BEHIND,
             {},
-            "Accuracy vs baseline linear on the same 300 products: 0.907 vs 0.957, p = 0.017 "
-            "(required: higher with p < 0.05).",
+            "Accuracy vs baseline linear on the same 300 products: 0.907 vs 0.957, p = 0.017; "
+            "log-loss 0.300 vs 0.400, p = 0.200 (required: higher accuracy, or lower log-loss "
+            "without lower accuracy, with p < 0.05).",
+        ),
+        (
+            "baseline:linear",
+            {"strategy": "linear"},
+            {},
+            "The selected classifier is the linear model; rule skipped. The language model is not "
+            "deployed.",
         ),
         (
             "champion",
@@ -196,8 +214,7 @@ def test_undefined_recall_counts_as_zero():
 
 
 def test_comparison_on_one_product_is_judged():
-    content = evaluation()
-    content["baselines"]["linear"] = comparison(1, 1, 1, 0)
+    content = with_linear(evaluation(), comparison(1, 1, 1, 0))
     linear = reason(judged(content), "baseline:linear")
     assert "on the same 1 products: 1.000 vs 0.000" in linear.sentence
 
@@ -210,18 +227,39 @@ def test_champion_must_be_compared_on_every_test_product():
     assert champion.sentence == "Champion: compared on 200 of 300 test products."
 
 
+def test_linear_model_is_not_compared_with_itself():
+    assert judged(evaluation(strategy="linear")).passed
+
+
+@pytest.mark.parametrize("strategy", ["adapter", "ensemble", "cascade"])
+def test_every_other_classifier_is_compared_with_the_linear_model(strategy):
+    content = evaluation(strategy=strategy, linear=(0, 0), log_loss=(0.3, 0.3, 1.0))
+    assert [each.rule for each in judged(content).failures] == ["baseline:linear"]
+
+
+@pytest.mark.parametrize("strategy", ["adapter", "linear"])
+def test_missing_test_of_the_log_loss_fails(strategy):
+    content = evaluation(strategy=strategy)
+    content["baselines"]["linear"]["paired_log_loss"] = None
+    decision = judged(content)
+    assert [each.rule for each in decision.failures] == ["baseline:linear", "measured"]
+    missing = "baselines.linear.paired_log_loss."
+    assert all(each.sentence.endswith(missing) for each in decision.failures)
+    assert judged(content, policy(baselines=("majority",))).passed
+
+
 def test_tie_with_a_baseline_fails_whatever_p_is():
     content = evaluation(linear=(20, 20))
     content["baselines"]["linear"]["paired"]["p_value"] = 0.001
     linear = reason(judged(content), "baseline:linear")
     assert not linear.passed
-    assert "p = 0.001 " in linear.sentence
+    assert "p = 0.001;" in linear.sentence
 
 
 def test_p_just_below_a_thousandth_is_not_rounded_up():
     content = evaluation()
     content["baselines"]["linear"]["paired"]["p_value"] = 0.00099
-    assert ", p < 0.001 (" in reason(judged(content), "baseline:linear").sentence
+    assert ", p < 0.001; " in reason(judged(content), "baseline:linear").sentence
 
 
 def test_two_departments_are_enough():
@@ -232,6 +270,9 @@ def test_decision_names_policy_and_digests():
     decision = judged(evaluation())
     assert decision.policy == LENIENT
     assert decision.digests == {"model": "a" * 64, "splits": "b" * 64}
+
+
+_losses = st.floats(0.1, 0.6)
 
 
 @st.composite
@@ -253,17 +294,27 @@ def cases(draw):
         "low": draw(st.floats(0.7, 1.0)) * right / 300,
         "ece": draw(st.floats(0.0, 0.2)),
         "linear": (draw(st.integers(1, 40)), draw(st.integers(0, 40))),
+        "log_loss": draw(st.tuples(_losses, _losses, st.floats(0.0, 0.2))),
+        "strategy": draw(st.sampled_from(["adapter", "ensemble", "cascade"])),
         "champion": draw(st.none() | st.tuples(st.integers(1, 9), st.integers(0, 9))),
     }
     worse = dict(values)
     fewer = list(hits)
-    match draw(st.sampled_from(["low", "ece", "train", "hit", "linear", "champion"])):
+    changes = ["low", "ece", "train", "hit", "linear", "log_loss", "champion"]
+    match draw(st.sampled_from(changes)):
         case "low":
             worse["low"] = values["low"] * draw(st.floats(0.0, 1.0))
         case "ece":
             worse["ece"] = draw(st.floats(values["ece"], 1.0))
         case "train":
             worse["train"] = draw(st.integers(values["train"], 1000))
+        case "log_loss":
+            model, baseline, p_value = values["log_loss"]
+            model += draw(st.floats(0.0, 0.3))
+            baseline -= draw(st.floats(0.0, baseline))
+            # A difference that is closer to 0 is less significant.
+            p_value = draw(st.floats(p_value if model < baseline else 0.0, 1.0))
+            worse["log_loss"] = (model, baseline, p_value)
         case "hit":  # one more test product is wrong, for which each baseline was wrong or correct
             fewer[wrong] -= 1
             for name in ("linear", "champion"):
@@ -297,11 +348,12 @@ def test_worse_metric_never_passes_a_failed_rule(case):
     assert old.passed or not new.passed
 
 
-@given(st.sampled_from(SHARES), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+@given(st.sampled_from(FLOATS), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
 def test_single_worse_value_never_passes_a_failed_decision(path, limit, value):
     """Also if it contradicts the other values, which fails the decision by itself."""
-    lower_is_better = path[-1] in {"ece", "log_loss", "p_value", "baseline_accuracy"}
-    if path[:2] == ("metrics", "train") or path[0] in {"calibration", "confidence"}:
+    better_low = {"ece", "log_loss", "model_log_loss", "p_value", "baseline_accuracy"}
+    lower_is_better = path[-1] in better_low
+    if path[:2] == ("metrics", "train") or "combination" in path or path[0] == "confidence":
         return
     now = value_at(COMPLETE, path)
     worse = max(now, value) if lower_is_better else min(now, value)

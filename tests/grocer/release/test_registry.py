@@ -126,6 +126,8 @@ def test_missing_bundle_and_missing_bucket_are_reported_in_one_line(
 ) -> None:
     with pytest.raises(BundleError, match="no bundle found"):
         registry.fetch(f"s3://{bucket}/{'0' * 64}", tmp_path)
+    with pytest.raises(BundleError, match="champion: cannot read s3://nowhere-at-all/"):
+        registry.fetch("s3://nowhere-at-all/bundle", tmp_path, setting="champion")
     with pytest.raises(OutputError, match=r"deploy.store: cannot read s3://nowhere-at-all/") as e:
         registry.publish(bundle, "s3://nowhere-at-all")
     assert "\n" not in str(e.value)

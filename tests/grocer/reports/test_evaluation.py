@@ -1,12 +1,17 @@
 """The evaluation page escapes names and shows undefined metrics as such."""
 
+import re
+
 import pandas as pd
 import pytest
 
+from grocer.artifacts.evaluation import Evaluation
 from grocer.config.stages import GatePolicy
 from grocer.reports import evaluation as report
+from tests.fixtures import evaluations
 from tests.fixtures.evaluations import parse
 from tests.fixtures.page_layout import with_aisles, with_labels
+from tests.fixtures.stage_artifacts import ADAPTER
 
 HOSTILE = '<script>alert(1)</script> & "Milk" \'; {{ 7*7 }} \u202e'
 NONE_RECOVERED = pd.DataFrame(
@@ -21,7 +26,7 @@ def content(evaluation):
 
 
 def page(evaluation, recovered=NONE_RECOVERED) -> str:
-    return report.evaluation_page(evaluation, recovered, GatePolicy())
+    return report.evaluation_page(evaluation, recovered, GatePolicy(), ADAPTER)
 
 
 def recovered(**values) -> pd.DataFrame:
@@ -118,6 +123,52 @@ def test_baseline_shows_the_outcome_of_the_paired_test(content, won, p_value, ou
     baseline["paired"] |= {"only_model_right": won, "only_baseline_right": 5, "p_value": p_value}
     content["baselines"] = {"linear": baseline}
     assert f"{outcome}" in page(parse(content))
+
+
+def with_strategy(strategy: str) -> Evaluation:
+    """Return an evaluation of arbitrary metrics with this selected classifier."""
+    point = {"threshold": 0.5, "coverage": 1.0, "accuracy": 0.9}
+    interval = {"low": 0.9, "high": 1.0, "count": 300, "confidence": 0.95, "accuracy": 0.9}
+    content = evaluations.evaluation(strategy=strategy)
+    return parse(content | {"reliability": [interval], "coverage": [point]})
+
+
+def cells(html: str, row: str) -> list[str]:
+    """Return the cells of the row of the table of classifiers whose name starts with `row`."""
+    table = html[html.index('aria-label="Classifiers"') :].split("</table>")[0]
+    (found,) = [each for each in table.split("<tr") if f">{row}" in each]
+    return re.findall(r"<td[^>]*>([^<]*)</td>", found)
+
+
+@pytest.mark.parametrize(
+    "row", ["Adapter", "Linear model", "Ensemble", "Cascade", "Most frequent", "Base model"]
+)
+def test_classifiers_and_baselines_are_side_by_side(row):
+    assert len(cells(page(with_strategy("adapter")), row)) == 7
+
+
+@pytest.mark.parametrize("strategy", ["adapter", "ensemble", "cascade", "linear"])
+def test_selected_classifier_is_marked(strategy):
+    html = page(with_strategy(strategy))
+    (selected,) = re.findall(r'class="selected"><th[^>]*>([^<]*)<', html)
+    assert selected == f"{report.STRATEGIES[strategy]} (selected)"
+
+
+def test_page_states_the_cost_of_a_language_model_that_is_not_deployed():
+    assert "93 seconds of training" not in page(with_strategy("adapter"))
+    evaluation = with_strategy("linear")
+    html = page(evaluation)
+    assert "93 seconds of training" in html
+    assert "at a cost of" not in html
+    assert "scores 100 names per second" in html
+    adapter = ADAPTER.model_copy(update={"cost": 0.25})
+    html = report.evaluation_page(evaluation, NONE_RECOVERED, GatePolicy(), adapter)
+    assert "at a cost of 0.250" in html
+
+
+def test_linear_model_is_not_a_baseline_of_itself():
+    html = page(with_strategy("linear"))
+    assert "Linear model (TF-IDF)" not in html[html.index("<h2>Baselines") :]
 
 
 def test_aisles_have_their_own_section(evaluation):

@@ -40,7 +40,7 @@ def t4_config(*settings: str, recipe_name: str = "llama2-7b-t4") -> RunConfig:
 def t4_estimate(shape: ModelShape, *settings: str, recipe_name: str = "llama2-7b-t4") -> Estimate:
     """Return the estimate for 40,000 products."""
     sizes = np.full(40_000, 18)
-    examples = TrainingSet(None, tuple(range(136)), sizes, completion_tokens=4, truncated_names=0)
+    examples = TrainingSet(None, tuple(range(136)), sizes, 4, nodes=(), truncated_names=0)
     config = t4_config(*settings, recipe_name=recipe_name)
     return estimate(shape, examples, config, torch.float16)
 

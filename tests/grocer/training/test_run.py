@@ -236,6 +236,23 @@ def test_tokenizer_of_another_model_is_rejected(splits: Path, base: Path, tmp_pa
         run(splits, tmp_path / "copy", tmp_path / "model")
 
 
+def test_base_on_which_packing_is_not_exact_is_rejected(
+    splits: Path, base: Path, tmp_path: Path
+) -> None:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    tokenizer = load_tokenizer(base)
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=1, num_key_value_heads=1, initializer_range=0.2, sliding_window=8,
+    )  # fmt: skip
+    MistralForCausalLM(config).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    with pytest.raises(ModelError, match="packed products other probabilities"):
+        run(splits, tmp_path / "base", tmp_path / "out", "train.packing=false")
+    assert not (tmp_path / "out" / "adapter").exists()
+
+
 def test_missing_mlflow_package_is_reported(
     splits: Path,
     base: Path,

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from grocer.config.recipes import RECIPES
 from pipelines.cli.docs import reference
 from pipelines.cli.main import app, execute
 
@@ -241,7 +242,7 @@ def test_bash_completes_with_the_sourced_script(shell):
     [
         ("grocer se", ["serve"]),
         ("grocer run --rec", ["--recipe"]),
-        ("grocer run --recipe ", ["smollm2", "tiny", "llama2-7b-t4", "qwen3-4b-t4"]),
+        ("grocer run --recipe ", list(RECIPES)),
         ("grocer run --recipe l", ["llama2-7b-t4"]),
         ("grocer serve --set top", ["top_k="]),
         ("grocer promote --set deploy.na", ["deploy.namespace=", "deploy.name="]),

@@ -37,6 +37,8 @@ def finished(tmp_path, *, passed=True, read=10_000, aisles=None):
         products=5022,
         departments=21,
         split=BySide(train=3911, validation=454, test=489),
+        strategy=EVALUATION.combination.strategy,
+        classifiers=EVALUATION.classifiers,
         metrics=EVALUATION.metrics,
         baselines=EVALUATION.baselines,
         aisles=aisles,
@@ -63,10 +65,18 @@ def test_passed_run_shows_metrics_predictions_and_next_command(tmp_path, monkeyp
     assert ["Accuracy", "test", "accuracy", f"{TEST.accuracy:.1%}"] in [line[:4] for line in lines]
     linear = f"{EVALUATION.baselines['linear'].accuracy:.1%}"
     assert ["linear", "baseline", linear] in [line[:3] for line in lines]
-    assert ["Gate", "passed:", "deployed"] in lines
+    assert ["Gate", "passed:", "bundle", "written", "and", "tested"] in lines
     assert "Whole Milk   dairy eggs  99%" in text
     assert text.splitlines()[-1].endswith(f"serve --bundle bundle/{'d' * 64}")
     assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_classifiers_are_compared_side_by_side(tmp_path):
+    lines = [line.split() for line in output(finished(tmp_path)).splitlines()]
+    rows = {line[0]: line[1:] for line in lines if line and line[0] in EVALUATION.classifiers}
+    assert rows["adapter"] == ["90.7%", "0.300", "0.020", "100", "selected"]
+    assert rows["linear"][:4] == ["80.7%", "0.400", "0.030", "100"]
+    assert {"ensemble", "cascade"} <= rows.keys()
 
 
 def test_aisle_accuracy_is_shown_if_there_are_aisles(tmp_path):
