@@ -23,7 +23,7 @@ from grocer.model.base import load_adapter, load_nf4, load_tokenizer
 from grocer.model.device import choose_compute_dtype, choose_device
 from grocer.model.hierarchy import Leaf, read_aisles
 from grocer.model.prompt_template import Template
-from grocer.model.source import BaseReference, base_digest, find_base
+from grocer.model.source import BaseReference, find_base
 from grocer.model.tokenization import Encoder
 
 
@@ -61,8 +61,8 @@ class Scorer:
         Args:
             model: directory of the artifact or bundle.
             device, compute_dtype: as in `BaseConfig`.
-            base: directory of the base; by default `base/` beside the adapter, or what
-                `base.json` names.
+            base: directory or GGUF file of the base; by default `base/` beside the adapter, or
+                what `base.json` names.
 
         Raises:
             ModelError: the base is missing, or the adapter was trained on another one.
@@ -150,17 +150,15 @@ class Scorer:
             self.prefix_cached.clear()
 
 
-def _matching_base(reference: BaseReference, directory: Path | None) -> Path:
-    """Return the base's directory, resolved if it is None; verify that its digest matches."""
-    if directory is None:
-        settings = BaseConfig(source=reference.source, revision=reference.revision)
-        directory, resolved = find_base(settings)
-        digest = resolved.digest
-    else:
-        digest = base_digest(directory)
-    if digest != reference.digest:
+def _matching_base(reference: BaseReference, given: Path | None) -> Path:
+    """Return the directory of the given base, or of the referenced one; verify its digest."""
+    settings = BaseConfig(source=reference.source, revision=reference.revision)
+    if given is not None:
+        settings = BaseConfig(source=str(given.absolute()))
+    directory, found = find_base(settings)
+    if found.digest != reference.digest:
         raise ModelError(
-            f"{directory} is not the base that the adapter was trained on: its digest is "
-            f"{digest[:12]}, expected {reference.digest[:12]}"
+            f"{given or directory} is not the base that the adapter was trained on: its digest is "
+            f"{found.digest[:12]}, expected {reference.digest[:12]}"
         )
     return directory
