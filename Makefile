@@ -34,7 +34,8 @@ setup: .venv/.installed ## Create .venv with the exact versions in requirements.
 
 # The sample has few names per department, so its gate requires less than the default 85 %.
 demo: .venv/.installed ## Run the whole pipeline on the sample catalogue (build/demo); SET="gate.min_accuracy=0.995"
-	@.venv/bin/grocer run --data examples/catalogue --out build/demo --replace --set gate.min_accuracy=0.7 $(SET:%=--set %)
+	@.venv/bin/grocer run --data examples/catalogue --out build/demo --replace \
+		--set gate.min_accuracy=0.7 --set evaluation.sample_size=500 $(SET:%=--set %)
 
 test: .venv/.installed ## Run the default test suite in parallel
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile

@@ -1,162 +1,165 @@
 """Scoring speed of constrained decoding, against three common methods on the same NF4 model.
 
+    .venv/bin/python benchmarks/scoring.py [--base smollm2] [--items 256]
+    .venv/bin/python benchmarks/scoring.py --base random:tiny --items 16   # seconds
+
     labels:   one forward pass per label, with the whole prompt each time
-    generate: `model.generate` on a padded batch, greedy, as long as the longest label
+    generate: `model.generate` on a padded batch, greedy, as long as the batch's longest label
     padded:   one forward pass on a padded batch of whole prompts, logits of the last token
     packed:   Grocer's scorer
 
-The weights are random, which does not affect the speed. Prints one JSON line per model, the wider
-one last. `ratio` is items/s, packed over generate.
+There is no adapter, which does not affect the comparison. The last line is one JSON object; `ratio`
+is names/s of `packed` over `generate`.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from grocer.config.stages import PromptConfig
-from grocer.inference.scorer import Scorer
-from grocer.model.base import load_nf4
-from grocer.model.prompt_template import template
-from grocer.model.tiny_llama import make_tokenizer
-from grocer.model.tokenization import Encoder
+import torch  # noqa: E402
 
-CATALOGUE = Path(__file__).parent.parent / "examples" / "catalogue"
-SHAPES = {"tiny": (128, 2, 4), "wider": (512, 8, 8)}
+from benchmarks import bases  # noqa: E402
+from grocer.config.recipes import recipe  # noqa: E402
+from grocer.inference.scorer import Scorer  # noqa: E402
+from grocer.model.base import load_nf4, load_tokenizer  # noqa: E402
+from grocer.model.device import choose_compute_dtype, choose_device  # noqa: E402
+from grocer.model.prompt_template import template  # noqa: E402
+from grocer.model.tokenization import Encoder  # noqa: E402
+
 BATCH = 32
 
 
-def column(path: Path, name: str) -> list[str]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return [row[name] for row in csv.DictReader(file)]
-
-
-def build(shape: str, tokenizer: Any, vocabulary: int) -> Any:
-    """Return a Llama with random weights, loaded as NF4."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    hidden, layers, heads = SHAPES[shape]
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocabulary,
-            hidden_size=hidden,
-            intermediate_size=hidden * 8 // 3 // 16 * 16,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--base", default="smollm2", help=bases.HELP)
+    parser.add_argument("--catalogue", type=Path, default=bases.CATALOGUE)
+    parser.add_argument("--items", type=int, default=256, help="names for the packed scorer")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--token-budget", type=int, default=1024, help="tokens of a packed pass")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    config = recipe("smollm2").with_settings(options.set)
+    device = choose_device(config.base.device)
+    dtype, reason = choose_compute_dtype(config.base.compute_dtype, device)
+    names, departments, labels = bases.catalogue(options.catalogue)
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = bases.find(options.base, Path(scratch))
+        model = load_nf4(directory, dtype, device).eval()
+        tokenizer = load_tokenizer(directory)
+    encoder = Encoder(tokenizer, template(config.prompt), labels)
+    items = {
+        "labels": max(options.items // 64, 1),
+        "generate": max(options.items // 8, 1),
+        "padded": max(options.items // 8, 1),
+        "packed": options.items,
+    }
+    truth = [labels.index(department) for department in departments]
+    rates = measure(model, encoder, names, truth, items, options.token_budget)
+    suffixes = encoder.suffixes(names[: options.items])
+    print(
+        json.dumps(
+            {
+                "ratio": rates["packed"] / rates["generate"],
+                "ratio_to_labels": rates["packed"] / rates["labels"],
+                "ratio_to_padded": rates["packed"] / rates["padded"],
+                "base": options.base,
+                "dtype": reason,
+                "names_per_second": rates,
+                "items": items,
+                "prefix_tokens": len(encoder.prefix),
+                "tokens_per_name": sum(map(len, suffixes)) / len(suffixes)
+                + len(encoder.trie.tokens),
+            }
         )
     )
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        return load_nf4(Path(folder), torch.float32, "cpu").eval()
 
 
-def padded(prompts: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return left-padded token ids and their attention mask, int64 [prompts, width]."""
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    return ids, mask
+def measure(
+    model: Any,
+    encoder: Encoder,
+    names: Sequence[str],
+    truth: Sequence[int],
+    items: dict[str, int],
+    token_budget: int,
+) -> dict[str, float]:
+    """Return names per second of each method in `items`, on its number of names.
+
+    Args:
+        truth: index of each name's label, which says how many tokens `generate` has to produce.
+    """
+    suffixes = encoder.suffixes(names[: max(items.values())])
+    prompts = [[*encoder.prefix, *suffix] for suffix in suffixes]
+    lengths = [len(encoder.label_tokens[label]) for label in truth]
+
+    def packed(count: int) -> object:
+        return scorer.log_probabilities(scorer.encode(names[:count]))
+
+    methods: dict[str, Callable[[int], object]] = {
+        "labels": lambda n: by_label(model, encoder, prompts[:n]),
+        "generate": lambda n: by_generation(model, encoder, prompts[:n], lengths),
+        "padded": lambda n: by_padding(model, encoder, prompts[:n]),
+    }
+    with torch.inference_mode():
+        rates = {name: rate(work, items[name]) for name, work in methods.items() if name in items}
+        # Last, because it changes the model's attention.
+        scorer = Scorer(model, encoder, token_budget=token_budget)
+        if "packed" in items:
+            rates["packed"] = rate(packed, items["packed"])
+    return rates
 
 
 def by_label(model: Any, encoder: Encoder, prompts: list[list[int]]) -> None:
     for prompt in prompts:
         for tokens in encoder.label_tokens:
-            model(input_ids=torch.tensor([[*prompt, *tokens]]), logits_to_keep=len(tokens) + 1)
+            ids = torch.tensor([[*prompt, *tokens]], device=model.device)
+            model(input_ids=ids, logits_to_keep=len(tokens) + 1)
 
 
-def by_generation(model: Any, encoder: Encoder, prompts: list[list[int]]) -> None:
-    longest = max(map(len, encoder.label_tokens))
+def by_generation(
+    model: Any, encoder: Encoder, prompts: list[list[int]], lengths: Sequence[int]
+) -> None:
     for start in range(0, len(prompts), BATCH):
-        ids, mask = padded(prompts[start : start + BATCH], encoder.tokenizer.pad_token_id)
-        model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=longest,
-            min_new_tokens=longest,
-            do_sample=False,
-        )
+        inputs = padded(model, encoder, prompts[start : start + BATCH])
+        longest = max(lengths[start : start + BATCH])
+        # As many tokens as a perfect adapter would generate; a random model never stops.
+        model.generate(**inputs, max_new_tokens=longest, min_new_tokens=longest, do_sample=False)
 
 
 def by_padding(model: Any, encoder: Encoder, prompts: list[list[int]]) -> None:
     for start in range(0, len(prompts), BATCH):
-        ids, mask = padded(prompts[start : start + BATCH], encoder.tokenizer.pad_token_id)
-        model(input_ids=ids, attention_mask=mask, logits_to_keep=1)
+        model(**padded(model, encoder, prompts[start : start + BATCH]), logits_to_keep=1)
 
 
-def rate(work: Callable[[], object], items: int) -> float:
-    """Return items per second, after one warm-up run."""
-    work()
-    started = time.perf_counter()
-    work()
-    return items / (time.perf_counter() - started)
+def padded(model: Any, encoder: Encoder, prompts: list[list[int]]) -> dict[str, torch.Tensor]:
+    """Return left-padded token ids and their attention mask, int64 [prompts, width]."""
+    pad, width = encoder.tokenizer.pad_token_id, max(map(len, prompts))
+    ids = [[pad] * (width - len(p)) + p for p in prompts]
+    mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
+    tensors = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+    return {name: tensor.to(model.device) for name, tensor in tensors.items()}
 
 
-def measure(
-    shape: str, encoder: Encoder, names: list[str], items: dict[str, int]
-) -> dict[str, Any]:
-    model = build(shape, encoder.tokenizer, len(encoder.tokenizer))
-    scorer = Scorer(model, encoder, token_budget=512)
-    suffixes = encoder.suffixes(names)
-    prompts = [[*encoder.prefix, *suffix] for suffix in suffixes]
-    methods: dict[str, Callable[[int], object]] = {
-        "labels": lambda n: by_label(model, encoder, prompts[:n]),
-        "generate": lambda n: by_generation(model, encoder, prompts[:n]),
-        "padded": lambda n: by_padding(model, encoder, prompts[:n]),
-        "packed": lambda n: scorer.log_probabilities(scorer.encode(names[:n])),
-    }
-    with torch.inference_mode():
-        rates = {
-            method: rate(lambda w=work, n=items[method]: w(n), items[method])
-            for method, work in methods.items()
-        }
-    mean = sum(map(len, suffixes)) / len(suffixes)
-    return {
-        "model": shape,
-        "items_per_second": {method: round(value, 2) for method, value in rates.items()},
-        "ratio": round(rates["packed"] / rates["generate"], 2),
-        "ratio_to_labels": round(rates["packed"] / rates["labels"], 1),
-        "ratio_to_padded": round(rates["packed"] / rates["padded"], 2),
-        "prefix_tokens": len(encoder.prefix),
-        "tokens_per_item": round(mean + len(encoder.trie.tokens), 2),
-        "name_tokens": round(mean - len(encoder.suffixes(["a"])[0]) + 1, 2),
-        "items": items,
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--catalogue", type=Path, default=CATALOGUE)
-    parser.add_argument("--items", type=int, default=256, help="items for the packed scorer")
-    parser.add_argument("--threads", type=int, default=0)
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    names = column(options.catalogue / "products.csv", "product_name")
-    labels = sorted(column(options.catalogue / "departments.csv", "department"))
-    form = template(PromptConfig())
-    # Trained without the instruction, so that the prompt has about as many tokens as with Llama's.
-    tokenizer = make_tokenizer(names, template(PromptConfig(template="short")), labels, 4096)
-    encoder = Encoder(tokenizer, form, labels)
-    items = {
-        "labels": max(options.items // 64, 1),
-        "generate": options.items // 8,
-        "padded": options.items // 8,
-        "packed": options.items,
-    }
-    for shape in SHAPES:
-        print(json.dumps(measure(shape, encoder, names[: options.items], items)), flush=True)
+def rate(work: Callable[[int], object], items: int) -> float:
+    """Return names per second, after one warm-up run."""
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        work(items)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return items / seconds[-1]
 
 
 if __name__ == "__main__":

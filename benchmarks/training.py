@@ -1,22 +1,29 @@
 """Training speed and memory: sequence packing against TRL's SFTTrainer.
 
-    .venv/bin/python benchmarks/training.py [--hidden 512] [--layers 8] [--batch 32] [--steps 4]
+    .venv/bin/python benchmarks/training.py [--base smollm2] [--batch 32] [--steps 4]
+    .venv/bin/python benchmarks/training.py --base random:tiny --batch 8 --steps 2   # seconds
 
-Both sides have the same prompts, weights, data order and effective batch: a random Llama as NF4,
-and prompts that list 21 departments (a prefix of about 130 tokens). Each side runs in its own
-process. TRL's trainer tokenizes, pads and masks itself, and runs twice: with one padded batch of
-32 per step (`plain`), and with batches of 8 that are accumulated to 32 (`accumulated`), which is
-faster on a CPU and needs less memory. The first step is a warm-up and is not timed.
+All sides have the recipe `smollm2`, the same prompts, initial weights, data order and effective
+batch. Each runs in its own process:
 
-The last line is one JSON object: `ratio` is examples/s, packed over the faster of the two;
-`memory_ratio` is the peak of the whole process, plain over packed; `added_memory_ratio` is what
-training adds to the loaded model.
+    packed        Grocer's trainer, loss of whole completions
+    label         Grocer's trainer, loss of the choices among labels (train.loss=label)
+    plain         TRL, one padded batch per step
+    accumulated   TRL, padded batches of 8; faster on a CPU, and needs less memory
+    padding_free  TRL, the batch as one sequence without padding
+
+TRL tokenizes, pads and masks itself. It has no loss of labels, so `label` has other losses. The
+first step is a warm-up and is not timed. To compare losses, compute in float32:
+`--set base.compute_dtype=float32 --set train.precision=fp32`.
+
+The last line is one JSON object: `ratio` is products/s of `packed` over the fastest side of TRL,
+`label_ratio` that of `label`; `memory_ratio` is the peak of the whole process, that side over
+`packed`, and `added_memory_ratio` what training adds to the loaded model.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
@@ -29,204 +36,191 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import torch  # noqa: E402
 
+from benchmarks import bases  # noqa: E402
 from grocer.config.recipes import recipe  # noqa: E402
 from grocer.config.run import RunConfig  # noqa: E402
-from grocer.config.stages import PromptConfig  # noqa: E402
 from grocer.model import base as models  # noqa: E402
 from grocer.model.device import select_hardware  # noqa: E402
 from grocer.model.prompt_template import template  # noqa: E402
-from grocer.model.tiny_llama import make_tokenizer  # noqa: E402
 from grocer.model.tokenization import Encoder  # noqa: E402
 from grocer.progress import say  # noqa: E402
 
-CATALOGUE = Path(__file__).resolve().parent.parent / "examples" / "catalogue"
 ACCUMULATED_BATCH = 8
-TOKENIZER_ENTRIES = 1400
-"""With this size, prompts, names and labels have about as many tokens as with Llama's."""
+SIDES = {
+    "packed": ["train.loss=completion"],
+    "label": ["train.loss=label"],
+    "plain": ["train.loss=completion", "train.packing=false"],
+    "accumulated": ["train.loss=completion", "train.packing=false"],
+    "padding_free": ["train.loss=completion", "train.packing=false"],
+}
+"""Settings of each side."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--hidden", type=int, default=512)
-    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--base", default="smollm2", help=bases.HELP)
     parser.add_argument("--batch", type=int, default=32, help="products per optimizer step")
     parser.add_argument(
         "--steps", type=int, default=4, help="optimizer steps, including one warm-up step"
     )
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument(
-        "--side", choices=["packed", "plain", "accumulated"], help=argparse.SUPPRESS
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="setting of all sides"
     )
-    parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
         print(json.dumps(measure(options)))
         return
+    results = {}
     with tempfile.TemporaryDirectory() as scratch:
-        make_base(Path(scratch), options.hidden, options.layers)
-        say("benchmark", "training with packed sequences")
-        packed = run_side("packed", scratch)
-        say("benchmark", f"{packed['examples_per_second']:.1f} products/s; now padded batches")
-        plain, accumulated = run_side("plain", scratch), run_side("accumulated", scratch)
-    pairs = list(zip(packed["losses"], plain["losses"], strict=True))
-    pairs += zip(packed["losses"], accumulated["losses"], strict=True)
-    faster = max(plain["examples_per_second"], accumulated["examples_per_second"])
-    result = {
-        "ratio": packed["examples_per_second"] / faster,
-        "memory_ratio": plain["peak_memory_mb"] / packed["peak_memory_mb"],
-        "added_memory_ratio": plain["added_memory_mb"] / packed["added_memory_mb"],
-        "largest_loss_difference": max(abs(one - other) for one, other in pairs),
-        "hidden": options.hidden,
-        "layers": options.layers,
-        "threads": options.threads,
-        "effective_batch": options.batch,
-        "steps": options.steps,
-        "packed": packed,
-        "plain": plain,
-        "accumulated": accumulated,
+        directory = bases.find(options.base, Path(scratch))
+        for side in options.sides:
+            say("benchmark", f"training: {side}")
+            results[side] = run_side(side, directory)
+            say("benchmark", f"{side}: {results[side]['products_per_second']:.2f} products/s")
+    settings = {key: getattr(options, key) for key in ("base", "batch", "steps", "threads", "set")}
+    print(json.dumps({**compare(results), **settings, "sides": results}))
+
+
+def compare(results: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Return the ratios of Grocer's sides to the fastest side of TRL, as far as both ran."""
+    ours = {side: each for side, each in results.items() if side in ("packed", "label")}
+    theirs = [each for side, each in results.items() if side not in ours]
+    if not theirs or "packed" not in ours:
+        return {}
+    packed = ours["packed"]
+    best = max(theirs, key=lambda each: each["products_per_second"])
+    ratios = {
+        "ratio": packed["products_per_second"] / best["products_per_second"],
+        "memory_ratio": best["peak_memory_mb"] / packed["peak_memory_mb"],
+        "added_memory_ratio": best["added_memory_mb"] / packed["added_memory_mb"],
+        "largest_loss_difference": max(
+            abs(one - other)
+            for each in theirs
+            for one, other in zip(packed["losses"], each["losses"], strict=True)
+        ),
     }
-    print(json.dumps(result))
+    if "label" in ours:
+        speed = ours["label"]["products_per_second"]
+        ratios["label_ratio"] = speed / best["products_per_second"]
+    return ratios
 
 
-def run_side(name: str, base: str) -> dict[str, Any]:
+def run_side(side: str, directory: Path) -> dict[str, Any]:
     """Measure one side in a separate process."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--side", name, "--base", base]
+    command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
+    command += ["--directory", str(directory)]
     completed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(completed.stdout.splitlines()[-1])
-
-
-def catalogue() -> tuple[list[str], list[str], tuple[str, ...]]:
-    """Return names, their departments, and the 21 departments of the sample catalogue."""
-    with (CATALOGUE / "departments.csv").open() as file:
-        departments = {row["department_id"]: row["department"] for row in csv.DictReader(file)}
-    with (CATALOGUE / "products.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    names = [row["product_name"] for row in rows]
-    return (
-        names,
-        [departments[row["department_id"]] for row in rows],
-        tuple(sorted(departments.values())),
-    )
-
-
-def make_base(
-    directory: Path,
-    hidden: int,
-    layers: int,
-    intermediate: int | None = None,
-    vocabulary: int = 4096,
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> None:
-    """Write a Llama with random weights, and a tokenizer trained on the catalogue."""
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
-    names, _, labels = catalogue()
-    tokenizer = make_tokenizer(names, template(PromptConfig()), labels, TOKENIZER_ENTRIES)
-    tokenizer.save_pretrained(directory)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=intermediate or hidden * 8 // 3 // 16 * 16,
-        num_hidden_layers=layers,
-        num_attention_heads=max(1, hidden // 128 if hidden >= 2048 else hidden // 64),
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    model.save_pretrained(directory)
-
-
-def settings(options: argparse.Namespace, *extra: str) -> RunConfig:
-    """Return the configuration of both sides."""
-    return recipe("tiny").with_settings(
-        [
-            "lora.r=16",
-            "lora.lora_alpha=32",
-            "train.activation_checkpointing=true",
-            "train.learning_rate=0.0002",
-            f"train.max_steps={options.steps}",
-            f"train.per_device_train_batch_size={options.batch}",
-            "train.logging_steps=1",
-            *extra,
-        ]
-    )
+    result: dict[str, Any] = json.loads(completed.stdout.splitlines()[-1])
+    return result
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Train one side; return its speed, memory and losses."""
     torch.set_num_threads(options.threads)
-    config = settings(options)
-    if options.side != "packed":
-        config = settings(options, "train.packing=false")
+    config = recipe("smollm2").with_settings(
+        [
+            f"train.max_steps={options.steps}",
+            f"train.per_device_train_batch_size={options.batch}",
+            "train.logging_steps=1",
+            *options.set,
+            *SIDES[options.side],
+        ]
+    )
     if options.side == "accumulated":
-        config = config.with_settings(
-            [
-                f"train.per_device_train_batch_size={ACCUMULATED_BATCH}",
-                f"train.gradient_accumulation_steps={options.batch // ACCUMULATED_BATCH}",
-            ]
-        )
-    trainer = make_trainer(options.base, config, Path(tempfile.mkdtemp()))
-    loaded = reset_peak_memory_mb()
-    times = record_step_times(trainer)
-    trainer.train()
+        batch = min(ACCUMULATED_BATCH, options.batch)
+        config = accumulate(config, batch)
+    padding_free = options.side == "padding_free"
+    with tempfile.TemporaryDirectory() as out:
+        trainer = make_trainer(options.directory, config, Path(out), padding_free=padding_free)
+        loaded = reset_peak_memory_mb()
+        times = record_step_times(trainer)
+        trainer.train()
     peak = memory_mb("VmHWM")
     seconds = times[-1] - times[0]
     return {
-        "examples_per_second": options.batch * (options.steps - 1) / seconds,
+        "products_per_second": options.batch * (options.steps - 1) / seconds,
         "seconds": seconds,
         "added_memory_mb": peak - loaded,
         "peak_memory_mb": peak,
-        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+        "dtype": "bfloat16" if trainer.args.bf16 else "float32",
+        "losses": losses(trainer),
     }
 
 
-def make_trainer(base: Path, config: RunConfig, out: Path, rows: int = 2000) -> Any:
-    """Return Grocer's trainer, or TRL's on the prompts as text, with the same initial weights."""
-    import pandas as pd
-    from datasets import Dataset, disable_progress_bars
-    from trl import SFTTrainer
-
-    from grocer.training.dataset import encode_products
-    from grocer.training.trainer import (
-        build_trainer,
-        keep_adapter_in_float32,
-        lora_config,
-        training_arguments,
+def accumulate(config: RunConfig, batch: int) -> RunConfig:
+    """Return the configuration with batches of at most `batch`, and the same effective batch."""
+    effective = config.train.per_device_train_batch_size
+    return config.with_settings(
+        [
+            f"train.per_device_train_batch_size={batch}",
+            f"train.gradient_accumulation_steps={effective // batch}",
+        ]
     )
 
+
+def losses(trainer: Any) -> list[float]:
+    """Return the logged losses of a trainer."""
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def make_trainer(
+    base: Path, config: RunConfig, out: Path, *, rows: int = 2000, padding_free: bool = False
+) -> Any:
+    """Return Grocer's trainer, or TRL's on the prompts as text, with the same initial weights."""
+    import pandas as pd
+    from datasets import disable_progress_bars
+
+    from grocer.training.dataset import encode_products
+    from grocer.training.trainer import build_trainer, training_arguments
+
     disable_progress_bars()
-    names, departments, labels = catalogue()
-    names, departments = names[:rows], departments[:rows]
+    names, departments, labels = bases.catalogue()
+    products = pd.DataFrame({"product_name": names, "department": departments})[:rows]
     hardware = select_hardware(config)
+    if not config.train.packing and config.prompt.template == "chat":
+        sys.exit("prompt.template=chat: TRL's side needs a prompt that is plain text")
     tokenizer = models.load_tokenizer(base)
-    encoder = Encoder(tokenizer, template(PromptConfig()), labels)
+    encoder = Encoder(tokenizer, template(config.prompt), labels)
     args = training_arguments(config, hardware, out)
     model = models.load_nf4(base, hardware.dtype, str(args.device))
     torch.manual_seed(config.train.seed)
+    examples = encode_products(products, encoder, config.train)
+    tokens = f"{len(encoder.prefix)} prefix tokens, {examples.sizes.mean():.1f} of a product"
+    say("benchmark", f"{tokens} · {hardware.dtype_reason}")
     if config.train.packing:
-        products = pd.DataFrame({"product_name": names, "department": departments})
-        say("benchmark", f"prefix of {len(encoder.prefix)} tokens")
-        return build_trainer(
-            model, tokenizer, encode_products(products, encoder, config.train), args, config
-        )
+        return build_trainer(model, tokenizer, examples, args, config)
+    return make_trl_trainer(model, encoder, products, args, config, padding_free)
+
+
+def make_trl_trainer(
+    model: Any, encoder: Encoder, products: Any, args: Any, config: RunConfig, padding_free: bool
+) -> Any:
+    """Return TRL's trainer on prompts and completions as text."""
+    from datasets import Dataset
+    from trl import SFTTrainer
+
+    from grocer.training.trainer import keep_adapter_in_float32, lora_config
+
     texts = {
-        "prompt": [encoder.template.render(name, labels) for name in names],
-        "completion": [encoder.template.completion(department) for department in departments],
+        "prompt": [encoder.template.render(n, encoder.labels) for n in products["product_name"]],
+        "completion": [encoder.template.completion(label) for label in products["department"]],
     }
     args.dataset_kwargs, args.eval_strategy = None, "no"
-    plain = SFTTrainer(
+    if padding_free:
+        args.padding_free, args.max_length = True, None
+    trainer = SFTTrainer(
         model=model,
         args=args,
         train_dataset=Dataset.from_dict(texts),
-        processing_class=tokenizer,
+        processing_class=encoder.tokenizer,
         peft_config=lora_config(config),
     )
-    keep_adapter_in_float32(plain.model)
-    return plain
+    keep_adapter_in_float32(trainer.model)
+    return trainer
 
 
 def record_step_times(trainer: Any) -> list[float]:

@@ -100,13 +100,13 @@ def _precision(table: pd.DataFrame, department: object, aisle: object) -> float 
 def _linear(
     table: pd.DataFrame, train: pd.DataFrame, settings: EvaluationConfig
 ) -> BaselineComparison | None:
-    """The linear model fitted on aisles; None if fewer than two aisles have training products."""
+    """A linear SVM fitted on aisles; None if fewer than two aisles have training products."""
     known = train[train["aisle"] != ""]
     labels = _leaf_names(known, _TRUE)
     if table.empty or len(set(labels)) < 2:
         return None
     say("evaluate", f"fitting the linear baseline on {len(set(labels)):,} aisles")
-    predicted = baselines.linear(known["product_name"], labels, table["product_name"])
+    predicted = baselines.linear_svm(known["product_name"], labels, table["product_name"])
     truth = _leaf_names(table, _TRUE)
     return baselines.compare(truth, predicted, table["correct"].to_numpy(), settings)
 

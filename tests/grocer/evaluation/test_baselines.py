@@ -17,14 +17,14 @@ def test_majority_of_equals_is_the_first_by_name():
 
 def test_linear_model_learns_words_and_parts_of_words():
     table = products()
-    predicted = baselines.linear(
+    predicted = baselines.linear_svm(
         table["product_name"], table["department"], ["Whole Milk", "Buttermilk", "Applesauce"]
     )
     assert predicted.tolist() == ["dairy eggs", "dairy eggs", "produce"]
 
 
 def test_linear_model_accepts_names_without_words():
-    assert baselines.linear(["Milk", "Bread", "%"], ["a", "b", "b"], ["", "…"]).shape == (2,)
+    assert baselines.linear_svm(["Milk", "Bread", "%"], ["a", "b", "b"], ["", "…"]).shape == (2,)
 
 
 def test_baseline_is_compared_with_the_model():
