@@ -131,7 +131,7 @@ def serve(
     Ctrl-C the server completes in-flight requests, then exits.
     """
     _silence_frameworks()
-    from serving.predictor.server import serve as serve_bundle
+    from serving.predictor.serve import serve as serve_bundle
 
     raise typer.Exit(serve_bundle(bundle, port, host, base=base, settings=settings or []))
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from grocer.errors import GrocerError
-from serving.predictor.server import serve
+from serving.predictor.serve import serve
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -12,7 +12,7 @@ Changed:
 - `explain`: returns no headers. KServe returns those of the request, credentials included.
 - Exception handlers: return `{"error": …}`. KServe logs a traceback for each 4xx.
 - OpenAPI: generated from our models. KServe's describes any model.
-- Signals (`lifecycle`): drain first. KServe closes the port before load balancers notice.
+- Signals (`server`): drain first. KServe closes the port before load balancers notice.
 
 Removed:
 - The timing middleware: it matches each route again, for a log line that is disabled.

@@ -1,72 +1,152 @@
-"""Check a bundle and serve it."""
+"""The HTTP and gRPC server: loading, ready, draining, stopped."""
 
 from __future__ import annotations
 
-import gc
-import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from kserve import ModelServer
+from kserve.protocol.grpc.server import GRPCServer
+from kserve.protocol.rest.server import RESTServer
 
 from grocer.config.deployment import ServingConfig
 from grocer.errors import GrocerError
-from grocer.inference.classifier import Classifier, load_for_serving
-from grocer.release.bundle import LoadedBundle, load_bundle
-from serving.predictor import logs
+from grocer.release.bundle import LoadedBundle
+from serving.predictor import application
+from serving.predictor.metrics import Metrics
+from serving.predictor.middleware import RequestMiddleware
+from serving.predictor.model import Load, Predictor
+
+log = logging.getLogger("grocer.server")
 
 
-def serve(
-    bundle: Path,
-    port: int = 8080,
-    host: str = "127.0.0.1",
-    *,
-    digest: str | None = None,
-    base: Path | None = None,
-    settings: Sequence[str] = (),
-    grpc_port: int | None = None,
-) -> int:
-    """Serve a bundle until SIGTERM or SIGINT.
+class Server(ModelServer):
+    """KServe's server with the changes of `application` and a graceful shutdown.
 
-    Args:
-        bundle: directory of the bundle.
-        digest: expected digest; by default the directory's name.
-        base: directory of the base model; by default the bundle's own, or its source.
-        settings: `key=value` overrides of `ServingConfig`.
-        grpc_port: port of the gRPC server; None disables it.
-
-    Returns:
-        0 after a signal, 1 after a device failure.
-
-    Raises:
-        BundleError: the bundle is invalid or did not pass the gate.
-        ModelError: the base, the adapter or the linear model cannot be loaded.
-        ConfigError: a setting is unknown or invalid.
+    Attributes:
+        failure: why it stopped without a signal.
     """
-    logs.configure()
-    checked = load_bundle(bundle, digest)
-    config = checked.config.with_settings([f"serving.{text}" for text in settings]).serving
-    # Python's default of 5 ms delays each step of a request while the model thread computes.
-    sys.setswitchinterval(0.001)
-    # Importing KServe takes seconds: an invalid bundle is rejected first.
-    from serving.predictor import tracing
-    from serving.predictor.lifecycle import Server
 
-    tracing.configure()
-    server = Server(checked, config, classifier_loader(config, base), host, port, grpc_port)
-    server.start([])
-    if isinstance(server.failure, GrocerError):
-        raise server.failure
-    return 0 if server.failure is None else 1
+    def __init__(
+        self,
+        bundle: LoadedBundle,
+        config: ServingConfig,
+        load: Load,
+        host: str,
+        port: int,
+        grpc_port: int | None,
+    ) -> None:
+        super().__init__(
+            http_port=port,
+            grpc_port=grpc_port or 0,
+            workers=1,
+            enable_grpc=grpc_port is not None,
+            enable_latency_logging=False,
+            grace_period=config.grace_seconds,
+        )
+        self.failure: BaseException | None = None
+        self._host, self._config = host, config
+        self._predictor = Predictor(bundle, config, Metrics(bundle, config), load, self._fail)
+        self.register_model(self._predictor)
+        self.dataplane = application.GrocerDataPlane(self.registered_models, self._predictor)
+        self.model_repository_extension = application.ClosedRepository(self.registered_models)
+        self._middleware = RequestMiddleware(application.app, self._predictor, config)
+        rest = RESTServer(
+            self._middleware,
+            self.dataplane,
+            self.model_repository_extension,
+            port,
+            grace_period=config.grace_seconds,
+        )
+        rest.config.host, rest.config.access_log = host, False
+        rest.config.server_header = False
+        rest.create_application()
+        application.configure(self._predictor, config)
+        self._http = _HttpServer(rest.config, self._drain)
+
+    def start(self, models: list[Any]) -> None:
+        """Serve until a signal arrives or the device fails."""
+        with asyncio.Runner(loop_factory=self._http.config.get_loop_factory()) as runner:
+            runner.run(self._run())
+        if self.failure is not None and not isinstance(self.failure, GrocerError):
+            log.error("stopped", exc_info=self.failure)
+            logging.shutdown()
+            # A thread that hangs in a failed device would block the interpreter's exit.
+            os._exit(1)
+
+    async def _run(self) -> None:
+        self._predictor.batcher.start()
+        monitor = asyncio.create_task(self._monitor())
+        grpc = asyncio.create_task(self._grpc()) if self.enable_grpc else None
+        address = f"http://{self._host}:{self.http_port}"
+        log.info("live on %s", address, extra={"digest": self._predictor.bundle.digest})
+        await self._http.serve()
+        monitor.cancel()
+        if grpc is not None:
+            await self._grpc_server.stop(self.grace_period)
+            await grpc
+        self._predictor.stop()
+
+    async def _grpc(self) -> None:
+        self._grpc_server = GRPCServer(
+            self.grpc_port,
+            self.dataplane,
+            self.model_repository_extension,
+            kwargs={
+                "grpc_max_send_message_length": self._config.max_body_bytes,
+                "grpc_max_receive_message_length": self._config.max_body_bytes,
+            },
+            grace_period=self.grace_period,
+        )
+        await self._grpc_server.start(max_workers=1)
+
+    async def _monitor(self) -> None:
+        """Log readiness, and treat a stalled forward pass as a device failure."""
+        logged = False
+        while True:
+            if self._predictor.ready and not logged:
+                logged = True
+                log.info("ready", extra={"digest": self._predictor.bundle.digest})
+            if self._predictor.batcher.stalled_seconds() > self._config.stall_seconds:
+                self._predictor.fail(TimeoutError("a forward pass stalled"))
+            await asyncio.sleep(0.25)
+
+    def _fail(self, error: BaseException) -> None:
+        """Stop after a failure; called on the event loop."""
+        if self.failure is None:
+            self.failure = error
+            log.critical("model failed: %s", type(error).__name__)
+            # Time for a liveness probe to see the failure, and for queued responses.
+            asyncio.get_running_loop().call_later(1.0, self._http.end)
+
+    def _drain(self, sig: int) -> None:
+        """Report not ready, then stop; on SIGTERM, only after load balancers have noticed."""
+        self._middleware.draining = True
+        seconds = self._config.drain_seconds if sig == signal.SIGTERM else 0.0
+        log.info("draining for %g s", seconds)
+        asyncio.get_running_loop().call_later(seconds, self._http.end)
 
 
-def classifier_loader(
-    config: ServingConfig, base: Path | None = None
-) -> Callable[[LoadedBundle], Classifier]:
-    """Return a function that loads the classifier of a bundle."""
+class _HttpServer(uvicorn.Server):
+    """uvicorn that drains on the first signal and stops on the second."""
 
-    def load(bundle: LoadedBundle) -> Classifier:
-        classifier = load_for_serving(bundle, token_budget=config.token_budget, base=base)
-        # Exclude the loaded model from garbage collection, which would pause requests by 0.3 s.
-        gc.freeze()
-        return classifier
+    def __init__(self, config: uvicorn.Config, drain: Callable[[int], None]) -> None:
+        super().__init__(config)
+        self._drain, self._signalled = drain, False
 
-    return load
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._signalled:
+            self.end()
+            return
+        self._signalled = True
+        asyncio.get_running_loop().call_soon_threadsafe(self._drain, sig)
+
+    def end(self) -> None:
+        """Close the port, finish in-flight requests, and return from `serve`."""
+        self.should_exit = True

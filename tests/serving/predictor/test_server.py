@@ -1,268 +1,155 @@
-"""The HTTP API of a running predictor: predictions, errors, routes, headers, metrics, logs."""
+"""Lifecycle of the process: loading, draining, overload, device failure, invalid bundles."""
 
 from __future__ import annotations
 
-import json
-import re
-import socket
-from contextlib import ExitStack
-from http.client import HTTPConnection
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
-from kserve import InferInput, InferRequest
-from kserve.protocol.infer_type import InferResponse, RequestedOutput
 
+from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
-from tests.fixtures.artifacts import LABELS
-from tests.fixtures.predictor import StubScorer
+from serving.rollout.smoke_test import smoke_test
+from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.predictor_process import READY, Running, Start
 
-PREDICT, INFER = "/v1/models/grocer:predict", "/v2/models/grocer/infer"
-NAMES = ["Organic Bananas", "Crème fraîche", "牛乳"]
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
-def infer(server: Running, names: list[str], **fields: object) -> httpx.Response:
-    tensor = {"name": "product_name", "datatype": "BYTES", "shape": [len(names)], "data": names}
-    return server.post(INFER, json={"inputs": [tensor], **fields})
+def status_of(running: Running, path: str) -> int:
+    try:
+        return running.get(path).status_code
+    except httpx.TransportError:
+        return 0
 
 
-def test_v1_returns_the_most_likely_departments(server: Running) -> None:
-    predictions = server.predict(*NAMES, top_k=3).json()["predictions"]
-    expected = StubScorer(LABELS).predict(NAMES).probabilities
-    for prediction, row in zip(predictions, expected, strict=True):
-        assert prediction["department"] == LABELS[row.argmax()]
-        assert prediction["probability"] == pytest.approx(row.max(), abs=1e-6)
-        assert [a["probability"] for a in prediction["alternatives"]] == pytest.approx(
-            sorted(row, reverse=True), abs=1e-6
-        )
-        assert prediction["alternatives"][0]["department"] == prediction["department"]
-
-
-def test_v2_is_equivalent_to_v1(server: Running) -> None:
-    first = server.predict(*NAMES, top_k=2).json()["predictions"]
-    response = infer(server, NAMES, parameters={"top_k": 2}, id="seven").json()
-    outputs = {output["name"]: output for output in response["outputs"]}
-    assert response["id"] == "seven"
-    assert outputs["department"]["data"] == [p["department"] for p in first]
-    assert outputs["probability"]["data"] == pytest.approx([p["probability"] for p in first], 1e-5)
-    assert outputs["ranked_departments"]["shape"] == [3, 2]
-    ranked = [a["department"] for p in first for a in p["alternatives"]]
-    assert outputs["ranked_departments"]["data"] == ranked
-    assert outputs["probability"]["datatype"] == "FP32"
-
-
-def test_department_is_null_below_min_probability(server: Running) -> None:
-    predictions = server.predict(*NAMES, min_probability=1.0).json()["predictions"]
-    assert [p["department"] for p in predictions] == [None] * 3
-    assert all(p["alternatives"] for p in predictions)
-    outputs = infer(server, NAMES, parameters={"min_probability": 1.0}).json()["outputs"]
-    assert outputs[0]["data"] == [""] * 3
-
-
-def test_binary_extension_is_compatible_with_kserve_client_classes(server: Running) -> None:
-    tensor = InferInput("product_name", [3], "BYTES")
-    tensor.set_data_from_numpy(np.array(NAMES, dtype=object), binary_data=True)
-    requested = [RequestedOutput(n, {"binary_data": True}) for n in ("department", "probability")]
-    body, length = InferRequest("grocer", [tensor], request_outputs=requested).to_rest()
-    headers = {"content-type": "application/octet-stream"}
-    headers["inference-header-content-length"] = str(length)
-    response = server.post(INFER, content=body, headers=headers)
-    assert response.status_code == 200, response.text
-    json_length = int(response.headers["inference-header-content-length"])
-    response = InferResponse.from_bytes(response.content, json_length)
-    expected = StubScorer(LABELS).predict(NAMES)
-    probabilities = response.get_output_by_name("probability").as_numpy()
-    np.testing.assert_allclose(probabilities, expected.confidence, rtol=1e-6)
-    departments = response.get_output_by_name("department").as_numpy().tolist()
-    assert departments == expected.predicted_labels
-
-
-def test_explain_returns_the_effect_of_each_word(server: Running) -> None:
-    body = {"instances": ["Organic Bananas", "Milk"]}
-    response = server.post("/v1/models/grocer:explain", json=body).json()
-    first, second = response["explanations"]
-    scores = StubScorer(LABELS).predict(["Organic Bananas", "Bananas", "Organic"])
-    rows = scores.probabilities
-    best = rows[0].argmax()
-    assert first["department"] == LABELS[best]
-    assert [w["word"] for w in first["words"]] == ["Organic", "Bananas"]
-    assert [w["effect"] for w in first["words"]] == pytest.approx(
-        [rows[0, best] - rows[1, best], rows[0, best] - rows[2, best]], abs=2e-6
-    )
-    assert len(second["words"]) == 1
-
-
-def test_explain_has_its_own_limits(server: Running) -> None:
-    response = server.post("/v1/models/grocer:explain", json={"instances": ["Milk"] * 17})
-    assert response.status_code == 400
-
-
-def test_explain_does_not_return_request_headers(server: Running) -> None:
-    body, headers = {"instances": ["Milk"]}, {"authorization": "Bearer secret"}
-    response = server.post("/v1/models/grocer:explain", json=body, headers=headers)
-    assert "authorization" not in response.headers
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "code"),
-    [
-        ("POST", "/v2/repository/models/grocer/unload", 404),
-        ("POST", "/v2/repository/models/grocer/load", 404),
-        ("POST", "/v2/repository/index", 404),
-        ("POST", "/v2/models/grocer/versions/1/infer", 404),
-        ("POST", "/v1/models/other:predict", 404),
-        ("GET", "/v2/models/other/ready", 404),
-        ("GET", "/docs", 404),
-        ("GET", "/ui", 404),
-        ("GET", PREDICT, 405),
-        ("DELETE", "/", 405),
-        ("HEAD", "/metrics", 405),
-    ],
-)
-def test_other_routes_and_methods_are_closed(
-    server: Running, method: str, path: str, code: int
+def test_server_is_live_while_loading_and_ready_afterwards(
+    start_server: Start, stub_bundle: LoadedBundle, tmp_path: Path
 ) -> None:
-    response = server.client.request(method, path)
-    assert response.status_code == code
-    assert method == "HEAD" or list(response.json()) == ["error"]
-    assert server.get(READY).json() == {"name": "grocer", "ready": True}
+    loaded = tmp_path / "loaded"
+    running = start_server(stub_bundle, hold=loaded)
+    wait_for(lambda: status_of(running, "/v2/health/live") == 200)
+    for path in (READY, "/v1/models/grocer", "/v2/health/ready"):
+        assert status_of(running, path) == 503
+    response = running.predict("Milk")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+    loaded.touch()
+    running.wait_until_ready()
+    assert running.predict("Milk").status_code == 200
+    assert running.exit_code(signal.SIGINT) == 0
 
 
-def test_every_response_has_model_digest_and_request_id(
-    server: Running, stub_bundle: LoadedBundle
-) -> None:
-    for path in ("/", "/metrics", "/nowhere", READY, "/openapi.json", PREDICT):
-        response = server.get(path, headers={"x-request-id": "abc-1"})
-        assert response.headers["x-model-digest"] == stub_bundle.digest
-        assert response.headers["x-request-id"] == "abc-1"
-    invalid = server.get("/", headers={"x-request-id": "a b\t<script>"})
-    assert re.fullmatch("[0-9a-f]{32}", invalid.headers["x-request-id"])
-
-
-@pytest.mark.parametrize(
-    ("kind", "code"),
-    [
-        ("application/json", 200),
-        ("application/json; charset=utf-8", 200),
-        ("Application/JSON;charset=UTF-8", 200),
-        (None, 200),
-        ("application/json; charset=latin-1", 415),
-        ("application/x-www-form-urlencoded", 415),
-        ("text/plain", 415),
-        ("application/cloudevents+json", 415),
-        ("application/octet-stream", 415),
-    ],
-)
-def test_v1_accepts_only_json_in_utf8(server: Running, kind: str | None, code: int) -> None:
-    headers = {} if kind is None else {"content-type": kind}
-    body = b'{"instances": ["Milk"]}'
-    assert server.post(PREDICT, content=body, headers=headers).status_code == code
-
-
-def test_compressed_bodies_are_415_and_cloudevents_are_not_interpreted(server: Running) -> None:
-    body = {"instances": ["Milk"]}
-    compressed = server.post(PREDICT, json=body, headers={"content-encoding": "gzip"})
-    assert compressed.status_code == 415
-    event = {"ce-specversion": "1.0", "ce-id": "1", "ce-type": "t", "ce-source": "s"}
-    response = server.post(PREDICT, json=body, headers=event)
-    assert list(response.json()) == ["predictions"]
-
-
-def test_large_body_is_413_and_the_connection_stays_open(server: Running) -> None:
-    with httpx.Client(base_url=server.url) as client:
-        for body in (b"x" * 200_001, (b"x" * 50_000 for _ in range(5))):
-            response = client.post(
-                PREDICT, content=body, headers={"content-type": "application/json"}
-            )
-            assert response.status_code == 413
-        assert client.post(PREDICT, json={"instances": ["Milk"]}).status_code == 200
-
-
-def test_errors_keep_the_connection_open(server: Running) -> None:
-    connection = HTTPConnection("127.0.0.1", httpx.URL(server.url).port, timeout=10)
-    connection.connect()
-    socket_before = connection.sock
-    for path, body, code in (
-        (PREDICT, b"{", 400),
-        (INFER, b"{", 400),
-        (PREDICT, b'{"instances": [1]}', 400),
-        ("/nowhere", b"{}", 404),
-        (PREDICT, b'{"instances": ["Milk"]}', 200),
-    ):
-        connection.request("POST", path, body)
-        response = connection.getresponse()
-        response.read()
-        assert (response.status, response.will_close) == (code, False)
-        assert connection.sock is socket_before
-    connection.close()
-
-
-def test_slow_body_is_408(server: Running) -> None:
-    with socket.create_connection(("127.0.0.1", httpx.URL(server.url).port)) as line:
-        line.settimeout(10)
-        line.sendall(f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{{".encode())
-        assert line.recv(65536).startswith(b"HTTP/1.1 408")
-    assert server.predict("Milk").status_code == 200
-
-
-def test_requests_without_a_body_do_not_use_queue_capacity(
+def test_sigterm_completes_in_flight_and_new_requests_while_draining(
     start_server: Start, stub_bundle: LoadedBundle
 ) -> None:
-    server = start_server(stub_bundle, "queue_seconds=0.1", "token_budget=8").wait_until_ready()
-    address = ("127.0.0.1", httpx.URL(server.url).port)
-    head = f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n".encode()
-    for _ in range(3):
-        assert server.predict("slow").status_code == 200  # raises the expected wait
-    with ExitStack() as connections:
-        for _ in range(50):
-            connections.enter_context(socket.create_connection(address)).sendall(head)
-        assert server.predict("Milk").status_code == 200
+    running = start_server(stub_bundle, "drain_seconds=1").wait_until_ready()
+    statuses: list[int] = []
+    stop = threading.Event()
+
+    def client() -> None:
+        with httpx.Client(base_url=running.url, timeout=20, trust_env=False) as connection:
+            while not stop.is_set():
+                try:
+                    response = connection.post(
+                        "/v1/models/grocer:predict", json={"instances": ["slow"]}
+                    )
+                except httpx.ConnectError:
+                    return  # the port is closed: no request was accepted
+                statuses.append(response.status_code)
+
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(statuses) > 3)
+    running.process.terminate()
+    wait_for(lambda: status_of(running, READY) == 503)
+    response = running.predict("Milk")
+    assert (response.status_code, response.headers["connection"]) == (200, "close")
+    assert running.exit_code() == 0
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {200}
 
 
-def test_item_that_cannot_be_scored_returns_400_with_its_index(server: Running) -> None:
-    response = server.predict("Milk", "poison apple")
-    assert response.status_code == 400
-    assert "item 1" in response.json()["error"]
-    assert server.predict("Milk").status_code == 200
-
-
-def test_metrics_cover_requests_predictions_drift_and_the_bundle(
-    server: Running, stub_bundle: LoadedBundle
+@pytest.mark.parametrize("name", ["break", "dead", "hang"])
+def test_device_failure_stops_the_server_with_code_1(
+    start_server: Start, stub_bundle: LoadedBundle, name: str
 ) -> None:
-    server.predict(*NAMES)
-    server.get("/nowhere")
-    text = server.get("/metrics").text
-    for pattern in (
-        r'grocer_requests_total\{code="200",route="predict"\} [1-9]',
-        r'grocer_requests_total\{code="404",route="unknown"\} [1-9]',
-        r"grocer_items_total [1-9]",
-        r'grocer_scored_total\{model="language_model"\} [1-9]',
-        r'grocer_scored_total\{model="linear"\} 0',
-        r"grocer_queue_items 0\.0",
-        r"grocer_batch_items_count [1-9]",
-        r"grocer_forward_seconds_count [1-9]",
-        r"grocer_queue_wait_seconds_count [1-9]",
-        r"grocer_tokens_total [1-9]",
-        r'grocer_predictions_total\{department="[a-z ]+"\} [1-9]',
-        r"grocer_low_confidence_total [0-9]",
-        rf'grocer_model_info\{{base="[0-9a-f]+",digest="{stub_bundle.digest}"',
-        r'grocer_reference_share\{department="produce"\} 0\.33',
-        r'grocer_latest_share\{department="produce"\} [0-9]',
-        r"grocer_drift 0\.\d+",
-        r"grocer_latest_confidence 0\.\d+",
-    ):
-        assert re.search(pattern, text), pattern
+    running = start_server(stub_bundle, "stall_seconds=0.5").wait_until_ready()
+    assert running.predict(name).status_code == 503
+    assert status_of(running, "/v2/health/live") in (503, 0)
+    assert running.exit_code() == 1
+    assert "model failed" in running.log.read_text()
 
 
-def test_logs_are_json_with_request_id_and_without_product_names(server: Running) -> None:
-    body = {"instances": ["Very Secret Sauce", "Very Secret\x00 Sauce"]}
-    server.post(PREDICT, json=body, headers={"x-request-id": "find-me"})
-    server.post(PREDICT, json={"instances": ["Very Secret Sauce"]})
-    lines = server.log.read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    (record,) = [r for r in records if r.get("request_id") == "find-me"]
-    assert (record["route"], record["code"]) == ("predict", 400)
-    assert "Secret" not in "".join(lines)
-    assert "Traceback" not in "".join(lines)
+def test_request_of_a_disconnected_client_leaves_the_queue(
+    start_server: Start, stub_bundle: LoadedBundle
+) -> None:
+    running = start_server(stub_bundle).wait_until_ready()
+    slow = threading.Thread(target=running.predict, args=["slow"] * 8)
+    slow.start()
+    time.sleep(0.5)  # the forward pass takes two more seconds
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{running.url}/v1/models/grocer:predict",
+            json={"instances": ["gone"] * 50},
+            timeout=0.2,
+            trust_env=False,
+        )
+    slow.join()
+    running.predict("Milk")
+    assert "grocer_items_total 9.0" in running.get("/metrics").text
+    assert '"abandoned": true' in running.log.read_text()
+    assert running.exit_code(signal.SIGINT) == 0
+
+
+def test_overload_returns_429_with_retry_after_and_recovers(
+    start_server: Start, stub_bundle: LoadedBundle
+) -> None:
+    running = start_server(
+        stub_bundle, "max_items=4", "queue_seconds=60", "deadline_seconds=0.9"
+    ).wait_until_ready()
+    responses: list[httpx.Response] = []
+
+    def predict(names: list[str]) -> None:
+        responses.append(
+            httpx.post(
+                f"{running.url}/v1/models/grocer:predict",
+                json={"instances": names},
+                timeout=20,
+                trust_env=False,
+            )
+        )
+
+    threads = [threading.Thread(target=predict, args=[["slow"] * 4]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    assert {response.status_code for response in responses} == {429, 504}
+    assert all("retry-after" in r.headers for r in responses if r.status_code == 429)
+    wait_for(lambda: running.predict("Milk").status_code == 200)
+    assert running.exit_code(signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize("defect", ["gate failed", "file changed"])
+def test_invalid_bundle_exits_with_code_2(tmp_path: Path, defect: str) -> None:
+    bundle = make_bundle(tmp_path)
+    if defect == "file changed":
+        (bundle.path / "labels.json").write_text("[]")
+    else:
+        text = (bundle.path / "bundle.json").read_text()
+        (bundle.path / "bundle.json").write_text(text.replace('"passed": true', '"passed": false'))
+    with pytest.raises(DeployError, match=r"code 2: "):
+        smoke_test(bundle.path, ["Milk"])
