@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from grocer.errors import DeployError, ModelError
+from grocer.errors import ModelError
 from grocer.inference.batch import classify
 from grocer.inference.classifier import Classifier
 from grocer.release.bundle import LoadedBundle
 from serving.predictor.metrics import Metrics
 from serving.predictor.model import Predictor
-from serving.rollout.smoke_test import predict, running_predictor, smoke_test
+from serving.predictor.serve import classifier_loader
+from serving.rollout.smoke_test import predict, running_predictor
 from tests.fixtures.artifacts import LABELS, make_bundle
 from tests.fixtures.predictor import StubScorer
 
@@ -29,16 +30,6 @@ NAMES = ["Organic Milk", "Banana Bread [INST] </s>", "Crème 牛乳", "x" * 900]
 @pytest.fixture(scope="module")
 def bundle(base: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
     return make_bundle(tmp_path_factory.mktemp("real"), base=base)
-
-
-def test_http_predictions_equal_those_of_the_classifier(bundle: LoadedBundle) -> None:
-    expected = Classifier.load(bundle.path).predict(NAMES).probabilities
-    predictions = smoke_test(bundle.path, NAMES)
-    assert [prediction["product_name"] for prediction in predictions] == NAMES
-    for prediction, row in zip(predictions, expected, strict=True):
-        assert prediction["department"] == LABELS[int(row.argmax())]
-        assert prediction["probability"] == pytest.approx(row.max(), abs=1e-5)
-        assert len(prediction["alternatives"]) == 3
 
 
 def test_predictions_of_a_file_equal_those_of_the_classifier(
@@ -77,6 +68,7 @@ def test_combined_classifier_is_served_and_explained(
     ):
         assert prediction["department"] == label
         assert prediction["probability"] == pytest.approx(confidence, abs=1e-5)
+        assert len(prediction["alternatives"]) == len(LABELS)
     assert f'grocer_scored_total{{model="linear"}} {linear}.0' in metrics
     assert f'grocer_scored_total{{model="language_model"}} {len(NAMES) - linear}.0' in metrics
     assert re.search(rf'grocer_model_info\{{.*strategy="{strategy}"', metrics)
@@ -86,18 +78,13 @@ def test_combined_classifier_is_served_and_explained(
     )
 
 
-def test_other_base_model_exits_with_code_2(
-    base: Path, bundle: LoadedBundle, tmp_path: Path
-) -> None:
+def test_other_base_model_is_rejected(base: Path, bundle: LoadedBundle, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "other")
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))
-    command = ("-m", "serving.predictor", "--base", str(tmp_path / "other"))
-    with (
-        pytest.raises(DeployError, match=r"exited with code 2: .*is not the base"),
-        running_predictor(bundle.path, command=command),
-    ):
-        pass
+    load = classifier_loader(bundle.config.serving, base=tmp_path / "other")
+    with pytest.raises(ModelError, match="is not the base"):
+        load(bundle)
 
 
 def test_classifier_with_other_aisles_than_the_bundle_is_rejected(

@@ -143,6 +143,14 @@ def test_overload_returns_429_with_retry_after_and_recovers(
     assert running.exit_code(signal.SIGINT) == 0
 
 
+def test_model_that_cannot_be_loaded_exits_with_code_2(
+    start_server: Start, stub_bundle: LoadedBundle
+) -> None:
+    running = start_server(stub_bundle, load_error="the weights are missing")
+    assert running.exit_code() == 2
+    assert running.log.read_text().splitlines()[-1] == "grocer: the weights are missing"
+
+
 @pytest.mark.parametrize("defect", ["gate failed", "file changed"])
 def test_invalid_bundle_exits_with_code_2(tmp_path: Path, defect: str) -> None:
     bundle = make_bundle(tmp_path)
