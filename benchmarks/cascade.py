@@ -23,10 +23,10 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
-from grocer.inference.classifier import Classifier  # noqa: E402
 
 from grocer.artifacts.evaluation import Evaluation  # noqa: E402
 from grocer.errors import GrocerError  # noqa: E402
+from grocer.inference.classifier import Classifier  # noqa: E402
 from grocer.inference.scorer import Scorer  # noqa: E402
 from grocer.model.device import cpu_threads  # noqa: E402
 from grocer.model.linear import LinearModel  # noqa: E402

@@ -94,12 +94,12 @@ def forward_cpu(bundle: Path) -> float:
     """Return the median CPU milliseconds to score 32 names with one thread, in a subprocess."""
     code = (
         "import time, sys, torch; torch.set_num_threads(1)\n"
-        "from pathlib import Path; from grocer.inference.scorer import Scorer\n"
+        "from pathlib import Path; from grocer.inference.classifier import Classifier\n"
         "from benchmarks.load import random_name; from benchmarks.serving import ITEMS\n"
-        "scorer = Scorer.load(Path(sys.argv[1]), token_budget=512); spent = []\n"
+        "classifier = Classifier.load(Path(sys.argv[1]), token_budget=512); spent = []\n"
         "for _ in range(30):\n"
         "    names = [random_name() for _ in range(ITEMS)]; start = time.process_time()\n"
-        "    scorer.predict(names); spent.append(time.process_time() - start)\n"
+        "    classifier.predict(names); spent.append(time.process_time() - start)\n"
         "print(1000 * sorted(spent)[15])"
     )
     command = [sys.executable, "-c", code, str(bundle)]

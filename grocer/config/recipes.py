@@ -22,6 +22,17 @@ def llama2_7b_t4() -> RunConfig:
     )
 
 
+def qwen3_4b_t4() -> RunConfig:
+    """Qwen3-4B-Instruct (Apache-2.0) in NF4 with float16 compute, for one T4. Not run yet."""
+    return RunConfig(
+        recipe="qwen3-4b-t4",
+        prompt=stages.PromptConfig(template="chat"),
+        base=stages.BaseConfig(
+            source="Qwen/Qwen3-4B-Instruct-2507", compute_dtype="float16", device="cuda"
+        ),
+    )
+
+
 def tiny() -> RunConfig:
     """A Llama with a million parameters that the run pretrains itself: minutes on a laptop."""
     return RunConfig(
@@ -71,6 +82,7 @@ RECIPES: Mapping[str, Callable[[], RunConfig]] = {
     "smollm2": smollm2,
     "tiny": tiny,
     "llama2-7b-t4": llama2_7b_t4,
+    "qwen3-4b-t4": qwen3_4b_t4,
 }
 
 

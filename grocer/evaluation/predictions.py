@@ -18,6 +18,7 @@ from grocer.config.run import RunConfig
 from grocer.errors import CatalogueError, ModelError
 from grocer.evaluation import classifiers, metrics
 from grocer.evaluation.classifiers import ModelScores, label_indices
+from grocer.inference.classifier import Classifier
 from grocer.inference.scores import Scores
 from grocer.model.combination import fit_weight
 from grocer.model.hierarchy import Leaf, leaf_probabilities
@@ -219,15 +220,24 @@ def _with_aisles(
     }, temperature
 
 
-def predict_labels(model: Path, names: Iterable[str], config: RunConfig, task: str) -> list[str]:
-    """Return the most probable label of each name by a train artifact or a bundle."""
-    scorer = load_scorer(model, config)
-    indices = log_probabilities(scorer, names, task).argmax(axis=1)
-    return [scorer.labels[i] for i in indices]
+def predict_labels(bundle: Path, names: Iterable[str], config: RunConfig, task: str) -> list[str]:
+    """Return the most probable label of each name by the classifier of a bundle."""
+    classifier = load_classifier(bundle, config)
+    encoded = classifier.encode(list(names))
+    ticker = Ticker("evaluate", len(encoded), "products")
+    probabilities = classifier.probabilities(encoded, lambda done: ticker.at(done, task))
+    return [classifier.labels[i] for i in probabilities.argmax(axis=1)]
+
+
+def load_classifier(bundle: Path, config: RunConfig) -> Classifier:
+    """Return the classifier of a bundle, on the device of the run."""
+    return Classifier.load(
+        bundle, device=config.base.device, compute_dtype=config.base.compute_dtype
+    )
 
 
 def load_scorer(model: Path, config: RunConfig) -> Scorer:
-    """Return the scorer of a train artifact or a bundle, as the run is configured."""
+    """Return the scorer of a train artifact, as the run is configured."""
     from grocer.inference.scorer import Scorer
 
     return Scorer.load(model, device=config.base.device, compute_dtype=config.base.compute_dtype)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
 from grocer.errors import OutputError, TableError
-from grocer.inference.scores import Scores
+from grocer.inference.classifier import Classifier, load_for_serving
 from grocer.io.atomic import file_digest, output_errors, output_file, read_json, write_json
 from grocer.io.tables import Source, check_format, join_parts, open_source, write_part
 from grocer.model.prompt_template import clean
@@ -30,12 +30,6 @@ COUNTS = ("rows", "classified", "low_confidence", "blank")
 CHUNK_ROWS = 4096
 
 
-class Scorer(Protocol):
-    """Assigns probabilities to names; see `grocer.inference.scorer`."""
-
-    def predict(self, names: Sequence[str]) -> Scores: ...
-
-
 def classify(
     source: Path,
     out: Path,
@@ -44,7 +38,7 @@ def classify(
     column: str = "product_name",
     min_probability: float = 0.0,
     chunk_rows: int = CHUNK_ROWS,
-    load: Callable[[LoadedBundle], Scorer] | None = None,
+    load: Callable[[LoadedBundle], Classifier] = load_for_serving,
 ) -> dict[str, int]:
     """Write `source` to `out` with predicted department, aisle (if any) and their probabilities.
 
@@ -55,7 +49,7 @@ def classify(
         source, out: CSV or Parquet, by file extension.
         column: column with the product name.
         chunk_rows: rows that are held in memory and scored together.
-        load: creates the scorer; by default loads the model of the bundle.
+        load: loads the classifier of the bundle.
 
     Returns:
         The number of `rows`, and of those that are `classified`, `low_confidence` (below
@@ -76,14 +70,14 @@ def classify(
     settings = {"column": column, "min_probability": min_probability, "chunk_rows": chunk_rows}
     plan = {"source": file_digest(source), "bundle": checked.digest, "format": out.suffix}
     with _chunk_directory(out, {**plan, **settings}) as directory:
-        scorer = (load or _load_scorer)(checked)
+        classifier = load(checked)
         ticker = Ticker("classify", rows, "names")
         done = 0
         for number, chunk in enumerate(table.chunks(chunk_rows)):
             path = directory / f"{number:08d}.chunk"
             if not path.exists():
                 with output_file(path) as part:
-                    classified = _classify_chunk(chunk, column, min_probability, scorer, schema)
+                    classified = _classify_chunk(chunk, column, min_probability, classifier, schema)
                     write_part(part, classified, out.suffix)
                     write_json(path.with_suffix(".json"), _count(classified))
             done += chunk.num_rows
@@ -98,21 +92,6 @@ def sum_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     """Add the counts of several tables."""
     every = list(counts)
     return {key: sum(each[key] for each in every) for key in COUNTS}
-
-
-def _load_scorer(bundle: LoadedBundle) -> Scorer:
-    import torch
-
-    from grocer.inference.scorer import Scorer as ModelScorer
-    from grocer.model.device import cpu_threads
-
-    config = bundle.config
-    torch.set_num_threads(cpu_threads(spare=1))
-    return ModelScorer.load(
-        bundle.path,
-        token_budget=config.serving.token_budget,
-        compute_dtype=config.base.compute_dtype,
-    )
 
 
 def output_schema(
@@ -135,13 +114,13 @@ def output_schema(
 
 
 def _classify_chunk(
-    chunk: pa.Table, column: str, min_probability: float, scorer: Scorer, schema: pa.Schema
+    chunk: pa.Table, column: str, min_probability: float, classifier: Classifier, schema: pa.Schema
 ) -> pa.Table:
     """Return the chunk with the new columns of `schema`; each distinct name is scored once."""
     names = chunk.column(column).to_pylist()
     distinct = {name: i for i, name in enumerate(dict.fromkeys(filter(_has_text, names)))}
     rows = pa.array([distinct.get(name) for name in names], pa.int64())
-    scores = scorer.predict(list(distinct))
+    scores = classifier.predict(list(distinct))
     levels = [(scores.predicted_labels, scores.confidence)]
     if scores.leaves:
         levels.append((scores.predicted_aisles, scores.aisle_confidence))

@@ -1,7 +1,7 @@
 """Score products by constrained decoding: the probability of every label, one pass per batch.
 
-If labels have aisles, a second pass chooses among the aisles of the predicted label. Evaluation
-and serving both use this class.
+If labels have aisles, a second pass chooses among the aisles of one label. Evaluation uses this
+class, and serving as part of `grocer.inference.classifier`.
 """
 
 from __future__ import annotations
@@ -10,31 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from grocer.config.stages import BaseConfig
 from grocer.errors import ModelError
 from grocer.inference.prefix_cache import PrefixCachedModel, TrieQuery
-from grocer.inference.scores import Floats, Ints, Scores
+from grocer.inference.scores import EncodedProduct, Floats, Ints
 from grocer.io.atomic import read_json
 from grocer.model.base import load_adapter, load_nf4, load_tokenizer
-from grocer.model.combination import scale
 from grocer.model.device import choose_compute_dtype, choose_device
-from grocer.model.hierarchy import Leaf, leaf_probabilities, read_aisles
+from grocer.model.hierarchy import Leaf, read_aisles
 from grocer.model.prompt_template import Template
-from grocer.model.source import BaseReference, base_digest, find_base
+from grocer.model.source import BaseReference, find_base
 from grocer.model.tokenization import Encoder
-
-
-class EncodedProduct(NamedTuple):
-    """A tokenized product: its name and the token ids of its prompt after the prefix."""
-
-    name: str
-    suffix: Sequence[int]
-    tokens: int
-    """Tokens that it adds to the first forward pass."""
 
 
 class Scorer:
@@ -49,12 +39,9 @@ class Scorer:
         model: Any,
         encoder: Encoder,
         *,
-        temperature: float = 1.0,
-        aisle_temperature: float = 1.0,
         token_budget: int = 1024,
     ) -> None:
         self.model, self.encoder = model.eval(), encoder
-        self.temperature, self.aisle_temperature = temperature, aisle_temperature
         self.trie = encoder.trie
         tries = [self.trie, *(each.trie for each in encoder.completions if each.trie)]
         self.prefix_cached = PrefixCachedModel(self.model, encoder.prefix, tries, token_budget)
@@ -69,13 +56,13 @@ class Scorer:
         compute_dtype: str = "auto",
         base: Path | None = None,
     ) -> Scorer:
-        """Load a train artifact, or a bundle with its calibration.
+        """Load the adapter of a train artifact or of a bundle.
 
         Args:
             model: directory of the artifact or bundle.
             device, compute_dtype: as in `BaseConfig`.
-            base: directory of the base; by default `base/` beside the adapter, or what
-                `base.json` names.
+            base: directory or GGUF file of the base; by default `base/` beside the adapter, or
+                what `base.json` names.
 
         Raises:
             ModelError: the base is missing, or the adapter was trained on another one.
@@ -91,10 +78,8 @@ class Scorer:
             read_json(model / "labels.json"),
             read_aisles(model),
         )
-        record = model / "bundle.json"
-        calibration = read_json(record)["calibration"] if record.is_file() else {}
         loaded = load_adapter(load_nf4(directory, dtype, device), adapter)
-        return cls(loaded, encoder, **calibration, token_budget=token_budget)
+        return cls(loaded, encoder, token_budget=token_budget)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -106,26 +91,11 @@ class Scorer:
         """Every label with each of its aisles, in column order; empty with one level of labels."""
         return self.encoder.leaves
 
-    def predict(self, names: Sequence[str]) -> Scores:
-        """Return the scores of product names; see `score`."""
-        return self.score(self.encode(names))
-
     def encode(self, names: Sequence[str]) -> list[EncodedProduct]:
         """Tokenize product names."""
         pairs = zip(names, self.encoder.suffixes(names), strict=True)
         extra = len(self.trie.tokens)
         return [EncodedProduct(name, suffix, len(suffix) + extra) for name, suffix in pairs]
-
-    def score(self, products: Sequence[EncodedProduct]) -> Scores:
-        """Return calibrated probabilities; aisles take a second forward pass per batch.
-
-        Raises:
-            ModelError: a logit is not finite; the message names the product.
-        """
-        probabilities = scale(self.log_probabilities(products), 1 / self.temperature)
-        conditional = self.leaf_log_probabilities(products, probabilities.argmax(axis=1))
-        leaves = leaf_probabilities(probabilities, conditional, self.aisle_temperature)
-        return Scores(self.labels, self.leaves, probabilities, leaves)
 
     def log_probabilities(
         self, products: Sequence[EncodedProduct], progress: Callable[[int], None] | None = None
@@ -133,6 +103,9 @@ class Scorer:
         """Return log-probabilities [products, labels] before calibration.
 
         `progress` is called after each forward pass with the number of products done.
+
+        Raises:
+            ModelError: a logit is not finite; the message names the product.
         """
         result = np.empty((len(products), len(self.labels)))
         queries = [TrieQuery(i, p.name, p.suffix, self.trie) for i, p in enumerate(products)]
@@ -177,17 +150,15 @@ class Scorer:
             self.prefix_cached.clear()
 
 
-def _matching_base(reference: BaseReference, directory: Path | None) -> Path:
-    """Return the base's directory, resolved if it is None; verify that its digest matches."""
-    if directory is None:
-        settings = BaseConfig(source=reference.source, revision=reference.revision)
-        directory, resolved = find_base(settings)
-        digest = resolved.digest
-    else:
-        digest = base_digest(directory)
-    if digest != reference.digest:
+def _matching_base(reference: BaseReference, given: Path | None) -> Path:
+    """Return the directory of the given base, or of the referenced one; verify its digest."""
+    settings = BaseConfig(source=reference.source, revision=reference.revision)
+    if given is not None:
+        settings = BaseConfig(source=str(given.absolute()))
+    directory, found = find_base(settings)
+    if found.digest != reference.digest:
         raise ModelError(
-            f"{directory} is not the base that the adapter was trained on: its digest is "
-            f"{digest[:12]}, expected {reference.digest[:12]}"
+            f"{given or directory} is not the base that the adapter was trained on: its digest is "
+            f"{found.digest[:12]}, expected {reference.digest[:12]}"
         )
     return directory

@@ -1,9 +1,10 @@
-"""Scores: the probabilities of a batch of products, as evaluation and serving exchange them."""
+"""Encoded products and their scores, as evaluation and serving exchange them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,18 @@ from grocer.model.hierarchy import Leaf
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+class EncodedProduct(NamedTuple):
+    """A product that is ready to be scored."""
+
+    name: str
+    suffix: Sequence[int]
+    """Token ids of its prompt after the prefix; empty if the adapter is not needed."""
+    tokens: int
+    """Tokens that it adds to the first forward pass; 0 if the adapter is not needed."""
+    linear_log: Floats | None = None
+    """Log-probabilities [labels] of the linear model; None if the classifier has none."""
 
 
 @dataclass(frozen=True, eq=False)

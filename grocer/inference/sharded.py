@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from grocer.errors import BundleError, OutputError, SourceError
-from grocer.inference.batch import CHUNK_ROWS, Scorer, classify, output_schema, sum_counts
+from grocer.inference.batch import CHUNK_ROWS, classify, output_schema, sum_counts
+from grocer.inference.classifier import Classifier, load_for_serving
 from grocer.io.atomic import file_digest, json_digest
 from grocer.io.storage import Storage
 from grocer.io.tables import Source, check_format, join_parts, open_source, write_part
@@ -86,7 +87,7 @@ def shard_table(
 
 
 def classify_shard(
-    shard: str, load: Callable[[LoadedBundle], Scorer] | None = None
+    shard: str, load: Callable[[LoadedBundle], Classifier] = load_for_serving
 ) -> dict[str, int]:
     """Classify one shard unless it is complete; return its counts as `classify` does.
 

@@ -136,7 +136,7 @@ def _from_hub(base: BaseConfig) -> Path:
         if path:
             file = Path(hf_hub_download(f"{owner}/{name}", path[0], revision=revision, token=token))
             return _converted(base.source, _weights_digest(file), lambda _: file)
-        patterns = ["*.json", "*.safetensors", "tokenizer.model"]
+        patterns = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]
         return Path(
             snapshot_download(base.source, revision=revision, token=token, allow_patterns=patterns)
         )
@@ -159,7 +159,7 @@ def _from_object_store(uri: str) -> Path:
     versions = {
         name: _version(info)
         for name, info in storage.find().items()
-        if Path(name).suffix in (".json", ".safetensors", ".model")
+        if Path(name).suffix in (".json", ".jinja", ".safetensors", ".model")
     }
     if not versions:
         raise ModelError(f"base.source={uri}: no model found; check the address")

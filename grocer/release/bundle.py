@@ -1,12 +1,16 @@
 """Bundles: the files that serving needs, and the evaluation and decision that permit serving.
 
-    root/<digest>/  adapter_model.safetensors  adapter_config.json  tokenizer files
-                    base.json  [base/]  labels.json  [aisles.json]  template.json
-                    bundle.json  MODEL_CARD.md
+    root/<digest>/  labels.json  [aisles.json]  bundle.json  MODEL_CARD.md
+                    adapter_model.safetensors  adapter_config.json  tokenizer files
+                    base.json  [base/]  template.json
+                    linear.npz
 
-`bundle.json` records the origin of the adapter and the SHA-256 of every other file. The directory
+A bundle holds the classifier that the gate judged: without `linear.npz` if its strategy is
+`adapter`, without the adapter, its tokenizer, base and template if it is `linear`.
+
+`bundle.json` records the origin of the files and the SHA-256 of every other file. The directory
 is named by the digest of all files, including `bundle.json`, so any change is detected. Bundles
-are immutable: another adapter is another bundle.
+are immutable: another classifier is another bundle.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from pydantic import Field
 
 from grocer.artifacts.base import Artifact, Digest, Labels, Record
 from grocer.artifacts.bundle import Bundle
-from grocer.artifacts.combination import Temperature
+from grocer.artifacts.combination import Combination
 from grocer.artifacts.decision import Decision
 from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.step import record_of
@@ -38,6 +42,7 @@ from grocer.io.atomic import (
     tree_digests,
 )
 from grocer.model.hierarchy import AISLES_FILE, Leaf, leaves, read_aisles
+from grocer.model.linear import FILE as LINEAR
 from grocer.reports.html import render
 
 MANIFEST, CARD = "bundle.json", "MODEL_CARD.md"
@@ -50,7 +55,8 @@ _TOKENIZER = (
     "tokenizer.model",
     "tokenizer_config.json",
 )
-_MODEL = ("base.json", "labels.json", "template.json")
+_ORIGIN = ("base.json", "template.json")
+_LABELS = "labels.json"
 _OPTIONAL = (AISLES_FILE,)
 """Present if the label has two levels."""
 
@@ -67,14 +73,16 @@ class Manifest(Artifact):
 
     FILE: ClassVar = MANIFEST
     OTHER_VERSION: ClassVar = "serve it with the version that wrote it, or train again"
-    schema_version: int = Field(default=2, alias="schema")
-    base: dict[str, Any]
+    schema_version: int = Field(default=3, alias="schema")
+    base: dict[str, Any] | None
+    """None without an adapter."""
     labels: Labels
     aisles: dict[str, tuple[str, ...]]
     """Aisles of each label; empty with one level of labels."""
-    template: dict[str, Any]
-    calibration: dict[str, Temperature]
-    """Keyword arguments of a scorer."""
+    template: dict[str, Any] | None
+    """None without an adapter."""
+    combination: Combination
+    """The strategy and the weights of the classifier."""
     config: RunConfig
     data: dict[str, Any]
     """Digests of the splits and of their inputs."""
@@ -95,12 +103,12 @@ class LoadedBundle:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The label set, in the order of a scorer's columns."""
+        """The label set, in the order of a classifier's columns."""
         return self.manifest.labels
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
-        """The aisles of all labels, in the order of a scorer's columns; empty with one level."""
+        """The aisles of all labels, in the order of a classifier's columns, or empty."""
         return leaves(self.labels, self.manifest.aisles)
 
     @property
@@ -117,7 +125,7 @@ class LoadedBundle:
 def write_bundle(
     model: Path, splits: Path, evaluation: Path, decision: Path, config: RunConfig, root: Path
 ) -> LoadedBundle:
-    """Write the bundle of a trained adapter to `root/<digest>/`; idempotent.
+    """Write the bundle of the classifier that was judged to `root/<digest>/`; idempotent.
 
     Args:
         model, splits, evaluation, decision: artifacts of train, build_dataset, evaluate and gate.
@@ -125,7 +133,7 @@ def write_bundle(
 
     Raises:
         BundleError: the gate failed, or judged another adapter, other data or another evaluation;
-            or the adapter lacks a file.
+            or an artifact lacks a file.
         ArtifactError: the evaluation or the decision is invalid.
         OutputError: `root` cannot be written.
     """
@@ -136,20 +144,19 @@ def write_bundle(
     judged.require_passed(digests)
     _require_measured(measured, digests)
 
-    sources = _sources(model)
-    template = read_json(model / "template.json")
     combination = measured.combination
-    if combination.strategy != "adapter":
-        raise BundleError(f"a bundle of the classifier {combination.strategy!r} is not supported")
-    calibration = {"temperature": 1 / combination.adapter}
-    if measured.aisles:
-        calibration["aisle_temperature"] = combination.aisle_temperature
+    sources = _sources(model, evaluation, combination)
+    origin = {
+        name: read_json(model / f"{name}.json") if combination.uses_adapter else None
+        for name in ("base", "template")
+    }
+    template = origin["template"]
     manifest = Manifest(
-        base=read_json(model / "base.json"),
-        labels=tuple(read_json(model / "labels.json")),
+        base=origin["base"],
+        labels=tuple(read_json(model / _LABELS)),
         aisles={label: tuple(aisles) for label, aisles in read_aisles(model).items()},
-        template={**template, "digest": json_digest(template)},
-        calibration=calibration,
+        template=template and {**template, "digest": json_digest(template)},
+        combination=combination,
         config=config,
         data={"splits": digests["splits"], "inputs": records["splits"]["inputs"]},
         evaluation=measured.model_copy(update={"confident_errors": ()}),
@@ -211,22 +218,41 @@ def load_bundle(path: Path, digest: str | None = None) -> LoadedBundle:
     manifest.decision.require_passed(
         {"model": tree_digest(judged.model), "evaluation": tree_digest(judged.evaluation)}
     )
-    for name in (*_ADAPTER, *_MODEL, *_OPTIONAL):
-        # The files of the adapter's directory are at the top level of a bundle.
-        if manifest.files.get(name) != judged.model.get(name, judged.model.get(f"adapter/{name}")):
+    if manifest.combination != manifest.evaluation.combination:
+        raise BundleError(f"{path}: combination is not the one that was evaluated")
+    for name in (_LABELS, *_OPTIONAL, *_ADAPTER, *_ORIGIN, LINEAR):
+        if manifest.files.get(name) != _judged_digest(name, judged, manifest.combination):
             raise BundleError(f"{path}: {name} is not the file that was evaluated")
     return LoadedBundle(path, expected, manifest)
 
 
-def _sources(model: Path) -> dict[str, Path]:
+def _sources(model: Path, evaluation: Path, combination: Combination) -> dict[str, Path]:
     """The source of each file of the bundle, by its name in the bundle."""
-    sources = {name: model / "adapter" / name for name in (*_ADAPTER, *_TOKENIZER)}
-    sources |= {name: model / name for name in (*_MODEL, *_OPTIONAL)}
-    sources |= {f"base/{path.name}": path for path in (model / "base").glob("*")}
-    for name in (*_ADAPTER, *_MODEL):
+    sources = {_LABELS: model / _LABELS}
+    required = [_LABELS]
+    if combination.uses_adapter:
+        sources |= {name: model / name for name in (*_ORIGIN, *_OPTIONAL)}
+        sources |= {name: model / "adapter" / name for name in (*_ADAPTER, *_TOKENIZER)}
+        sources |= {f"base/{path.name}": path for path in (model / "base").glob("*")}
+        required += [*_ADAPTER, *_ORIGIN]
+    if combination.uses_linear:
+        sources[LINEAR] = evaluation / LINEAR
+        required.append(LINEAR)
+    for name in required:
         if not sources[name].is_file():
-            raise BundleError(f"{model}: {name} not found; it is not the output of train")
+            step = "evaluate" if name == LINEAR else "train"
+            raise BundleError(f"{sources[name]}: file not found; it is an output of {step}")
     return {name: path for name, path in sorted(sources.items()) if path.is_file()}
+
+
+def _judged_digest(name: str, judged: JudgedFiles, combination: Combination) -> str | None:
+    """The digest of the file that was evaluated; None if the classifier does not use it."""
+    if name == LINEAR:
+        return judged.evaluation.get(name) if combination.uses_linear else None
+    if name != _LABELS and not combination.uses_adapter:
+        return None
+    # The files of the adapter's directory are at the top level of a bundle.
+    return judged.model.get(name, judged.model.get(f"adapter/{name}"))
 
 
 def _require_measured(evaluation: Evaluation, digests: Mapping[str, str]) -> None:

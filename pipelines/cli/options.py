@@ -75,7 +75,7 @@ Recipe = Annotated[
     Option(
         "--recipe",
         metavar="NAME",
-        help=f"Configuration to start from: {' or '.join(RECIPES)}",
+        help=f"Configuration to start from: {', '.join(RECIPES)}",
         autocompletion=lambda: list(RECIPES),
     ),
 ]

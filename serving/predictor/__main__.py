@@ -15,7 +15,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m serving.predictor", description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True, help="directory of the bundle")
     parser.add_argument("--digest", help="expected digest (default: name of the directory)")
-    parser.add_argument("--base", type=Path, help="directory of the base model")
+    parser.add_argument("--base", type=Path, help="directory or GGUF file of the base model")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a pod")
     parser.add_argument("--grpc-port", type=int, help="port of the gRPC server (default: disabled)")

@@ -38,6 +38,12 @@ _METRICS: dict[str, Callable[..., Any]] = {
     "queue_wait_seconds": _metric(Histogram, "Wait until the first forward pass", buckets=_SECONDS),
     "batch_items": _metric(Histogram, "Products per forward pass", buckets=_ITEMS),
     "forward_seconds": _metric(Histogram, "Duration of forward passes", buckets=_SECONDS),
+    "scored": _metric(
+        Counter,
+        "Products scored, by model: language_model, alone or with the linear model, or linear, "
+        "without a forward pass",
+        "model",
+    ),
     "predictions": _metric(Counter, "Predictions by department", "department"),
     "low_confidence": _metric(Counter, "Predictions below serving.low_confidence"),
     "reference_share": _metric(Gauge, "Share of predictions on the test split", "department"),
@@ -48,7 +54,9 @@ _METRICS: dict[str, Callable[..., Any]] = {
         Gauge, "Total variation distance of latest_share from reference_share, 0 to 1"
     ),
     "ready": _metric(Gauge, "1 if the model is ready"),
-    "model_info": _metric(Gauge, "Bundle that is served", "digest", "base", "template", "recipe"),
+    "model_info": _metric(
+        Gauge, "Bundle that is served", "digest", "base", "template", "recipe", "strategy"
+    ),
 }
 
 
@@ -62,16 +70,17 @@ class Metrics:
             name: create(f"grocer_{name}", registry=registry) for name, create in _METRICS.items()
         }
         self._low_confidence = config.low_confidence
-        reference = bundle.manifest.evaluation.reference
+        manifest = bundle.manifest
+        reference = manifest.evaluation.reference
         self._reference = [reference.departments.get(label, 0.0) for label in bundle.labels]
         self._recent: deque[tuple[int, float]] = deque(maxlen=config.drift_window)
         self._counts: Tally[int] = Tally()
         self._confidence = 0.0
         self._metrics["model_info"].labels(
             bundle.digest,
-            bundle.manifest.base["digest"],
-            bundle.manifest.template["digest"],
+            *(part["digest"] if part else "" for part in (manifest.base, manifest.template)),
             bundle.config.recipe,
+            manifest.combination.strategy,
         ).set(1)
         self._metrics["reference_confidence"].set(reference.mean_confidence)
         for index, label in enumerate(bundle.labels):
@@ -112,11 +121,22 @@ class Metrics:
         """Set the number of waiting products."""
         self._metrics["queue_items"].set(items)
 
-    def observe_pass(self, items: int, tokens: int, seconds: float, waits: Sequence[float]) -> None:
-        """Count a forward pass, and the waits of the requests that it started."""
-        self._metrics["batch_items"].observe(items)
-        self._metrics["tokens"].inc(tokens)
-        self._metrics["forward_seconds"].observe(seconds)
+    def observe_pass(
+        self, tokens: Sequence[int], linear: int, seconds: float, waits: Sequence[float]
+    ) -> None:
+        """Count the products of a forward pass, and the waits of the requests that it started.
+
+        Args:
+            tokens: of each product that the language model scored; without any, there was no
+                forward pass.
+            linear: number of products that the linear model answered alone.
+        """
+        self._metrics["scored"].labels("language_model").inc(len(tokens))
+        self._metrics["scored"].labels("linear").inc(linear)
+        if tokens:
+            self._metrics["batch_items"].observe(len(tokens))
+            self._metrics["tokens"].inc(sum(tokens))
+            self._metrics["forward_seconds"].observe(seconds)
         for wait in waits:
             self._metrics["queue_wait_seconds"].observe(wait)
 

@@ -1,4 +1,4 @@
-"""The KServe model: scores the products of a request with the adapter of a bundle."""
+"""The KServe model: scores the products of a request with the classifier of a bundle."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from serving.predictor.protocol.models import INPUT, Models
 from serving.predictor.protocol.requests import PredictionRequest, parse_grpc
 
 if TYPE_CHECKING:
-    from grocer.inference.scorer import Scorer
+    from grocer.inference.classifier import Classifier
 
 NAME = "grocer"
-Load = Callable[[LoadedBundle], "Scorer"]
+Load = Callable[[LoadedBundle], "Classifier"]
 
 
 class Predictor(Model):
@@ -120,7 +120,7 @@ class Predictor(Model):
         self.metrics.observe_ready(ready)
 
 
-def _require_labels(scorer: Scorer, bundle: LoadedBundle) -> Scorer:
-    if (tuple(scorer.labels), tuple(scorer.leaves)) != (tuple(bundle.labels), bundle.leaves):
+def _require_labels(classifier: Classifier, bundle: LoadedBundle) -> Classifier:
+    if (classifier.labels, classifier.leaves) != (bundle.labels, bundle.leaves):
         raise ModelError(f"{bundle.path}: labels.json or {AISLES_FILE} does not match bundle.json")
-    return scorer
+    return classifier

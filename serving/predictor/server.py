@@ -6,10 +6,10 @@ import gc
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from grocer.config.deployment import ServingConfig
 from grocer.errors import GrocerError
+from grocer.inference.classifier import Classifier, load_for_serving
 from grocer.release.bundle import LoadedBundle, load_bundle
 from serving.predictor import logs
 
@@ -38,7 +38,7 @@ def serve(
 
     Raises:
         BundleError: the bundle is invalid or did not pass the gate.
-        ModelError: the base model or the adapter cannot be loaded.
+        ModelError: the base, the adapter or the linear model cannot be loaded.
         ConfigError: a setting is unknown or invalid.
     """
     logs.configure()
@@ -51,32 +51,22 @@ def serve(
     from serving.predictor.lifecycle import Server
 
     tracing.configure()
-    server = Server(checked, config, scorer_loader(config, base), host, port, grpc_port)
+    server = Server(checked, config, classifier_loader(config, base), host, port, grpc_port)
     server.start([])
     if isinstance(server.failure, GrocerError):
         raise server.failure
     return 0 if server.failure is None else 1
 
 
-def scorer_loader(config: ServingConfig, base: Path | None = None) -> Callable[[LoadedBundle], Any]:
-    """Return a function that loads the scorer of a bundle."""
+def classifier_loader(
+    config: ServingConfig, base: Path | None = None
+) -> Callable[[LoadedBundle], Classifier]:
+    """Return a function that loads the classifier of a bundle."""
 
-    def load(bundle: LoadedBundle) -> Any:
-        import torch
-
-        from grocer.inference.scorer import Scorer
-        from grocer.model.device import cpu_threads
-
-        torch.set_num_threads(cpu_threads(spare=1))
-        scorer = Scorer.load(
-            bundle.path,
-            token_budget=config.token_budget,
-            device="auto",
-            compute_dtype=bundle.config.base.compute_dtype,
-            base=base,
-        )
+    def load(bundle: LoadedBundle) -> Classifier:
+        classifier = load_for_serving(bundle, token_budget=config.token_budget, base=base)
         # Exclude the loaded model from garbage collection, which would pause requests by 0.3 s.
         gc.freeze()
-        return scorer
+        return classifier
 
     return load

@@ -19,7 +19,8 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     """An evaluation of generated products, with a champion."""
     root = tmp_path_factory.mktemp("evaluation")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predictions, "load_scorer", lambda model, config: NounScorer())
+        for name in ("load_scorer", "load_classifier"):
+            patch.setattr(predictions, name, lambda model, config: NounScorer())
         (root / "out").mkdir()
         model, splits = write_model(root / "model", tiny()), write_splits(root / "splits")
         return run.run(

@@ -19,7 +19,7 @@ from serving.predictor.batching.queue import BatchSlice, QueuedRequest, RequestQ
 from serving.predictor.errors import RequestError
 
 if TYPE_CHECKING:
-    from grocer.inference.scorer import Scorer
+    from grocer.inference.classifier import Classifier
     from serving.predictor.metrics import Metrics
 
 PROBE = "milk"
@@ -42,7 +42,7 @@ class Batcher:
 
     def __init__(
         self,
-        load: Callable[[], Scorer],
+        load: Callable[[], Classifier],
         config: ServingConfig,
         metrics: Metrics,
         *,
@@ -103,24 +103,24 @@ class Batcher:
 
     def _run(self) -> None:
         try:
-            scorer = self._load()
-            scorer.score(scorer.encode([PROBE]))
+            classifier = self._load()
+            classifier.check(PROBE)
             self._loop.call_soon_threadsafe(self._on_ready)
-            while batch := self.queue.next_batch(lambda requests: _tokenize(scorer, requests)):
-                self._run_pass(scorer, batch)
+            while batch := self.queue.next_batch(lambda requests: _encode(classifier, requests)):
+                self._run_pass(classifier, batch)
         except BaseException as error:
             self.abandon()
             self._loop.call_soon_threadsafe(self._on_failure, error)
 
-    def _run_pass(self, scorer: Scorer, batch: Sequence[BatchSlice]) -> None:
+    def _run_pass(self, classifier: Classifier, batch: Sequence[BatchSlice]) -> None:
         products = [product for part in batch for product in part.products]
         started = self._pass_started = time.monotonic()
         self._metrics.observe_queue(self.queue.items)
         try:
-            scores = scorer.score(products)
+            scores = classifier.score(products)
         except Exception:
-            _require_device(scorer)
-            results: list[Result] = [_score_alone(scorer, part) for part in batch]
+            _require_device(classifier)
+            results: list[Result] = [_score_alone(classifier, part) for part in batch]
         else:
             ends = accumulate(map(len, batch), initial=0)
             results = [scores[start:stop] for start, stop in pairwise(ends)]
@@ -128,13 +128,13 @@ class Batcher:
             self._pass_started = None
         self.queue.batch = ()
         ended = time.monotonic()
-        tokens = sum(product.tokens for product in products)
+        tokens = [product.tokens for product in products if product.tokens]
         # A queued request also waits for the work between two passes.
         since = max(self._pass_ended, min(part.request.arrived for part in batch))
         self._pass_ended = ended
-        self.queue.record_pass(ended - since, len(products), tokens)
+        self.queue.record_pass(ended - since, len(products), sum(tokens))
         waits = [started - part.request.arrived for part in batch if part.start == 0]
-        self._metrics.observe_pass(len(products), tokens, ended - started, waits)
+        self._metrics.observe_pass(tokens, len(products) - len(tokens), ended - started, waits)
         self._loop.call_soon_threadsafe(self._deliver, batch, results, time.monotonic())
 
     def _deliver(
@@ -152,29 +152,29 @@ class Batcher:
                     request.future.set_result(Scores.concatenate(request.scores))
 
 
-def _tokenize(scorer: Scorer, requests: Sequence[QueuedRequest]) -> None:
-    # The tokenizer is faster on the names of all requests together.
-    products = iter(scorer.encode([name for request in requests for name in request.names]))
+def _encode(classifier: Classifier, requests: Sequence[QueuedRequest]) -> None:
+    # Both models are faster on the names of all requests together.
+    products = iter(classifier.encode([name for request in requests for name in request.names]))
     for request in requests:
         request.products = list(islice(products, len(request.names)))
 
 
-def _require_device(scorer: Scorer) -> None:
+def _require_device(classifier: Classifier) -> None:
     try:
-        scorer.score(scorer.encode([PROBE]))
+        classifier.check(PROBE)
     except Exception as error:
         raise DeviceError(f"a forward pass fails even for {PROBE!r}: {error}") from error
 
 
-def _score_alone(scorer: Scorer, part: BatchSlice) -> Result:
+def _score_alone(classifier: Classifier, part: BatchSlice) -> Result:
     """Score the items of one request, one by one if they fail together."""
     try:
-        return scorer.score(part.products)
+        return classifier.score(part.products)
     except Exception:
         scores = []
         for item, product in enumerate(part.products, part.start):
             try:
-                scores.append(scorer.score([product]))
+                scores.append(classifier.score([product]))
             except Exception:
                 return RequestError(400, f"item {item}: the model cannot score it")
         return Scores.concatenate(scores)

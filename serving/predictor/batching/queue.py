@@ -18,7 +18,7 @@ from grocer.inference.scores import Scores
 from serving.predictor.errors import RequestError
 
 if TYPE_CHECKING:
-    from grocer.inference.scorer import EncodedProduct
+    from grocer.inference.scores import EncodedProduct
 
 
 @dataclass(eq=False)
@@ -32,7 +32,7 @@ class QueuedRequest:
     scores: list[Scores] = field(default_factory=list)
     """Scores so far, one element per forward pass."""
     products: Sequence[EncodedProduct] = ()
-    """The tokenized names; empty until the model thread tokenizes them."""
+    """The encoded names; empty until the model thread encodes them."""
     taken: int = 0
     """Number of items that forward passes have taken."""
     cancelled: bool = False
@@ -98,7 +98,7 @@ class RequestQueue:
         if (self.items or outside) and self._is_full(1, outside):
             raise self._overloaded(outside)
 
-    def next_batch(self, tokenize: Callable[[Sequence[QueuedRequest]], None]) -> list[BatchSlice]:
+    def next_batch(self, encode: Callable[[Sequence[QueuedRequest]], None]) -> list[BatchSlice]:
         """Wait for requests and take a batch; return an empty one if the queue is closed."""
         config = self._config
         while True:
@@ -111,13 +111,14 @@ class RequestQueue:
                     self._changed.wait()
                     continue
             # Outside the lock, which the event loop needs.
-            tokenize([request for request in waiting if not request.products])
+            encode([request for request in waiting if not request.products])
             tokens = sum(p.tokens for request in waiting for p in request.products[request.taken :])
             with self._changed:
                 if self._closed:
                     return []
                 left = waiting[0].arrived + config.batch_wait_ms / 1000 - time.monotonic()
-                if left <= 0 or tokens >= config.token_budget:
+                # Names without tokens need no forward pass, so more of them save nothing.
+                if left <= 0 or not 0 < tokens < config.token_budget:
                     self.batch = batch = allocate(waiting, config.token_budget)
                     self._requests = deque(r for r in self._requests if r.remaining)
                     self.items -= sum(map(len, batch))
@@ -126,7 +127,9 @@ class RequestQueue:
                     self._changed.wait(left)
 
     def record_pass(self, seconds: float, items: int, tokens: int) -> None:
-        """Record the duration and size of a forward pass."""
+        """Record the duration and size of a forward pass; without tokens there was none."""
+        if not tokens:
+            return
         capacity = self._config.token_budget * items / tokens
         self._pass_seconds += 0.2 * (seconds - self._pass_seconds)
         self._pass_items += 0.2 * (max(1.0, capacity) - self._pass_items)

@@ -65,11 +65,12 @@ class Stage:
 
 @pytest.fixture
 def scorers(monkeypatch):
-    """The scorer of each model path; `NounScorer()` by default."""
+    """The scorer of each artifact or bundle; `NounScorer()` by default."""
     by_path: dict[Path, NounScorer] = {}
-    monkeypatch.setattr(
-        predictions, "load_scorer", lambda model, config: by_path.get(model, NounScorer())
-    )
+    for name in ("load_scorer", "load_classifier"):
+        monkeypatch.setattr(
+            predictions, name, lambda model, config: by_path.get(model, NounScorer())
+        )
     return by_path
 
 

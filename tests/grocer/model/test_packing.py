@@ -56,12 +56,24 @@ def collator_rows(base: Path) -> tuple[tuple[int, ...], list[dict[str, list[int]
 def make_model(base: Path, kind: str, attention: str, checkpointing: bool) -> Any:
     """Return a model in training mode with a random adapter."""
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, Qwen3Config
 
     torch.manual_seed(0)
     if kind == "nf4":
         model = load_nf4(base, torch.float32, "cpu", dequantize=False)
         model.set_attn_implementation(attention)
+    elif kind == "qwen3":
+        config = Qwen3Config(
+            vocab_size=len(load_tokenizer(base)),
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=32,
+            tie_word_embeddings=True,
+        )
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     else:
         model = AutoModelForCausalLM.from_pretrained(base, attn_implementation=attention)
     if checkpointing:
@@ -88,6 +100,7 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
         ("fp32", "sdpa", False),
         ("fp32", "eager", True),
         ("nf4", "sdpa", True),
+        ("qwen3", "sdpa", False),
         ("nf4", "eager", False),
     ],
 )

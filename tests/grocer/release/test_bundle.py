@@ -20,6 +20,7 @@ from tests.fixtures.artifacts import (
     write_decision,
     write_model,
 )
+from tests.fixtures.evaluations import combination
 
 SCHEMA_1 = Path(__file__).parent / "bundle_schema_1"
 
@@ -48,12 +49,12 @@ def test_bundle_is_complete_and_named_by_its_digest(tmp_path: Path) -> None:
         "tokenizer.json",
     ]
     manifest = read_json(bundle.path / "bundle.json")
-    assert manifest["calibration"] == {"temperature": 1.25}
+    assert manifest["combination"] == combination("adapter")
     assert manifest["config"]["recipe"] == "tiny"
     assert all(file_digest(bundle.path / n) == d for n, d in manifest["files"].items())
 
 
-def test_bundle_of_two_levels_holds_aisles_and_both_temperatures(tmp_path: Path) -> None:
+def test_bundle_of_two_levels_holds_aisles(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path, tiny().with_settings(["catalogue.levels=2"]))
     assert read_json(bundle.path / "aisles.json") == AISLES
     assert bundle.leaves == (
@@ -62,11 +63,78 @@ def test_bundle_of_two_levels_holds_aisles_and_both_temperatures(tmp_path: Path)
         ("produce", "fresh fruits"),
         ("produce", "fresh herbs"),
     )
-    calibration = read_json(bundle.path / "bundle.json")["calibration"]
-    assert calibration == {"temperature": 1.25, "aisle_temperature": 1.0}
     card = (bundle.path / "MODEL_CARD.md").read_text()
     assert "4 aisles" in card
     assert "70.0 % (67.0 % to 73.0 %)" in card
+
+
+@pytest.mark.parametrize(
+    ("strategy", "adapter"), [("ensemble", True), ("cascade", True), ("linear", False)]
+)
+def test_bundle_holds_the_files_of_its_strategy(
+    tmp_path: Path, strategy: str, adapter: bool
+) -> None:
+    bundle = make_bundle(tmp_path, strategy=strategy)
+    manifest, names = bundle.manifest, {path.name for path in bundle.path.iterdir()}
+    assert {"labels.json", "linear.npz"} <= names
+    of_adapter = {"adapter_model.safetensors", "tokenizer.json", "base.json", "template.json"}
+    assert (names & of_adapter) == (of_adapter if adapter else set())
+    assert (manifest.base is None, manifest.template is None) == (not adapter, not adapter)
+    assert manifest.combination == manifest.evaluation.combination
+    assert manifest.combination.strategy == strategy
+    linear_file = tmp_path / "artifacts" / "evaluation" / "linear.npz"
+    assert manifest.files["linear.npz"] == file_digest(linear_file)
+    card = (bundle.path / "MODEL_CARD.md").read_text()
+    assert f"| Strategy | `{strategy}`" in card
+    assert f"| {strategy} (this one) |" in card
+    assert ("library_name: peft" in card) == adapter
+    assert "{{" not in card
+    assert load_bundle(bundle.path).digest == bundle.digest
+
+
+def test_replaced_linear_model_with_updated_digests_is_rejected(tmp_path: Path) -> None:
+    path = make_bundle(tmp_path, strategy="ensemble").path
+    (path / "linear.npz").write_bytes(b"another model")
+    with pytest.raises(BundleError, match=r"linear\.npz is not the file that was evaluated"):
+        load_bundle(rename_to_digest(path))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "name"), [("adapter", "linear.npz"), ("linear", "adapter_model.safetensors")]
+)
+def test_model_that_the_strategy_does_not_use_is_rejected(
+    tmp_path: Path, strategy: str, name: str
+) -> None:
+    path = make_bundle(tmp_path, strategy=strategy).path
+    (path / name).write_bytes(b"model")
+    with pytest.raises(BundleError, match=f"{name} is not the file that was evaluated"):
+        load_bundle(rename_to_digest(path))
+
+
+def test_changed_weights_with_updated_digests_are_rejected(tmp_path: Path) -> None:
+    path = make_bundle(tmp_path, strategy="ensemble").path
+    manifest = read_json(path / "bundle.json")
+    manifest["combination"]["adapter"] = 0.1
+    (path / "bundle.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="combination is not the one that was evaluated"):
+        load_bundle(rename_to_digest(path))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "missing", "step"),
+    [
+        ("cascade", "evaluation/linear.npz", "evaluate"),
+        ("cascade", "model/adapter/adapter_model.safetensors", "train"),
+        ("linear", "model/labels.json", "train"),
+    ],
+)
+def test_missing_file_is_reported_with_the_step_that_writes_it(
+    tmp_path: Path, strategy: str, missing: str, step: str
+) -> None:
+    artifacts = write_artifacts(tmp_path / "artifacts", strategy=strategy)
+    (tmp_path / "artifacts" / missing).unlink()
+    with pytest.raises(BundleError, match=f"{Path(missing).name}: file not found.*{step}"):
+        write_bundle(**artifacts, config=tiny(), root=tmp_path / "bundles")
 
 
 @pytest.mark.parametrize("text", [None, '{"produce": ["fresh herbs", "fresh fruits"]}'])
@@ -185,9 +253,9 @@ def test_copy_under_another_name_requires_the_digest(tmp_path: Path) -> None:
     [
         ("{", "Invalid JSON"),
         ("[]", "should be an object"),
-        ('{"schema": 1}', r"version 1, but .* reads version 2; .* or train again"),
-        ('{"schema": 3}', r"version 3, but .* reads version 2; "),
-        ('{"schema": 2}', "schema version 2: base: Field required"),
+        ('{"schema": 2}', r"version 2, but .* reads version 3; .* or train again"),
+        ('{"schema": 4}', r"version 4, but .* reads version 3; "),
+        ('{"schema": 3}', "schema version 3: base: Field required"),
     ],
 )
 def test_manifest_that_cannot_be_read_is_rejected_in_one_short_line(
@@ -203,7 +271,7 @@ def test_manifest_that_cannot_be_read_is_rejected_in_one_short_line(
 def test_bundle_of_schema_1_is_rejected_by_its_version(tmp_path: Path) -> None:
     """It was written by Grocer 0.1.0, before artifacts were typed."""
     with pytest.raises(
-        BundleError, match=r"bundle\.json: schema: version 1, but .* reads version 2; .*again$"
+        BundleError, match=r"bundle\.json: schema: version 1, but .* reads version 3; .*again$"
     ):
         load_bundle(SCHEMA_1, "f" * 64)
 
@@ -224,7 +292,7 @@ def test_manifest_with_an_invalid_part_is_rejected(
     manifest = read_json(path / "bundle.json")
     manifest[part] |= change
     (path / "bundle.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match=rf"schema version 2: {part}\."):
+    with pytest.raises(BundleError, match=rf"schema version 3: {part}\."):
         load_bundle(rename_to_digest(path))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import LlamaConfig, Qwen3Config
 
 from grocer.config.recipes import recipe
 from grocer.config.run import RunConfig
@@ -33,15 +33,16 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> ModelShape:
     return read_shape(directory, 16, "all-linear")
 
 
-def t4_config(*settings: str) -> RunConfig:
-    return recipe("llama2-7b-t4").with_settings(settings)
+def t4_config(*settings: str, recipe_name: str = "llama2-7b-t4") -> RunConfig:
+    return recipe(recipe_name).with_settings(settings)
 
 
-def t4_estimate(llama: ModelShape, *settings: str) -> Estimate:
+def t4_estimate(shape: ModelShape, *settings: str, recipe_name: str = "llama2-7b-t4") -> Estimate:
     """Return the estimate for 40,000 products."""
     sizes = np.full(40_000, 18)
-    examples = TrainingSet(None, tuple(range(136)), sizes, completion_tokens=4, truncated_names=0)
-    return estimate(llama, examples, t4_config(*settings), torch.float16)
+    examples = TrainingSet(None, tuple(range(136)), sizes, 4, nodes=(), truncated_names=0)
+    config = t4_config(*settings, recipe_name=recipe_name)
+    return estimate(shape, examples, config, torch.float16)
 
 
 def test_llama_2_7b_estimate(llama: ModelShape) -> None:
@@ -52,6 +53,23 @@ def test_llama_2_7b_estimate(llama: ModelShape) -> None:
     assert expected.adapter == 39_976_960 * 16
     assert 4.5 * GIB < expected.memory < 10 * GIB
     assert expected.tokens == 1250 * 136 + 40_000 * 18
+
+
+def test_qwen3_4b_fits_a_t4(tmp_path: Path) -> None:
+    Qwen3Config(
+        architectures=["Qwen3ForCausalLM"],
+        vocab_size=151_936,
+        hidden_size=2560,
+        intermediate_size=9728,
+        num_hidden_layers=36,
+        num_key_value_heads=8,
+        tie_word_embeddings=True,
+    ).save_pretrained(tmp_path)
+    shape = read_shape(tmp_path, 16, "all-linear")
+    assert shape.quantized + shape.other == 4_022_468_096
+    expected = t4_estimate(shape, recipe_name="qwen3-4b-t4")
+    assert expected.weights < 2.8 * GIB
+    assert expected.memory < 10 * GIB
 
 
 def test_estimate_follows_the_settings(llama: ModelShape) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,8 +60,9 @@ def test_run_writes_adapter_report_and_page(reference: Path, base: Path) -> None
     assert [loss.step for loss in adapter.validation_losses] == [6]
     assert (adapter.steps, adapter.examples, adapter.cost) == (6, 40, None)
     assert adapter.examples_per_second == pytest.approx(24 / adapter.seconds)
-    scores = Scorer.load(reference, base=base).predict(["Oat Milk"])
-    assert scores.probabilities.sum() == pytest.approx(1.0)
+    scorer = Scorer.load(reference, base=base)
+    logs = scorer.log_probabilities(scorer.encode(["Oat Milk"]))
+    assert np.exp(logs).sum() == pytest.approx(1.0)
     assert list((reference / "tensorboard").glob("events.out.tfevents.*"))
     assert not (reference / "checkpoints").exists()
     assert "<svg" in (reference / "loss.html").read_text()
@@ -74,9 +76,8 @@ def test_aisles_are_trained_and_scored(base: Path, tmp_path: Path) -> None:
     }
     scorer = Scorer.load(tmp_path / "model", base=base)
     assert [aisle for _, aisle in scorer.leaves] == [a for each in AISLES.values() for a in each]
-    scores = scorer.predict(["Oat Milk"])
-    assert scores.probabilities.sum() == pytest.approx(1.0)
-    assert scores.leaf_probabilities.shape == (1, len(scorer.leaves))
+    logs = scorer.leaf_log_probabilities(scorer.encode(["Oat Milk"]), np.array([0]))
+    assert logs.shape == (1, len(scorer.leaves))
 
 
 def test_training_is_deterministic(

@@ -1,10 +1,12 @@
-"""The predictor with a real model: its predictions equal those of the scorer."""
+"""The predictor with real models: its predictions equal those of the classifier."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,11 @@ from prometheus_client import CollectorRegistry
 
 from grocer.errors import DeployError, ModelError
 from grocer.inference.batch import classify
-from grocer.inference.scorer import Scorer
+from grocer.inference.classifier import Classifier
 from grocer.release.bundle import LoadedBundle
 from serving.predictor.metrics import Metrics
 from serving.predictor.model import Predictor
-from serving.rollout.smoke_test import running_predictor, smoke_test
+from serving.rollout.smoke_test import predict, running_predictor, smoke_test
 from tests.fixtures.artifacts import LABELS, make_bundle
 from tests.fixtures.predictor import StubScorer
 
@@ -29,8 +31,8 @@ def bundle(base: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle
     return make_bundle(tmp_path_factory.mktemp("real"), base=base)
 
 
-def test_http_predictions_equal_those_of_the_scorer(bundle: LoadedBundle) -> None:
-    expected = Scorer.load(bundle.path).predict(NAMES).probabilities
+def test_http_predictions_equal_those_of_the_classifier(bundle: LoadedBundle) -> None:
+    expected = Classifier.load(bundle.path).predict(NAMES).probabilities
     predictions = smoke_test(bundle.path, NAMES)
     assert [prediction["product_name"] for prediction in predictions] == NAMES
     for prediction, row in zip(predictions, expected, strict=True):
@@ -39,16 +41,49 @@ def test_http_predictions_equal_those_of_the_scorer(bundle: LoadedBundle) -> Non
         assert len(prediction["alternatives"]) == 3
 
 
-def test_predictions_of_a_file_equal_those_of_the_scorer(
+def test_predictions_of_a_file_equal_those_of_the_classifier(
     bundle: LoadedBundle, tmp_path: Path
 ) -> None:
     (tmp_path / "in.csv").write_text("product_name\nOrganic Milk\n805\n")
     classify(tmp_path / "in.csv", tmp_path / "out.csv", bundle.path)
-    rows = Scorer.load(bundle.path).predict(["Organic Milk", "805"]).probabilities
+    rows = Classifier.load(bundle.path).predict(["Organic Milk", "805"]).probabilities
     lines = (tmp_path / "out.csv").read_text().splitlines()[1:]
     assert [line.split(",")[1] for line in lines] == [LABELS[i] for i in rows.argmax(axis=1)]
     shares = [float(line.split(",")[2]) for line in lines]
     np.testing.assert_allclose(shares, rows.max(axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["cascade", "linear"])
+def test_combined_classifier_is_served_and_explained(
+    base: Path, tmp_path: Path, strategy: str
+) -> None:
+    bundle = make_bundle(tmp_path, base=base, strategy=strategy)
+    classifier = Classifier.load(bundle.path)
+    expected = classifier.predict(NAMES)
+    linear = sum(product.tokens == 0 for product in classifier.encode(NAMES))
+    assert 0 < linear < len(NAMES) or strategy == "linear"
+    with running_predictor(bundle.path) as url:
+        predictions = predict(url, NAMES, bundle.digest, timeout=0)
+        with urllib.request.urlopen(f"{url}/metrics") as response:
+            metrics = response.read().decode()
+        body = json.dumps({"instances": NAMES[:1]}).encode()
+        request = urllib.request.Request(
+            f"{url}/v1/models/grocer:explain", body, {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request) as response:
+            (explanation,) = json.load(response)["explanations"]
+    for prediction, label, confidence in zip(
+        predictions, expected.predicted_labels, expected.confidence, strict=True
+    ):
+        assert prediction["department"] == label
+        assert prediction["probability"] == pytest.approx(confidence, abs=1e-5)
+    assert f'grocer_scored_total{{model="linear"}} {linear}.0' in metrics
+    assert f'grocer_scored_total{{model="language_model"}} {len(NAMES) - linear}.0' in metrics
+    assert re.search(rf'grocer_model_info\{{.*strategy="{strategy}"', metrics)
+    without = classifier.predict(["Milk"]).probabilities[0, expected.predicted[0]]
+    assert explanation["words"][0]["effect"] == pytest.approx(
+        expected.confidence[0] - without, abs=1e-5
+    )
 
 
 def test_other_base_model_exits_with_code_2(
@@ -65,7 +100,7 @@ def test_other_base_model_exits_with_code_2(
         pass
 
 
-def test_scorer_with_other_aisles_than_the_bundle_is_rejected(
+def test_classifier_with_other_aisles_than_the_bundle_is_rejected(
     bundle_with_aisles: LoadedBundle,
 ) -> None:
     registry = CollectorRegistry()

@@ -238,6 +238,8 @@ def test_metrics_cover_requests_predictions_drift_and_the_bundle(
         r'grocer_requests_total\{code="200",route="predict"\} [1-9]',
         r'grocer_requests_total\{code="404",route="unknown"\} [1-9]',
         r"grocer_items_total [1-9]",
+        r'grocer_scored_total\{model="language_model"\} [1-9]',
+        r'grocer_scored_total\{model="linear"\} 0',
         r"grocer_queue_items 0\.0",
         r"grocer_batch_items_count [1-9]",
         r"grocer_forward_seconds_count [1-9]",

@@ -24,14 +24,17 @@ class Metrics:
     """Records the length of the queue and the sizes of passes."""
 
     def __init__(self) -> None:
-        self.items = 0
+        self.items = self.linear = 0
         self.passes: list[int] = []
 
     def observe_queue(self, items: int) -> None:
         self.items = items
 
-    def observe_pass(self, items: int, tokens: int, seconds: float, waits: Sequence[float]) -> None:
-        self.passes.append(items)
+    def observe_pass(
+        self, tokens: Sequence[int], linear: int, seconds: float, waits: Sequence[float]
+    ) -> None:
+        self.passes.append(len(tokens))
+        self.linear += linear
 
 
 class BlockedScorer(StubScorer):
@@ -150,6 +153,25 @@ def test_name_that_exceeds_the_budget_is_scored() -> None:
         async with running(StubScorer(LABELS), token_budget=2) as batcher:
             scores = await batcher.score(["one two three four", "five"], 10)
         assert scores.probabilities.shape == (2, 3)
+
+    run(test)
+
+
+def test_items_without_tokens_are_scored_without_a_forward_pass() -> None:
+    class MixedScorer(StubScorer):
+        def encode(self, names: Sequence[str]) -> list[Product]:
+            return [Product(name, 0 if name.startswith("easy") else 3) for name in names]
+
+    async def test() -> None:
+        async with running(MixedScorer(LABELS), token_budget=3) as batcher:
+            scores = await batcher.score([f"easy {i}" for i in range(19)], 10)
+            assert (len(scores), batcher.metrics.passes, batcher.metrics.linear) == (19, [0], 19)
+            scores = await batcher.score(["easy", "hard", "easy", "hard"], 10)
+        assert_array_equal(
+            scores.probabilities,
+            StubScorer(LABELS).predict(["easy", "hard", "easy", "hard"]).probabilities,
+        )
+        assert (batcher.metrics.passes, batcher.metrics.linear) == ([0, 1, 1], 21)
 
     run(test)
 
