@@ -29,6 +29,7 @@ STEPS = 40
 """Maximum optimizer steps of a measurement; the first `WARM_UP` are not timed."""
 WARM_UP = 2
 NAMES = 2048
+"""Names that are scored or trained on; a multiple of all batches, so that each one is full."""
 TOKEN_BUDGETS = (1024, 4096)
 
 
@@ -133,7 +134,8 @@ def train(base: Path, measurement: Measurement, batch: int, seconds: float) -> d
     if (nf4 := base / "nf4").is_dir():
         base = nf4
     with tempfile.TemporaryDirectory() as out:
-        trainer = make_trainer(base, config, Path(out), padding_free=kind == "padding_free")
+        padding_free = kind == "padding_free"
+        trainer = make_trainer(base, config, Path(out), rows=NAMES, padding_free=padding_free)
         times = record_step_times(trainer)
         stop_after(trainer, seconds)
         if on_gpu:

@@ -12,9 +12,9 @@ cascade are fitted. Both are the first rows of one random permutation per seed o
 split, so smaller samples are part of larger ones. `all` is the whole training side with a ninth as
 many validation products. The test products are the same in all cells; nothing is chosen on them.
 
-Each finished cell is a line of OUT/cells.jsonl; an interrupted run continues with the next cell. A
-cell with other settings is a cell of its own. If a size has several settings, the page shows those
-with the lowest log-loss of the ensemble on the validation products.
+Each finished cell is a line of OUT/cells.jsonl; an interrupted run continues with the next cell.
+Other settings make another cell. If a size has several settings, the page shows those with the
+lowest log-loss of the ensemble on the validation products.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def read_cells(path: Path) -> list[dict[str, Any]]:
 
 
 def append_cell(path: Path, cell: dict[str, Any]) -> None:
-    """Append a finished cell as a line of its own."""
+    """Append a finished cell as a new line."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     start = "" if text == "" or text.endswith("\n") else "\n"
     with path.open("a", encoding="utf-8") as file:

@@ -31,7 +31,7 @@ from benchmarks import bases  # noqa: E402
 from grocer.config.recipes import recipe  # noqa: E402
 from grocer.inference.scorer import Scorer  # noqa: E402
 from grocer.model.base import load_nf4, load_tokenizer  # noqa: E402
-from grocer.model.device import choose_compute_dtype, choose_device  # noqa: E402
+from grocer.model.device import choose_compute_dtype, choose_device, cpu_threads  # noqa: E402
 from grocer.model.prompt_template import template  # noqa: E402
 from grocer.model.tokenization import Encoder  # noqa: E402
 
@@ -43,12 +43,11 @@ def main() -> None:
     parser.add_argument("--base", default="smollm2", help=bases.HELP)
     parser.add_argument("--catalogue", type=Path, default=bases.CATALOGUE)
     parser.add_argument("--items", type=int, default=256, help="names for the packed scorer")
-    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=cpu_threads())
     parser.add_argument("--token-budget", type=int, default=1024, help="tokens of a packed pass")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    torch.set_num_threads(options.threads)
     config = recipe("smollm2").with_settings(options.set)
     device = choose_device(config.base.device)
     dtype, reason = choose_compute_dtype(config.base.compute_dtype, device)

@@ -40,7 +40,7 @@ from benchmarks import bases  # noqa: E402
 from grocer.config.recipes import recipe  # noqa: E402
 from grocer.config.run import RunConfig  # noqa: E402
 from grocer.model import base as models  # noqa: E402
-from grocer.model.device import select_hardware  # noqa: E402
+from grocer.model.device import cpu_threads, select_hardware  # noqa: E402
 from grocer.model.prompt_template import template  # noqa: E402
 from grocer.model.tokenization import Encoder  # noqa: E402
 from grocer.progress import say  # noqa: E402
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=4, help="optimizer steps, including one warm-up step"
     )
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=cpu_threads())
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="setting of all sides"

@@ -37,6 +37,7 @@ from grocer.progress import say  # noqa: E402
 
 CPU_LIMIT = 600.0
 """Seconds of a measurement without a GPU, where its own limit does not apply."""
+NO_GPU = "no GPU: small shapes in float32 on the CPU, not a measurement"
 Run = Callable[[Measurement, float], dict[str, Any]]
 
 
@@ -62,6 +63,8 @@ def main() -> None:
         measurement = MEASUREMENTS[options.measure]
         print(json.dumps(perform(measurement, options.batch, options.work, *limits)))
         return
+    if not torch.cuda.is_available():
+        say("benchmark", NO_GPU)
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         run = subprocess_runner(Path(work), options)
         report = measure_all(selected(options.only), run, options.minutes * 60, options.out)
@@ -153,7 +156,7 @@ def summary(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "scoring_ratio_to_vllm": ratio("7b-scoring", "7b-vllm", "names_per_second"),
         "device": torch.cuda.get_device_name(0) if on_gpu else "cpu",
         "true_shape": on_gpu,
-        "note": None if on_gpu else "no GPU: small shapes in float32 on the CPU, not a measurement",
+        "note": None if on_gpu else NO_GPU,
         "failed": [name for name, each in results.items() if "error" in each],
         "measurements": dict(results),
     }

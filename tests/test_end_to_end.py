@@ -31,7 +31,7 @@ SMALL = [
     *("tiny.hidden=64", "tiny.steps=10", "train.max_steps=10"),
     *("lora.r=4", "evaluation.sample_size=40"),
     "gate.min_test_products=20",
-    *("predictor.strategy=adapter", "gate.baselines=[]", "gate.min_department_recall=0.0"),
+    *("predictor.strategy=ensemble", "gate.baselines=[]", "gate.min_department_recall=0.0"),
     *("gate.min_accuracy=0.01", "gate.max_train_test_gap=1.0", "gate.max_ece=1.0"),
 ]
 
@@ -101,7 +101,7 @@ def test_passed_run_deploys_the_model(passed):
     assert summary["gate"]["passed"] is True
     bundle = Path(summary["bundle"]["path"])
     assert bundle.name == summary["bundle"]["digest"]
-    for name in ("adapter_model.safetensors", "bundle.json", "MODEL_CARD.md"):
+    for name in ("adapter_model.safetensors", "linear.npz", "bundle.json", "MODEL_CARD.md"):
         assert (bundle / name).is_file()
     predictions = json.loads((out / "artifacts" / "deploy" / "predictions.json").read_text())
     assert len(predictions) == 3

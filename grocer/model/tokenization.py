@@ -56,7 +56,7 @@ class TextPrompt:
         self._bos = bos if tokenizer("a")["input_ids"][:1] == bos else []
         prompts = [template.render(name, labels) for name in PROBE_NAMES]
         probes = self._tokenize(prompts)
-        # A tokenizer merges a space with the word after it, so the prefix ends before the space.
+        # A tokenizer can merge white space with the word after it, so the prefix ends before it.
         (start,) = self._tokenize(["".join(common_prefix(prompts)).rstrip()])
         self.prefix = tuple(common_prefix([start, *probes]))
         reverse = [ids[len(self.prefix) :][::-1] for ids in probes]

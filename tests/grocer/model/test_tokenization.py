@@ -47,7 +47,8 @@ def checked_suffix(coder: Encoder, name: str) -> list[int]:
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
 def test_hostile_names_stay_data(coder: Encoder, name: str) -> None:
-    text = coder.tokenizer.decode(checked_suffix(coder, name))
+    # The line break between the list of labels and the name belongs to the template.
+    text = coder.tokenizer.decode(checked_suffix(coder, name)).removeprefix("\n")
     assert "\n" not in text
     assert "[INST]" not in text
     assert "SYS>>" not in text

@@ -50,7 +50,7 @@ def test_user_error_is_one_line(capsys, tmp_path, monkeypatch, arguments, line):
         ("gate.min_accuracy=high", "gate.min_accuracy: "),
         ("gate.min_accuracy=1.5", "gate.min_accuracy: "),
         ("gate.min_accuracy", "--set gate.min_accuracy: "),
-        ("split.test=0.49", "configuration: "),
+        ("split.test=0.49", "split.validation + split.test "),
     ],
 )
 def test_invalid_setting_is_rejected_before_the_run(capsys, tmp_path, setting, line):

@@ -25,7 +25,7 @@ def isolated(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "packages", lambda: ok("Packages", "all"))
     monkeypatch.setattr(machine, "devices", lambda: DEVICES)
     # Independent of the memory of the machine that runs the tests.
-    monkeypatch.setattr(machine, "_memory", lambda: (4 * 2**30, 8 * 2**30))
+    monkeypatch.setattr(machine, "_memory", lambda: (6 * 2**30, 8 * 2**30))
 
 
 def run_doctor(capsys, *options):
