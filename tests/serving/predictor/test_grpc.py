@@ -9,8 +9,8 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 
 from grocer.release.bundle import LoadedBundle
 from tests.fixtures.artifacts import LABELS
-from tests.fixtures.predictor import StubScorer
 from tests.fixtures.ports import free_port
+from tests.fixtures.predictor import StubScorer
 from tests.fixtures.predictor_process import READY, Start
 
 
