@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from grocer.config.stages import BaseConfig
 from grocer.errors import ModelError
-from grocer.inference.scorer import Scorer
+from grocer.inference.scorer import Scorer, _matching_base
 from grocer.model.base import load_nf4, load_tokenizer
 from grocer.model.packing import Pack
+from grocer.model.source import BaseReference, base_digest, find_base
+from tests.fixtures.gguf_files import metadata, tensors, tiny_llama, write_gguf
 from tests.fixtures.tiny_model import AISLES, LABELS, NAMES, encoder, random_adapter, scorer
 
 # 18 labels with common prefixes, some of which start others.
@@ -183,6 +186,14 @@ def test_adapter_of_another_base_is_rejected(base: Path, tmp_path: Path) -> None
     (tmp_path / "base.json").write_text('{"source": "tiny", "revision": null, "digest": "0"}')
     with pytest.raises(ModelError, match="not the base that the adapter was trained on"):
         Scorer.load(tmp_path, base=base)
+
+
+def test_base_can_be_given_as_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROCER_CACHE", str(tmp_path))
+    file = write_gguf(tmp_path / "model.gguf", tensors(tiny_llama()), metadata())
+    _, reference = find_base(BaseConfig(source=str(file)))
+    directory = _matching_base(BaseReference("tiny", None, reference.digest), file)
+    assert base_digest(directory) == reference.digest
 
 
 def test_progress_is_reported_after_each_pass(base: Path) -> None:

