@@ -10,7 +10,8 @@ Changed:
 - `live`: fails after a device failure. KServe is live as long as the process runs.
 - `ready`: readiness of the model. KServe's /v2/health/ready is always 200.
 - `explain`: returns no headers. KServe returns those of the request, credentials included.
-- Exception handlers: return `{"error": …}`. KServe logs a traceback for each 4xx.
+- Exception handlers: return `{"error": …}`. KServe logs a traceback for each 4xx, and answers
+  with the text of unexpected exceptions.
 - OpenAPI: generated from our models. KServe's describes any model.
 - Signals (`server`): drain first. KServe closes the port before load balancers notice.
 
@@ -33,7 +34,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from grocer.config.deployment import ServingConfig
-from serving.predictor.errors import RequestError
+from serving.predictor.errors import INTERNAL_ERROR, RequestError
 from serving.predictor.model import Predictor
 from serving.predictor.protocol.openapi import document
 from serving.predictor.protocol.requests import LENGTH_HEADER, parse_v1, parse_v2
@@ -46,7 +47,9 @@ _NOT_LIVE = RequestError(503, "the model's device failed")
 def configure(predictor: Predictor, config: ServingConfig) -> None:
     """Change KServe's application; called after its routes were registered."""
     app.user_middleware.clear()
-    for error in (RequestError, HTTPException, ModelNotReady, ServerNotReady, ServerNotLive):
+    app.exception_handlers.clear()
+    expected = (RequestError, HTTPException, ModelNotReady, ServerNotReady, ServerNotLive)
+    for error in (*expected, Exception):
         app.add_exception_handler(error, _error_response)
     app.openapi = lambda: document(predictor.name, predictor.models)
     if config.ui:
@@ -56,8 +59,12 @@ def configure(predictor: Predictor, config: ServingConfig) -> None:
 async def _error_response(_: Request, error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException):
         error = RequestError(error.status_code, error.detail)
+    elif isinstance(error, ModelNotReady | ServerNotReady):
+        error = _NOT_READY
+    elif isinstance(error, ServerNotLive):
+        error = _NOT_LIVE
     elif not isinstance(error, RequestError):
-        error = _NOT_LIVE if isinstance(error, ServerNotLive) else _NOT_READY
+        error = INTERNAL_ERROR  # the middleware logs the traceback
     return JSONResponse({"error": error.message}, error.status, headers=error.headers)
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -19,6 +20,7 @@ from grocer.config.deployment import ServingConfig
 from grocer.errors import GrocerError
 from grocer.release.bundle import LoadedBundle
 from serving.predictor import application
+from serving.predictor.connection import Connection, connection_limit, enforce
 from serving.predictor.metrics import Metrics
 from serving.predictor.middleware import RequestMiddleware
 from serving.predictor.model import Load, Predictor
@@ -66,6 +68,8 @@ class Server(ModelServer):
         )
         rest.config.host, rest.config.access_log = host, False
         rest.config.server_header = False
+        rest.config.http = partial(Connection, connection_limit(config), config.body_seconds)
+        rest.config.ws = "none"
         rest.create_application()
         application.configure(self._predictor, config)
         self._http = _HttpServer(rest.config, self._drain)
@@ -107,14 +111,15 @@ class Server(ModelServer):
         await self._grpc_server.start(max_workers=1)
 
     async def _monitor(self) -> None:
-        """Log readiness, and treat a stalled forward pass as a device failure."""
-        logged = False
+        """Log readiness, close slow connections, and treat a stall as a device failure."""
+        logged, clock = False, asyncio.get_running_loop().time
         while True:
+            enforce(self._http.server_state.connections, clock())
             if self._predictor.ready and not logged:
                 logged = True
                 log.info("ready", extra={"digest": self._predictor.bundle.digest})
             if self._predictor.batcher.stalled_seconds() > self._config.stall_seconds:
-                self._predictor.fail(TimeoutError("a forward pass stalled"))
+                self._predictor.fail(TimeoutError("tokenizing or a forward pass stalled"))
             await asyncio.sleep(0.25)
 
     def _fail(self, error: BaseException) -> None:

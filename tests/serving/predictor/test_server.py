@@ -81,7 +81,7 @@ def test_sigterm_completes_in_flight_and_new_requests_while_draining(
     assert set(statuses) == {200}
 
 
-@pytest.mark.parametrize("name", ["break", "dead", "hang"])
+@pytest.mark.parametrize("name", ["break", "dead", "hang", "stall"])
 def test_device_failure_stops_the_server_with_code_1(
     start_server: Start, stub_bundle: LoadedBundle, name: str
 ) -> None:
