@@ -8,7 +8,7 @@ Changed:
 - `decode`: our models validate bodies. KServe returns 422 with the input for malformed V2 JSON,
   500 for malformed binary data, and interprets CloudEvents.
 - `live`: fails after a device failure. KServe is live as long as the process runs.
-- `ready`: readiness of the model. KServe's /v2/health/ready is always 200.
+- `ready`: readiness of the model, false while draining. KServe's /v2/health/ready is always 200.
 - `explain`: returns no headers. KServe returns those of the request, credentials included.
 - Exception handlers: return `{"error": …}`. KServe logs a traceback for each 4xx, and answers
   with the text of unexpected exceptions.
@@ -91,7 +91,15 @@ class GrocerDataPlane(DataPlane):
         return {"status": "alive"}
 
     async def ready(self) -> bool:
-        return bool(self._predictor.ready)
+        return bool(self._predictor.ready) and not self._predictor.draining
+
+    async def model_ready(
+        self, model_name: str, disable_predictor_health_check: bool = False
+    ) -> bool:
+        # KServe disables the check for predictions, which are served while draining.
+        if self._predictor.draining and not disable_predictor_health_check:
+            return False
+        return bool(await super().model_ready(model_name, disable_predictor_health_check))
 
     def metadata(self) -> dict[str, Any]:
         extensions = ["binary_tensor_data"]

@@ -42,30 +42,25 @@ _BUDGET_BODIES = 16
 
 
 class RequestMiddleware:
-    """An ASGI application around KServe's.
-
-    Attributes:
-        draining: set at shutdown: requests are served, but the server is not ready and closes
-            connections.
-    """
+    """An ASGI application around KServe's."""
 
     def __init__(self, app: App, predictor: Predictor, config: ServingConfig) -> None:
         self._app, self._config, self._metrics = app, config, predictor.metrics
         self._check_capacity = predictor.batcher.queue.check_capacity
+        self._predictor = predictor
         self._model, self._digest = predictor.name, predictor.bundle.digest.encode()
         self._routes = routes(predictor.name, ui=config.ui)
         # In-flight requests: all of them, and those whose body was read.
         self._in_flight = self._read = 0
         self._bodies = _Budget(_BUDGET_BODIES * config.max_body_bytes)
         self._rejections: dict[int, RateLimit] = {}
-        self.draining = False
 
     async def __call__(self, scope: Scope, receive: App, send: App) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         self._in_flight += 1
-        exchange = _Exchange(scope, receive, send, self._digest, close=self.draining)
+        exchange = _Exchange(scope, receive, send, self._digest, close=self._predictor.draining)
         started = time.perf_counter()
         route = "unknown"
         try:
@@ -99,7 +94,7 @@ class RequestMiddleware:
         method, route = self._routes[path]
         if scope["method"] != method:
             raise RequestError(405, f"method not allowed; use {method}")
-        if self.draining and route == "ready":
+        if self._predictor.draining and route == "ready":
             raise RequestError(503, "the server is shutting down", retry_after=1)
         return method, route
 
