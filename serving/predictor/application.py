@@ -22,6 +22,7 @@ Removed:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache, partial
 from typing import Any
 
 from kserve.errors import ModelNotReady, ServerNotLive, ServerNotReady
@@ -51,7 +52,7 @@ def configure(predictor: Predictor, config: ServingConfig) -> None:
     expected = (RequestError, HTTPException, ModelNotReady, ServerNotReady, ServerNotLive)
     for error in (*expected, Exception):
         app.add_exception_handler(error, _error_response)
-    app.openapi = lambda: document(predictor.name, predictor.models)
+    app.openapi = cache(partial(document, predictor.name, predictor.models))
     if config.ui:
         app.add_route("/ui", page(predictor.name, predictor.bundle, config))
 

@@ -17,6 +17,8 @@ from grocer.config.deployment import ServingConfig
 
 _MAX_HEAD_BYTES = 32 * 1024
 _MAX_HEADERS = 100
+_MAX_PIPELINED = 16
+"""Maximum requests that a client may send before it receives the response to an earlier one."""
 _MAX_UNSENT_BYTES = 128 * 1024**2
 """Maximum bytes of responses that clients have not read yet."""
 _RESERVED_FILES = 64
@@ -76,6 +78,8 @@ class Connection(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > _MAX_HEAD_BYTES:
             raise ValueError("request head too large")
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            raise ValueError("too many pipelined requests")
         self._head_bytes = None
         super().on_headers_complete()
 

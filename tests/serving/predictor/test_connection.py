@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import httpx
 import pytest
@@ -122,17 +122,22 @@ def test_idle_connections_are_closed_for_new_ones(server: Running, connect: Conn
     assert clients[-1].recv(65536).startswith(b"HTTP/1.1 200")
 
 
+def test_pipelined_requests_are_limited(server: Running, connect: Connect) -> None:
+    client = connect()
+    client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 100)
+    assert is_closed(client)
+    require_service(server)
+
+
 def test_clients_that_do_not_read_are_disconnected(server: Running, connect: Connect) -> None:
     wait_for(lambda: open_files(server) < 40)
     before = open_files(server)
     request = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
-    for _ in range(4):
-        client = connect()
+    clients = [connect() for _ in range(4)]
+    for client in clients:
         client.settimeout(0.5)
-        try:
-            for _ in range(100):  # until all buffers are full
-                client.sendall(request * 100)
-        except (TimeoutError, ConnectionError):
-            pass
+        with suppress(TimeoutError, ConnectionError):
+            for _ in range(1000):  # until all buffers are full
+                client.sendall(request * 8)
     require_service(server)
     wait_for(lambda: open_files(server) <= before)
