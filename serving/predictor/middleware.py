@@ -39,6 +39,8 @@ _CLIENT_CLOSED_REQUEST = 499
 _SMALL_BODY_BYTES = 64 * 1024
 _BUDGET_BODIES = 16
 """Bodies of maximum size that may be in flight together."""
+_ITERATIONS = 5
+"""Iterations of the event loop between the parsing of two large bodies: enough for a probe."""
 
 
 class RequestMiddleware:
@@ -53,6 +55,7 @@ class RequestMiddleware:
         # In-flight requests: all of them, and those whose body was read.
         self._in_flight = self._read = 0
         self._bodies = _Budget(_BUDGET_BODIES * config.max_body_bytes)
+        self._large = asyncio.Lock()
         self._rejections: dict[int, RateLimit] = {}
 
     async def __call__(self, scope: Scope, receive: App, send: App) -> None:
@@ -104,6 +107,10 @@ class RequestMiddleware:
         self._check_capacity(self._read)
         exchange.require_content_type(binary=route == "infer")
         body = await exchange.body(self._config, self._bodies)
+        if len(body) > _SMALL_BODY_BYTES:
+            async with self._large:
+                for _ in range(_ITERATIONS):
+                    await asyncio.sleep(0)
         # KServe decodes bodies by content type, and CloudEvents by ce-* headers. It passes
         # application/octet-stream on unchanged; the data plane parses it.
         headers = [
