@@ -93,8 +93,8 @@ def packed_attention(
     output = output.flatten(0, 1).index_select(0, layout.positions)[None]
     if queried:
         causal = layout.mask.new_ones(1, queried, queried).tril()
-        first = [states[:, :, :queried] for states in (query, key, value)]
-        output = torch.cat([_attend(*first, causal), output], dim=1)
+        first = _attend(query[:, :, :queried], key[:, :, :queried], value[:, :, :queried], causal)
+        output = torch.cat([first, output], dim=1)
     return output.contiguous(), None
 
 
