@@ -55,8 +55,8 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
     # A second thread does not speed up the tiny base; on busy cores it doubles the time.
     torch.set_num_threads(1 if config.base.source == TINY else cpu_threads())
     hardware = select_hardware(config)
-    say("train", f"device {hardware.device} · compute dtype {hardware.dtype_reason}")
-    say("train", f"mixed precision {hardware.precision_reason}")
+    dtype, precision = hardware.dtype_reason, hardware.precision
+    say("train", f"device {hardware.device} · mixed precision {precision} · compute dtype {dtype}")
     arguments = training_arguments(config, hardware, out / "checkpoints")
     labels, aisles = read_json(splits.directory / "labels.json"), read_aisles(splits.directory)
     template = Template(**read_json(splits.directory / "template.json"))
@@ -217,7 +217,7 @@ def _adapter(
         base=base.source,
         device=hardware.device,
         compute_dtype=hardware.dtype_reason,
-        precision=hardware.precision_reason,
+        precision=hardware.precision,
         packing=config.train.packing,
         prefix_tokens=len(examples.prefix),
         longest_tokens=examples.longest,

@@ -51,7 +51,7 @@ class FiniteGuard:
 def _not_finite(name: str, value: float, step: int, learning_rate: float) -> TrainingError:
     return TrainingError(
         f"step {step}: the {name} is {value} at learning rate {learning_rate:.2g}; try a lower "
-        "train.learning_rate, train.precision=fp32, or a lower train.max_grad_norm"
+        "train.learning_rate, base.compute_dtype=float32, or a lower train.max_grad_norm"
     )
 
 

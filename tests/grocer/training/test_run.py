@@ -82,11 +82,11 @@ def test_aisles_are_trained_and_scored(base: Path, tmp_path: Path) -> None:
     assert logs.shape == (1, len(scorer.leaves))
 
 
-@pytest.mark.parametrize("setting", ["train.activation_checkpointing=true", "train.precision=bf16"])
-def test_checkpointing_and_mixed_precision_keep_the_losses(
-    reference: Path, splits: Path, base: Path, tmp_path: Path, setting: str
+def test_activation_checkpointing_keeps_the_losses(
+    reference: Path, splits: Path, base: Path, tmp_path: Path
 ) -> None:
-    assert_same_losses(run(splits, base, tmp_path / "model", setting), reference, 5e-3)
+    adapter = run(splits, base, tmp_path / "model", "train.activation_checkpointing=true")
+    assert_same_losses(adapter, reference, 5e-3)
 
 
 def test_padded_batches_equal_packed_batches(
