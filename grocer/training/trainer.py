@@ -223,7 +223,7 @@ def training_arguments(config: RunConfig, hardware: Hardware, out: Path) -> SFTC
         train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
         logging_nan_inf_filter=False,
         save_strategy="steps" if settings.checkpoints else "no",
-        save_total_limit=1,
+        save_total_limit=2,  # the older one may still be copied
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=hardware.device == "cuda",
