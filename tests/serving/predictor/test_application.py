@@ -235,10 +235,7 @@ def test_unexpected_error_is_500_without_its_text(
     for response in (server.predict("internal"), infer(server, ["internal"])):
         assert response.status_code == 500
         assert response.json() == {"error": "internal error; see the server log"}
-    for _ in range(20):
-        server.predict("internal")
-    log = server.log.read_text()
-    assert 0 < log.count("Traceback") <= log.count("secret of the server") < 20
+    assert "secret of the server" in server.log.read_text()
     assert server.predict("Milk").status_code == 200
 
 
