@@ -40,7 +40,8 @@ class Connection(HttpToolsProtocol):
         self._limit, self._seconds = limit, seconds
         # When the connection was opened or the latest request began.
         self._active = self.loop.time()
-        # Bytes of an incomplete head; None between heads.
+        # Bytes since the request began, or since its latest body data; None between requests.
+        # They belong to its head, a chunk header or trailers, which the parser keeps in memory.
         self._head_bytes: int | None = 0
         self._unsent_since: float | None = None
 
@@ -62,26 +63,29 @@ class Connection(HttpToolsProtocol):
             self._head_bytes += len(data)
         super().data_received(data)
         if self._head_bytes is not None and self._head_bytes > _MAX_HEAD_BYTES:
-            self._reject("Request head too large.")
+            self.send_400_response("Request head too large.")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._active, self._head_bytes, self._unsent_since = self.loop.time(), 0, None
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        if len(self.headers) > _MAX_HEADERS:
-            raise ValueError("too many headers")  # `data_received` answers 400
-
     def on_headers_complete(self) -> None:
-        # One chunk of data can hold a whole head.
+        # One chunk of data can hold a whole head. After an exception, uvicorn answers 400.
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if size > _MAX_HEAD_BYTES:
+        if size > _MAX_HEAD_BYTES or len(self.headers) > _MAX_HEADERS:
             raise ValueError("request head too large")
         if len(self.pipeline) >= _MAX_PIPELINED:
             raise ValueError("too many pipelined requests")
-        self._head_bytes = None
+        self._head_bytes = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head_bytes = None
+        super().on_message_complete()
 
     def check(self, now: float) -> int:
         """Close the connection if its client is too slow; return the bytes that it has not read.
@@ -96,14 +100,11 @@ class Connection(HttpToolsProtocol):
             self._unsent_since = now
         elif now - self._unsent_since > self._seconds:
             self.transport.abort()
-        waits_for_head = self._head_bytes is not None and self.is_idle
-        if waits_for_head and now - self._active > self._seconds:
-            self._reject("Request head not received in time.")
+        # A head that is late, or a body that is no longer read. Others have their own time limits.
+        is_incomplete = self._head_bytes is not None and self.is_idle
+        if is_incomplete and now - self._active > self._seconds:
+            self.transport.close()
         return unsent
-
-    def _reject(self, message: str) -> None:
-        if not self.transport.is_closing():
-            self.send_400_response(message)
 
 
 def connection_limit(config: ServingConfig) -> int:

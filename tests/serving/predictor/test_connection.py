@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -10,7 +11,9 @@ from contextlib import ExitStack, suppress
 import httpx
 import pytest
 
+from grocer.config.deployment import ServingConfig
 from grocer.release.bundle import LoadedBundle
+from serving.predictor.connection import connection_limit
 from tests.fixtures.predictor_process import READY, Running, Start
 from tests.serving.predictor.test_server import wait_for
 
@@ -65,6 +68,19 @@ def is_closed(connection: socket.socket) -> bool:
     return True
 
 
+@pytest.mark.parametrize(
+    ("files", "limit"), [((1024, 4096), 4096 - 64), ((1 << 20, 1 << 20), 4096), ((256, -1), 4096)]
+)
+def test_connections_fit_the_limit_of_open_files(
+    files: tuple[int, int], limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = [files]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: files)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: chosen.append(pair))
+    assert connection_limit(ServingConfig()) == limit
+    assert chosen[-1][0] >= limit + 64
+
+
 def test_incomplete_bodies_use_a_bounded_amount_of_memory(
     server: Running, connect: Connect
 ) -> None:
@@ -87,7 +103,7 @@ def test_incomplete_bodies_use_a_bounded_amount_of_memory(
         f"{HEAD}a: {'x' * 40_000}",
         f"{HEAD}a: {'x' * 40_000}\r\n\r\n",
         f"GET /{'x' * 40_000} HTTP/1.1\r\n\r\n",
-        HEAD + "a: b\r\n" * 101,
+        HEAD + "a: b\r\n" * 101 + "\r\n",
     ],
     ids=["incomplete", "complete", "path", "many"],
 )
@@ -97,6 +113,16 @@ def test_large_head_is_400(server: Running, connect: Connect, head: str) -> None
     assert client.recv(65536).startswith(b"HTTP/1.1 400")
     assert is_closed(client)
     require_service(server)
+
+
+def test_large_trailer_is_400(server: Running, connect: Connect) -> None:
+    client = connect()
+    head = f"{HEAD}expect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{{\r\n"
+    client.sendall(head.encode())
+    assert client.recv(65536).startswith(b"HTTP/1.1 100")
+    client.sendall(b"0\r\na: " + b"x" * 40_000)
+    assert client.recv(65536).startswith(b"HTTP/1.1 400")
+    assert is_closed(client)
 
 
 @pytest.mark.parametrize("head", ["", HEAD])
