@@ -17,10 +17,30 @@ from serving.predictor.errors import RequestError
 _MAX_REQUESTS = 64
 """Maximum in-flight requests: each may hold a message of maximum size."""
 _IDLE_MS = 60_000
+_MAX_PARAMETERS = 16
+
+
+class Servicer(InferenceServicer):  # type: ignore[misc]
+    """KServe's service; messages with too many parts are not converted, which takes seconds."""
+
+    def __init__(self, data_plane: Any, repository: Any, max_items: int) -> None:
+        super().__init__(data_plane, repository)
+        self._max_items = max_items
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if len(request.inputs) > 1 or len(request.raw_input_contents) > 1:
+            raise RequestError(400, "inputs: expected one tensor")
+        if max(len(request.outputs), len(request.parameters)) > _MAX_PARAMETERS:
+            raise RequestError(400, f"at most {_MAX_PARAMETERS} outputs and parameters")
+        for tensor in request.inputs:
+            values = [tensor.shape, *(value for _, value in tensor.contents.ListFields())]
+            if max(map(len, values)) > self._max_items:
+                raise RequestError(400, f"inputs[0]: at most {self._max_items} items")
+        return await super().ModelInfer(request, context)
 
 
 def grpc_server(
-    config: ServingConfig, port: int, servicer: InferenceServicer, admit: Callable[[], None]
+    config: ServingConfig, port: int, servicer: Servicer, admit: Callable[[], None]
 ) -> aio.Server:
     """Return a server that is not started.
 

@@ -14,7 +14,6 @@ from typing import Any
 import uvicorn
 from grpc import aio
 from kserve import ModelServer
-from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.rest.server import RESTServer
 
 from grocer.config.deployment import ServingConfig
@@ -22,7 +21,7 @@ from grocer.errors import GrocerError
 from grocer.release.bundle import LoadedBundle
 from serving.predictor import application
 from serving.predictor.connection import Connection, connection_limit, enforce
-from serving.predictor.grpc_server import grpc_server
+from serving.predictor.grpc_server import Servicer, grpc_server
 from serving.predictor.metrics import Metrics
 from serving.predictor.middleware import RequestMiddleware
 from serving.predictor.model import Load, Predictor
@@ -92,7 +91,9 @@ class Server(ModelServer):
         self._predictor.batcher.start()
         monitor = asyncio.create_task(self._monitor())
         if self.enable_grpc:
-            servicer = InferenceServicer(self.dataplane, self.model_repository_extension)
+            servicer = Servicer(
+                self.dataplane, self.model_repository_extension, self._config.max_items
+            )
             self._grpc = grpc_server(
                 self._config, self.grpc_port, servicer, self._predictor.require_capacity
             )

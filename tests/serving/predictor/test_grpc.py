@@ -9,11 +9,12 @@ from unittest.mock import AsyncMock
 import grpc
 import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc import servicer
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
 from grocer.release.bundle import LoadedBundle
 from serving.predictor.errors import RequestError
-from serving.predictor.grpc_server import _Admission
+from serving.predictor.grpc_server import Servicer, _Admission
 from tests.fixtures.artifacts import LABELS
 from tests.fixtures.ports import free_port
 from tests.fixtures.predictor import StubScorer
@@ -78,6 +79,20 @@ def test_grpc_reports_not_ready_while_draining(
         assert not stub.ServerReady(pb.ServerReadyRequest(), timeout=20).ready
         assert len(stub.ModelInfer(request(b"Milk"), timeout=20).outputs) == 4
     assert running.exit_code() == 0
+
+
+def test_message_with_too_many_parts_is_not_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servicer, "InferRequest", None)
+    many = request(*[b""] * 21)
+    values = {str(i): pb.InferParameter(int64_param=i) for i in range(17)}
+    for message in (
+        many,
+        pb.ModelInferRequest(inputs=[*many.inputs, *many.inputs]),
+        pb.ModelInferRequest(parameters=values),
+    ):
+        with pytest.raises(RequestError) as caught:
+            asyncio.run(Servicer(None, None, max_items=20).ModelInfer(message, None))
+        assert caught.value.status == 400
 
 
 def test_rejected_prediction_is_not_decoded() -> None:
