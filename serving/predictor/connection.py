@@ -62,7 +62,7 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes is not None:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._head_bytes is not None and self._head_bytes > _MAX_HEAD_BYTES:
+        if (self._head_bytes or 0) > _MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("Request head too large.")
 
     def on_message_begin(self) -> None:
