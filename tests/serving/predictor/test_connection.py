@@ -7,6 +7,7 @@ import resource
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from http.client import HTTPResponse
 
 import httpx
 import pytest
@@ -24,8 +25,8 @@ Connect = Callable[[], socket.socket]
 
 @pytest.fixture(scope="module")
 def server(start_server: Start, stub_bundle: LoadedBundle) -> Running:
-    """A predictor with at most 64 connections, and 1 s for heads and bodies."""
-    settings = ("max_items=16", "body_seconds=1", f"max_body_bytes={MEGABYTE}")
+    """A predictor with at most 64 connections, and 2 s for heads and bodies."""
+    settings = ("max_items=16", "body_seconds=2", f"max_body_bytes={MEGABYTE}")
     return start_server(stub_bundle, *settings).wait_until_ready()
 
 
@@ -50,10 +51,18 @@ def memory(server: Running, kind: str) -> int:
 def require_service(server: Running) -> None:
     """Check probes and a prediction on new connections."""
     for path in (READY, "/v2/health/live"):
-        assert httpx.get(server.url + path, timeout=5, trust_env=False).status_code == 200
+        assert httpx.get(server.url + path, timeout=20, trust_env=False).status_code == 200
     body = {"instances": ["Milk"]}
     url = f"{server.url}/v1/models/grocer:predict"
-    assert httpx.post(url, json=body, timeout=5, trust_env=False).status_code == 200
+    assert httpx.post(url, json=body, timeout=20, trust_env=False).status_code == 200
+
+
+def status(connection: socket.socket) -> int:
+    """Read a response and return its status."""
+    response = HTTPResponse(connection)
+    response.begin()
+    response.read()
+    return response.status
 
 
 def is_closed(connection: socket.socket) -> bool:
@@ -92,8 +101,7 @@ def test_incomplete_bodies_use_a_bounded_amount_of_memory(
         client.sendall(b"x" * (MEGABYTE - 1))
     require_service(server)
     assert memory(server, "VmHWM") - before < 40 * MEGABYTE
-    statuses = {client.recv(65536).split()[1] for client in clients}
-    assert statuses == {b"408", b"429"}
+    assert {status(client) for client in clients} == {408, 429}
     require_service(server)
 
 
@@ -110,7 +118,7 @@ def test_incomplete_bodies_use_a_bounded_amount_of_memory(
 def test_large_head_is_400(server: Running, connect: Connect, head: str) -> None:
     client = connect()
     client.sendall(head.encode())
-    assert client.recv(65536).startswith(b"HTTP/1.1 400")
+    assert status(client) == 400
     assert is_closed(client)
     require_service(server)
 
@@ -121,7 +129,7 @@ def test_large_trailer_is_400(server: Running, connect: Connect) -> None:
     client.sendall(head.encode())
     assert client.recv(65536).startswith(b"HTTP/1.1 100")
     client.sendall(b"0\r\na: " + b"x" * 40_000)
-    assert client.recv(65536).startswith(b"HTTP/1.1 400")
+    assert status(client) == 400
     assert is_closed(client)
 
 
@@ -140,12 +148,12 @@ def test_idle_connections_are_closed_for_new_ones(server: Running, connect: Conn
     for _ in range(80):
         clients.append(connect())
         clients[-1].sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert clients[-1].recv(65536).startswith(b"HTTP/1.1 200")
+        assert status(clients[-1]) == 200
         assert open_files(server) <= before + 65
     require_service(server)
     assert is_closed(clients[0])
     clients[-1].sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-    assert clients[-1].recv(65536).startswith(b"HTTP/1.1 200")
+    assert status(clients[-1]) == 200
 
 
 def test_pipelined_requests_are_limited(server: Running, connect: Connect) -> None:
