@@ -12,6 +12,8 @@ from pydantic import BeforeValidator, Field
 
 from grocer.config.base import Fraction, Positive, Section
 
+DEPLOY_SECRET = "grocer-deploy"  # token of the account that may change the InferenceService
+DEPLOY_TOKEN = "/var/run/secrets/grocer-deploy"  # where the deploy step mounts it
 HUB_TOKEN_SECRET = "grocer-hub-token"  # optional; its key `token` is the Hub's access token
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from components.images import IMAGES, Images
+from grocer.config.deployment import DEPLOY_SECRET, DEPLOY_TOKEN
 from grocer.config.recipes import RECIPES, recipe
 from grocer.config.run import RunConfig
 from pipelines.kubeflow.training import package
@@ -138,7 +139,16 @@ def test_steps_run_as_non_root_with_a_writable_tmp(platform):
             "runAsGroup": "1000",
             "runAsNonRoot": True,
         }
-        assert spec["emptyDirMounts"] == [{"volumeName": "tmp", "mountPath": "/tmp"}]
+        assert spec["emptyDirMounts"] == [
+            {"volumeName": "tmp", "mountPath": "/tmp", "sizeLimit": "64Gi"}
+        ]
+
+
+def test_only_deploy_has_the_token_that_changes_the_inference_service(platform):
+    mounted = {step for step, spec in platform.items() if "secretAsVolume" in spec}
+    assert mounted == {"deploy"}
+    (secret,) = platform["deploy"]["secretAsVolume"]
+    assert (secret["secretName"], secret["mountPath"]) == (DEPLOY_SECRET, DEPLOY_TOKEN)
 
 
 def test_steps_with_external_inputs_are_not_cached(pipeline):
