@@ -110,7 +110,8 @@ class ClusterConfig(Section):
     data_cpu: Cpu = "2"
     """CPU request and limit of the other steps."""
     retries: Annotated[int, Field(ge=0)] = 2
-    """Retries of a failed step, with exponential backoff."""
+    """Retries of train, evaluate and the shards of bulk runs, with exponential backoff. Other steps
+    fail for reasons that a retry does not change."""
     model_timeout_seconds: Positive = 86_400
     """Time limit in seconds of one attempt of train or evaluate. Other steps get a twelfth of it,
     the whole run three times as much, including the wait for a node."""

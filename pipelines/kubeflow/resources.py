@@ -98,7 +98,12 @@ def use_object_store(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
 
 
 def retry(task: dsl.PipelineTask, retries: int) -> None:
-    """Retry a failed task after 30 seconds, one minute and so on, up to ten minutes."""
+    """Retry a failed task after 30 seconds, one minute and so on, up to ten minutes.
+
+    KFP retries whatever the exit code is. So only steps with a model are retried: a failed device
+    or a lack of memory may have passed. Another try changes nothing about invalid data or settings,
+    or a rollout that was rolled back; requests to stores are retried within a step.
+    """
     if retries:
         task.set_retry(retries, "30s", 2.0, "10m")
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 import pytest
 
-from tests.cluster.api import Api
+from tests.cluster.api import Api, run_kubectl
 from tests.cluster.installation import Namespaces
 from tests.cluster.pods import DeployStep
 from tests.manifests.kustomize import Object, build, get
@@ -135,10 +134,9 @@ def test_deploy_account_cannot_change_other_fields(
     """Deploys by the same account, in `test_serving`, show what it can change."""
     names = deploy_step.namespaces
     patch = json.dumps([{"op": "add", "path": path, "value": value}])
-    command = ["kubectl", "patch", "inferenceservice", "grocer", "-n", names.serving]
-    command += ["--type", "json", "-p", patch, "--dry-run=server"]
-    command += ["--as", f"system:serviceaccount:{names.steps}:grocer-deploy"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    account = f"system:serviceaccount:{names.steps}:grocer-deploy"
+    target = ("patch", "inferenceservice", "grocer", "-n", names.serving, "--as", account)
+    result = run_kubectl(*target, "--type=json", "-p", patch, "--dry-run=server")
     assert result.returncode != 0
     assert names.policy in result.stderr
 

@@ -114,7 +114,7 @@ def test_every_step_has_limits_equal_to_requests_and_retries(pipeline):
         assert resources["resourceCpuLimit"] == resources["resourceCpuRequest"]
         assert resources["resourceMemoryLimit"] == resources["resourceMemoryRequest"]
     retried = {step for step, task in tasks(pipeline).items() if "retryPolicy" in task}
-    assert retried == STEPS
+    assert retried == MODEL_STEPS
     policy = tasks(pipeline)["train"]["retryPolicy"]
     assert policy["maxRetryCount"] == 2
     assert policy["backoffFactor"] == 2.0
