@@ -132,7 +132,7 @@ def test_role_is_bound_to_one_account(role: str, account: str) -> None:
 
 def test_admission_policy_limits_the_account_that_patches() -> None:
     (subject,) = get(OBJECTS, "RoleBinding", "grocer-deploy")["subjects"]
-    policy = get(OBJECTS, "ValidatingAdmissionPolicy")["spec"]
+    policy = get(OBJECTS, "ValidatingAdmissionPolicy", "grocer-deploy")["spec"]
     user = f"system:serviceaccount:{subject['namespace']}:{subject['name']}"
     (condition,) = policy["matchConditions"]
     assert condition["expression"] == f"request.userInfo.username == '{user}'"
@@ -147,8 +147,8 @@ def test_admission_policy_limits_the_account_that_patches() -> None:
 @pytest.mark.parametrize("target", ["base/pipeline", "overlays/kind", "overlays/gke-t4"])
 def test_admission_policy_is_enforced_with_the_configured_store(target: str) -> None:
     objects = build(target)
-    binding = get(objects, "ValidatingAdmissionPolicyBinding")["spec"]
-    assert binding["policyName"] == get(objects, "ValidatingAdmissionPolicy")["metadata"]["name"]
+    binding = get(objects, "ValidatingAdmissionPolicyBinding", "grocer-deploy")["spec"]
+    assert get(objects, "ValidatingAdmissionPolicy", binding["policyName"])
     assert binding["validationActions"] == ["Deny"]
     assert binding["paramRef"]["parameterNotFoundAction"] == "Deny"
     parameters = get(objects, "ConfigMap", binding["paramRef"]["name"])
