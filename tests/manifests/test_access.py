@@ -12,7 +12,7 @@ from kubernetes.client import ApiClient
 
 from grocer.config.deployment import DEPLOY_SECRET, DeployConfig
 from grocer.errors import DeployError
-from serving.rollout import canary
+from serving.rollout import canary, traffic
 from serving.rollout import deploy as deploying
 from serving.rollout.inference_service import (
     DIGEST_ENV,
@@ -72,7 +72,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> Permissions:
     monkeypatch.setattr(ApiClient, "request", record)
     monkeypatch.setattr(deploying, "publish", lambda bundle, store: f"{store}/{bundle.digest}")
     monkeypatch.setattr(deploying, "_SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr(canary, "SHIFT_SECONDS", 1.0)
+    monkeypatch.setattr(traffic, "SHIFT_SECONDS", 1.0)
     return permissions
 
 
