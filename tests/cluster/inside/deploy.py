@@ -12,7 +12,8 @@ from pathlib import Path
 from grocer.config.deployment import DeployConfig
 from grocer.errors import GrocerError
 from grocer.io.storage import file_system
-from grocer.release.bundle import MANIFEST, LoadedBundle, Manifest
+from grocer.release.bundle import LoadedBundle
+from grocer.release.manifest import MANIFEST, Manifest
 from serving.rollout.deploy import deploy
 
 uri, config = sys.argv[1], DeployConfig.model_validate_json(sys.argv[2])
