@@ -122,11 +122,10 @@ def test_model_that_the_strategy_does_not_use_is_rejected(
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Yield the path of every value that is not a filled object or list."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if value else ()
     if not isinstance(value, dict | list) or not value:
         yield path
         return
-    for key, each in inner:
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value):
         yield from leaves(each, (*path, key))
 
 
