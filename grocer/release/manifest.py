@@ -153,7 +153,7 @@ def derived_fields(
     digests = {**decision.digests, "evaluation": tree_digest(judged.evaluation)}
     return {
         "base": content[_BASE],
-        "labels": tuple(content[_LABELS]),
+        "labels": tuple(content[_LABELS] or ()),
         "aisles": {label: tuple(names) for label, names in aisles.items()},
         "template": template and {**template, "digest": json_digest(template)},
         "combination": evaluation.combination,
