@@ -105,6 +105,8 @@ def predict(
         ModelError: the tables hold a department that is not a label of the adapter.
         FloatingPointError: a score is NaN.
     """
+    test, rows = _sample(tables["test"], config.evaluation.sample_size)
+    base = _base_model(adapter, test, config)
     scorer = load_scorer(adapter, config)
     labels = tuple(scorer.labels)
     if unknown := {name for side in SIDES for name in tables[side]["department"]} - set(labels):
@@ -132,9 +134,6 @@ def predict(
         name: Predictions(table=table, scores=by_table[name])
         for name, table in scores.tables.items()
     }
-    test, rows = _sample(tables["test"], config.evaluation.sample_size)
-    with scorer.without_adapter():
-        base = np.exp(log_probabilities(scorer, test["product_name"], "test, base model"))
     return ModelPredictions(
         labels=labels,
         leaves=tuple(scorer.leaves),
@@ -144,9 +143,16 @@ def predict(
         linear_probabilities=scores.probabilities(measured["linear"].combination, "test"),
         sides=BySide(**{side: predictions[side] for side in SIDES}),
         unlabelled=predictions[UNLABELLED],
-        base_model=Predictions(table=test, scores=Scores.flat(labels, base)),
+        base_model=Predictions(table=test, scores=base),
         base_model_rows=rows,
     )
+
+
+def _base_model(adapter: Path, table: pd.DataFrame, config: RunConfig) -> Scores:
+    """Score the names of a table without the adapter; not calibrated."""
+    scorer = load_scorer(adapter, config, with_adapter=False)
+    logs = log_probabilities(scorer, table["product_name"], "test, base model")
+    return Scores.flat(tuple(scorer.labels), np.exp(logs))
 
 
 def _fit_linear(tables: Mapping[str, pd.DataFrame], labels: tuple[str, ...]) -> LinearModel:
@@ -236,11 +242,16 @@ def load_classifier(bundle: Path, config: RunConfig) -> Classifier:
     )
 
 
-def load_scorer(model: Path, config: RunConfig) -> Scorer:
+def load_scorer(model: Path, config: RunConfig, *, with_adapter: bool = True) -> Scorer:
     """Return the scorer of a train artifact, as the run is configured."""
     from grocer.inference.scorer import Scorer
 
-    return Scorer.load(model, device=config.base.device, compute_dtype=config.base.compute_dtype)
+    return Scorer.load(
+        model,
+        device=config.base.device,
+        compute_dtype=config.base.compute_dtype,
+        with_adapter=with_adapter,
+    )
 
 
 def log_probabilities(scorer: Scorer, names: Iterable[str], task: str) -> metrics.Floats:

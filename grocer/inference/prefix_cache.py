@@ -63,10 +63,6 @@ class PrefixCachedModel:
                 raise self._not_finite(batch, queries)
             yield batch, logits
 
-    def clear(self) -> None:
-        """Discard the cached prefix, because the model's weights changed."""
-        self._cached = None
-
     def _score(self, queries: Sequence[TrieQuery]) -> list[NDArray[np.float64]]:
         """Return the edge logits of each query, from one forward pass."""
         packed = pack((), [[*query.suffix, *query.trie.tokens] for query in queries])

@@ -6,8 +6,7 @@ class, and serving as part of `grocer.inference.classifier`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -56,6 +55,7 @@ class Scorer:
         device: str = "auto",
         compute_dtype: str = "auto",
         base: Path | None = None,
+        with_adapter: bool = True,
     ) -> Scorer:
         """Load the adapter of a train artifact or of a bundle.
 
@@ -66,6 +66,7 @@ class Scorer:
             device, compute_dtype: as in `BaseConfig`.
             base: directory or GGUF file of the base; by default `base/` beside the adapter, or
                 what `base.json` names.
+            with_adapter: false loads the base alone, with the adapter's labels and template.
 
         Raises:
             ModelError: the base is missing, or the adapter was trained on another one.
@@ -80,7 +81,9 @@ class Scorer:
             read_json(model / "labels.json"),
             read_aisles(model),
         )
-        loaded = load_adapter(load_nf4(directory, dtype, device), model / adapter)
+        loaded = load_nf4(directory, dtype, device)
+        if with_adapter:
+            loaded = load_adapter(loaded, model / adapter)
         return cls(loaded, encoder, token_budget=token_budget)
 
     @property
@@ -111,8 +114,10 @@ class Scorer:
         """
         result = np.empty((len(products), len(self.labels)))
         queries = [TrieQuery(i, p.name, p.suffix, self.trie) for i, p in enumerate(products)]
+        queries.sort(key=_length)
         for batch, logits in self.prefix_cached.edge_logits(queries):
-            result[batch.start : batch.stop] = self.trie.log_probabilities(np.stack(logits))
+            rows = [query.item for query in queries[batch.start : batch.stop]]
+            result[rows] = self.trie.log_probabilities(np.stack(logits))
             if progress is not None:
                 progress(batch.stop)
         return result
@@ -135,21 +140,17 @@ class Scorer:
                 continue
             suffix = [*product.suffix, *completions.prefix]
             queries.append(TrieQuery(row, product.name, suffix, completions.trie))
+        queries.sort(key=_length)
         for batch, logits in self.prefix_cached.edge_logits(queries):
             for query, edges in zip(queries[batch.start : batch.stop], logits, strict=True):
                 inside = columns[labels[query.item]]
                 result[query.item, inside] = query.trie.log_probabilities(edges[None])[0]
         return result
 
-    @contextmanager
-    def without_adapter(self) -> Iterator[None]:
-        """Score with the base model alone."""
-        self.prefix_cached.clear()
-        try:
-            with self.model.disable_adapter():
-                yield
-        finally:
-            self.prefix_cached.clear()
+
+def _length(query: TrieQuery) -> int:
+    """Return a sort key: products of similar lengths need little padding in attention."""
+    return len(query.suffix)
 
 
 def _matching_base(reference: BaseReference, given: Path | None) -> Path:

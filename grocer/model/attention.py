@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "grocer_packed"
 """Name of the attention implementation in transformers."""
@@ -73,7 +72,7 @@ def packed_attention(
         )
         return output, None
     products, longest, width = layout.mask.shape
-    prefix, (_, heads, tokens, size), shared = width - longest, query.shape, key.shape[1]
+    prefix, (_, _, tokens, size) = width - longest, query.shape
     queried = tokens - len(layout.positions)  # prefix tokens whose outputs are required
 
     def rows(states: Tensor) -> Tensor:
@@ -87,26 +86,35 @@ def packed_attention(
         before = states[:, :prefix].expand(products, -1, -1, -1)
         return torch.cat([before, rows(states[:, prefix:])], dim=2)
 
-    # Plain matrix products: torch's fused kernel is slow for many short rows on a CPU. The heads
-    # that share keys are one matrix.
-    grouped = rows(query[0, :, queried:] * scaling).reshape(products, shared, -1, size)
-    scores = (grouped @ after_prefix(key[0]).transpose(2, 3)).float()
-    scores = scores.view(products, heads, longest, width)
-    scores = scores.masked_fill(~layout.mask[:, None], torch.finfo(torch.float32).min)
-    weights = scores.softmax(dim=-1).to(value.dtype).view(products, shared, -1, width)
-    output = (weights @ after_prefix(value[0])).view(products, heads, longest, size)
-    output = output.transpose(1, 2).reshape(-1, heads, size).index_select(0, layout.positions)[None]
+    query = query * scaling
+    output = _attend(
+        rows(query[0, :, queried:]), after_prefix(key[0]), after_prefix(value[0]), layout.mask
+    )
+    output = output.flatten(0, 1).index_select(0, layout.positions)[None]
     if queried:
-        first = scaled_dot_product_attention(
-            query[:, :, :queried],
-            key[:, :, :queried],
-            value[:, :, :queried],
-            is_causal=True,
-            scale=scaling,
-            enable_gqa=True,
-        )
-        output = torch.cat([first.transpose(1, 2), output], dim=1)
+        causal = layout.mask.new_ones(1, queried, queried).tril()
+        first = _attend(query[:, :, :queried], key[:, :, :queried], value[:, :, :queried], causal)
+        output = torch.cat([first, output], dim=1)
     return output.contiguous(), None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Return the attention outputs [B, L, heads, size] of scaled queries [B, heads, L, size].
+
+    Plain matrix products: the backward pass of torch's fused kernel is slow for short rows on a
+    CPU. The heads that share keys are one matrix.
+
+    Args:
+        key, value: [B, key-value heads, W, size].
+        mask: bool [B, L, W], true where a token attends.
+    """
+    batch, heads, length, size = query.shape
+    shared, width = key.shape[1:3]
+    scores = (query.reshape(batch, shared, -1, size) @ key.transpose(2, 3)).float()
+    scores = scores.view(batch, heads, length, width)
+    scores = scores.masked_fill(~mask[:, None], torch.finfo(torch.float32).min)
+    weights = scores.softmax(dim=-1).to(value.dtype).view(batch, shared, -1, width)
+    return (weights @ value).view(batch, heads, length, size).transpose(1, 2)
 
 
 def use_packed_attention(model: Any) -> None:

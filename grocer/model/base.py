@@ -103,11 +103,22 @@ def load_nf4(
     return quantized
 
 
-def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:
-    """Load an adapter onto a base, for inference; ModelError if it does not fit."""
+def load_adapter(model: PreTrainedModel, directory: Path) -> PreTrainedModel | PeftModel:
+    """Return a base with an adapter, for inference.
+
+    The adapter is added to the weights of a base that is not in 4 bits: the results are equal up
+    to rounding, and a forward pass is about twice as fast.
+
+    Raises:
+        ModelError: the adapter does not fit the base.
+    """
     from peft import PeftModel
 
     try:
-        return PeftModel.from_pretrained(model, str(directory)).eval()
+        adapted = PeftModel.from_pretrained(model, str(directory)).eval()
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"the adapter in {directory} does not fit its base: {error}") from error
+    if getattr(model, "is_loaded_in_4bit", False):
+        return adapted
+    merged: PreTrainedModel = adapted.merge_and_unload()
+    return merged

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from peft.helpers import disable_input_dtype_casting
 
 from grocer.artifacts.adapter import Adapter, TrainingLoss, ValidationLoss
 from grocer.artifacts.splits import Splits
@@ -178,7 +179,10 @@ def _train(
     for callback in callbacks:
         trainer.add_callback(callback)
     started = time.monotonic()
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    # Autocast converts the inputs; PEFT would convert them to float32 first, for nothing.
+    autocast = trainer.accelerator.mixed_precision != "no"
+    with disable_input_dtype_casting(trainer.model, active=autocast):
+        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - started
     state = trainer.state
     if preemption is not None and preemption.stopped:

@@ -20,7 +20,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     root = tmp_path_factory.mktemp("evaluation")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("load_scorer", "load_classifier"):
-            patch.setattr(predictions, name, lambda model, config: NounScorer())
+            patch.setattr(predictions, name, lambda model, config, **adapter: NounScorer(**adapter))
         (root / "out").mkdir()
         model, splits = write_model(root / "model", tiny()), write_splits(root / "splits")
         return run.run(

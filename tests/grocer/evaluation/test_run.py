@@ -67,10 +67,13 @@ class Stage:
 def scorers(monkeypatch):
     """The scorer of each artifact or bundle; `NounScorer()` by default."""
     by_path: dict[Path, NounScorer] = {}
+
+    def load(model: Path, config: RunConfig, with_adapter: bool = True) -> NounScorer:
+        scorer = by_path.get(model, NounScorer())
+        return scorer if with_adapter else NounScorer(scorer.labels, with_adapter=False)
+
     for name in ("load_scorer", "load_classifier"):
-        monkeypatch.setattr(
-            predictions, name, lambda model, config: by_path.get(model, NounScorer())
-        )
+        monkeypatch.setattr(predictions, name, load)
     return by_path
 
 

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from grocer.config.recipes import tiny
 from grocer.config.stages import BaseConfig
 from grocer.errors import ModelError
 from grocer.inference.scorer import Scorer, _matching_base
-from grocer.model.base import load_nf4, load_tokenizer
+from grocer.model.base import load_nf4
 from grocer.model.packing import Pack
 from grocer.model.source import BaseReference, base_digest, find_base
+from tests.fixtures.artifacts import write_model
 from tests.fixtures.gguf_files import metadata, tensors, tiny_llama, write_gguf
-from tests.fixtures.tiny_model import AISLES, LABELS, NAMES, encoder, random_adapter, scorer
+from tests.fixtures.tiny_model import AISLES, LABELS, NAMES, random_adapter, scorer
 
 # 18 labels with common prefixes, some of which start others.
 PREFIX_LABELS = tuple(
@@ -144,15 +146,15 @@ def test_passes_stay_within_the_token_budget(flat: Scorer, monkeypatch: pytest.M
     assert max(packed.input_ids.shape[1] for packed in passes) <= flat.prefix_cached.token_budget
 
 
-def test_without_adapter_scores_with_the_base(base: Path) -> None:
-    tuned = scorer(base)
-    before = label_logs(tuned, NAMES[:4])
-    with tuned.without_adapter():
-        disabled = label_logs(tuned, NAMES[:4])
-    plain = Scorer(load_nf4(base, torch.float32, "cpu"), encoder(load_tokenizer(base)))
-    np.testing.assert_allclose(disabled, label_logs(plain, NAMES[:4]), atol=1e-6)
-    assert np.abs(before - disabled).max() > 1e-3
-    np.testing.assert_array_equal(before, label_logs(tuned, NAMES[:4]))
+def test_the_base_is_loaded_with_and_without_the_adapter(base: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", tiny(), base=base)
+    coder = Scorer.load(model).encoder
+    tuned = Scorer(random_adapter(base), coder)
+    plain = Scorer(load_nf4(base, torch.float32, "cpu"), coder)
+    for with_adapter, expected in ((True, tuned), (False, plain)):
+        loaded = label_logs(Scorer.load(model, with_adapter=with_adapter), NAMES[:4])
+        np.testing.assert_allclose(loaded, label_logs(expected, NAMES[:4]), atol=1e-5)
+    assert np.abs(label_logs(tuned, NAMES[:4]) - label_logs(plain, NAMES[:4])).max() > 1e-3
 
 
 def test_nan_logit_names_the_product(base: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from grocer.errors import ModelError
@@ -62,10 +63,14 @@ def test_adapter_of_another_shape_is_rejected(base: Path, tmp_path: Path) -> Non
         load_adapter(load_nf4(base, torch.float32, "cpu"), tmp_path / "adapter")
 
 
-def test_saved_adapter_gives_equal_logits(base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dequantize", [True, False])
+def test_saved_adapter_gives_equal_logits(base: Path, tmp_path: Path, dequantize: bool) -> None:
     tuned = random_adapter(base)
     tuned.save_pretrained(tmp_path / "adapter")
-    loaded = load_adapter(load_nf4(base, torch.float32, "cpu"), tmp_path / "adapter")
+    loaded = load_adapter(
+        load_nf4(base, torch.float32, "cpu", dequantize=dequantize), tmp_path / "adapter"
+    )
     ids = torch.tensor([[1, 30, 40]])
     with torch.inference_mode():
-        assert torch.equal(tuned(input_ids=ids).logits, loaded(input_ids=ids).logits)
+        torch.testing.assert_close(tuned(input_ids=ids).logits, loaded(input_ids=ids).logits)
+    assert isinstance(loaded, PeftModel) != dequantize
