@@ -182,6 +182,6 @@ def _require_judged(path: Path, manifest: Manifest, files: Mapping[str, Path]) -
         raise BundleError(f"{path}: {error}") from error
     for field, value in derived.items():
         if getattr(manifest, field) != value:
-            raise BundleError(f"{path}: {field} is not the one that was judged")
+            raise BundleError(f"{path}: {field} differs from the judged artifacts")
     if expected[CARD] != sha256(model_card(manifest)).hexdigest():
         raise BundleError(f"{path}: {CARD} does not describe this bundle")

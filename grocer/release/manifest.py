@@ -143,7 +143,9 @@ def derived_fields(
     """
     recorded = sha256(json_bytes(judged_digests(evaluation, config))).hexdigest()
     if judged.evaluation.get(JUDGED) != recorded:
-        raise BundleError("the evaluation or the configuration is not the one that was judged")
+        raise BundleError(
+            "evaluation or configuration differs from the digests that evaluate recorded"
+        )
     content = {
         name: json.loads(files[name].read_bytes()) if name in files else None
         for name in (_BASE, _TEMPLATE, _LABELS, AISLES_FILE)

@@ -201,7 +201,7 @@ def test_artifact_that_was_changed_after_its_step_is_rejected(
 def test_bundle_of_another_policy_is_not_written(tmp_path: Path) -> None:
     artifacts = write_artifacts(tmp_path / "artifacts")
     other = tiny().with_settings(["gate.min_accuracy=0.1"])
-    with pytest.raises(BundleError, match="configuration is not the one that was judged"):
+    with pytest.raises(BundleError, match="configuration differs from the digests"):
         write_bundle(**artifacts, config=other, root=tmp_path / "bundles")
     with step("gate", tmp_path / "lenient") as part:
         judge(artifacts["evaluation"], other.gate, part)
