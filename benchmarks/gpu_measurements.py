@@ -163,9 +163,9 @@ def training_config(measurement: Measurement) -> RunConfig:
     """Return the recipe; on a CPU without the settings that need a GPU."""
     on_gpu = torch.cuda.is_available()
     own = measurement.kind in ("packed", "label")
-    precision = ["base.compute_dtype=float16", "train.precision=fp16"]
+    precision = ["base.compute_dtype=float16"]
     if not on_gpu:
-        precision = ["base.compute_dtype=float32", "train.precision=fp32", "base.device=cpu"]
+        precision = ["base.compute_dtype=float32", "base.device=cpu"]
     return recipe("smollm2" if "smollm2" in measurement.name else "llama2-7b-t4").with_settings(
         [
             *precision,

@@ -14,7 +14,7 @@ batch. Each runs in its own process:
 
 TRL tokenizes, pads and masks itself. It has no loss of labels, so `label` has other losses. The
 first step is a warm-up and is not timed. To compare losses, compute in float32:
-`--set base.compute_dtype=float32 --set train.precision=fp32`.
+`--set base.compute_dtype=float32`.
 
 The last line is one JSON object: `ratio` is products/s of `packed` over the fastest side of TRL,
 `label_ratio` that of `label`; `memory_ratio` is the peak of the whole process, that side over

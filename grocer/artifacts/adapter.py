@@ -33,7 +33,7 @@ class Adapter(Artifact):
     compute_dtype: str
     """Compute dtype of 4-bit weights, and the reason for it."""
     precision: str
-    """Mixed precision, and the reason for it."""
+    """Mixed precision: `fp16`, `bf16` or `fp32`."""
     packing: bool
     prefix_tokens: Count
     """Tokens of the instruction that a packed batch shares."""

@@ -44,7 +44,6 @@ def tiny() -> RunConfig:
             learning_rate=2.5e-3,
             max_grad_norm=1.0,
             optim="adamw_torch",
-            precision="fp32",
             activation_checkpointing=False,
         ),
         evaluation=stages.EvaluationConfig(sample_size=1000),

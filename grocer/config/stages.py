@@ -157,7 +157,7 @@ class TrainConfig(Section):
     max_steps: Annotated[int, Field(ge=-1)] = -1
     """Number of optimizer steps, overrides num_train_epochs; -1: by epochs."""
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
-    """Mixed precision; `auto`: by compute capability, with the reason in the log."""
+    """Mixed precision; only that of `base.compute_dtype` is accepted, which `auto` selects."""
     per_device_train_batch_size: Positive = 32
     """Products per step and device; with `packing` they share one sequence."""
     per_device_eval_batch_size: Positive = 32

@@ -21,6 +21,12 @@ from grocer.gate.consistency import contradictions, count_metrics, undefined_met
 ROUNDING = 1e-9
 """Tolerance for a difference of decimal fractions: 0.93 - 0.83 exceeds 0.1 in binary."""
 
+LOOKS = 52
+"""Comparisons with a champion over which the error rate is spread: weekly runs for a year.
+
+They all use the same test products. Without this, chance alone would replace the champion.
+"""
+
 # Whether a rule passed, and the sentence that states value and limit.
 Verdict = tuple[bool, str]
 Rule = Callable[[Evaluation, GatePolicy], Verdict]
@@ -175,9 +181,10 @@ def _champion(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     paired, products = evaluation.champion.paired, evaluation.metrics.test.products
     if paired.products != products:
         return False, f"Champion: compared on {paired.products:,} of {products:,} test products."
-    return paired.model_accuracy > paired.baseline_accuracy, (
-        f"Accuracy vs champion {_compared(paired, evaluation.significance)} "
-        "(required: higher; a tie keeps the champion)."
+    level = evaluation.significance / LOOKS
+    return _more_accurate(paired, level), (
+        f"Accuracy vs champion {_compared(paired, level)} (required: higher with p < {level:.2g}, "
+        f"which is {evaluation.significance:g} for {LOOKS} comparisons)."
     )
 
 
@@ -202,7 +209,7 @@ def _compared(paired: PairedTest, level: float) -> str:
 
 
 def _p_text(p_value: float, level: float) -> str:
-    return "p < 0.001" if p_value < 0.001 else f"p = {_distinct(p_value, level)[0]}"
+    return "p < 0.001" if p_value < 0.001 <= level else f"p = {_distinct(p_value, level)[0]}"
 
 
 def _listed(items: Sequence[str]) -> str:

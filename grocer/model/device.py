@@ -21,24 +21,27 @@ _BFLOAT16_CAPABILITY = 8
 _MIN_SPEEDUP = 1.5
 """Minimum speed of bfloat16 relative to float32 at which a CPU computes in bfloat16."""
 
+_PRECISIONS = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
+_DTYPES = {precision: dtype for dtype, precision in _PRECISIONS.items()}
+
 
 @dataclass(frozen=True)
 class Hardware:
-    """Device, compute dtype of the 4-bit weights, and mixed precision (`fp16`, `bf16`, `fp32`)."""
+    """Device, compute dtype of the 4-bit weights, and mixed precision of training."""
 
     device: str
     dtype: torch.dtype
     dtype_reason: str
     precision: str
-    precision_reason: str
+    """`fp16`, `bf16` or `fp32`."""
 
 
 def select_hardware(config: RunConfig) -> Hardware:
     """Resolve the `auto` settings of `config` for this machine."""
     device = choose_device(config.base.device)
     dtype, dtype_reason = choose_compute_dtype(config.base.compute_dtype, device)
-    precision, precision_reason = choose_precision(config.train.precision, device)
-    return Hardware(device, dtype, dtype_reason, precision, precision_reason)
+    precision = choose_precision(config.train.precision, dtype, device)
+    return Hardware(device, dtype, dtype_reason, precision)
 
 
 def choose_device(setting: str) -> str:
@@ -62,28 +65,46 @@ def choose_compute_dtype(setting: str, device: str) -> tuple[torch.dtype, str]:
     """
     if setting == "auto" and device == "cpu":
         return choose_cpu_dtype()
-    names = ("bfloat16", "float16")
-    name, reason = _choose_half(setting, device, names, "base.compute_dtype")
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype, reason
+    if setting not in ("auto", "bfloat16") or device == "cpu":
+        return getattr(torch, setting), f"{setting}: configured"
+    # By capability: torch.cuda.is_bf16_supported() counts emulation too.
+    major, minor = torch.cuda.get_device_capability()
+    capability = f"compute capability {major}.{minor}"
+    if major >= _BFLOAT16_CAPABILITY:
+        reason = capability if setting == "auto" else "configured"
+        return torch.bfloat16, f"bfloat16: {reason}"
+    if setting == "bfloat16":
+        raise ConfigError(
+            f"base.compute_dtype=bfloat16: {capability} has no bfloat16; use auto or float16"
+        )
+    return torch.float16, f"float16: {capability} has no bfloat16"
 
 
-def choose_precision(setting: str, device: str) -> tuple[str, str]:
-    """Return `fp16`, `bf16` or `fp32` for `train.precision`, and the reason.
+def choose_precision(setting: str, dtype: torch.dtype, device: str) -> str:
+    """Return the mixed precision for `train.precision` if the 4-bit weights compute in `dtype`.
+
+    It follows from `dtype`. With float16 only fp16 scales the loss; without that, small gradients
+    through the 4-bit weights become 0.
 
     Raises:
-        ConfigError: fp16 on a CPU, which would ignore it; bf16 on a GPU without bfloat16 units.
+        ConfigError: a precision other than that of `dtype`; float16 on a CPU, which would train
+            without loss scaling.
     """
-    if setting == "fp16" and device == "cpu":
+    precision = _PRECISIONS[dtype]
+    if setting not in ("auto", precision):
         raise ConfigError(
-            "train.precision=fp16 needs a GPU: on a CPU it would silently train in fp32; "
-            "set train.precision=auto"
+            f"train.precision={setting} does not match the compute dtype {_name(dtype)}; use "
+            f"train.precision=auto, or set base.compute_dtype={_name(_DTYPES[setting])}"
         )
-    if setting == "auto" and device == "cpu":
-        dtype, reason = choose_cpu_dtype()
-        name = "bf16" if dtype is torch.bfloat16 else "fp32"
-        return name, f"{name}: {reason.partition(': ')[2]}"
-    return _choose_half(setting, device, ("bf16", "fp16"), "train.precision")
+    if precision == "fp16" and device == "cpu":
+        raise ConfigError(
+            "training in float16 needs a GPU, as loss scaling does; set base.compute_dtype=auto"
+        )
+    return precision
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 @cache
@@ -94,21 +115,6 @@ def choose_cpu_dtype() -> tuple[torch.dtype, str]:
     if ratio >= _MIN_SPEEDUP:
         return torch.bfloat16, f"bfloat16: {measured}"
     return torch.float32, f"float32: {measured} (bfloat16 is used from {_MIN_SPEEDUP:g})"
-
-
-def _choose_half(setting: str, device: str, names: tuple[str, str], key: str) -> tuple[str, str]:
-    """Return the setting if it is not `auto`, else bfloat16 or float16, and the reason."""
-    bfloat16, float16 = names
-    if setting not in ("auto", bfloat16) or device == "cpu":
-        return setting, f"{setting}: configured"
-    # By capability: torch.cuda.is_bf16_supported() counts emulation too.
-    major, minor = torch.cuda.get_device_capability()
-    capability = f"compute capability {major}.{minor}"
-    if major < _BFLOAT16_CAPABILITY and setting == bfloat16:
-        raise ConfigError(f"{key}={setting}: {capability} has no bfloat16; use auto or {float16}")
-    if major < _BFLOAT16_CAPABILITY:
-        return float16, f"{float16}: {capability} has no bfloat16"
-    return bfloat16, f"{bfloat16}: {capability if setting == 'auto' else 'configured'}"
 
 
 def cpu_threads(spare: int = 0) -> int:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,16 +55,20 @@ def peak_memory(device: str) -> tuple[float, Literal["GPU", "process"]]:
     return peak_rss_mb(), "process"
 
 
-class Preemption(TrainerCallback):  # type: ignore[misc]
+class CheckpointPublisher(TrainerCallback):  # type: ignore[misc]
     """Publishes each checkpoint; on SIGTERM saves one more and stops training.
 
-    All processes of a run stop at the same step, whichever of them received the signal.
+    A checkpoint is copied while training continues; the next copy waits for the end of the one
+    before. All processes of a run stop at the same step, whichever of them received the signal.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
         self.stopped = False
         self.published: str | None = None
+        """Address of the newest complete copy."""
+        self._copier = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
+        self._copy: tuple[int, Future[str]] | None = None
         self._signalled = False
         self._previous_handler: Any = None
 
@@ -73,6 +78,7 @@ class Preemption(TrainerCallback):  # type: ignore[misc]
             self._previous_handler = signal.signal(signal.SIGTERM, self._on_signal)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._finish_copy()
         if self._previous_handler is not None:
             signal.signal(signal.SIGTERM, self._previous_handler)
 
@@ -81,18 +87,27 @@ class Preemption(TrainerCallback):  # type: ignore[misc]
             self.stopped = control.should_save = control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        step = state.global_step
+        checkpoint = Path(args.output_dir) / f"checkpoint-{step}"
         _gather_random_states(args, checkpoint)
         if not state.is_world_process_zero:
             return
+        self._finish_copy()
+        self._copy = step, self._copier.submit(self.checkpoints.publish, checkpoint)
+
+    def _finish_copy(self) -> None:
+        """Wait until the copy in progress is complete, if there is one."""
+        if self._copy is None:
+            return
+        (step, copy), self._copy = self._copy, None
         try:
-            self.published = self.checkpoints.publish(checkpoint)
+            self.published = copy.result()
         except OutputError as error:
             # Training continues without this copy; the next save tries again.
-            say("train", f"step {state.global_step}: checkpoint not published: {error}")
+            say("train", f"step {step}: checkpoint not published: {error}")
         else:
             if self.stopped:
-                say("train", f"SIGTERM: checkpoint of step {state.global_step} written")
+                say("train", f"SIGTERM: checkpoint of step {step} written")
 
     def _on_signal(self, *_: Any) -> None:
         self._signalled = True

@@ -29,7 +29,7 @@ from grocer.model.tokenization import Encoder
 from grocer.progress import say
 from grocer.reports.training import loss_page
 from grocer.training import memory_estimate
-from grocer.training.callbacks import Preemption, Progress, metric_loggers, peak_memory
+from grocer.training.callbacks import CheckpointPublisher, Progress, metric_loggers, peak_memory
 from grocer.training.checkpoints import Checkpoints
 from grocer.training.dataset import TrainingSet, encode_products
 from grocer.training.packing_check import require_exact_packing
@@ -55,8 +55,8 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
     # A second thread does not speed up the tiny base; on busy cores it doubles the time.
     torch.set_num_threads(1 if config.base.source == TINY else cpu_threads())
     hardware = select_hardware(config)
-    say("train", f"device {hardware.device} · compute dtype {hardware.dtype_reason}")
-    say("train", f"mixed precision {hardware.precision_reason}")
+    dtype, precision = hardware.dtype_reason, hardware.precision
+    say("train", f"device {hardware.device} · mixed precision {precision} · compute dtype {dtype}")
     arguments = training_arguments(config, hardware, out / "checkpoints")
     labels, aisles = read_json(splits.directory / "labels.json"), read_aisles(splits.directory)
     template = Template(**read_json(splits.directory / "template.json"))
@@ -75,7 +75,7 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
     validation = encode_products(unseen, encoder, config.train)
     _log_examples(examples, template)
     _require_fit(directory, tokenizer, examples, config, hardware)
-    identity = _identity(splits.directory, reference, arguments.world_size, config)
+    identity = _identity(splits.directory, reference, arguments.world_size, config, hardware)
     root = config.train.checkpoints
     checkpoints = Checkpoints(root, identity) if root else None
     # Train.
@@ -143,15 +143,17 @@ def _label_files(splits: Path) -> list[Path]:
 
 
 def _identity(
-    splits: Path, base: BaseReference, processes: int, config: RunConfig
+    splits: Path, base: BaseReference, processes: int, config: RunConfig, hardware: Hardware
 ) -> dict[str, Any]:
-    """Return everything that determines the weights of this run."""
-    excluded = {"checkpoints", "force", "price_per_gpu_hour"}
+    """Return everything that determines the weights of this run; nothing in it is `auto`."""
+    excluded = {"precision", "checkpoints", "force", "price_per_gpu_hour"}
     files = (splits / "train.parquet", *_label_files(splits))
     return {
         "data": {path.name: file_digest(path) for path in files},
         "base": asdict(base),
-        "compute_dtype": config.base.compute_dtype,
+        "device": hardware.device,
+        "compute_dtype": str(hardware.dtype),
+        "precision": hardware.precision,
         "lora": config.lora.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json", exclude=excluded),
         "processes": processes,
@@ -167,13 +169,13 @@ def _train(
     Returns:
         `epochs`, `resumed_from_step` and `seconds`, as in `Adapter`.
     """
-    progress, preemption, checkpoint = Progress(trainer.args.device.type), None, None
+    progress, publisher, checkpoint = Progress(trainer.args.device.type), None, None
     callbacks = [progress]
     if trainer.is_world_process_zero():
         callbacks += metric_loggers(out / "tensorboard")
     if checkpoints is not None:
-        preemption = Preemption(checkpoints)
-        callbacks.append(preemption)
+        publisher = CheckpointPublisher(checkpoints)
+        callbacks.append(publisher)
         checkpoint = checkpoints.fetch_newest(out / "checkpoints")
         say("train", f"resuming from {checkpoint.name}" if checkpoint else "no checkpoint found")
     for callback in callbacks:
@@ -185,8 +187,8 @@ def _train(
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - started
     state = trainer.state
-    if preemption is not None and preemption.stopped:
-        resume = f" to resume from {preemption.published}" if preemption.published else ""
+    if publisher is not None and publisher.stopped:
+        resume = f" to resume from {publisher.published}" if publisher.published else ""
         raise TrainingError(
             f"stopped by SIGTERM at step {state.global_step} of {state.max_steps}; start the same "
             f"run again{resume}"
@@ -217,7 +219,7 @@ def _adapter(
         base=base.source,
         device=hardware.device,
         compute_dtype=hardware.dtype_reason,
-        precision=hardware.precision_reason,
+        precision=hardware.precision,
         packing=config.train.packing,
         prefix_tokens=len(examples.prefix),
         longest_tokens=examples.longest,

@@ -51,7 +51,7 @@ class FiniteGuard:
 def _not_finite(name: str, value: float, step: int, learning_rate: float) -> TrainingError:
     return TrainingError(
         f"step {step}: the {name} is {value} at learning rate {learning_rate:.2g}; try a lower "
-        "train.learning_rate, train.precision=fp32, or a lower train.max_grad_norm"
+        "train.learning_rate, base.compute_dtype=float32, or a lower train.max_grad_norm"
     )
 
 
@@ -223,7 +223,7 @@ def training_arguments(config: RunConfig, hardware: Hardware, out: Path) -> SFTC
         train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
         logging_nan_inf_filter=False,
         save_strategy="steps" if settings.checkpoints else "no",
-        save_total_limit=1,
+        save_total_limit=2,  # the older one may still be copied
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=hardware.device == "cuda",

@@ -25,11 +25,12 @@ def gpu() -> dict[str, Any] | None:
     """Return the CUDA device that a run would use, if there is one."""
     if not torch.cuda.is_available():
         return None
+    dtype, reason = choose_compute_dtype("auto", "cuda")
     return {
         "name": torch.cuda.get_device_name(),
         "memory": torch.cuda.get_device_properties(0).total_memory,
-        "precision": choose_precision("auto", "cuda")[1],
-        "dtype": choose_compute_dtype("auto", "cuda")[1].partition(":")[0],
+        "precision": choose_precision("auto", dtype, "cuda"),
+        "dtype": reason,
         "nf4": nf4_error("cuda"),
     }
 

@@ -14,14 +14,14 @@ from grocer.progress import say
 from serving.rollout.inference_service import (
     Canary,
     Revision,
-    apply_configuration,
+    State,
     canary_traffic,
-    find_canary,
     min_replicas,
-    stable_revision,
+    read_state,
 )
 from serving.rollout.kubernetes import Cluster
 from serving.rollout.readiness import LABEL, wait_until_ready
+from serving.rollout.update import update
 
 SHIFT_SECONDS = 60.0
 """How long KServe's controller may take to shift traffic."""
@@ -36,20 +36,20 @@ def promote(config: DeployConfig, cluster: Cluster | None = None) -> str:
     """
     cluster = cluster or Cluster(config.namespace)
     service = cluster.inference_service(config.name)
-    stable, canary = _stable_and_canary(config, service)
+    state = read_state(service)
+    stable, canary = _stable_and_canary(config, state)
     revision, replicas = canary.revision, min_replicas(service)
-    scaled = Canary(revision, 100, replicas or None)
+    scaled = State(stable, Canary(revision, 100, replicas or None))
+    update(cluster, config, state, scaled)
     try:
-        cluster.apply(apply_configuration(config, stable, scaled))
         wait_until_ready(cluster, config.name, revision, config.timeout_seconds, replicas=replicas)
-        if not _wait_for_traffic(cluster, config, scaled):
+        if not _wait_for_traffic(cluster, config, revision, 100):
             raise DeployError(f"KServe's controller shifts no traffic to {revision.digest[:12]}")
     except DeployError as error:
-        cluster.apply(apply_configuration(config, stable, canary))
-        raise DeployError(
-            f"{error}; restored the canary's traffic to {canary.traffic_percent} %"
-        ) from error
-    cluster.apply(apply_configuration(config, revision))
+        percent = _deployed_traffic(canary)
+        update(cluster, config, scaled, State(stable, Canary(revision, percent)))
+        raise DeployError(f"{error}; restored the canary's traffic to {percent} %") from error
+    update(cluster, config, scaled, State(revision))
     wait_until_ready(cluster, config.name, revision, config.timeout_seconds, replicas=replicas)
     return f"{config.namespace}/{config.name}: promoted canary {revision.digest}"
 
@@ -61,31 +61,43 @@ def rollback(config: DeployConfig, cluster: Cluster | None = None) -> str:
         DeployError: there is no canary, or the stable revision is not ready.
     """
     cluster = cluster or Cluster(config.namespace)
-    stable, canary = _stable_and_canary(config, cluster.inference_service(config.name))
-    drained = replace(canary, traffic_percent=0)
-    cluster.apply(apply_configuration(config, stable, drained))
-    _wait_for_traffic(cluster, config, drained)
-    cluster.apply(apply_configuration(config, stable))
+    state = read_state(cluster.inference_service(config.name))
+    stable, canary = _stable_and_canary(config, state)
+    drained = State(stable, replace(canary, traffic_percent=0))
+    update(cluster, config, state, drained)
+    _wait_for_traffic(cluster, config, canary.revision, 0)
+    update(cluster, config, drained, State(stable))
     wait_until_ready(cluster, config.name, stable, config.timeout_seconds)
     removed = canary.revision.digest[:12]
     return f"{config.namespace}/{config.name}: removed canary {removed}, serving {stable.digest}"
 
 
-def _stable_and_canary(config: DeployConfig, service: dict[str, object]) -> tuple[Revision, Canary]:
-    stable, canary = stable_revision(service), find_canary(service)
-    if stable is None or canary is None:
+def _stable_and_canary(config: DeployConfig, state: State) -> tuple[Revision, Canary]:
+    if state.champion is None or state.canary is None:
+        serving = f"; it serves {state.champion.digest}" if state.champion else ""
         raise DeployError(
-            f"{config.namespace}/{config.name} has no canary; deploy one with --canary PERCENT"
+            f"{config.namespace}/{config.name} has no canary{serving}; deploy one with "
+            "--canary PERCENT"
         )
-    return stable, canary
+    return state.champion, state.canary
 
 
-def _wait_for_traffic(cluster: Cluster, config: DeployConfig, canary: Canary) -> bool:
+def _deployed_traffic(canary: Canary) -> int:
+    """Return the canary's traffic before this promotion, or before one that was interrupted."""
+    record = canary.revision.record
+    if canary.traffic_percent in (0, 100) and record and record.traffic_percent is not None:
+        return record.traffic_percent
+    return canary.traffic_percent
+
+
+def _wait_for_traffic(
+    cluster: Cluster, config: DeployConfig, canary: Revision, percent: int
+) -> bool:
     """Wait for the canary's traffic percentage in the status; return False on timeout."""
-    digest, percent = canary.revision.digest[:12], canary.traffic_percent
+    digest = canary.digest[:12]
     say("deploy", f"{config.namespace}/{config.name}: shifting {percent} % of traffic to {digest}")
     for _ in cluster.watch_deployments(f"{LABEL}={config.name}", SHIFT_SECONDS):
         service = cluster.inference_service(config.name)
-        if canary_traffic(service, canary.revision.predictor) == percent:
+        if canary_traffic(service, canary.predictor) == percent:
             return True
     return False

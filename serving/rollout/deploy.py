@@ -17,16 +17,16 @@ from serving.rollout.inference_service import (
     FIELD_MANAGER,
     STOP_ANNOTATION,
     Canary,
+    Record,
     Revision,
-    apply_configuration,
-    find_canary,
-    references,
-    stable_revision,
+    State,
+    read_state,
     stopped_by,
 )
 from serving.rollout.kubernetes import Cluster
 from serving.rollout.readiness import wait_until_ready
 from serving.rollout.smoke_test import Prediction, predict
+from serving.rollout.update import update
 
 _SETTLE_SECONDS = 30.0
 """How long routes may take to follow a complete rollout."""
@@ -41,14 +41,16 @@ def deploy(
     """Publish a bundle, roll it out and return its predictions for `products`.
 
     With `config.canary` it becomes a canary with that percentage of the traffic, except for the
-    first deploy. A bundle that is already deployed is only tested again.
+    first deploy. A bundle that is already deployed is only tested again. Repeatable: after it was
+    killed, it completes the rollout or restores the state before the first try.
 
     Returns:
         V1 predictions, each with its `product_name`.
 
     Raises:
         OutputError: the store is not writable.
-        DeployError: the rollout or the smoke test failed; the previous revision is restored.
+        DeployError: the evaluation did not compare the bundle with the one that is deployed; or
+            the rollout or the smoke test failed, and the previous state is restored.
     """
     if config.store is None:
         raise DeployError("deploy.store is not set")
@@ -59,23 +61,17 @@ def deploy(
             f"{config.namespace}/{config.name} was stopped by {manager}; start it first: kubectl "
             f"annotate inferenceservice {config.name} -n {config.namespace} {STOP_ANNOTATION}-"
         )
-    previous, previous_canary = stable_revision(service), find_canary(service)
-    uri = publish(bundle, config.store)
-    if previous and config.canary and previous.digest != bundle.digest:
-        new = Revision(uri, bundle.digest, config.name, f"c{bundle.digest[:8]}")
-        stable, canary = previous, Canary(new, config.canary)
-    else:
-        name = previous.predictor if previous else ""
-        new = stable = Revision(uri, bundle.digest, config.name, name)
-        canary = previous_canary if previous and previous.digest == bundle.digest else None
-    say("deploy", f"{config.namespace}/{config.name}: {_short(previous)} → {_short(new)}")
-    cluster.apply(apply_configuration(config, stable, canary))
+    state = read_state(service)
+    _require_same_champion(bundle, state.champion, config)
+    new, planned = _plan(state, bundle, publish(bundle, config.store), config)
+    say("deploy", f"{config.namespace}/{config.name}: {_short(state.champion)} → {_short(new)}")
+    update(cluster, config, state, planned)
     try:
         wait_until_ready(cluster, config.name, new, config.timeout_seconds)
         url = config.address or cluster.address(new.deployment(config.name))
         return predict(url.rstrip("/"), products, bundle.digest, timeout=_SETTLE_SECONDS)
     except DeployError as error:
-        result = _undo(cluster, config, new, previous, previous_canary)
+        result = _undo(cluster, config, planned, new)
         raise DeployError(f"{error}; {result}") from error
 
 
@@ -86,31 +82,61 @@ def champion(config: DeployConfig, cluster: Cluster | None = None) -> str:
         DeployError: there is no InferenceService, or it is not readable.
     """
     cluster = cluster or Cluster(config.namespace)
-    stable = stable_revision(cluster.inference_service(config.name))
+    stable = read_state(cluster.inference_service(config.name)).champion
     return stable.uri if stable else ""
 
 
-def _undo(
-    cluster: Cluster,
-    config: DeployConfig,
-    new: Revision,
-    previous: Revision | None,
-    canary: Canary | None,
-) -> str:
-    """Restore the previous revision and canary, and return what was done."""
-    if new == previous:
+def _require_same_champion(
+    bundle: LoadedBundle, champion: Revision | None, config: DeployConfig
+) -> None:
+    """Raise DeployError unless the gate compared the bundle with the one that it replaces."""
+    if champion is None or champion.digest == bundle.digest:
+        return
+    compared = bundle.manifest.evaluation.champion
+    if compared is None or compared.digest != champion.digest:
+        other = f"bundle {compared.digest[:12]}" if compared else "no deployed bundle"
+        raise DeployError(
+            f"{config.namespace}/{config.name} serves bundle {champion.digest[:12]}, but the "
+            f"evaluation of {bundle.digest[:12]} compared it with {other}; start the run again, "
+            "which compares it with the deployed one"
+        )
+
+
+def _plan(
+    state: State, bundle: LoadedBundle, uri: str, config: DeployConfig
+) -> tuple[Revision, State]:
+    """Return the bundle's revision, and the state in which it is deployed.
+
+    Its record holds the state before the first try to deploy it, if it was not deployed since.
+    """
+    stable = state.champion
+    known = next((each for each in state.revisions if each.digest == bundle.digest), None)
+    if known is None:
+        percent = config.canary if stable and config.canary else None
+        record: Record | None = Record(state.without_records(), percent)
+    else:
+        record = known.record
+    if stable and config.canary and stable.digest != bundle.digest:
+        new = Revision(uri, bundle.digest, config.name, f"c{bundle.digest[:8]}", record)
+        return new, State(stable, Canary(new, config.canary))
+    new = Revision(uri, bundle.digest, config.name, stable.predictor if stable else "", record)
+    return new, State(new, state.canary if known == stable else None)
+
+
+def _undo(cluster: Cluster, config: DeployConfig, failed: State, new: Revision) -> str:
+    """Restore the state in the record of `new`, and return what was done."""
+    if new.record is None:
         return "no rollback: this revision was already deployed"
+    previous = new.record.previous
     try:
-        if not references(cluster.inference_service(config.name), new):
-            return "no rollback, as another deploy has changed the InferenceService"
-        if previous is None:
-            cluster.apply(apply_configuration(config, new, stopped=True))
+        if previous.stable is None:
+            update(cluster, config, failed, State(new, stopped=True))
             return "stopped its pods: there is no previous revision to restore"
-        cluster.apply(apply_configuration(config, previous, canary))
-        wait_until_ready(cluster, config.name, previous, config.timeout_seconds)
+        update(cluster, config, failed, previous)
+        wait_until_ready(cluster, config.name, previous.stable, config.timeout_seconds)
     except DeployError as error:
-        return f"rollback to {_short(previous)} failed: {error}"
-    return f"rolled back to {_short(previous)}"
+        return f"rollback to {_short(previous.stable)} failed: {error}"
+    return f"rolled back to {_short(previous.stable)}"
 
 
 def _short(revision: Revision | None) -> str:

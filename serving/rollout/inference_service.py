@@ -1,16 +1,20 @@
 """The fields of an InferenceService that a deploy reads, and the few that it owns.
 
 manifests/ create the InferenceService and own its shape. Deploy owns the ServingRuntime, the
-storageUri and the expected digest of each predictor; KServe starts no pods before they are set.
+storageUri, the expected digest and one annotation of each predictor; KServe starts no pods before
+they are set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from grocer.config.deployment import DeployConfig
+from grocer.errors import DeployError
 
 FIELD_MANAGER = "grocer-deploy"
 """Field manager of server-side apply."""
@@ -19,6 +23,9 @@ DIGEST_ENV = "GROCER_BUNDLE_DIGEST"
 MODEL_FORMAT = "grocer"
 STOP_ANNOTATION = "serving.kserve.io/stop"
 """Annotation that makes KServe remove all pods."""
+RECORD_ANNOTATION = "grocer-deploy/rollout"
+"""Annotation of a predictor: its `Record`. KServe copies annotations to pods, and those of the
+InferenceService to the pods of all predictors, so setting one there would restart them all."""
 GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 _Object = Mapping[str, Any]
 
@@ -28,13 +35,15 @@ class Revision:
     """A bundle and the ServingRuntime that serves it.
 
     `predictor` is the name of the predictor, from which KServe derives the names of the canary's
-    Deployment and Service. A promoted canary keeps it.
+    Deployment and Service. A promoted canary keeps it, and its record.
     """
 
     uri: str
     digest: str
     runtime: str
     predictor: str = ""
+    record: Record | None = None
+    """None: deployed by an older version, or restored."""
 
     def deployment(self, service: str) -> str:
         """Return the name that KServe gives to the predictor's Deployment and Service."""
@@ -53,26 +62,67 @@ class Canary:
     min_replicas: int | None = None
 
 
-def stable_revision(service: _Object) -> Revision | None:
-    """Return the stable revision; None before the first deploy, or if that deploy failed."""
-    if stopped_by(service) == FIELD_MANAGER:
-        return None
-    return _revision(service["spec"]["predictor"])
+@dataclass(frozen=True)
+class State:
+    """All fields that deploy owns."""
+
+    stable: Revision | None = None
+    """None before the first deploy."""
+    canary: Canary | None = None
+    stopped: bool = False
+    """The first deploy failed, so KServe runs no pods."""
+
+    @property
+    def champion(self) -> Revision | None:
+        """The stable revision; None before the first deploy, or if that deploy failed."""
+        return None if self.stopped else self.stable
+
+    @property
+    def revisions(self) -> tuple[Revision, ...]:
+        """The stable revision and the canary's, if they exist."""
+        canary = self.canary.revision if self.canary else None
+        return tuple(revision for revision in (self.stable, canary) if revision)
+
+    def without_records(self) -> State:
+        """Return what a rollback restores: this state, or none if no pods run."""
+        if self.stopped or self.stable is None:
+            return State()
+        canary = self.canary and replace(
+            self.canary, revision=replace(self.canary.revision, record=None)
+        )
+        return State(replace(self.stable, record=None), canary)
 
 
-def find_canary(service: _Object) -> Canary | None:
-    """Return the canary, if there is one."""
+@dataclass(frozen=True)
+class Record:
+    """What a rollout has changed, written in the same request as the change.
+
+    A process that is killed cannot restore the previous state; the next one reads it here.
+    """
+
+    previous: State
+    """Without records of its own."""
+    traffic_percent: int | None = None
+    """The canary's traffic before a promotion or a rollback; None: not a canary."""
+
+
+_RECORD = TypeAdapter(Record)
+
+
+def read_state(service: _Object) -> State:
+    """Return the state of an InferenceService.
+
+    Raises:
+        DeployError: a record is invalid.
+    """
+    stable = _revision(service["spec"]["predictor"])
+    canary = None
     for entry in service["spec"].get("canary") or []:
         predictor = entry["predictor"]
         if revision := _revision(predictor):
-            return Canary(revision, entry["trafficPercent"], predictor.get("minReplicas"))
-    return None
-
-
-def references(service: _Object, revision: Revision) -> bool:
-    """Return whether a revision is the stable one or the canary."""
-    canary = find_canary(service)
-    return revision in (_revision(service["spec"]["predictor"]), canary and canary.revision)
+            canary = Canary(revision, entry["trafficPercent"], predictor.get("minReplicas"))
+            break
+    return State(stable, canary, stable is not None and stopped_by(service) == FIELD_MANAGER)
 
 
 def min_replicas(service: _Object) -> int:
@@ -109,14 +159,22 @@ def canary_traffic(service: _Object, predictor: str) -> int | None:
 
 
 def apply_configuration(
-    config: DeployConfig, stable: Revision, canary: Canary | None = None, *, stopped: bool = False
+    config: DeployConfig, state: State, resource_version: str | None = None
 ) -> dict[str, Any]:
-    """Return the server-side apply body: every field that deploy owns, and nothing else."""
+    """Return the server-side apply body: every field that deploy owns, and nothing else.
+
+    Args:
+        resource_version: the version that must not have changed; None: any.
+    """
     metadata: dict[str, Any] = {"name": config.name, "namespace": config.namespace}
-    if stopped:
+    if resource_version is not None:
+        metadata["resourceVersion"] = resource_version
+    if state.stopped:
         metadata["annotations"] = {STOP_ANNOTATION: "true"}
-    spec: dict[str, Any] = {"predictor": _predictor(stable)}
-    if canary is not None:
+    if state.stable is None:
+        raise ValueError("a state without a stable revision cannot be applied")
+    spec: dict[str, Any] = {"predictor": _predictor(state.stable)}
+    if (canary := state.canary) is not None:
         predictor = _predictor(canary.revision)
         predictor["model"]["name"] = ""  # required by the CRD, for canaries only
         if canary.min_replicas is not None:
@@ -131,13 +189,17 @@ def apply_configuration(
 
 
 def _predictor(revision: Revision) -> dict[str, Any]:
-    model = {
+    predictor: dict[str, Any] = {"name": revision.predictor} if revision.predictor else {}
+    if revision.record is not None:
+        record = _RECORD.dump_json(revision.record, exclude_none=True).decode()
+        predictor["annotations"] = {RECORD_ANNOTATION: record}
+    predictor["model"] = {
         "modelFormat": {"name": MODEL_FORMAT},
         "runtime": revision.runtime,
         "storageUri": revision.uri,
         "env": [{"name": DIGEST_ENV, "value": revision.digest}],
     }
-    return {**({"name": revision.predictor} if revision.predictor else {}), "model": model}
+    return predictor
 
 
 def _revision(predictor: _Object) -> Revision | None:
@@ -145,5 +207,14 @@ def _revision(predictor: _Object) -> Revision | None:
     digests = [e.get("value") for e in model.get("env") or [] if e["name"] == DIGEST_ENV]
     if not model.get("storageUri") or not digests:
         return None
-    name = predictor.get("name") or ""
-    return Revision(model["storageUri"], digests[0], model.get("runtime") or "", name)
+    name, runtime = predictor.get("name") or "", model.get("runtime") or ""
+    text = (predictor.get("annotations") or {}).get(RECORD_ANNOTATION)
+    try:
+        record = _RECORD.validate_json(text) if text else None
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise DeployError(
+            f"the InferenceService's annotation {RECORD_ANNOTATION} is invalid ({reason}); "
+            "only deploy may set it: remove it with kubectl edit"
+        ) from error
+    return Revision(model["storageUri"], digests[0], runtime, name, record)

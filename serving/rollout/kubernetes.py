@@ -34,6 +34,10 @@ class NotFoundError(DeployError):
     """The requested object does not exist."""
 
 
+class ChangedError(DeployError):
+    """The object has another resource version than the one in the request."""
+
+
 class NoKubeconfigError(DeployError):
     """Not in a pod, and there is no kubeconfig file."""
 
@@ -97,6 +101,7 @@ class Cluster:
         """Server-side apply an InferenceService; fields of other managers stay unchanged.
 
         Raises:
+            ChangedError: the body's resource version is not the current one.
             DeployError: field-manager conflict, rejected by admission, or access denied.
         """
         apply = self._inference_services.server_side_apply
@@ -201,8 +206,10 @@ class Cluster:
             return NotFoundError(
                 f"{status['message']}; apply an overlay of manifests/, or check deploy.namespace"
             )
-        hint = f"; {_HINTS[code]}" if code in _HINTS else ""
-        return DeployError(f"{describe_error(error, f'Kubernetes API at {self._host}')}{hint}")
+        text = describe_error(error, f"Kubernetes API at {self._host}")
+        if code == 409 and not _status(error).get("details", {}).get("causes"):
+            return ChangedError(text)
+        return DeployError(f"{text}; {_HINTS[code]}" if code in _HINTS else text)
 
 
 def describe_error(error: Any, server: str) -> str:

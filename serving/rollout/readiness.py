@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from grocer.errors import DeployError
 from grocer.progress import say
-from serving.rollout.inference_service import DIGEST_ENV, Revision, references, spec_error
+from serving.rollout.inference_service import DIGEST_ENV, Revision, read_state, spec_error
 from serving.rollout.kubernetes import Cluster
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def rollout_progress(deployment: V1Deployment | None, pods: Sequence[V1Pod]) -> 
 def _reconcile_failure(cluster: Cluster, service: str, revision: Revision) -> str:
     """Return why the Deployment was not updated to the applied revision."""
     current = cluster.inference_service(service)
-    if not references(current, revision):
+    if revision not in read_state(current).revisions:
         return "another deploy has replaced this revision"
     reason = spec_error(current) or "check that its pod is running"
     return f"KServe's controller does not update the Deployment: {reason}"

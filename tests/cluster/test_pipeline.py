@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from grocer.io.storage import file_system
-from serving.rollout.inference_service import stable_revision
+from serving.rollout.inference_service import read_state
 from tests.cluster import installation
 from tests.cluster.api import Api, apply, is_ready, kubectl, predictor_pods
 from tests.cluster.installation import Namespaces, Store
@@ -88,7 +88,7 @@ def _deployed_digest(api: Api, namespace: str) -> str:
     path = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices/grocer"
     service = api.get(path)
     assert service is not None
-    revision = stable_revision(service)
+    revision = read_state(service).champion
     return revision.digest if revision else ""
 
 

@@ -10,13 +10,19 @@ from typing import Any
 import pytest
 
 from grocer.config.deployment import DeployConfig
-from serving.rollout.inference_service import Canary, Revision, apply_configuration
+from serving.rollout.inference_service import (
+    Canary,
+    Record,
+    Revision,
+    State,
+    apply_configuration,
+)
 from tests.manifests.admission import violations
 from tests.manifests.kustomize import BUILDS, Object, build, get, set_field
 
 CONFIG = DeployConfig(store="s3://bundles")
 OLD = Revision("s3://bundles/" + "a" * 64, "a" * 64, "grocer")
-NEW = Revision("s3://bundles/" + "b" * 64, "b" * 64, "grocer", "cbbbbbbbb")
+NEW = Revision("s3://bundles/" + "b" * 64, "b" * 64, "grocer", "cbbbbbbbb", Record(State(OLD), 20))
 SERVING_BUILDS = [(t, c) for t, c in BUILDS if t.startswith(("base/serving", "overlays/"))]
 every_build = pytest.mark.parametrize(("target", "component"), SERVING_BUILDS)
 
@@ -37,10 +43,12 @@ def test_manifests_are_accepted(target: str, component: str) -> None:
 @every_build
 def test_every_change_by_deploy_is_accepted(target: str, component: str) -> None:
     service = get(build(target, component), "InferenceService")
-    first = merge(service, apply_configuration(CONFIG, OLD))
-    canary = merge(service, apply_configuration(CONFIG, OLD, Canary(NEW, 20, min_replicas=1)))
-    promoted = merge(service, apply_configuration(CONFIG, NEW))
-    stopped = merge(service, apply_configuration(CONFIG, OLD, stopped=True))
+    first = merge(service, apply_configuration(CONFIG, State(OLD)))
+    canary = merge(
+        service, apply_configuration(CONFIG, State(OLD, Canary(NEW, 20, min_replicas=1)))
+    )
+    promoted = merge(service, apply_configuration(CONFIG, State(NEW)))
+    stopped = merge(service, apply_configuration(CONFIG, State(OLD, stopped=True)))
     for before, after in itertools.pairwise([service, first, canary, promoted, stopped]):
         assert violations(after, before) == []
 
@@ -109,7 +117,7 @@ METRIC = "spec.predictor.autoScaling.metrics.0"
 def test_violation_is_detected(change: Change, violation: str) -> None:
     """The InferenceService has a canary and KEDA."""
     service = get(build("overlays/kind", "keda"), "InferenceService")
-    before = merge(service, apply_configuration(CONFIG, OLD, Canary(NEW, 20)))
+    before = merge(service, apply_configuration(CONFIG, State(OLD, Canary(NEW, 20))))
     assert violations(before) == []
     after = deepcopy(before)
     change(after)

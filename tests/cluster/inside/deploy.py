@@ -1,5 +1,7 @@
 """Runs in a step pod: deploy a bundle without the checks that would reject an invalid one.
 
+As if its evaluation had compared it with the deployed one.
+
 deploy.py URI DEPLOY_CONFIG_JSON
 """
 
@@ -9,18 +11,27 @@ import json
 import sys
 from pathlib import Path
 
+from grocer.artifacts.evaluation import ChampionComparison
 from grocer.config.deployment import DeployConfig
 from grocer.errors import GrocerError
 from grocer.io.storage import file_system
 from grocer.release.bundle import LoadedBundle
 from grocer.release.manifest import MANIFEST, Manifest
 from serving.rollout.deploy import deploy
+from serving.rollout.inference_service import read_state
+from serving.rollout.kubernetes import Cluster
 
 uri, config = sys.argv[1], DeployConfig.model_validate_json(sys.argv[2])
 digest = uri.rpartition("/")[2]
 path = Path("/tmp", digest)
 file_system("s3").get(f"{uri.removeprefix('s3://')}/", f"{path}/", recursive=True)
-bundle = LoadedBundle(path, digest, Manifest.parse((path / MANIFEST).read_bytes(), MANIFEST))
+manifest = Manifest.parse((path / MANIFEST).read_bytes(), MANIFEST)
+if champion := read_state(Cluster(config.namespace).inference_service(config.name)).champion:
+    measured = dict(manifest.evaluation.baselines["linear"])
+    comparison = ChampionComparison(**measured, digest=champion.digest)
+    evaluation = manifest.evaluation.model_copy(update={"champion": comparison})
+    manifest = manifest.model_copy(update={"evaluation": evaluation})
+bundle = LoadedBundle(path, digest, manifest)
 try:
     print(json.dumps(deploy(bundle, config, ["Organic Milk", "Banana Bread"])))
 except GrocerError as error:

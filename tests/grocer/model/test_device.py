@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from grocer.config.recipes import RECIPES, recipe
 from grocer.errors import ConfigError, ModelError
 from grocer.model import device
 from grocer.model.device import (
@@ -16,9 +17,11 @@ from grocer.model.device import (
     choose_cpu_dtype,
     choose_device,
     choose_precision,
+    select_hardware,
 )
 
 T4, H100 = (7, 5), (9, 0)
+PRECISIONS = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 
 def set_capability(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> None:
@@ -28,40 +31,31 @@ def set_capability(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int])
 
 def test_t4_uses_float16(monkeypatch: pytest.MonkeyPatch) -> None:
     set_capability(monkeypatch, T4)
-    precision, reason = choose_precision("auto", "cuda")
-    assert (precision, "7.5" in reason) == ("fp16", True)
     dtype, reason = choose_compute_dtype("auto", "cuda")
     assert (dtype, "7.5" in reason) == (torch.float16, True)
 
 
 def test_newer_gpus_use_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     set_capability(monkeypatch, H100)
-    assert choose_precision("auto", "cuda")[0] == "bf16"
     assert choose_compute_dtype("auto", "cuda")[0] is torch.bfloat16
 
 
 def test_configured_types_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     set_capability(monkeypatch, H100)
-    assert choose_precision("fp32", "cuda")[0] == "fp32"
-    assert choose_precision("bf16", "cuda")[0] == "bf16"
     assert choose_compute_dtype("float16", "cuda")[0] is torch.float16
+    assert choose_compute_dtype("bfloat16", "cuda")[0] is torch.bfloat16
     assert choose_compute_dtype("bfloat16", "cpu")[0] is torch.bfloat16
 
 
 def test_t4_rejects_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     set_capability(monkeypatch, T4)
-    with pytest.raises(ConfigError, match=r"train.precision=bf16: .* 7.5 .* use auto or fp16"):
-        choose_precision("bf16", "cuda")
-    with pytest.raises(ConfigError, match=r"base.compute_dtype=bfloat16: .* use auto or float16"):
+    with pytest.raises(ConfigError, match=r"base.compute_dtype=bfloat16: .* 7.5 .*auto or float16"):
         choose_compute_dtype("bfloat16", "cuda")
 
 
-@pytest.mark.parametrize(
-    ("speedup", "dtype", "precision"),
-    [(4.0, torch.bfloat16, "bf16"), (1.1, torch.float32, "fp32")],
-)
+@pytest.mark.parametrize(("speedup", "dtype"), [(4.0, torch.bfloat16), (1.1, torch.float32)])
 def test_cpu_uses_bfloat16_if_it_is_measured_to_be_faster(
-    monkeypatch: pytest.MonkeyPatch, speedup: float, dtype: torch.dtype, precision: str
+    monkeypatch: pytest.MonkeyPatch, speedup: float, dtype: torch.dtype
 ) -> None:
     speed = {torch.bfloat16: speedup, torch.float32: 1.0}
     monkeypatch.setattr(device, "measure_speed", lambda _, dtype: speed[dtype])
@@ -69,12 +63,33 @@ def test_cpu_uses_bfloat16_if_it_is_measured_to_be_faster(
     chosen, reason = choose_compute_dtype("auto", "cpu")
     assert chosen is dtype
     assert f"{speedup:.1f} times" in reason
-    assert choose_precision("auto", "cpu")[0] == precision
 
 
-def test_cpu_rejects_fp16() -> None:
-    with pytest.raises(ConfigError, match="silently train in fp32"):
-        choose_precision("fp16", "cpu")
+@pytest.mark.parametrize("setting", ["auto", "fp16", "bf16", "fp32"])
+@pytest.mark.parametrize(("dtype", "precision"), PRECISIONS.items())
+def test_precision_is_that_of_the_compute_dtype(
+    setting: str, dtype: torch.dtype, precision: str
+) -> None:
+    """With float16 and another precision than fp16, there is no loss scaling."""
+    if setting in ("auto", precision):
+        assert choose_precision(setting, dtype, "cuda") == precision
+        return
+    with pytest.raises(ConfigError, match=rf"train.precision={setting} .*train.precision=auto"):
+        choose_precision(setting, dtype, "cuda")
+
+
+def test_cpu_rejects_training_in_float16() -> None:
+    with pytest.raises(ConfigError, match=r"base.compute_dtype=auto"):
+        choose_precision("auto", torch.float16, "cpu")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_scale_the_loss_if_they_compute_in_float16(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    set_capability(monkeypatch, H100)
+    hardware = select_hardware(recipe(name))
+    assert hardware.precision == PRECISIONS[hardware.dtype]
 
 
 def test_missing_gpu_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,7 +201,13 @@ def test_label_loss_needs_no_token_after_the_last_choice(base: Path, coder: Enco
 def test_guard_stops_on_nan_and_inf(value: float, check: str) -> None:
     with pytest.raises(TrainingError) as caught:
         getattr(FiniteGuard(loss_scaling=False), check)(value, 12, 2e-4)
-    for part in ("step 12", str(value), "0.0002", "train.learning_rate", "train.precision=fp32"):
+    for part in (
+        "step 12",
+        str(value),
+        "0.0002",
+        "train.learning_rate",
+        "base.compute_dtype=float32",
+    ):
         assert part in str(caught.value)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from grocer.config.deployment import DeployConfig
 from pipelines.cli.main import execute
-from serving.rollout.inference_service import Canary, Revision, apply_configuration
+from serving.rollout.inference_service import Canary, Revision, State, apply_configuration
 from tests.fixtures.kubernetes_api import OLD, Api
 
 NEW = "1" * 64
@@ -21,7 +21,7 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
     with Api({}, first=OLD) as api:
         stable = Revision(f"s3://b/{OLD}", OLD, "grocer")
         canary = Canary(Revision(f"s3://b/{NEW}", NEW, "grocer", "c1"), 20)
-        api.apply(apply_configuration(DeployConfig(), stable, canary))
+        api.apply(apply_configuration(DeployConfig(), State(stable, canary)))
         monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         yield api

@@ -17,8 +17,8 @@ from pipelines.doctor.machine import device_findings, devices, disk, memory, pac
 T4 = {
     "name": "Tesla T4",
     "memory": 15.6e9,
-    "precision": "fp16: compute capability 7.5 has no bfloat16",
-    "dtype": "float16",
+    "precision": "fp16",
+    "dtype": "float16: compute capability 7.5 has no bfloat16",
     "nf4": None,
 }
 RESULT = {"torch": "2.13.0", "nf4": None, "gpu": None}
@@ -92,7 +92,7 @@ def test_gpu_is_reported_with_precision_and_nf4_type():
     *_, gpu = device_findings({**RESULT, "gpu": T4})
     assert gpu.state == "ok"
     assert gpu.found == (
-        "Tesla T4, 14.5 GiB; fp16: compute capability 7.5 has no bfloat16; NF4 computes in float16"
+        "Tesla T4, 14.5 GiB; fp16; NF4 computes in float16: compute capability 7.5 has no bfloat16"
     )
 
 

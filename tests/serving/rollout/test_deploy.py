@@ -6,8 +6,17 @@ import pytest
 
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
-from serving.rollout.deploy import champion
-from tests.fixtures.kubernetes_api import OLD, PRODUCTS, STOP, Api, container
+from serving.rollout.deploy import champion, deploy
+from serving.rollout.inference_service import State, apply_configuration
+from tests.fixtures.kubernetes_api import (
+    OLD,
+    PRODUCTS,
+    STOP,
+    Api,
+    compared_with,
+    container,
+    revision,
+)
 
 NO_IMAGE = {"status": {"containerStatuses": [container(waiting="ImagePullBackOff")]}}
 
@@ -26,7 +35,8 @@ def test_deploy_applies_only_its_own_fields(api: Api, stub_bundle: LoadedBundle)
     assert set(body) == {"apiVersion", "kind", "metadata", "spec"}
     assert set(body["metadata"]) == {"name", "namespace"}
     assert set(body["spec"]) == {"predictor"}
-    assert set(body["spec"]["predictor"]) == {"model"}
+    assert set(body["spec"]["predictor"]) == {"annotations", "model"}
+    assert set(body["spec"]["predictor"]["annotations"]) == {"grocer-deploy/rollout"}
 
 
 def test_deploying_the_same_bundle_again_changes_nothing(
@@ -44,14 +54,32 @@ def test_stable_bundle_does_not_become_its_own_canary(api: Api, stub_bundle: Loa
     assert api.canary is None
 
 
-def test_no_rollback_when_previous_revision_is_the_same(
+def test_no_rollback_without_a_record_of_the_previous_state(
     api: Api, stub_bundle: LoadedBundle
 ) -> None:
-    """As after a run that was killed while it waited."""
-    api.deploy(stub_bundle)
+    api.apply(apply_configuration(api.config(), State(revision(stub_bundle.digest))))
     api.pod_states[stub_bundle.digest] = NO_IMAGE
     with pytest.raises(DeployError, match=r"image cannot be pulled .*; no rollback"):
         api.deploy(stub_bundle)
+
+
+def test_invalid_record_is_reported(api: Api, stub_bundle: LoadedBundle) -> None:
+    api.deploy(stub_bundle)
+    assert api.service is not None
+    api.service["spec"]["predictor"]["annotations"]["grocer-deploy/rollout"] = "{"
+    with pytest.raises(DeployError, match=r"grocer-deploy/rollout .*kubectl edit"):
+        api.deploy(stub_bundle)
+
+
+@pytest.mark.parametrize("compared", [None, "e" * 64])
+@pytest.mark.parametrize("canary", [0, 20])
+def test_deploy_refuses_a_bundle_compared_with_another_champion(
+    api: Api, stub_bundle: LoadedBundle, compared: str | None, canary: int
+) -> None:
+    bundle = compared_with(stub_bundle, compared)
+    with pytest.raises(DeployError, match=r"serves bundle 0+, but .*start the run again"):
+        deploy(bundle, api.config(canary=canary), PRODUCTS, api.cluster)
+    assert api.applied == []
 
 
 def test_deploy_fails_when_predictor_serves_another_digest(
@@ -98,7 +126,9 @@ def test_revision_of_a_later_deploy_is_not_rolled_back(api: Api, stub_bundle: Lo
     """Another run deploys its bundle while this one waits."""
     api.pod_states[stub_bundle.digest] = {"status": {}}
     api.replaced_by = "e" * 64
-    with pytest.raises(DeployError, match=r"another deploy has replaced .*; no rollback"):
+    with pytest.raises(
+        DeployError, match=r"another deploy has replaced .*; rollback to 0+ failed: .*changed"
+    ):
         api.deploy(stub_bundle)
     assert api.model["storageUri"] == f"s3://b/{'e' * 64}"
     assert len(api.applied) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,21 +26,38 @@ FORBIDDEN = (
 
 
 @pytest.mark.parametrize(
-    ("code", "message", "fragments"),
+    ("code", "status", "fragments"),
     [
-        (409, CONFLICT, r"\(409\): .*\"kubectl-edit\".*storageUri - .*; release ownership"),
-        (403, FORBIDDEN, r"\(403\): .*cannot patch.*; .*Role grocer-deploy"),
-        (400, "admission webhook denied the request: no", r"\(400\): admission webhook"),
-        (401, "Unauthorized", r"\(401\): Unauthorized; log in again"),
+        (
+            409,
+            api_status(CONFLICT, "grocer", "FieldManagerConflict"),
+            r"\(409\): .*\"kubectl-edit\".*storageUri - .*; release ownership",
+        ),
+        (403, api_status(FORBIDDEN), r"\(403\): .*cannot patch.*; .*Role grocer-deploy"),
+        (400, api_status("admission webhook denied the request"), r"\(400\): admission webhook"),
+        (401, api_status("Unauthorized"), r"\(401\): Unauthorized; log in again"),
     ],
 )
 def test_api_errors_are_one_line_with_the_next_step(
-    api: Api, stub_bundle: LoadedBundle, code: int, message: str, fragments: str
+    api: Api, stub_bundle: LoadedBundle, code: int, status: dict[str, Any], fragments: str
 ) -> None:
-    api.patch_errors = [(code, api_status(message))]
+    api.patch_errors = [(code, status)]
     with pytest.raises(DeployError, match=fragments) as error:
         api.deploy(stub_bundle)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("changes", "deployed"), [(9, True), (10, False)])
+def test_update_is_repeated_if_the_version_changed(
+    api: Api, stub_bundle: LoadedBundle, changes: int, deployed: bool
+) -> None:
+    """As when KServe's controller writes the status between a read and the update."""
+    api.patch_errors = [(409, api_status("the object has been modified"))] * changes
+    if deployed:
+        assert api.deploy(stub_bundle)
+        return
+    with pytest.raises(DeployError, match="changed 10 times"):
+        api.deploy(stub_bundle)
 
 
 def test_missing_service_and_missing_kserve_are_distinguished(
