@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from grocer.errors import ConfigError, DeployError
 from pipelines.doctor.report import Finding, failed, ok, optional, probe
 from pipelines.kubeflow.client import Server
-from serving.rollout.inference_service import GROUP
+from serving.rollout.inference_service import GROUP, MIN_KSERVE
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -127,6 +128,11 @@ def _controller(api: ApiClient) -> Finding:
     containers = deployment.spec.template.spec.containers
     images = [container.image for container in containers if container.name == "manager"]
     image = (images or [containers[0].image])[0].rpartition("/")[2]
+    version = re.search(r":v(\d+)\.(\d+)", image)
+    if version and (int(version[1]), int(version[2])) < MIN_KSERVE:
+        required = ".".join(map(str, MIN_KSERVE))
+        next_step = f"upgrade to {required}, canaries require it: docs/cluster.md#prerequisites"
+        return failed(_CONTROLLER, image, next_step)
     if deployment.status.available_replicas:
         return ok(_CONTROLLER, f"available, {image}")
     next_step = "kubectl -n kserve logs deployment/kserve-controller-manager"

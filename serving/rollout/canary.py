@@ -15,16 +15,13 @@ from serving.rollout.inference_service import (
     Canary,
     Revision,
     State,
-    canary_traffic,
     min_replicas,
     read_state,
 )
 from serving.rollout.kubernetes import Cluster
-from serving.rollout.readiness import LABEL, wait_until_ready
+from serving.rollout.readiness import wait_until_ready
+from serving.rollout.traffic import wait_for_traffic
 from serving.rollout.update import update
-
-SHIFT_SECONDS = 60.0
-"""How long KServe's controller may take to shift traffic."""
 
 
 def promote(config: DeployConfig, cluster: Cluster | None = None) -> str:
@@ -43,8 +40,7 @@ def promote(config: DeployConfig, cluster: Cluster | None = None) -> str:
     update(cluster, config, state, scaled)
     try:
         wait_until_ready(cluster, config.name, revision, config.timeout_seconds, replicas=replicas)
-        if not _wait_for_traffic(cluster, config, revision, 100):
-            raise DeployError(f"KServe's controller shifts no traffic to {revision.digest[:12]}")
+        wait_for_traffic(cluster, config, revision, 100)
     except DeployError as error:
         percent = _deployed_traffic(canary)
         update(cluster, config, scaled, State(stable, Canary(revision, percent)))
@@ -65,7 +61,10 @@ def rollback(config: DeployConfig, cluster: Cluster | None = None) -> str:
     stable, canary = _stable_and_canary(config, state)
     drained = State(stable, replace(canary, traffic_percent=0))
     update(cluster, config, state, drained)
-    _wait_for_traffic(cluster, config, canary.revision, 0)
+    try:
+        wait_for_traffic(cluster, config, canary.revision, 0)
+    except DeployError as error:  # must not keep a canary that is to be removed
+        say("deploy", str(error))
     update(cluster, config, drained, State(stable))
     wait_until_ready(cluster, config.name, stable, config.timeout_seconds)
     removed = canary.revision.digest[:12]
@@ -88,16 +87,3 @@ def _deployed_traffic(canary: Canary) -> int:
     if canary.traffic_percent in (0, 100) and record and record.traffic_percent is not None:
         return record.traffic_percent
     return canary.traffic_percent
-
-
-def _wait_for_traffic(
-    cluster: Cluster, config: DeployConfig, canary: Revision, percent: int
-) -> bool:
-    """Wait for the canary's traffic percentage in the status; return False on timeout."""
-    digest = canary.digest[:12]
-    say("deploy", f"{config.namespace}/{config.name}: shifting {percent} % of traffic to {digest}")
-    for _ in cluster.watch_deployments(f"{LABEL}={config.name}", SHIFT_SECONDS):
-        service = cluster.inference_service(config.name)
-        if canary_traffic(service, canary.predictor) == percent:
-            return True
-    return False

@@ -26,6 +26,7 @@ from serving.rollout.inference_service import (
 from serving.rollout.kubernetes import Cluster
 from serving.rollout.readiness import wait_until_ready
 from serving.rollout.smoke_test import Prediction, predict
+from serving.rollout.traffic import wait_for_traffic
 from serving.rollout.update import update
 
 _SETTLE_SECONDS = 30.0
@@ -68,6 +69,8 @@ def deploy(
     update(cluster, config, state, planned)
     try:
         wait_until_ready(cluster, config.name, new, config.timeout_seconds)
+        if planned.canary is not None and planned.canary.revision == new:
+            wait_for_traffic(cluster, config, new, planned.canary.traffic_percent)
         url = config.address or cluster.address(new.deployment(config.name))
         return predict(url.rstrip("/"), products, bundle.digest, timeout=_SETTLE_SECONDS)
     except DeployError as error:

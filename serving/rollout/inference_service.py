@@ -21,6 +21,8 @@ FIELD_MANAGER = "grocer-deploy"
 DIGEST_ENV = "GROCER_BUNDLE_DIGEST"
 """Environment variable of the predictor: the digest that its bundle must have."""
 MODEL_FORMAT = "grocer"
+MIN_KSERVE = (0, 21)
+"""First version whose controller writes the traffic of a canary into the HTTPRoute."""
 STOP_ANNOTATION = "serving.kserve.io/stop"
 """Annotation that makes KServe remove all pods."""
 RECORD_ANNOTATION = "grocer-deploy/rollout"
@@ -148,14 +150,6 @@ def spec_error(service: _Object) -> str:
     if status.get("transitionStatus") != "InvalidSpec":
         return ""
     return str((status.get("lastFailureInfo") or {}).get("message", "InvalidSpec"))
-
-
-def canary_traffic(service: _Object, predictor: str) -> int | None:
-    """Return the traffic percentage in a canary's status; None before the controller sets it."""
-    for status in (service.get("status") or {}).get("canaryStatuses") or []:
-        if status.get("name") == predictor:
-            return int(status.get("trafficPercent", 0))
-    return None
 
 
 def apply_configuration(

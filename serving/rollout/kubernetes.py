@@ -75,16 +75,10 @@ class Cluster:
         api, self.namespace = api or connect()[0], namespace
         self._host = api.configuration.host
         self._core, self._apps = client.CoreV1Api(api), client.AppsV1Api(api)
-        # The typed API cannot server-side apply custom objects. The resource is declared here, as
-        # discovery costs three requests and writes a cache file to a shared directory.
-        self._inference_services = Resource(
-            prefix="apis",
-            group=GROUP,
-            api_version=VERSION,
-            kind="InferenceService",
-            name=PLURAL,
-            namespaced=True,
-            client=DynamicClient(api, discoverer=lambda *_: None),
+        # The typed API cannot server-side apply custom objects.
+        self._inference_services = _resource(api, GROUP, VERSION, "InferenceService", PLURAL)
+        self._http_routes = _resource(
+            api, "gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"
         )
 
     def inference_service(self, name: str) -> dict[str, Any]:
@@ -106,6 +100,15 @@ class Cluster:
         """
         apply = self._inference_services.server_side_apply
         self._call(apply, body=body, namespace=self.namespace, field_manager=FIELD_MANAGER)
+
+    def http_route(self, name: str) -> dict[str, Any] | None:
+        """Return an HTTPRoute of the Gateway API, or None if it does not exist."""
+        try:
+            route = self._call(self._http_routes.get, name=name, namespace=self.namespace)
+        except NotFoundError:
+            return None
+        found: dict[str, Any] = route.to_dict()
+        return found
 
     def deployment(self, name: str) -> client.V1Deployment | None:
         """Return a Deployment, or None if it does not exist."""
@@ -210,6 +213,23 @@ class Cluster:
         if code == 409 and not _status(error).get("details", {}).get("causes"):
             return ChangedError(text)
         return DeployError(f"{text}; {_HINTS[code]}" if code in _HINTS else text)
+
+
+def _resource(api: client.ApiClient, group: str, version: str, kind: str, plural: str) -> Resource:
+    """Return a namespaced custom resource.
+
+    It is declared here, as discovery costs three requests and writes a cache file to a shared
+    directory.
+    """
+    return Resource(
+        prefix="apis",
+        group=group,
+        api_version=version,
+        kind=kind,
+        name=plural,
+        namespaced=True,
+        client=DynamicClient(api, discoverer=lambda *_: None),
+    )
 
 
 def describe_error(error: Any, server: str) -> str:

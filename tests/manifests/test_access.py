@@ -12,7 +12,7 @@ from kubernetes.client import ApiClient
 
 from grocer.config.deployment import DeployConfig
 from grocer.errors import DeployError
-from serving.rollout import canary
+from serving.rollout import canary, traffic
 from serving.rollout import deploy as deploying
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.kubernetes_api import OLD, Api, container
@@ -65,7 +65,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> Permissions:
     monkeypatch.setattr(ApiClient, "request", record)
     monkeypatch.setattr(deploying, "publish", lambda bundle, store: f"{store}/{bundle.digest}")
     monkeypatch.setattr(deploying, "_SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr(canary, "SHIFT_SECONDS", 1.0)
+    monkeypatch.setattr(traffic, "SHIFT_SECONDS", 1.0)
     return permissions
 
 

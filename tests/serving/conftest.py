@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from serving.rollout import canary
 from serving.rollout import deploy as deploying
+from serving.rollout import traffic
 from tests.fixtures.kubernetes_api import OLD, Api
 from tests.fixtures.predictor_process import (  # noqa: F401
     bundle_with_aisles,
@@ -24,7 +24,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip uploads and waits of a rollout."""
     monkeypatch.setattr(deploying, "publish", lambda bundle, store: f"{store}/{bundle.digest}")
     monkeypatch.setattr(deploying, "_SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr(canary, "SHIFT_SECONDS", 1.0)
+    monkeypatch.setattr(traffic, "SHIFT_SECONDS", 1.0)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def controller(**status):
     """The Deployment of KServe's controller."""
     containers = [
         {"name": "kube-rbac-proxy", "image": "proxy:1"},
-        {"name": "manager", "image": "registry:5000/kserve/kserve-controller:v0.20.0"},
+        {"name": "manager", "image": "registry:5000/kserve/kserve-controller:v0.21.0"},
     ]
     template = {"spec": {"containers": containers}}
     return {"spec": {"selector": {}, "template": template}, "status": status}
@@ -76,7 +76,7 @@ def test_cluster_with_kserve(api):
             "ok",
             "serving.kserve.io: servingruntimes v1alpha1, inferenceservices v1beta1",
         ),
-        "KServe's controller": ("ok", "available, kserve-controller:v0.20.0"),
+        "KServe's controller": ("ok", "available, kserve-controller:v0.21.0"),
     }
 
 
@@ -110,8 +110,17 @@ def test_kserve_with_other_custom_resources(api, response):
 def test_controller_without_available_pod(api):
     api.responses[CONTROLLER] = 200, controller(replicas=1)
     state, text = results()["KServe's controller"]
-    assert (state, text) == ("failed", "no available pod, kserve-controller:v0.20.0")
+    assert (state, text) == ("failed", "no available pod, kserve-controller:v0.21.0")
     assert cluster()[-1].next == "kubectl -n kserve logs deployment/kserve-controller-manager"
+
+
+def test_controller_that_splits_no_traffic_is_too_old(api):
+    deployment = controller(availableReplicas=1)
+    manager = deployment["spec"]["template"]["spec"]["containers"][1]
+    manager["image"] = "kserve/kserve-controller:v0.20.0"
+    api.responses[CONTROLLER] = 200, deployment
+    assert results()["KServe's controller"] == ("failed", "kserve-controller:v0.20.0")
+    assert "0.21" in cluster()[-1].next
 
 
 @pytest.mark.parametrize(("status", "state"), [(404, "failed"), (403, "optional")])

@@ -66,7 +66,7 @@ def test_promotion_needs_as_many_pods_as_stable_revision(with_canary: Api) -> No
 
 def test_promotion_fails_when_controller_shifts_no_traffic(with_canary: Api) -> None:
     with_canary.controller_runs = False
-    with pytest.raises(DeployError, match=r"shifts no traffic .*; restored .* 20 %"):
+    with pytest.raises(DeployError, match=r"does not send 100 %.*; restored .* 20 %"):
         promote(with_canary.config(), with_canary.cluster)
     assert with_canary.model["storageUri"] == f"s3://b/{OLD}"
 
