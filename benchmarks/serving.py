@@ -244,7 +244,6 @@ def make_bundle(root: Path) -> Path:
             "train.max_steps=60",
             "evaluation.sample_size=200",
             "gate.min_accuracy=0.0",
-            "gate.max_train_test_gap=1.0",
             "gate.baselines=[]",
             "gate.min_department_recall=0.0",
             "gate.max_ece=1.0",

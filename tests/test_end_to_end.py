@@ -32,7 +32,7 @@ SMALL = [
     *("lora.r=4", "evaluation.sample_size=40"),
     "gate.min_test_products=20",
     *("predictor.strategy=ensemble", "gate.baselines=[]", "gate.min_department_recall=0.0"),
-    *("gate.min_accuracy=0.01", "gate.max_train_test_gap=1.0", "gate.max_ece=1.0"),
+    *("gate.min_accuracy=0.01", "gate.max_ece=1.0"),
 ]
 
 

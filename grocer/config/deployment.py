@@ -12,6 +12,8 @@ from pydantic import BeforeValidator, Field
 
 from grocer.config.base import Fraction, Positive, Section
 
+DEPLOY_SECRET = "grocer-deploy"  # token of the account that may change the InferenceService
+DEPLOY_TOKEN = "/var/run/secrets/grocer-deploy"  # where the deploy step mounts it
 HUB_TOKEN_SECRET = "grocer-hub-token"  # optional; its key `token` is the Hub's access token
 
 
@@ -108,7 +110,8 @@ class ClusterConfig(Section):
     data_cpu: Cpu = "2"
     """CPU request and limit of the other steps."""
     retries: Annotated[int, Field(ge=0)] = 2
-    """Retries of a failed step, with exponential backoff."""
+    """Retries of train, evaluate and the shards of bulk runs, with exponential backoff. Other steps
+    fail for reasons that a retry does not change."""
     model_timeout_seconds: Positive = 86_400
     """Time limit in seconds of one attempt of train or evaluate. Other steps get a twelfth of it,
     the whole run three times as much, including the wait for a node."""

@@ -70,8 +70,6 @@ def smollm2() -> RunConfig:
             activation_checkpointing=False,
         ),
         predictor=stages.PredictorConfig(strategy="auto"),
-        # The linear model nearly memorises its training products, and the ensemble contains it.
-        gate=stages.GatePolicy(max_train_test_gap=0.25),
         cluster=deployment.ClusterConfig(accelerator=None, model_memory="8Gi", model_cpu="2"),
     )
 

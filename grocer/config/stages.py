@@ -237,8 +237,8 @@ class GatePolicy(Section):
 
     min_accuracy: Fraction = 0.85
     """Minimum lower confidence bound of test accuracy."""
-    max_train_test_gap: Fraction = 0.10
-    """Maximum of train accuracy minus test accuracy; a larger gap indicates overfitting."""
+    max_train_test_gap: Fraction | None = None
+    """Maximum of train accuracy minus test accuracy; null: the gap is only reported."""
     min_test_products: Positive = 200
     """Minimum test-set size."""
     baselines: tuple[Baseline, ...] = ("majority", "linear", "base_model")

@@ -99,6 +99,8 @@ def _accuracy(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 def _gap(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     gap = evaluation.metrics.train.accuracy - evaluation.metrics.test.accuracy
     limit = policy.max_train_test_gap
+    if limit is None:
+        return True, f"Train accuracy minus test accuracy: {gap:.3f} (no maximum)."
     value_text, limit_text = _distinct(gap, limit)
     return gap <= limit + ROUNDING, (
         f"Train accuracy minus test accuracy: {value_text} (maximum {limit_text})."

@@ -57,7 +57,7 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
             resources.harden(task)
             # Files and the deployed bundle can change under an unchanged name.
             task.set_caching_options(False)
-            if on_cluster:
-                resources.retry(task, cluster.retries)
+        if on_cluster:
+            resources.retry(predictions, cluster.retries)
 
     return Package(bulk, f"bulk-{run.recipe}")

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from kfp import dsl, kubernetes
 
-from grocer.config.deployment import HUB_TOKEN_SECRET, ClusterConfig
+from grocer.config.deployment import DEPLOY_SECRET, DEPLOY_TOKEN, HUB_TOKEN_SECRET, ClusterConfig
 from grocer.config.run import RunConfig
 from grocer.config.stages import HUB_TOKEN
 
 USER = 1000
 """User and group of the images."""
 CHECKPOINTS, BASE = "/mnt/checkpoints", "/mnt/base"
+TMP_SIZE = "64Gi"
+"""Limit of /tmp, beyond which the pod is evicted instead of filling the node's disk.
+
+A base model of 7 billion parameters has 14 GB.
+"""
 _CREDENTIALS = {key: key for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
 _ENDPOINT = {key: key for key in ("AWS_ENDPOINT_URL", "AWS_REGION")}
 
@@ -46,6 +51,7 @@ def use_deploy(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
         use_model(task, image, run)
         return
     use_cpu(task, image, run.cluster)
+    kubernetes.use_secret_as_volume(task, DEPLOY_SECRET, DEPLOY_TOKEN, optional=True)
     # A rollout and its rollback can both take the whole timeout.
     seconds = run.cluster.data_timeout_seconds + 2 * run.deploy.timeout_seconds
     kubernetes.set_timeout(task, round(seconds))
@@ -81,7 +87,7 @@ def with_mount_paths(run: RunConfig) -> RunConfig:
 def harden(task: dsl.PipelineTask) -> None:
     """Run as a non-root user, with a writable /tmp for the caches that the images put there."""
     kubernetes.set_security_context(task, USER, USER, run_as_non_root=True)
-    kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")
+    kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit=TMP_SIZE)
 
 
 def use_object_store(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
@@ -92,7 +98,12 @@ def use_object_store(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
 
 
 def retry(task: dsl.PipelineTask, retries: int) -> None:
-    """Retry a failed task after 30 seconds, one minute and so on, up to ten minutes."""
+    """Retry a failed task after 30 seconds, one minute and so on, up to ten minutes.
+
+    KFP retries whatever the exit code is. So only steps with a model are retried: a failed device
+    or a lack of memory may have passed. Another try changes nothing about invalid data or settings,
+    or a rollout that was rolled back; requests to stores are retried within a step.
+    """
     if retries:
         task.set_retry(retries, "30s", 2.0, "10m")
 

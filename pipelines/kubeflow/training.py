@@ -93,7 +93,7 @@ def _configure(
         if step in _STORE_STEPS:
             resources.use_object_store(task, run.cluster)
         resources.harden(task)
-        if step != "fail_run":
+        if step in _MODEL_STEPS:
             resources.retry(task, retries)
         if step in _UNCACHED_STEPS:
             task.set_caching_options(False)

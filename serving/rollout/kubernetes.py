@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -14,9 +15,11 @@ import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException
+from kubernetes.config.incluster_config import InClusterConfigLoader
 from kubernetes.dynamic import DynamicClient, Resource
 from kubernetes.watch import Watch
 
+from grocer.config.deployment import DEPLOY_TOKEN
 from grocer.errors import DeployError
 from serving.rollout.inference_service import FIELD_MANAGER, GROUP, PLURAL, VERSION
 
@@ -45,6 +48,8 @@ class NoKubeconfigError(DeployError):
 def connect(*, retries: int = 2) -> tuple[client.ApiClient, str]:
     """Return a client for the cluster of the pod or of the kubeconfig, and its identity.
 
+    In a pod with the token of another account in `DEPLOY_TOKEN`, it is that account.
+
     Raises:
         NoKubeconfigError: neither in a pod nor a kubeconfig file.
         DeployError: the kubeconfig is invalid.
@@ -53,7 +58,11 @@ def connect(*, retries: int = 2) -> tuple[client.ApiClient, str]:
     configuration.retries = retries
     # The kubernetes package reads KUBECONFIG at import; a later change counts here.
     path = os.environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")
+    token = Path(DEPLOY_TOKEN)
     try:
+        if (token / "token").exists():
+            InClusterConfigLoader(token / "token", token / "ca.crt").load_and_set(configuration)
+            return client.ApiClient(configuration), f"the service account of {token}"
         config.load_incluster_config(client_configuration=configuration)
         return client.ApiClient(configuration), "the pod's service account"
     except ConfigException:

@@ -23,7 +23,9 @@ def update(cluster: Cluster, config: DeployConfig, current: State, new: State) -
     service = f"{config.namespace}/{config.name}"
     for _ in range(_ATTEMPTS):
         found = cluster.inference_service(config.name)
-        if read_state(found) != current:
+        if (state := read_state(found)) != current:
+            if state == new:  # the response to an earlier request was lost
+                return
             raise DeployError(
                 f"{service} was changed by another deploy, promote or rollback; nothing was "
                 "overwritten: start again from what it serves now"

@@ -95,6 +95,8 @@ def new_namespaces(api: Api) -> Iterator[Callable[[], Namespaces]]:
         return
     for names in created:
         kubectl("delete", "pv", names.serving, "--ignore-not-found", "--wait=false")
+        for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
+            kubectl("delete", kind, names.policy, "--ignore-not-found")
         both = (names.serving, names.steps)
         kubectl("delete", "namespace", *both, "--ignore-not-found", "--wait=false")
 

@@ -44,7 +44,23 @@ class Namespaces:
                 renamed[key] = names[renamed[key]]
         if renamed.get("kind") == "Namespace":
             renamed["metadata"]["name"] = names[renamed["metadata"]["name"]]
+        if str(renamed.get("kind")).startswith("ValidatingAdmissionPolicy"):
+            self._rename_policy(renamed)
         return renamed
+
+    def _rename_policy(self, policy: Object) -> None:
+        """Give a cluster-scoped policy, or its binding, a name of its own and its account."""
+        policy["metadata"]["name"] = self.policy
+        if "policyName" in policy["spec"]:
+            policy["spec"]["policyName"] = self.policy
+        for condition in policy["spec"].get("matchConditions", ()):
+            account = condition["expression"].replace(":kubeflow:", f":{self.steps}:")
+            condition["expression"] = account
+
+    @property
+    def policy(self) -> str:
+        """Name of the admission policy of the account grocer-deploy."""
+        return f"{self.serving}-deploy"
 
 
 def namespace_of(manifest: Object) -> str:
@@ -82,13 +98,19 @@ def kserve_objects(overlay: str, namespaces: Namespaces, image: str) -> list[Obj
 
 
 def store_access(namespace: str, store: Store, name: str = "grocer-s3") -> list[Object]:
-    """Return a ConfigMap and a Secret for the store, and a policy if it has a private address."""
+    """Return ConfigMaps and a Secret for the store, and a policy if it has a private address."""
     metadata = {"name": name, "namespace": namespace}
     config = {"AWS_ENDPOINT_URL": store.endpoint, "AWS_REGION": store.region}
     keys = {"AWS_ACCESS_KEY_ID": store.key, "AWS_SECRET_ACCESS_KEY": store.secret}
     objects: list[Object] = [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": config},
         {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": keys},
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "grocer-deploy", "namespace": namespace},
+            "data": {"store": f"{store.uri}/published"},
+        },
     ]
     host = urlsplit(store.endpoint).hostname or ""
     try:

@@ -73,7 +73,7 @@ class DeployResult:
 
 @dataclass(frozen=True)
 class DeployStep:
-    """Runs the deploy step as the pipeline does: in a pod, with the pipeline's ServiceAccount."""
+    """Runs the deploy step as the pipeline does: in a pod, with the ServiceAccount of deploy."""
 
     api: Api
     namespaces: Namespaces
@@ -96,7 +96,7 @@ class DeployStep:
         manifest = pod(name, self.namespaces.steps, self.image, command)
         manifest["metadata"]["labels"] = {"pipelines.kubeflow.org/v2_component": "true"}
         manifest["spec"] |= {
-            "serviceAccountName": "grocer-pipeline",
+            "serviceAccountName": "grocer-deploy",
             "automountServiceAccountToken": True,
         }
         manifest["spec"]["containers"][0]["env"] = [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from tests.cluster.api import Api
+from tests.cluster.api import Api, run_kubectl
 from tests.cluster.installation import Namespaces
+from tests.cluster.pods import DeployStep
 from tests.manifests.kustomize import Object, build, get
 
 pytestmark = pytest.mark.cluster
@@ -15,13 +18,13 @@ Permission = tuple[str, str, str, str]
 """Verb, API group, resource, resource name."""
 
 
-def _is_allowed(api: Api, namespaces: Namespaces, **attributes: str) -> bool:
-    """Return the result of a SubjectAccessReview for the pipeline's ServiceAccount."""
+def _is_allowed(api: Api, namespaces: Namespaces, account: str, **attributes: str) -> bool:
+    """Return the result of a SubjectAccessReview for a ServiceAccount of the pipeline."""
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
         "spec": {
-            "user": f"system:serviceaccount:{namespaces.steps}:grocer-pipeline",
+            "user": f"system:serviceaccount:{namespaces.steps}:{account}",
             "groups": [
                 "system:serviceaccounts",
                 f"system:serviceaccounts:{namespaces.steps}",
@@ -57,15 +60,22 @@ def _effective(api: Api, namespace: str, account: str) -> set[Permission]:
     return _permissions(api.post(path, review, **headers)["status"]["resourceRules"])
 
 
-@pytest.mark.parametrize("name", ["grocer-deploy", "grocer-steps"])
-def test_pipeline_account_has_exactly_its_roles(
-    name: str, api: Api, namespaces: Namespaces
+@pytest.mark.parametrize(
+    ("name", "account"),
+    [
+        ("grocer-deploy", "grocer-deploy"),
+        ("grocer-champion", "grocer-pipeline"),
+        ("grocer-steps", "grocer-pipeline"),
+    ],
+)
+def test_account_has_exactly_its_roles(
+    name: str, account: str, api: Api, namespaces: Namespaces
 ) -> None:
     role = get(build("base/pipeline"), "Role", name)
     namespace = namespaces.rename(role)["metadata"]["namespace"]
     default = _effective(api, namespace, f"{namespaces.steps}/default")
-    account = _effective(api, namespace, f"{namespaces.steps}/grocer-pipeline")
-    assert account - default == _permissions(role["rules"])
+    effective = _effective(api, namespace, f"{namespaces.steps}/{account}")
+    assert effective - default == _permissions(role["rules"])
 
 
 @pytest.mark.parametrize(
@@ -91,7 +101,7 @@ def test_pipeline_account_has_exactly_its_roles(
         ("create", "rbac.authorization.k8s.io", "rolebindings", "", False),
     ],
 )
-def test_pipeline_account_in_the_serving_namespace(
+def test_deploy_account_in_the_serving_namespace(
     verb: str,
     group: str,
     resource: str,
@@ -103,15 +113,51 @@ def test_pipeline_account_in_the_serving_namespace(
     resource, _, subresource = resource.partition("/")
     attributes = {"verb": verb, "group": group, "resource": resource, "name": name}
     attributes |= {"subresource": subresource, "namespace": namespaces.serving}
-    assert _is_allowed(api, namespaces, **attributes) is allowed
+    assert _is_allowed(api, namespaces, "grocer-deploy", **attributes) is allowed
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("/metadata/labels/evil", "true"),
+        ("/metadata/annotations/evil", "true"),
+        ("/spec/transformer", {"containers": [{"name": "t", "image": "evil"}]}),
+        ("/spec/predictor/serviceAccountName", "default"),
+        ("/spec/predictor/containers", [{"name": "kserve-container", "image": "evil"}]),
+        ("/spec/predictor/model/image", "evil"),
+        ("/spec/predictor/model/storageUri", "s3://evil/model"),
+    ],
+)
+def test_deploy_account_cannot_change_other_fields(
+    path: str, value: object, deploy_step: DeployStep
+) -> None:
+    """Deploys by the same account, in `test_serving`, show what it can change."""
+    names = deploy_step.namespaces
+    patch = json.dumps([{"op": "add", "path": path, "value": value}])
+    account = f"system:serviceaccount:{names.steps}:grocer-deploy"
+    target = ("patch", "inferenceservice", "grocer", "-n", names.serving, "--as", account)
+    result = run_kubectl(*target, "--type=json", "-p", patch, "--dry-run=server")
+    assert result.returncode != 0
+    assert names.policy in result.stderr
+
+
+@pytest.mark.parametrize(("verb", "allowed"), [("get", True), ("patch", False)])
+def test_other_steps_only_read_which_bundle_is_deployed(
+    verb: str, allowed: bool, api: Api, namespaces: Namespaces
+) -> None:
+    attributes = {"group": KSERVE, "resource": "inferenceservices", "name": "grocer"}
+    attributes |= {"verb": verb, "namespace": namespaces.serving}
+    assert _is_allowed(api, namespaces, "grocer-pipeline", **attributes) is allowed
+
+
+@pytest.mark.parametrize("account", ["grocer-pipeline", "grocer-deploy"])
 @pytest.mark.parametrize("resource", ["pods", "secrets"])
 @pytest.mark.parametrize("namespace", ["", "default", "kube-system"])
-def test_pipeline_account_has_no_access_elsewhere(
-    namespace: str, resource: str, api: Api, namespaces: Namespaces
+def test_accounts_have_no_access_elsewhere(
+    namespace: str, resource: str, account: str, api: Api, namespaces: Namespaces
 ) -> None:
-    assert not _is_allowed(api, namespaces, namespace=namespace, verb="list", resource=resource)
+    attributes = {"namespace": namespace, "verb": "list", "resource": resource}
+    assert not _is_allowed(api, namespaces, account, **attributes)
 
 
 def test_predictor_account_has_no_permissions(api: Api, namespaces: Namespaces) -> None:

@@ -15,6 +15,12 @@ from tests.cluster.pods import pod
 from tests.manifests.kustomize import TARGETS, Object, build, get
 
 pytestmark = pytest.mark.cluster
+CLUSTER_SCOPED = {
+    "Namespace",
+    "ClusterStorageContainer",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+}
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +35,7 @@ def _move(objects: list[Object], names: Namespaces) -> list[Object]:
     """Return the objects in the test namespaces; those without a namespace in the serving one."""
     moved = names.rename(objects)
     for manifest in moved:
-        if manifest["kind"] not in ("Namespace", "ClusterStorageContainer"):
+        if manifest["kind"] not in CLUSTER_SCOPED:
             manifest["metadata"].setdefault("namespace", names.serving)
     return moved
 

@@ -105,7 +105,7 @@ def test_passed_gate_deploys_the_bundle(
     submit: Submit, api: Api, pipeline_namespaces: Namespaces
 ) -> None:
     # The sample is too small for the default limits.
-    result = submit(gate__min_accuracy="0.3", gate__max_train_test_gap="0.6", gate__max_ece="0.3")
+    result = submit(gate__min_accuracy="0.3", gate__max_ece="0.3")
     assert result.returncode == 0, result.stderr
     namespace = pipeline_namespaces.serving
     digest = _deployed_digest(api, namespace)

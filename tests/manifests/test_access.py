@@ -10,10 +10,17 @@ from urllib.parse import urlsplit
 import pytest
 from kubernetes.client import ApiClient
 
-from grocer.config.deployment import DeployConfig
+from grocer.config.deployment import DEPLOY_SECRET, DeployConfig
 from grocer.errors import DeployError
 from serving.rollout import canary, traffic
 from serving.rollout import deploy as deploying
+from serving.rollout.inference_service import (
+    DIGEST_ENV,
+    GROUP,
+    PLURAL,
+    RECORD_ANNOTATION,
+    STOP_ANNOTATION,
+)
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.kubernetes_api import OLD, Api, container
 from tests.manifests.kustomize import build, get
@@ -79,10 +86,15 @@ def test_deploy_role_grants_exactly_what_deploy_uses(used: Permissions, tmp_path
         del api.pod_states[bundle.digest]
         api.deploy(bundle, canary=20)
         canary.promote(api.config(), api.cluster)
-        deploying.champion(api.config(), api.cluster)
         api.cluster.address("grocer-predictor")
         api.cluster.last_warning("grocer-predictor-x")
     assert used == granted("grocer-deploy")
+
+
+def test_champion_role_grants_exactly_what_find_champion_uses(used: Permissions) -> None:
+    with Api({}, first=OLD) as api:
+        deploying.champion(api.config(), api.cluster)
+    assert used == granted("grocer-champion")
 
 
 def test_deploy_role_patches_one_inference_service_only() -> None:
@@ -101,12 +113,63 @@ def test_steps_role_grants_what_argo_and_kfp_need() -> None:
     }
 
 
-def test_roles_are_bound_to_the_pipeline_account_only() -> None:
-    account = get(OBJECTS, "ServiceAccount", "grocer-pipeline")["metadata"]
-    for role in (manifest for manifest in OBJECTS if manifest["kind"] == "Role"):
-        binding = get(OBJECTS, "RoleBinding", role["metadata"]["name"])
-        assert binding["metadata"]["namespace"] == role["metadata"]["namespace"]
-        assert binding["roleRef"]["name"] == role["metadata"]["name"]
-        (subject,) = binding["subjects"]
-        assert subject["name"] == account["name"]
-        assert subject["namespace"] == account["namespace"]
+@pytest.mark.parametrize(
+    ("role", "account"),
+    [
+        ("grocer-steps", "grocer-pipeline"),
+        ("grocer-champion", "grocer-pipeline"),
+        ("grocer-deploy", "grocer-deploy"),
+    ],
+)
+def test_role_is_bound_to_one_account(role: str, account: str) -> None:
+    subject = get(OBJECTS, "ServiceAccount", account)["metadata"]
+    binding = get(OBJECTS, "RoleBinding", role)
+    assert binding["metadata"]["namespace"] == get(OBJECTS, "Role", role)["metadata"]["namespace"]
+    assert binding["roleRef"]["name"] == role
+    (bound,) = binding["subjects"]
+    assert (bound["name"], bound["namespace"]) == (subject["name"], subject["namespace"])
+
+
+def test_admission_policy_limits_the_account_that_patches() -> None:
+    (subject,) = get(OBJECTS, "RoleBinding", "grocer-deploy")["subjects"]
+    policy = get(OBJECTS, "ValidatingAdmissionPolicy", "grocer-deploy")["spec"]
+    user = f"system:serviceaccount:{subject['namespace']}:{subject['name']}"
+    (condition,) = policy["matchConditions"]
+    assert condition["expression"] == f"request.userInfo.username == '{user}'"
+    assert policy["failurePolicy"] == "Fail"
+    (rule,) = policy["matchConstraints"]["resourceRules"]
+    assert (rule["apiGroups"], rule["resources"]) == ([GROUP], [PLURAL])
+    text = " ".join(validation["expression"] for validation in policy["validations"])
+    for name in (STOP_ANNOTATION, RECORD_ANNOTATION, DIGEST_ENV):
+        assert f"'{name}'" in text
+
+
+@pytest.mark.parametrize("target", ["base/pipeline", "overlays/kind", "overlays/gke-t4"])
+def test_admission_policy_is_enforced_with_the_configured_store(target: str) -> None:
+    objects = build(target)
+    binding = get(objects, "ValidatingAdmissionPolicyBinding", "grocer-deploy")["spec"]
+    assert get(objects, "ValidatingAdmissionPolicy", binding["policyName"])
+    assert binding["validationActions"] == ["Deny"]
+    assert binding["paramRef"]["parameterNotFoundAction"] == "Deny"
+    parameters = get(objects, "ConfigMap", binding["paramRef"]["name"])
+    assert parameters["metadata"]["namespace"] == binding["paramRef"]["namespace"]
+    store = DeployConfig(store=parameters["data"]["store"]).store
+    assert store == ("s3://mlpipeline/bundles" if "kind" in target else "s3://BUCKET/PREFIX")
+
+
+def test_no_other_role_exists() -> None:
+    roles = {manifest["metadata"]["name"] for manifest in OBJECTS if manifest["kind"] == "Role"}
+    assert roles == {"grocer-steps", "grocer-champion", "grocer-deploy"}
+
+
+def test_steps_can_read_no_token_of_the_deploy_account() -> None:
+    secret = get(OBJECTS, "Secret", DEPLOY_SECRET)["metadata"]
+    assert secret["annotations"] == {"kubernetes.io/service-account.name": "grocer-deploy"}
+    readable = {
+        name
+        for role in ("grocer-steps", "grocer-champion")
+        for rule in get(OBJECTS, "Role", role)["rules"]
+        if "secrets" in rule["resources"]
+        for name in rule["resourceNames"]
+    }
+    assert secret["name"] not in readable

@@ -95,7 +95,7 @@ def test_gate_fails_when_a_department_metric_is_undefined(metric):
 
 
 def test_precision_is_undefined_only_for_a_label_that_is_never_predicted():
-    limits = policy(min_accuracy=0.5, min_department_recall=0.0, max_train_test_gap=1.0)
+    limits = policy(min_accuracy=0.5, min_department_recall=0.0)
     content = evaluation(NEVER_PREDICTED, linear=(40, 10))
     content["baselines"]["majority"] = comparison(192, 300, 100, 8)
     assert content["departments"]["bulk"]["precision"] is None

@@ -32,7 +32,7 @@ def test_good_adapter_passes_with_a_reason_for_each_rule():
         "test_products": "Test products: 300 (minimum 200).",
         "accuracy": "Test accuracy, lower bound of the 95 % confidence interval: 0.877 "
         "(minimum 0.800).",
-        "gap": "Train accuracy minus test accuracy: 0.043 (maximum 0.100).",
+        "gap": "Train accuracy minus test accuracy: 0.043 (no maximum).",
         "baseline:majority": "Accuracy vs baseline majority on the same 300 products: "
         "0.907 vs 0.333, p < 0.001 (required: higher with p < 0.05).",
         "baseline:linear": "Accuracy vs baseline linear on the same 300 products: "
@@ -67,6 +67,7 @@ BEHIND = {"linear": (10, 25)}  # it is 0.05 better
         ("gap", True, {"train": 949}, {"max_train_test_gap": 0.95 - ACCURACY}),
         ("gap", False, {"train": 951}, {"max_train_test_gap": 0.95 - ACCURACY}),
         ("gap", True, {"train": 500}, {"max_train_test_gap": 0.0}),
+        ("gap", True, {"train": 1000}, {}),  # only reported
         ("baseline:linear", True, {"linear": (6, 0)}, {}),  # p = 0.031
         ("baseline:linear", False, {"linear": (5, 0)}, {}),  # p = 0.0625
         ("baseline:linear", False, {"linear": (6, 0), "confidence": 1 - mcnemar(6, 0)}, {}),
@@ -108,8 +109,9 @@ def test_rule_at_above_and_below_its_limit(rule, passed, values, limits):
 def test_binary_rounding_of_decimal_fractions_does_not_fail_the_gap():
     matrix = [[83, 8, 9], [10, 83, 7], [8, 9, 83]]
     assert 0.93 - 0.83 > 0.1
-    assert reason(judged(evaluation(matrix, train=930), policy()), "gap").passed
-    assert not reason(judged(evaluation(matrix, train=931), policy()), "gap").passed
+    limits = policy(max_train_test_gap=0.1)
+    assert reason(judged(evaluation(matrix, train=930), limits), "gap").passed
+    assert not reason(judged(evaluation(matrix, train=931), limits), "gap").passed
 
 
 def test_only_baselines_of_the_policy_are_required():
@@ -131,6 +133,12 @@ def test_only_baselines_of_the_policy_are_required():
 @pytest.mark.parametrize(
     ("rule", "values", "limits", "sentence"),
     [
+        (
+            "gap",
+            {},
+            {"max_train_test_gap": 0.1},
+            "Train accuracy minus test accuracy: 0.043 (maximum 0.100).",
+        ),
         (
             "ece",
             {"ece": 0.10004},

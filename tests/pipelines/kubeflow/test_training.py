@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from components.images import IMAGES, Images
+from grocer.config.deployment import DEPLOY_SECRET, DEPLOY_TOKEN
 from grocer.config.recipes import RECIPES, recipe
 from grocer.config.run import RunConfig
 from pipelines.kubeflow.training import package
@@ -113,7 +114,7 @@ def test_every_step_has_limits_equal_to_requests_and_retries(pipeline):
         assert resources["resourceCpuLimit"] == resources["resourceCpuRequest"]
         assert resources["resourceMemoryLimit"] == resources["resourceMemoryRequest"]
     retried = {step for step, task in tasks(pipeline).items() if "retryPolicy" in task}
-    assert retried == STEPS
+    assert retried == MODEL_STEPS
     policy = tasks(pipeline)["train"]["retryPolicy"]
     assert policy["maxRetryCount"] == 2
     assert policy["backoffFactor"] == 2.0
@@ -138,7 +139,16 @@ def test_steps_run_as_non_root_with_a_writable_tmp(platform):
             "runAsGroup": "1000",
             "runAsNonRoot": True,
         }
-        assert spec["emptyDirMounts"] == [{"volumeName": "tmp", "mountPath": "/tmp"}]
+        assert spec["emptyDirMounts"] == [
+            {"volumeName": "tmp", "mountPath": "/tmp", "sizeLimit": "64Gi"}
+        ]
+
+
+def test_only_deploy_has_the_token_that_changes_the_inference_service(platform):
+    mounted = {step for step, spec in platform.items() if "secretAsVolume" in spec}
+    assert mounted == {"deploy"}
+    (secret,) = platform["deploy"]["secretAsVolume"]
+    assert (secret["secretName"], secret["mountPath"]) == (DEPLOY_SECRET, DEPLOY_TOKEN)
 
 
 def test_steps_with_external_inputs_are_not_cached(pipeline):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
-from serving.rollout.kubernetes import Cluster, NoKubeconfigError, root_cause
+from serving.rollout import kubernetes
+from serving.rollout.kubernetes import Cluster, NoKubeconfigError, connect, root_cause
 from tests.fixtures.kubernetes_api import Api, api_status
 
 # Messages of Kubernetes 1.36.
@@ -124,6 +126,19 @@ def test_kubeconfig_that_cannot_be_loaded(
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(DeployError, match=rf"{path} cannot be loaded: .*; set KUBECONFIG"):
         Cluster("grocer")
+
+
+def test_mounted_token_of_the_deploy_account_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(kubernetes, "DEPLOY_TOKEN", str(tmp_path))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    (tmp_path / "token").write_text("secret")
+    (tmp_path / "ca.crt").write_text(certifi.contents())
+    api, _ = connect()
+    assert api.configuration.host == "https://10.0.0.1:443"
+    assert api.configuration.api_key["authorization"] == "bearer secret"
 
 
 def test_no_kubeconfig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
