@@ -16,7 +16,7 @@ SIGNED = "https://host/a/in.csv?X-Amz-Credential=secret&X-Amz-Signature=secret"
         ("https://user:sec@ret@host/a.zip", "https://***@host/a.zip"),
         ("s3://secret@bucket/a", "s3://***@bucket/a"),
         (SIGNED, "https://host/a/in.csv?***"),
-        (f"--data {SIGNED} : not found", "--data https://host/a/in.csv?*** : not found"),
+        (f"--data {SIGNED}: not found", "--data https://host/a/in.csv?***: not found"),
         (f"url='{SIGNED}' not found", "url='https://host/a/in.csv?***' not found"),
         ("https://a:secret@b/ https://c:secret@d/?secret", "https://***@b/ https://***@d/?***"),
         ("pypi://package==1.0/a.gguf#sha256=abc", "pypi://package==1.0/a.gguf#sha256=abc"),
