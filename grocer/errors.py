@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 
 _URI = re.compile(
-    r"\b([A-Za-z][A-Za-z0-9+.-]*://)([^\s/?#\"'<>]*@)?([^\s?#\"'<>]*)"
-    r"(\?[^\s#\"'<>]*?(?=[:;,.)]*(?:[\s#\"'<>]|$)))?"
+    r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}://)([^\s/?#\"'<>]*@)?([^\s?#\"'<>]*)(\?[^\s#\"'<>]*)?"
 )
 
 
@@ -39,9 +38,13 @@ def redacted(text: str) -> str:
 
     Both may hold credentials, such as a password or the signature of a presigned URL.
     """
-    return _URI.sub(
-        lambda uri: f"{uri[1]}{'***@' if uri[2] else ''}{uri[3]}{'?***' if uri[4] else ''}", text
-    )
+
+    def without_credentials(uri: re.Match[str]) -> str:
+        scheme, user, path, query = uri.groups(default="")
+        punctuation = query[len(query.rstrip(":;,.)")) :]
+        return f"{scheme}{'***@' if user else ''}{path}{'?***' if query else ''}{punctuation}"
+
+    return _URI.sub(without_credentials, text)
 
 
 class GrocerError(Exception):
