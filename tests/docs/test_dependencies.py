@@ -22,9 +22,9 @@ ROOT = Path(__file__).parents[2]
 DECISIONS = (ROOT / "docs/decisions/dependencies.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCK = [
-    Requirement(line)
+    Requirement(line.removesuffix(" \\"))
     for line in (ROOT / "requirements.lock").read_text().splitlines()
-    if not line.startswith("#")
+    if not line.startswith(("#", " "))
 ]
 DECLARED = {"core": PROJECT["project"]["dependencies"]} | PROJECT["project"][
     "optional-dependencies"

@@ -62,7 +62,9 @@ def test_packages_come_from_the_lock_only(stage: str) -> None:
         )
     assert not arguments(stage, "COPY")
     assert not arguments(stage, "ADD")
-    assert " --no-deps " in (ROOT / "images" / "install").read_text()
+    script = (ROOT / "images" / "install").read_text()
+    assert " --no-deps " in script
+    assert " --constraints /build/tools/requirements.lock " in script
     listing = next(line for line in arguments("build", "RUN") if "list()" in line)
     assert " --constraints requirements.lock " in listing
 
@@ -112,6 +114,7 @@ def test_build_context_holds_the_packaged_directories_only() -> None:
         *(package.rstrip("*") for package in packages),
         "README.md",
         "images/install",
+        "images/locked",
         "pyproject.toml",
         "requirements.lock",
     }
