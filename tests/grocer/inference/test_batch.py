@@ -178,6 +178,26 @@ def test_killed_run_resumes_to_the_same_bytes(tmp_path: Path, bundle: LoadedBund
     assert out.read_bytes() == (tmp_path / "expected.csv").read_bytes()
 
 
+@pytest.mark.parametrize("damage", [b"", b"0,name 0,bakery,0.5\n", None])
+def test_damaged_chunk_is_written_again(
+    tmp_path: Path, bundle: LoadedBundle, damage: bytes | None
+) -> None:
+    """A power failure, or a full disk, may leave a chunk without all of its rows."""
+    source = write_csv(tmp_path / "in.csv", [f"name {i}" for i in range(25)])
+    classify(source, tmp_path / "expected.csv", bundle.path, chunk_rows=4, load=load)
+    out = tmp_path / "out.csv"
+    with pytest.raises(KilledError):
+        classify(source, out, bundle.path, chunk_rows=4, load=lambda _: KilledScorer(3))
+    chunk = tmp_path / ".out.csv.classify" / "00000000.chunk"
+    if damage is None:
+        chunk.with_suffix(".json").unlink()
+    else:
+        chunk.write_bytes(damage)
+    counts = classify(source, out, bundle.path, chunk_rows=4, load=load)
+    assert counts["rows"] == 25
+    assert out.read_bytes() == (tmp_path / "expected.csv").read_bytes()
+
+
 def test_changed_source_starts_over(tmp_path: Path, bundle: LoadedBundle) -> None:
     out, source = tmp_path / "out.csv", write_csv(tmp_path / "in.csv", ["a", "b"])
     with pytest.raises(KilledError):
