@@ -59,15 +59,15 @@ class Connection(HttpToolsProtocol):
                 connection.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._head_bytes is not None:
-            self._head_bytes += len(data)
+        self._head_bytes = (self._head_bytes or 0) + len(data)
         super().data_received(data)
         if (self._head_bytes or 0) > _MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("Request head too large.")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._active, self._head_bytes, self._unsent_since = self.loop.time(), 0, None
+        self._active, self._unsent_since = self.loop.time(), None
+        self._head_bytes = self._head_bytes or 0
 
     def on_headers_complete(self) -> None:
         # One chunk of data can hold a whole head. After an exception, uvicorn answers 400.
