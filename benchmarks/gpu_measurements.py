@@ -169,6 +169,7 @@ def training_config(measurement: Measurement) -> RunConfig:
     return recipe("smollm2" if "smollm2" in measurement.name else "llama2-7b-t4").with_settings(
         [
             *precision,
+            "train.num_train_epochs=1",
             f"train.max_steps={STEPS if on_gpu else WARM_UP + 1}",
             f"train.per_device_train_batch_size={measurement.batch}",
             f"train.activation_checkpointing={str(measurement.checkpointing).lower()}",

@@ -228,7 +228,7 @@ def settings_text(size: Size) -> dict[str, str]:
     return {
         "labels": f"{first['training']:,} + {first['validation']:,}",
         "seeds": str(len(size.cells)),
-        "epochs": f"{settings['train.num_train_epochs']:g}",
+        "epochs": f"{first['adapter']['epochs']:g}",
         "rate": f"{settings['train.learning_rate']:g}",
         "loss": settings["train.loss"],
         "candidates": str(size.candidates),

@@ -123,6 +123,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     config = recipe("smollm2").with_settings(
         [
+            "train.num_train_epochs=1",
             f"train.max_steps={options.steps}",
             f"train.per_device_train_batch_size={options.batch}",
             "train.logging_steps=1",

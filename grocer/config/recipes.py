@@ -63,6 +63,7 @@ def smollm2() -> RunConfig:
         prompt=stages.PromptConfig(template="list"),
         base=stages.BaseConfig(source=SMOLLM2),
         train=stages.TrainConfig(
+            num_train_epochs="auto",
             loss="label",
             learning_rate=1.5e-3,
             max_grad_norm=1.0,

@@ -124,7 +124,7 @@ def estimate(
     else:
         activations = base.num_hidden_layers * (layer + attention)
     optimizer_bytes = 2 if settings.optim.endswith("8bit") else 8
-    epochs = settings.num_train_epochs
+    epochs = float(settings.num_train_epochs)
     if settings.max_steps >= 0:
         epochs = settings.max_steps * settings.gradient_accumulation_steps / batches
     total = tokens * epochs

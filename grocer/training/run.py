@@ -33,7 +33,12 @@ from grocer.training.callbacks import CheckpointPublisher, Progress, metric_logg
 from grocer.training.checkpoints import Checkpoints
 from grocer.training.dataset import TrainingSet, encode_products
 from grocer.training.packing_check import require_exact_packing
-from grocer.training.trainer import GuardedTrainer, build_trainer, training_arguments
+from grocer.training.trainer import (
+    GuardedTrainer,
+    build_trainer,
+    resolve_epochs,
+    training_arguments,
+)
 
 _LABEL_FILES = ("labels.json", AISLES_FILE, "template.json")
 """Files of the splits that the adapter needs too; `aisles.json` is optional."""
@@ -52,12 +57,6 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
         OutputError: `train.checkpoints` cannot be reached.
     """
     # Set up.
-    # A second thread does not speed up the tiny base; on busy cores it doubles the time.
-    torch.set_num_threads(1 if config.base.source == TINY else cpu_threads())
-    hardware = select_hardware(config)
-    dtype, precision = hardware.dtype_reason, hardware.precision
-    say("train", f"device {hardware.device} · mixed precision {precision} · compute dtype {dtype}")
-    arguments = training_arguments(config, hardware, out / "checkpoints")
     labels, aisles = read_json(splits.directory / "labels.json"), read_aisles(splits.directory)
     template = Template(**read_json(splits.directory / "template.json"))
     columns = ["product_name", "department", *(["aisle"] if aisles else [])]
@@ -65,6 +64,13 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
         pd.read_parquet(splits.directory / f"{side}.parquet", columns=columns)
         for side in ("train", "validation")
     )
+    config = resolve_epochs(config, len(products))
+    # A second thread does not speed up the tiny base; on busy cores it doubles the time.
+    torch.set_num_threads(1 if config.base.source == TINY else cpu_threads())
+    hardware = select_hardware(config)
+    dtype, precision = hardware.dtype_reason, hardware.precision
+    say("train", f"device {hardware.device} · mixed precision {precision} · compute dtype {dtype}")
+    arguments = training_arguments(config, hardware, out / "checkpoints")
     # One process per machine downloads or pretrains the base; the others use its cache.
     with arguments.main_process_first(local=True):
         names = products["product_name"].tolist()

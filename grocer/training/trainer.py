@@ -19,8 +19,12 @@ from grocer.errors import TrainingError
 from grocer.model.attention import pack_layout, packed_forward, use_packed_attention
 from grocer.model.device import Hardware
 from grocer.model.packing import IGNORE_INDEX, pack
+from grocer.progress import say
 from grocer.training.dataset import TrainingSet
 
+MIN_STEPS, MAX_EPOCHS = 60, 8
+"""Optimizer steps that a small catalogue gets at least with `train.num_train_epochs=auto`, and the
+most epochs for them."""
 # GradScaler starts at 2^16 and halves its scale: after 20 overflows in a row it is below 1.
 _MAX_OVERFLOWS = 20
 
@@ -198,6 +202,18 @@ def build_trainer(
 def lora_config(config: RunConfig) -> LoraConfig:
     """Return PEFT's configuration of the adapter."""
     return LoraConfig(**config.lora.model_dump(mode="json"), task_type="CAUSAL_LM")
+
+
+def resolve_epochs(config: RunConfig, products: int) -> RunConfig:
+    """Return the configuration with a number of epochs for this number of training products."""
+    settings = config.train
+    if settings.num_train_epochs != "auto":
+        return config
+    batch = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    epochs = min(math.ceil(MIN_STEPS / math.ceil(products / batch)), MAX_EPOCHS)
+    say("train", f"{epochs} epochs for {products:,} products")
+    train = settings.model_copy(update={"num_train_epochs": float(epochs)})
+    return config.model_copy(update={"train": train})
 
 
 def training_arguments(config: RunConfig, hardware: Hardware, out: Path) -> SFTConfig:

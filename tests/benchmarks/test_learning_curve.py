@@ -59,7 +59,7 @@ def cell(labels: int, seed: int = 0, *, gain: float = 0.1, p: float = 0.01, **se
         "classifiers": classifiers,
         "tests": {PAIR: test},
         "selected": "ensemble",
-        "adapter": {"seconds": 10.0},
+        "adapter": {"seconds": 10.0, "epochs": 1.0},
     }
 
 

@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
+from grocer.config.recipes import recipe
 from grocer.config.stages import TrainConfig
 from grocer.errors import TrainingError
 from grocer.inference.scorer import Scorer
@@ -28,10 +29,24 @@ from grocer.training.trainer import (
     build_trainer,
     keep_adapter_in_float32,
     lora_config,
+    resolve_epochs,
     training_arguments,
 )
 from tests.fixtures.tiny_model import AISLES, encoder
 from tests.fixtures.training_runs import products, short_run
+
+
+@pytest.mark.parametrize(
+    ("products", "epochs"),
+    [(1, 8), (32, 8), (33, 8), (480, 4), (481, 4), (1888, 2), (1889, 1), (100_000, 1)],
+)
+def test_small_catalogues_are_seen_more_often(products: int, epochs: int) -> None:
+    config = recipe("smollm2")
+    assert resolve_epochs(config, products).train.num_train_epochs == epochs
+    accumulated = config.with_settings(["train.gradient_accumulation_steps=2"])
+    assert resolve_epochs(accumulated, 2 * products).train.num_train_epochs == epochs
+    chosen = config.with_settings(["train.num_train_epochs=3"])
+    assert resolve_epochs(chosen, products) == chosen
 
 
 @pytest.fixture(scope="module")
