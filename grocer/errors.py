@@ -20,6 +20,7 @@ exception is an internal error: exit code 1, with traceback.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,11 +28,30 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+_URI = re.compile(
+    r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}://)([^\s/?#\"'<>]*@)?([^\s?#\"'<>]*)(\?[^\s#\"'<>]*)?"
+)
+
+
+def redacted(text: str) -> str:
+    """Return the text without the user information and the query of every URI in it.
+
+    Both may hold credentials, such as a password or the signature of a presigned URL.
+    """
+
+    def without_credentials(uri: re.Match[str]) -> str:
+        scheme, user, path, query = uri.groups(default="")
+        punctuation = query[len(query.rstrip(":;,.)")) :]
+        return f"{scheme}{'***@' if user else ''}{path}{'?***' if query else ''}{punctuation}"
+
+    return _URI.sub(without_credentials, text)
+
+
 class GrocerError(Exception):
     """An error that the user can fix; `str(error)` is one line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(" ".join(redacted(message).split()))
 
 
 class ConfigError(GrocerError):

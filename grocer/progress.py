@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from grocer.errors import redacted
 from grocer.events import Reason, emit
 
 
@@ -32,8 +33,8 @@ def verdict(step: str, passed: bool, reasons: Sequence[Reason]) -> None:
 
 
 def one_line(text: str) -> str:
-    """Return the text without line breaks, and without what UTF-8 cannot encode."""
-    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
+    """Return the text without line breaks, credentials, and what UTF-8 cannot encode."""
+    return " ".join(redacted(text).split()).encode("utf-8", "backslashreplace").decode()
 
 
 def _print(line: str) -> None:

@@ -245,6 +245,11 @@ class Evaluation(Artifact):
     slices: tuple[SliceMetrics, ...]
 
     @property
+    def public(self) -> Evaluation:
+        """A copy without product names, which may leave the pipeline."""
+        return self.model_copy(update={"confident_errors": ()})
+
+    @property
     def selected(self) -> ClassifierMetrics:
         """Test metrics of the selected classifier."""
         return self.classifiers[self.combination.strategy]

@@ -72,6 +72,21 @@ def digest_of(artifact: Path) -> str:
     return str(record_of(artifact)["digest"])
 
 
+def verified_files(artifact: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of an artifact, read anew and compared with its record.
+
+    Raises:
+        ArtifactError: a file was changed, added or removed after the step wrote the artifact.
+    """
+    record, files = record_of(artifact), tree_digests(artifact)
+    del files[RECORD]
+    changed = {name for name, _ in files.items() ^ record["files"].items()}
+    if changed or tree_digest(files) != record["digest"]:
+        name = min(changed, default=RECORD)
+        raise ArtifactError(f"{artifact} was modified: {name} was changed; run the step again")
+    return files
+
+
 def record_of(artifact: Path) -> dict[str, Any]:
     """Return the content of an artifact's `artifact.json`.
 

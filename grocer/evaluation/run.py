@@ -32,7 +32,9 @@ from grocer.evaluation.predictions import (
     read_tables,
 )
 from grocer.inference.scores import Scores
+from grocer.io.atomic import write_json
 from grocer.progress import say
+from grocer.release.manifest import JUDGED, judged_digests
 from grocer.reports.evaluation import evaluation_page
 
 TOP = 3
@@ -46,8 +48,8 @@ def run(
 ) -> Evaluation:
     """Measure the classifiers on the splits and select one.
 
-    Writes evaluation.json, the linear model, tables and report.html into `out`. All metrics are
-    computed from calibrated probabilities.
+    Writes evaluation.json, its digests, the linear model, tables and report.html into `out`. All
+    metrics are computed from calibrated probabilities.
 
     Args:
         champion: the deployed bundle, on a local path; measured on the same test products.
@@ -175,6 +177,7 @@ def _write(
     out: Path,
 ) -> None:
     evaluation.write(out)
+    write_json(out / JUDGED, judged_digests(evaluation, config))
     predictions.linear.save(out)
     sides = [_side_table(side, each) for side, each in predictions.sides]
     pd.concat(sides).to_parquet(out / "predictions.parquet", index=False, compression="zstd")

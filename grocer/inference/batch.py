@@ -20,7 +20,7 @@ from grocer.errors import OutputError, TableError
 from grocer.inference.classifier import Classifier, load_for_serving
 from grocer.io.atomic import file_digest, output_errors, output_file, read_json, write_json
 from grocer.io.tables import Source, check_format, join_parts, open_source, write_part
-from grocer.model.prompt_template import clean
+from grocer.model.prompt_template import is_blank
 from grocer.progress import Ticker, say
 from grocer.release.bundle import LoadedBundle, load_bundle
 
@@ -72,20 +72,25 @@ def classify(
     with _chunk_directory(out, {**plan, **settings}) as directory:
         classifier = load(checked)
         ticker = Ticker("classify", rows, "names")
-        done = 0
+        chunks: dict[Path, dict[str, int]] = {}
         for number, chunk in enumerate(table.chunks(chunk_rows)):
             path = directory / f"{number:08d}.chunk"
-            if not path.exists():
+            counts = _finished(path, chunk.num_rows)
+            if counts is None:
+                classified = _classify_chunk(chunk, column, min_probability, classifier, schema)
                 with output_file(path) as part:
-                    classified = _classify_chunk(chunk, column, min_probability, classifier, schema)
                     write_part(part, classified, out.suffix)
-                    write_json(path.with_suffix(".json"), _count(classified))
-            done += chunk.num_rows
-            ticker.at(done)
-        chunks = sorted(directory.glob("*.chunk"))
+                counts = count_table(classified)
+                record = {"counts": counts, "sha256": file_digest(path)}
+                write_json(path.with_suffix(".json"), record)
+            chunks[path] = counts
+            ticker.at(sum_counts(chunks.values())["rows"])
+        total = sum_counts(chunks.values())
+        if total["rows"] != rows:
+            raise OutputError(f"{source} changed while it was read: {rows:,} rows; run again")
         with output_file(out) as part:
             join_parts(chunks, schema, part, out.suffix)
-        return sum_counts(read_json(path.with_suffix(".json")) for path in chunks)
+        return total
 
 
 def sum_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
@@ -136,13 +141,27 @@ def _classify_chunk(
 
 
 def _has_text(name: str | None) -> bool:
-    return name is not None and bool(clean(name))
+    return name is not None and not is_blank(name)
 
 
-def _count(table: pa.Table) -> dict[str, int]:
-    blank, empty = (table.column(name).null_count for name in (PROBABILITY, DEPARTMENT))
+def count_table(table: pa.Table) -> dict[str, int]:
+    """Return the counts of a classified table, as `classify` does; an empty text is a null."""
+    blank, empty = (
+        sum(value in (None, "") for value in table.column(name).to_pylist())
+        for name in (PROBABILITY, DEPARTMENT)
+    )
     values = (table.num_rows, table.num_rows - empty, empty - blank, blank)
     return dict(zip(COUNTS, values, strict=True))
+
+
+def _finished(path: Path, rows: int) -> dict[str, int] | None:
+    """Return the counts of a chunk that an earlier run finished; None if it must be written."""
+    if not (path.exists() and path.with_suffix(".json").exists()):
+        return None
+    record = read_json(path.with_suffix(".json"))
+    counts: dict[str, int] = record["counts"]
+    intact = counts["rows"] == rows and record["sha256"] == file_digest(path)
+    return counts if intact else None
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from grocer.inference.scores import EncodedProduct, Floats, Scores
 from grocer.model.combination import combine, linear_answers
 from grocer.model.hierarchy import Leaf, leaf_probabilities
 from grocer.model.linear import LinearModel
-from grocer.release.bundle import LoadedBundle, Manifest
+from grocer.release.bundle import LoadedBundle
+from grocer.release.manifest import Manifest
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from grocer.inference.scorer import Scorer
@@ -78,6 +79,7 @@ class Classifier:
 
             scorer = Scorer.load(
                 bundle,
+                adapter="",
                 token_budget=token_budget,
                 device=device,
                 compute_dtype=compute_dtype,

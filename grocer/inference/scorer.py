@@ -50,6 +50,7 @@ class Scorer:
         cls,
         model: Path,
         *,
+        adapter: str = "adapter",
         token_budget: int = 1024,
         device: str = "auto",
         compute_dtype: str = "auto",
@@ -60,6 +61,8 @@ class Scorer:
 
         Args:
             model: directory of the artifact or bundle.
+            adapter: name of the directory in it with the adapter and its tokenizer; empty for a
+                bundle, which has them beside its other files.
             device, compute_dtype: as in `BaseConfig`.
             base: directory or GGUF file of the base; by default `base/` beside the adapter, or
                 what `base.json` names.
@@ -68,20 +71,19 @@ class Scorer:
         Raises:
             ModelError: the base is missing, or the adapter was trained on another one.
         """
-        adapter = model / "adapter" if (model / "adapter").is_dir() else model
         directory = base or (model / "base" if (model / "base").is_dir() else None)
         directory = _matching_base(BaseReference(**read_json(model / "base.json")), directory)
         device = choose_device(device)
         dtype, _ = choose_compute_dtype(compute_dtype, device)
         encoder = Encoder(
-            load_tokenizer(adapter),
+            load_tokenizer(model / adapter),
             Template(**read_json(model / "template.json")),
             read_json(model / "labels.json"),
             read_aisles(model),
         )
         loaded = load_nf4(directory, dtype, device)
         if with_adapter:
-            loaded = load_adapter(loaded, adapter)
+            loaded = load_adapter(loaded, model / adapter)
         return cls(loaded, encoder, token_budget=token_budget)
 
     @property

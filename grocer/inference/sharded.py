@@ -4,21 +4,21 @@
 
 A shard consists of whole chunks of `grocer.inference.batch`, so the scores equal those of the
 unsplit table. The counts of a shard (`00000.json`) are written last: a shard that has them is
-complete and is not classified again.
+complete and is not classified again. The address has the digest of the plan, and every file is
+compared with a recorded size and SHA-256 when it is read.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from grocer.errors import BundleError, OutputError, SourceError
-from grocer.inference.batch import CHUNK_ROWS, classify, output_schema, sum_counts
+from grocer.inference.batch import CHUNK_ROWS, classify, count_table, output_schema, sum_counts
 from grocer.inference.classifier import Classifier, load_for_serving
 from grocer.io.atomic import file_digest, json_digest
 from grocer.io.storage import Storage
@@ -27,7 +27,9 @@ from grocer.progress import say
 from grocer.release.bundle import LoadedBundle
 from grocer.release.registry import open_bundle
 
-_PLAN = "plan.json"
+_PLAN, _SHARDS = "plan.json", "-shards-"
+FileRecord = tuple[int, str]
+"""Size of a file in bytes, and its SHA-256."""
 
 
 def shard_table(
@@ -61,7 +63,7 @@ def shard_table(
     if Storage(out, setting="--out").exists():
         raise OutputError(f"--out {out} already exists; remove it, or put {{date}} into its name")
     with tempfile.TemporaryDirectory() as folder:
-        local = Path(folder, Path(source).name)
+        local = Path(folder, source.partition("?")[0].rpartition("/")[2])
         check_format(local)
         Storage(source, setting="--data", error=SourceError).get(local)
         table = open_source(local)
@@ -76,14 +78,15 @@ def shard_table(
             "min_probability": min_probability,
             "shards": shards,
         }
-        directory = Storage(f"{out}-shards-{json_digest(plan)[:12]}", setting="--out")
-        names: list[str] = []
+        directory = Storage(_address(plan), setting="--out")
+        files: dict[str, FileRecord] = {}
         for number, part in enumerate(_split(table, rows, shards, local.suffix, Path(folder))):
-            names.append(f"{number:05d}{local.suffix}")
-            directory.put(part, names[-1])
-        directory.write_bytes(json.dumps(plan).encode(), _PLAN)
-    say("shard_table", f"{rows:,} rows in {len(names)} shards at {directory.address}")
-    return [f"{directory.address}/{name}" for name in names]
+            name = f"{number:05d}{local.suffix}"
+            directory.put(part, name)
+            files[name] = _record(part)
+        directory.write_bytes(json.dumps({"plan": plan, "files": files}).encode(), _PLAN)
+    say("shard_table", f"{rows:,} rows in {len(files)} shards at {directory.address}")
+    return [f"{directory.address}/{name}" for name in files]
 
 
 def classify_shard(
@@ -96,14 +99,14 @@ def classify_shard(
         OutputError: an address cannot be reached.
     """
     directory, name, record = _directory(shard), Path(shard).name, f"{Path(shard).stem}.json"
-    plan = _read_json(directory, _PLAN)
+    plan, files = _read_plan(directory)
     if directory.exists(record):
         say("classify_shard", f"{name} is already classified")
-        known: dict[str, int] = _read_json(directory, record)
+        known: dict[str, int] = _read_json(directory, record)["counts"]
         return known
     with tempfile.TemporaryDirectory() as folder:
-        local, result = Path(folder, name), Path(folder, _result_name(shard, plan["out"]))
-        directory.get(local, name)
+        local = _get(directory, name, files.get(name), Path(folder))
+        result = Path(folder, _result_name(shard, plan["out"]))
         counts = classify(
             local,
             result,
@@ -114,38 +117,67 @@ def classify_shard(
             load=load,
         )
         directory.put(result, result.name)
-    directory.write_bytes(json.dumps(counts).encode(), record)
+        content = {"counts": counts, "file": _record(result)}
+    directory.write_bytes(json.dumps(content).encode(), record)
     return counts
 
 
 def merge_shards(shards: Sequence[str]) -> dict[str, int]:
     """Merge the classified shards into the output, remove them, and return the sums of counts.
 
+    The plan is removed first, once the output is complete: without it, an earlier attempt merged
+    the shards, and the counts are those of the output.
+
     Raises:
         OutputError: rows are missing, or an address cannot be reached; the shards are kept.
     """
     directory = _directory(shards[0])
-    plan = _read_json(directory, _PLAN)
-    counts = sum_counts(_read_json(directory, f"{Path(shard).stem}.json") for shard in shards)
+    out = directory.address.rpartition(_SHARDS)[0]
+    with tempfile.TemporaryDirectory() as folder:
+        if directory.exists(_PLAN) or not Storage(out, setting="--out").exists():
+            counts = _merge(directory, shards, Path(folder))
+            directory.remove(_PLAN)
+        else:
+            counts = _count_output(out, Path(folder))
+    if directory.exists():
+        directory.remove()
+    totals = ", ".join(f"{count:,} {kind.replace('_', '-')}" for kind, count in counts.items())
+    say("merge_shards", f"{out}: {totals}")
+    return counts
+
+
+def _merge(directory: Storage, shards: Sequence[str], folder: Path) -> dict[str, int]:
+    """Write the output from all classified shards, and return its counts."""
+    plan, files = _read_plan(directory)
+    if [Path(shard).name for shard in shards] != list(files):
+        raise OutputError(
+            f"{directory.address} has {len(files)} shards, but {len(shards)} were given; remove "
+            "it and run again"
+        )
+    records = [_read_json(directory, f"{Path(shard).stem}.json") for shard in shards]
+    counts = sum_counts(record["counts"] for record in records)
     if counts["rows"] != plan["rows"]:
         raise OutputError(
             f"{directory.address}: {counts['rows']:,} of {plan['rows']:,} rows are classified; "
             "remove it and run again"
         )
     out = plan["out"]
-    results = [_result_name(shard, out) for shard in shards]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        merged = folder / f"merged{Path(out).suffix}"
-        with _fetched(directory, results[0], folder) as first:
-            schema = open_source(first).schema
-        chunks = _chunks(directory, results, folder, merged.suffix)
-        join_parts(chunks, schema, merged, merged.suffix)
-        Storage(out, setting="--out").put(merged)
-    directory.remove()
-    totals = ", ".join(f"{count:,} {kind.replace('_', '-')}" for kind, count in counts.items())
-    say("merge_shards", f"{out}: {totals}")
+    results = {
+        _result_name(shard, out): record["file"]
+        for shard, record in zip(shards, records, strict=True)
+    }
+    merged = folder / f"merged{Path(out).suffix}"
+    name, record = next(iter(results.items()))
+    schema = open_source(_get(directory, name, record, folder)).schema
+    join_parts(_chunks(directory, results, folder, merged.suffix), schema, merged, merged.suffix)
+    Storage(out, setting="--out").put(merged)
     return counts
+
+
+def _count_output(out: str, folder: Path) -> dict[str, int]:
+    local = folder / f"output{Path(out).suffix}"
+    Storage(out, setting="--out").get(local)
+    return sum_counts(count_table(chunk) for chunk in open_source(local).chunks(CHUNK_ROWS))
 
 
 def _result_name(shard: str, out: str) -> str:
@@ -164,22 +196,49 @@ def _split(table: Source, rows: int, shards: int, suffix: str, folder: Path) -> 
         yield path
 
 
-def _chunks(directory: Storage, names: Sequence[str], folder: Path, format: str) -> Iterator[Path]:
+def _chunks(
+    directory: Storage, results: Mapping[str, FileRecord], folder: Path, format: str
+) -> Iterator[Path]:
     """Yield files of some rows each, as `join_parts` expects them; the next one overwrites it."""
-    for name in names:
-        with _fetched(directory, name, folder) as local:
-            for chunk in open_source(local).chunks(CHUNK_ROWS):
-                write_part(folder / "part", chunk, format)
-                yield folder / "part"
+    for name, record in results.items():
+        local = _get(directory, name, record, folder)
+        for chunk in open_source(local).chunks(CHUNK_ROWS):
+            write_part(folder / "part", chunk, format)
+            yield folder / "part"
+        local.unlink()
 
 
-@contextmanager
-def _fetched(directory: Storage, name: str, folder: Path) -> Iterator[Path]:
-    """Yield a local copy of a file; remove it at the end of the block."""
-    local = folder / name
-    directory.get(local, name)
-    yield local
-    local.unlink()
+def _get(directory: Storage, name: str, record: FileRecord | None, folder: Path) -> Path:
+    """Copy a file of the directory that has this size and SHA-256; return the copy."""
+    problem: str | None = f"{name} is not in {_PLAN}"
+    if record is not None:
+        problem = directory.get_listed({name: record[0]}, folder)
+        if problem is None and _record(folder / name)[1] != record[1]:
+            problem = f"{name} has another SHA-256"
+    if problem is not None:
+        raise OutputError(f"{directory.address} was modified: {problem}; remove it and run again")
+    return folder / name
+
+
+def _record(path: Path) -> FileRecord:
+    return path.stat().st_size, file_digest(path)
+
+
+def _address(plan: Mapping[str, Any]) -> str:
+    return f"{plan['out']}{_SHARDS}{json_digest(plan)[:16]}"
+
+
+def _read_plan(directory: Storage) -> tuple[dict[str, Any], dict[str, FileRecord]]:
+    """Return the plan and the record of each shard."""
+    try:
+        content = _read_json(directory, _PLAN)
+        files = {name: (size, sha256) for name, (size, sha256) in content["files"].items()}
+        is_planned = _address(content["plan"]) == directory.address
+    except (AttributeError, KeyError, TypeError, ValueError):
+        is_planned = False
+    if not is_planned:
+        raise OutputError(f"{directory.address}/{_PLAN} was modified; remove it and run again")
+    return content["plan"], files
 
 
 def _directory(shard: str) -> Storage:

@@ -1,7 +1,7 @@
 """Atomic files and directories, JSON files, and SHA-256 digests.
 
 All output goes to a temporary name in the same directory and is renamed once it is complete, so a
-file with its final name is never incomplete.
+file with its final name is never incomplete, not even after a power failure.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from grocer.errors import OutputError
+from grocer.errors import ArtifactError, OutputError
 
 _CAUSES = {
     errno.EACCES: "permission denied",
@@ -41,9 +42,20 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         yield part
         part.chmod(0o644)
+        _sync(part)
         part.replace(path)
+        _sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -110,7 +122,12 @@ def output_errors(path: Path) -> Iterator[None]:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON; NaN and Inf, which JSON lacks, raise `ValueError`."""
     with output_file(path) as part:
-        part.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        part.write_bytes(json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return the content of a file that `write_json` writes."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:
@@ -130,10 +147,26 @@ def json_digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def tree_files(root: Path) -> dict[str, Path]:
+    """Return the files below `root` by relative path, sorted.
+
+    Raises:
+        ArtifactError: something in it is neither a regular file nor a directory. A link, which
+            may point to anything, is never followed.
+    """
+    files = {}
+    for path in sorted(root.rglob("*")):
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode):
+            files[path.relative_to(root).as_posix()] = path
+        elif not stat.S_ISDIR(mode):
+            raise ArtifactError(f"{path}: expected a regular file or a directory; remove it")
+    return files
+
+
 def tree_digests(root: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file below `root`, by relative path, sorted."""
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {path.relative_to(root).as_posix(): file_digest(path) for path in files}
+    """Return the SHA-256 of each of the `tree_files` of `root`, by relative path."""
+    return {name: file_digest(path) for name, path in tree_files(root).items()}
 
 
 def tree_digest(digests: Mapping[str, str]) -> str:

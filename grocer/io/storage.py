@@ -10,20 +10,23 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from grocer import progress
-from grocer.errors import GrocerError, OutputError
+from grocer.errors import GrocerError, OutputError, redacted
 from grocer.io.atomic import atomic_file
 
 PROTOCOLS = ("s3", "gs", "https", "http")
 ATTEMPTS = 4
 FIRST_WAIT_SECONDS = 0.5
+MAX_DOCUMENT_BYTES = 32 * 1024**2
 _BLOCK_BYTES = 8 * 1024**2
+_FILE_NAME = re.compile(r"[\w.+=-]{1,200}(/[\w.+=-]{1,200}){0,7}", re.ASCII)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _VERSION_KEYS = ("ETag", "etag", "generation", "LastModified", "Last-Modified", "mtime", "size")
 
@@ -64,13 +67,7 @@ class Storage:
 
     def exists(self, name: str = "") -> bool:
         """Return whether there is a file or a directory of this name."""
-        try:
-            self.info(name)
-        except self.error as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
-                raise
-            return False
-        return True
+        return self._find_info(name) is not None
 
     def info(self, name: str = "") -> dict[str, Any]:
         """Return fsspec's information on a file, such as `size` in bytes if it is known."""
@@ -101,6 +98,35 @@ class Storage:
                 f"{source} is truncated: received {size:,} of {expected:,} bytes; run again"
             )
 
+    def get_listed(self, sizes: Mapping[str, int], target: Path, folder: str = "") -> str | None:
+        """Copy the files in `folder` that a manifest lists to the directory `target`.
+
+        No name is trusted: a file outside of `target` is never written. Nothing else in the
+        folder is read, and no file of another size than listed is copied.
+
+        Args:
+            sizes: in bytes, by name relative to `folder`.
+
+        Returns:
+            What is wrong with the list or with a file in the store, or None.
+        """
+        names = {PurePosixPath(name) for name in sizes}
+        for name in sizes:
+            path = PurePosixPath(name)
+            unsafe = not _FILE_NAME.fullmatch(name) or {".", ".."} & set(name.split("/"))
+            if unsafe or names & set(path.parents):
+                return f"{name[:80]!r} is not a valid file name"
+        for name, size in sizes.items():
+            remote = _join(folder, name) if folder else name
+            info = self._find_info(remote)
+            if info is None or info["type"] != "file":
+                return f"{name} is missing"
+            if info.get("size") != size:
+                return f"{name} has {info.get('size')} bytes instead of {size}"
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            self.get(target / name, remote)
+        return None
+
     def put(self, local: Path, name: str = "") -> None:
         """Copy `local` to a file, which appears only once it is complete."""
 
@@ -114,7 +140,13 @@ class Storage:
         self._try("write", name, copy)
 
     def read_bytes(self, name: str = "") -> bytes:
-        """Return the content of a file."""
+        """Return the content of a file of at most `MAX_DOCUMENT_BYTES`."""
+        size = self.info(name).get("size") or 0
+        if size > MAX_DOCUMENT_BYTES:
+            raise self.error(
+                f"{self.setting}: {_join(self.address, name)} has {size:,} bytes; expected at "
+                f"most {MAX_DOCUMENT_BYTES:,}"
+            )
         return bytes(self._try("read", name, self._files.cat_file))
 
     def write_bytes(self, content: bytes, name: str = "") -> None:
@@ -142,6 +174,15 @@ class Storage:
         """Remove a file, or a directory and all files below it."""
         self._try("write", name, lambda path: self._files.rm(path, recursive=True))
 
+    def _find_info(self, name: str) -> dict[str, Any] | None:
+        """Return the `info` of a file or directory, or None if it does not exist."""
+        try:
+            return self.info(name)
+        except self.error as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            return None
+
     def _try(self, action: str, name: str, operation: Callable[[str], T]) -> T:
         """Return `operation(path)`, retried after transient errors."""
         address = _join(self.address, name)
@@ -152,7 +193,7 @@ class Storage:
             try:
                 return operation(_join(self._root, name))
             except client_errors() as raised:
-                error = _cause(raised)
+                error = _without_credentials(_cause(raised))
                 reason = " ".join(str(error).split()) or type(error).__name__
                 if getattr(error, "errno", None) in _DISK_ERRORS:
                     raise OutputError(f"{failed}: {reason}; choose another disk") from error
@@ -216,6 +257,17 @@ def _cause(error: Exception) -> BaseException:
     if not isinstance(error, FileNotFoundError) or not isinstance(cause, aiohttp.ClientError):
         return error
     return error if getattr(cause, "status", None) in (404, 410) else cause
+
+
+def _without_credentials(error: BaseException) -> BaseException:
+    """Return the error, or one of the same kind if its text has credentials: logs show it."""
+    text = redacted(str(error))
+    if text == str(error):
+        return error
+    for kind in (FileNotFoundError, PermissionError):
+        if isinstance(error, kind):
+            return kind(text)
+    return PermissionError(text) if is_access_denied(error) else OSError(text)
 
 
 def _join(root: str, name: str) -> str:

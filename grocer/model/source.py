@@ -40,14 +40,7 @@ def base_digest(directory: Path) -> str:
         raise ModelError(
             f"{directory} has no *.safetensors; other weight formats are not supported"
         )
-    return json_digest({path.name: _weights_digest(path) for path in files})
-
-
-def _weights_digest(path: Path) -> str:
-    """Return a file's SHA-256; the Hub's cache names large files by it, so they are not read."""
-    blob = path.resolve().name
-    is_hub_blob = path.is_symlink() and len(blob) == 64 and set(blob) <= set("0123456789abcdef")
-    return blob if is_hub_blob else file_digest(path)
+    return json_digest({path.name: file_digest(path) for path in files})
 
 
 def find_base(base: BaseConfig) -> tuple[Path, BaseReference]:
@@ -135,7 +128,7 @@ def _from_hub(base: BaseConfig) -> Path:
         revision, token = base.revision, os.environ.get(HUB_TOKEN)
         if path:
             file = Path(hf_hub_download(f"{owner}/{name}", path[0], revision=revision, token=token))
-            return _converted(base.source, _weights_digest(file), lambda _: file)
+            return _converted(base.source, file_digest(file), lambda _: file)
         patterns = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]
         return Path(
             snapshot_download(base.source, revision=revision, token=token, allow_patterns=patterns)

@@ -7,13 +7,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+import re
+from pathlib import Path
 
 from grocer import progress
 from grocer.errors import BundleError, OutputError
 from grocer.io.atomic import file_digest, output_directory
 from grocer.io.storage import Storage
-from grocer.release.bundle import MANIFEST, LoadedBundle, load_bundle
+from grocer.release.bundle import LoadedBundle, load_bundle
+from grocer.release.manifest import MANIFEST, parse_manifest
 
 _STORE = "deploy.store"
 
@@ -54,6 +56,8 @@ def fetch(
 ) -> LoadedBundle:
     """Download the bundle at `uri` (`.../<digest>`) to `directory/<digest>` and verify it.
 
+    Only the files that `bundle.json` lists are read, after it was verified by the digest.
+
     Args:
         setting: option that names the bundle, for error messages.
         step: pipeline step that reports retries, if any.
@@ -64,16 +68,17 @@ def fetch(
         OutputError: `directory` cannot be written.
     """
     digest = uri.rstrip("/").rpartition("/")[2]
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise BundleError(f"{setting} {uri}: expected an address that ends in a bundle's digest")
     storage = Storage(uri, setting=setting, step=step, error=BundleError)
-    names = set(storage.find())
-    if MANIFEST not in names:
-        raise BundleError(f"{uri}: no bundle found, or an incomplete one")
-    if outside := [name for name in sorted(names) if ".." in PurePosixPath(name).parts]:
-        raise BundleError(f"{uri}: {outside[0]} is not part of a bundle; remove it")
+    if not storage.exists(MANIFEST):
+        raise BundleError(f"{setting} {uri}: no bundle found, or an incomplete one")
+    text = storage.read_bytes(MANIFEST)
+    manifest = parse_manifest(text, digest, uri)
     with output_directory(directory / digest) as part:
-        for name in names:
-            (part / name).parent.mkdir(parents=True, exist_ok=True)
-            storage.get(part / name, name)
+        if problem := storage.get_listed(manifest.sizes, part):
+            raise BundleError(f"{uri} was modified: {problem}")
+        (part / MANIFEST).write_bytes(text)
     return load_bundle(directory / digest)
 
 

@@ -2,7 +2,8 @@
 
     <train.checkpoints>/<run>/run.json                all inputs of the run, for reference
                              /checkpoint-000050/...   the Trainer's files
-                             /checkpoint-000050/whole.json   SHA-256 of each file, written last
+                             /checkpoint-000050/whole.json   size and SHA-256 of each file,
+                                                             written last
 
 `<run>` is a digest of everything that determines the weights, so no other run resumes from it.
 A checkpoint without `whole.json`, or with other files than it lists, is incomplete and skipped.
@@ -11,16 +12,21 @@ A checkpoint without `whole.json`, or with other files than it lists, is incompl
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grocer.io.atomic import json_digest, tree_digests
+from pydantic import TypeAdapter
+
+from grocer.io.atomic import file_digest, json_digest, tree_files
 from grocer.io.storage import Storage
 from grocer.progress import say
 
 _MANIFEST = "whole.json"
+_NAME = re.compile(r"checkpoint-[0-9]{6,12}")
+_FILES = TypeAdapter(dict[str, tuple[int, str]])
 _KEPT = 2
 
 
@@ -43,12 +49,15 @@ class Checkpoints:
         The two newest checkpoints are kept.
         """
         name = f"checkpoint-{_step(checkpoint.name):06d}"
-        digests = tree_digests(checkpoint)
+        files = {
+            file: (path.stat().st_size, file_digest(path))
+            for file, path in tree_files(checkpoint).items()
+        }
         if self.storage.exists(name):
             self.storage.remove(name)
-        for file in digests:
+        for file in files:
             self.storage.put(checkpoint / file, f"{name}/{file}")
-        self._write(f"{name}/{_MANIFEST}", digests)
+        self._write(f"{name}/{_MANIFEST}", files)
         for old in self._names()[_KEPT:]:
             self.storage.remove(old)
         return f"{self.address}/{name}"
@@ -66,27 +75,23 @@ class Checkpoints:
 
     def _fetch(self, name: str, local: Path) -> str | None:
         """Copy a checkpoint; return why it is incomplete, or None."""
-        local.mkdir(parents=True)
-        present = self.storage.find(name)
-        if _MANIFEST not in present:
+        if not self.storage.exists(f"{name}/{_MANIFEST}"):
             return f"{_MANIFEST} is missing"
         try:
-            expected = json.loads(self.storage.read_bytes(f"{name}/{_MANIFEST}"))
+            files = _FILES.validate_json(self.storage.read_bytes(f"{name}/{_MANIFEST}"))
         except ValueError:
-            return f"{_MANIFEST} is not valid JSON"
-        for file in expected:
-            if file not in present:
-                return f"{file} is missing"
-            (local / file).parent.mkdir(parents=True, exist_ok=True)
-            self.storage.get(local / file, f"{name}/{file}")
-        actual = tree_digests(local)
-        changed = [file for file in expected if actual.get(file) != expected[file]]
+            return f"{_MANIFEST} is not a valid list of files"
+        local.mkdir(parents=True)
+        sizes = {file: size for file, (size, _) in files.items()}
+        if problem := self.storage.get_listed(sizes, local, name):
+            return problem
+        changed = [file for file in files if file_digest(local / file) != files[file][1]]
         return f"{changed[0]} has another digest" if changed else None
 
     def _names(self) -> list[str]:
         """Return the names of all checkpoints, newest first."""
-        names = [name for name in self.storage.list() if name.startswith("checkpoint-")]
-        return sorted(names, reverse=True)
+        names = [name for name in self.storage.list() if _NAME.fullmatch(name)]
+        return sorted(names, key=_step, reverse=True)
 
     def _write(self, name: str, value: Any, **options: Any) -> None:
         self.storage.write_bytes(json.dumps(value, **options).encode(), name)

@@ -19,7 +19,7 @@ from typer import Argument, Option
 
 from grocer import __version__, events
 from grocer.config.recipes import recipe
-from grocer.errors import GrocerError
+from grocer.errors import GrocerError, redacted
 from pipelines.cli.bulk_commands import bulk
 from pipelines.cli.canary_commands import promote, rollback
 from pipelines.cli.doctor_commands import doctor
@@ -206,7 +206,7 @@ def _usage(error: Any) -> str:
 
 
 def _error(text: str, code: int) -> int:
-    print(f"grocer: {' '.join(text.split())}", file=sys.stderr)
+    print(f"grocer: {' '.join(redacted(text).split())}", file=sys.stderr)
     return code
 
 

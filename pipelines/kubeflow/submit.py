@@ -13,7 +13,7 @@ from typing import Any
 
 from components.images import Images
 from grocer.config.run import RunConfig
-from grocer.errors import ConfigError
+from grocer.errors import ConfigError, redacted
 from grocer.io.storage import PROTOCOLS
 from grocer.io.tables import check_format
 from pipelines.kubeflow.client import Server
@@ -118,6 +118,11 @@ def check_address(option: str, address: str, protocols: tuple[str, ...]) -> None
     if protocol not in protocols or not path.strip("/"):
         supported = ", ".join(f"{protocol}://" for protocol in protocols)
         raise ConfigError(f"{option} {address}: pods cannot access this address; use {supported}")
+    if redacted(address) != address:
+        raise ConfigError(
+            f"{option} {address}: Kubeflow stores and shows the address; remove the credentials "
+            "from it, and give the pods access instead"
+        )
 
 
 def _check_bundle(option: str, address: str | None) -> None:

@@ -42,6 +42,8 @@ def working_dir(out: Path, *, replace: bool, keep: Path | None = None) -> Iterat
         raise OutputError(f"cannot write {out}: {error.strerror}; choose another --out") from error
     try:
         _claim(lock, work, out)
+        if restore(out):
+            _check_target(out, replace, keep)
         try:
             _check_free_space(work, out)
             with output_errors(out):
@@ -119,15 +121,36 @@ def rejected_dir(out: Path) -> Path:
     return path
 
 
-def swap_in(new: Path, out: Path, work: Path) -> None:
-    """Rename the directory `new` to `out`, and move a previous `out` into `work`."""
+def swap_in(new: Path, out: Path) -> None:
+    """Rename the directory `new` to `out`, and remove a previous `out`.
+
+    It is kept beside `out` until then: if this process is killed, `restore` completes the swap.
+    """
     with output_errors(out):
-        previous = work / "previous"
+        restore(out)
         if out.is_dir():
-            out.rename(previous)
+            out.rename(_previous(out))
         try:
             new.rename(out)
-        except OSError:
-            if previous.is_dir():
-                previous.rename(out)
-            raise
+        finally:
+            restore(out)
+
+
+def restore(out: Path) -> bool:
+    """Rename the previous `out` back if there is no new one, and remove it otherwise.
+
+    Returns:
+        Whether it was renamed back.
+    """
+    previous = _previous(out)
+    if not previous.is_dir():
+        return False
+    if out.exists():
+        shutil.rmtree(previous)
+        return False
+    previous.rename(out)
+    return True
+
+
+def _previous(out: Path) -> Path:
+    return out.with_name(f".{out.name}.grocer-previous")

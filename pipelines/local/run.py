@@ -20,7 +20,7 @@ from rich.text import Text
 
 from grocer import events
 from grocer.config.run import RunConfig
-from grocer.errors import ConfigError, GrocerError, SourceError, StepError
+from grocer.errors import ConfigError, GrocerError, SourceError, StepError, redacted
 from grocer.io.atomic import output_errors, output_file
 from pipelines.local.outcome import Outcome
 from pipelines.local.output_dir import rejected_dir, swap_in, working_dir
@@ -66,7 +66,7 @@ def run(
             raise _failure(outcome, out, work)
         finished = collect(work / "pipeline", work / "run.log", config, work / "staging", out)
         with undisturbed():
-            swap_in(work / "staging", out, work)
+            swap_in(work / "staging", out)
         return finished
 
 
@@ -157,7 +157,7 @@ def _copy_output(output: IO[str], log: IO[str], tail: deque[str]) -> None:
     """Copy the output of the steps without colours to `log`, and lines with text to `tail`."""
     with suppress(ValueError):  # closed by an interrupt
         for raw in output:
-            line = Text.from_ansi(raw.rstrip()).plain
+            line = redacted(Text.from_ansi(raw.rstrip()).plain)
             log.write(f"{line}\n")
             if line.strip():
                 tail.append(line.removeprefix("    "))  # kfp's indentation
@@ -170,7 +170,7 @@ def _failure(outcome: Outcome, out: Path, work: Path) -> GrocerError | RunError:
         if report := failed_validation(work / "pipeline"):
             rejected = rejected_dir(out)
             with undisturbed():
-                swap_in(report, rejected, work)
+                swap_in(report, rejected)
             text = f"{text} (see {rejected / 'validation.html'})"
         return StepError(text)
     if shutil.disk_usage(work).free < 2**20:

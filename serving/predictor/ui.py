@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from grocer.config.deployment import ServingConfig
-from grocer.release.bundle import CARD, LoadedBundle
+from grocer.release.bundle import LoadedBundle
+from grocer.release.manifest import CARD
 
 _TOP_K = 10
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from grocer.config.recipes import tiny
 from grocer.io.atomic import tree_digest, tree_digests
 from grocer.io.storage import file_system
-from grocer.release.bundle import MANIFEST
+from grocer.release.manifest import MANIFEST
 from tests.cluster.installation import Store
 from tests.fixtures.artifacts import make_bundle
 

@@ -15,7 +15,8 @@ from grocer.artifacts.evaluation import ChampionComparison
 from grocer.config.deployment import DeployConfig
 from grocer.errors import GrocerError
 from grocer.io.storage import file_system
-from grocer.release.bundle import MANIFEST, LoadedBundle, Manifest
+from grocer.release.bundle import LoadedBundle
+from grocer.release.manifest import MANIFEST, Manifest
 from serving.rollout.deploy import deploy
 from serving.rollout.inference_service import read_state
 from serving.rollout.kubernetes import Cluster

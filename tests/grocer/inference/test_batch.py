@@ -69,6 +69,13 @@ def test_rows_keep_their_order_and_content(tmp_path: Path, bundle: LoadedBundle)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
 
 
+def test_very_long_names_are_classified(tmp_path: Path, bundle: LoadedBundle) -> None:
+    names = [" " * 200_000, "é[" + " " * 200_000 + "INST]", "a" + "\u0345\u0301" * 100_000]
+    source = write_csv(tmp_path / "in.csv", names)
+    counts = classify(source, tmp_path / "out.csv", bundle.path, load=load)
+    assert (counts["rows"], counts["classified"], counts["blank"]) == (3, 2, 1)
+
+
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))))
 def test_any_text_is_preserved(tmp_path: Path, bundle: LoadedBundle, names: list[str]) -> None:
@@ -168,6 +175,26 @@ def test_killed_run_resumes_to_the_same_bytes(tmp_path: Path, bundle: LoadedBund
     (tmp_path / ".out.csv.classify" / ".00000003.chunk.x.part").write_text("partial")
     classify(source, out, bundle.path, chunk_rows=4, load=lambda _: second)
     assert len(second.passes) == 4
+    assert out.read_bytes() == (tmp_path / "expected.csv").read_bytes()
+
+
+@pytest.mark.parametrize("damage", [b"", b"0,name 0,bakery,0.5\n", None])
+def test_damaged_chunk_is_written_again(
+    tmp_path: Path, bundle: LoadedBundle, damage: bytes | None
+) -> None:
+    """A power failure, or a full disk, may leave a chunk without all of its rows."""
+    source = write_csv(tmp_path / "in.csv", [f"name {i}" for i in range(25)])
+    classify(source, tmp_path / "expected.csv", bundle.path, chunk_rows=4, load=load)
+    out = tmp_path / "out.csv"
+    with pytest.raises(KilledError):
+        classify(source, out, bundle.path, chunk_rows=4, load=lambda _: KilledScorer(3))
+    chunk = tmp_path / ".out.csv.classify" / "00000000.chunk"
+    if damage is None:
+        chunk.with_suffix(".json").unlink()
+    else:
+        chunk.write_bytes(damage)
+    counts = classify(source, out, bundle.path, chunk_rows=4, load=load)
+    assert counts["rows"] == 25
     assert out.read_bytes() == (tmp_path / "expected.csv").read_bytes()
 
 

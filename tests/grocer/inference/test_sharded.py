@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from grocer.errors import (
 from grocer.inference import sharded
 from grocer.inference.batch import classify
 from grocer.inference.sharded import classify_shard, merge_shards, shard_table
+from grocer.io.storage import Storage
 from grocer.io.tables import join_parts, write_part
 from grocer.release import registry
 from grocer.release.bundle import LoadedBundle
@@ -121,11 +123,93 @@ def test_merge_without_all_shards_is_rejected_and_keeps_them(
         classify_shard(shard, load)
     with pytest.raises(OutputError, match=r"00002\.json"):
         merge_shards(addresses)
-    with pytest.raises(OutputError, match="24 of 25 rows"):
+    with pytest.raises(OutputError, match="has 3 shards, but 2 were given"):
         merge_shards(addresses[:2])
     assert not out.exists()
     classify_shard(addresses[2], load)
     assert merge_shards(addresses)["rows"] == 25
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("removed", [None, 0, 1, 4])
+def test_merge_can_be_repeated_after_a_kill(
+    tmp_path: Path,
+    bundle: LoadedBundle,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+    removed: int | None,
+) -> None:
+    """It is killed when the output is written, or after this number of shards is removed."""
+    source, out = write_table(tmp_path / f"in{suffix}"), tmp_path / "out" / f"out{suffix}"
+    addresses = shard_table(str(source), str(out), str(bundle.path), shards=3, min_probability=0.6)
+    for shard in addresses:
+        classify_shard(shard, load)
+
+    def killed(self: Storage, name: str = "") -> None:
+        if removed is None or not name:
+            for file in sorted(self.find())[: removed or 0]:
+                Path(self.address, file).unlink()
+            raise KeyboardInterrupt
+        remove(self, name)
+
+    remove = Storage.remove
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            merge_shards(addresses)
+    content = out.read_bytes()
+    expected = classify_whole(source, tmp_path / f"all{suffix}", bundle, min_probability=0.6)
+    assert expected["low_confidence"] > 0
+    for _ in range(2):
+        assert merge_shards(addresses) == expected
+        assert out.read_bytes() == content
+        assert list(out.parent.iterdir()) == [out]
+
+
+def test_changed_files_of_a_shard_are_rejected(tmp_path: Path, bundle: LoadedBundle) -> None:
+    source, out = write_table(tmp_path / "in.csv"), tmp_path / "out.csv"
+    addresses = shard_table(str(source), str(out), str(bundle.path), shards=3)
+    shard = Path(addresses[1])
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-10])
+    with pytest.raises(OutputError, match=r"was modified: 00001\.csv has \d+ bytes instead of"):
+        classify_shard(addresses[1], load)
+    shard.write_bytes(content[:-2] + b"x\n")
+    with pytest.raises(OutputError, match=r"was modified: 00001\.csv has another SHA-256"):
+        classify_shard(addresses[1], load)
+    shard.write_bytes(content)
+    for address in addresses:
+        classify_shard(address, load)
+    with pytest.raises(OutputError, match=r"was modified: outside is not in plan\.json"):
+        classify_shard(f"{shard.parent}/outside", load)
+    result = shard.with_name("00001.classified.csv")
+    result.write_text("".join(result.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(OutputError, match=r"was modified: 00001\.classified\.csv has"):
+        merge_shards(addresses)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("", "[]", "{}", '{"plan": {}, "files": {}}', '{"plan": 1, "files": {"a": 1}}'),
+        "out",
+        "rows",
+    ],
+)
+def test_changed_plan_is_rejected(tmp_path: Path, bundle: LoadedBundle, change: str) -> None:
+    """It names the bundle that is loaded, and the file that is written."""
+    source, out = write_table(tmp_path / "in.csv"), tmp_path / "out.csv"
+    addresses = shard_table(str(source), str(out), str(bundle.path), shards=2)
+    plan = Path(addresses[0]).with_name("plan.json")
+    if change.isalpha():
+        changed = json.loads(plan.read_text())
+        changed["plan"][change] = "/tmp/other"
+        change = json.dumps(changed)
+    plan.write_text(change)
+    for step in (lambda: classify_shard(addresses[0], load), lambda: merge_shards(addresses)):
+        with pytest.raises(OutputError, match=r"plan\.json was modified"):
+            step()
 
 
 def test_date_and_time_in_the_output_name_are_replaced(

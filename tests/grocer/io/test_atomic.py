@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,26 @@ def test_file_is_replaced_only_when_the_new_one_is_complete(tmp_path: Path) -> N
         fail()
     assert read_json(path) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_is_on_the_disk_before_it_is_renamed_and_its_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        calls.append(f"fsync {'directory' if os.path.isdir(descriptor) else 'file'}")
+        fsync(descriptor)
+
+    def replaced(source: Path, target: Path) -> None:
+        calls.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    write_json(tmp_path / "x.json", {})
+    assert calls == ["fsync file", "rename", "fsync directory"]
 
 
 def test_json_with_nan_is_rejected(tmp_path: Path) -> None:

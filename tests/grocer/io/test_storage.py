@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -126,6 +127,27 @@ def test_truncated_response_is_retried(serve: Serve, csvs: Path, tmp_path: Path)
     address = serve(partial(Truncating, directory=str(tmp_path / "web")))
     assert kept_lines(f"{address}/all.zip", tmp_path) == 5
     assert remaining["truncated"] == 0
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 503])
+def test_credentials_of_an_address_are_not_shown(
+    serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str], status: int
+) -> None:
+    """Neither in a message nor in a traceback, which Kubeflow prints for every error."""
+
+    class Failing(Files):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+        do_HEAD = do_GET  # noqa: N815
+
+    host = serve(Failing).removeprefix("http://")
+    for address in (f"http://user:secret@{host}/all.zip", f"http://{host}/all.zip?sig=secret"):
+        with pytest.raises(SourceError) as caught:
+            kept_lines(address, tmp_path)
+        assert "all.zip" in str(caught.value)
+        assert "secret" not in "".join(traceback.format_exception(caught.value))
+    assert "secret" not in "".join(capsys.readouterr())
 
 
 # ---- S3 -------------------------------------------------------------------------------------

@@ -126,13 +126,15 @@ def test_directory_without_config_or_safetensors_is_rejected(copy: Path) -> None
         base_digest(copy)
 
 
-def test_digest_of_a_hub_blob_is_its_name(copy: Path, tmp_path: Path) -> None:
-    """The Hub's cache names a large file by its SHA-256, so 13 GB need no second reading."""
+def test_digest_of_a_hub_blob_is_that_of_its_content(copy: Path, tmp_path: Path) -> None:
+    """The Hub's cache names a large file by its SHA-256, which proves nothing."""
     digest = base_digest(copy)
     blob = tmp_path / file_digest(copy / "model.safetensors")
     shutil.move(copy / "model.safetensors", blob)
     (copy / "model.safetensors").symlink_to(blob)
     assert base_digest(copy) == digest
+    blob.write_bytes(blob.read_bytes()[:-1] + b"x")
+    assert base_digest(copy) != digest
 
 
 @pytest.fixture

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from grocer.artifacts.step import digest_of
+from grocer.artifacts.step import digest_of, step
 from grocer.config.recipes import tiny
-from grocer.errors import BundleError
-from grocer.io.atomic import file_digest, read_json, tree_digest, tree_digests
+from grocer.errors import ArtifactError, BundleError
+from grocer.gate.run import run as judge
+from grocer.io.atomic import file_digest, read_json, tree_digest, tree_digests, tree_files
 from grocer.release.bundle import load_bundle, write_bundle
+from grocer.release.manifest import origins_of
 from tests.fixtures.artifacts import (
     AISLES,
     make_bundle,
@@ -28,8 +35,10 @@ SCHEMA_1 = Path(__file__).parent / "bundle_schema_1"
 def rename_to_digest(path: Path) -> Path:
     """Update all digests after a change, as a deliberate forger would."""
     manifest = read_json(path / "bundle.json")
-    files = tree_digests(path)
-    manifest["files"] = {name: digest for name, digest in files.items() if name != "bundle.json"}
+    files = tree_files(path)
+    del files["bundle.json"]
+    manifest["files"] = {name: file_digest(file) for name, file in files.items()}
+    manifest["sizes"] = {name: file.stat().st_size for name, file in files.items()}
     (path / "bundle.json").write_text(json.dumps(manifest))
     return path.rename(path.with_name(tree_digest(tree_digests(path))))
 
@@ -111,30 +120,113 @@ def test_model_that_the_strategy_does_not_use_is_rejected(
         load_bundle(rename_to_digest(path))
 
 
-def test_changed_weights_with_updated_digests_are_rejected(tmp_path: Path) -> None:
-    path = make_bundle(tmp_path, strategy="ensemble").path
-    manifest = read_json(path / "bundle.json")
-    manifest["combination"]["adapter"] = 0.1
-    (path / "bundle.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="combination is not the one that was evaluated"):
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of every value that is not a filled object or list."""
+    if not isinstance(value, dict | list) or not value:
+        yield path
+        return
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from leaves(each, (*path, key))
+
+
+def other_values(value: Any) -> list[Any]:
+    """Return other values of the same type, so that the schema may accept them."""
+    match value:
+        case bool():
+            return [not value]
+        case int():
+            return [value + 1]
+        case float():
+            return [value + 1e-9]
+        case str() if re.fullmatch("[0-9a-f]{64}", value):
+            return ["f" * 64]
+        case str():
+            return [f"{value} x"]
+        case None:
+            return ["x", 1, {}]
+        case _:
+            return [["x"], {"x": ["x"]}]
+
+
+@pytest.mark.parametrize(("strategy", "levels"), [("adapter", 2), ("ensemble", 1)])
+def test_no_value_of_the_manifest_can_be_changed(
+    tmp_path: Path, strategy: str, levels: int
+) -> None:
+    """Also not with a matching directory name, the only digest that is not in the manifest."""
+    config = tiny().with_settings([f"catalogue.levels={levels}"])
+    path = make_bundle(tmp_path, config, strategy=strategy).path
+    text = (path / "bundle.json").read_text()
+    paths = list(leaves(json.loads(text)))
+    assert len(paths) > 300
+    accepted = []
+    for keys in paths:
+        original = reduce(lambda node, key: node[key], keys, json.loads(text))
+        for value in other_values(original):
+            manifest = json.loads(text)
+            reduce(lambda node, key: node[key], keys[:-1], manifest)[keys[-1]] = value
+            content = json.dumps(manifest).encode()
+            (path / "bundle.json").write_bytes(content)
+            digest = tree_digest(
+                {**manifest["files"], "bundle.json": hashlib.sha256(content).hexdigest()}
+            )
+            with suppress(BundleError):
+                load_bundle(path, digest)
+                accepted.append((keys, value))
+    assert accepted == []
+    (path / "bundle.json").write_text(text)
+    assert load_bundle(path).digest == path.name
+
+
+@pytest.mark.parametrize("name", ["MODEL_CARD.md", "tokenizer.json", "base/config.json"])
+def test_replaced_file_with_updated_digests_is_rejected(tmp_path: Path, name: str) -> None:
+    path = make_bundle(tmp_path).path
+    (path / name).parent.mkdir(exist_ok=True)
+    (path / name).write_text('{"other": 1}')
+    with pytest.raises(BundleError, match=f"{name} (is not the file|does not describe)"):
         load_bundle(rename_to_digest(path))
+
+
+@pytest.mark.parametrize("strategy", ["adapter", "ensemble", "linear"])
+@pytest.mark.parametrize("artifact", ["model", "splits", "evaluation"])
+def test_artifact_that_was_changed_after_its_step_is_rejected(
+    tmp_path: Path, artifact: str, strategy: str
+) -> None:
+    artifacts = write_artifacts(tmp_path / "artifacts", strategy=strategy)
+    file = next(path for path in artifacts[artifact].rglob("*.*") if path.name != "artifact.json")
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(ArtifactError, match=f"{artifact} was modified: .*{file.name} was changed"):
+        write_bundle(**artifacts, config=tiny(), root=tmp_path / "bundles")
+
+
+def test_bundle_of_another_policy_is_not_written(tmp_path: Path) -> None:
+    artifacts = write_artifacts(tmp_path / "artifacts")
+    other = tiny().with_settings(["gate.min_accuracy=0.1"])
+    with pytest.raises(BundleError, match="configuration differs from the digests"):
+        write_bundle(**artifacts, config=other, root=tmp_path / "bundles")
+    with step("gate", tmp_path / "lenient") as part:
+        judge(artifacts["evaluation"], other.gate, part)
+    artifacts["decision"] = tmp_path / "lenient"
+    with pytest.raises(BundleError, match="decision is not that of the gate's rules"):
+        write_bundle(**artifacts, config=tiny(), root=tmp_path / "bundles")
 
 
 @pytest.mark.parametrize(
     ("strategy", "missing", "step"),
     [
-        ("cascade", "evaluation/linear.npz", "evaluate"),
-        ("cascade", "model/adapter/adapter_model.safetensors", "train"),
-        ("linear", "model/labels.json", "train"),
+        ("cascade", "linear.npz", "evaluate"),
+        ("cascade", "adapter/adapter_model.safetensors", "train"),
+        ("linear", "labels.json", "train"),
     ],
 )
 def test_missing_file_is_reported_with_the_step_that_writes_it(
     tmp_path: Path, strategy: str, missing: str, step: str
 ) -> None:
-    artifacts = write_artifacts(tmp_path / "artifacts", strategy=strategy)
-    (tmp_path / "artifacts" / missing).unlink()
-    with pytest.raises(BundleError, match=f"{Path(missing).name}: file not found.*{step}"):
-        write_bundle(**artifacts, config=tiny(), root=tmp_path / "bundles")
+    manifest = make_bundle(tmp_path, strategy=strategy).manifest
+    artifacts = manifest.artifacts.model_copy(deep=True)
+    for files in (artifacts.model, artifacts.evaluation):
+        files.pop(missing, None)
+    with pytest.raises(BundleError, match=f"{missing}: file not found.*{step}"):
+        origins_of(artifacts, manifest.combination)
 
 
 @pytest.mark.parametrize("text", [None, '{"produce": ["fresh herbs", "fresh fruits"]}'])
@@ -166,7 +258,7 @@ def test_model_card_has_metrics_reasons_and_limitations(tmp_path: Path) -> None:
     card = (make_bundle(tmp_path).path / "MODEL_CARD.md").read_text()
     assert "| test | 300 | 90.7 % | 87.7 % to 93.7 % |" in card
     assert "| baseline: linear | 300 | 80.7 % |" in card
-    assert "Accuracy 0.870 is at least 0.85." in card
+    assert "- Test products: 300 (minimum 200)." in card
     assert "## Limitations" in card
     assert "{{" not in card
 
@@ -179,7 +271,7 @@ def test_writing_a_bundle_is_idempotent(tmp_path: Path) -> None:
 
 def test_failed_gate_is_not_bundled(tmp_path: Path) -> None:
     artifacts = write_artifacts(tmp_path / "artifacts", passed=False)
-    with pytest.raises(BundleError, match=r"gate failed.*0\.870 is below 0\.85"):
+    with pytest.raises(BundleError, match=r"gate failed.*minimum 0\.950"):
         write_bundle(**artifacts, config=tiny(), root=tmp_path / "bundles")
     assert not (tmp_path / "bundles").exists()
 
@@ -221,6 +313,16 @@ def test_removed_or_added_file_is_rejected_by_name(tmp_path: Path) -> None:
         load_bundle(bundle.path)
 
 
+@pytest.mark.parametrize("link", ["adapter", "tokenizer.model", "base"])
+def test_link_in_a_bundle_is_rejected(tmp_path: Path, link: str) -> None:
+    """A linked directory has no files of its own, so that no digest would change."""
+    bundle = make_bundle(tmp_path)
+    other = tmp_path / "artifacts" / "model" / "adapter"
+    (bundle.path / link).symlink_to(other if "." not in link else other / "README.md")
+    with pytest.raises(BundleError, match=f"{link}: expected a regular file or a directory"):
+        load_bundle(bundle.path)
+
+
 def test_replaced_weights_with_updated_digests_are_rejected(tmp_path: Path) -> None:
     path = make_bundle(tmp_path).path
     (path / "adapter_model.safetensors").write_bytes(b"other weights")
@@ -244,7 +346,7 @@ def test_copy_under_another_name_requires_the_digest(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="named by its digest"):
         load_bundle(moved)
     assert load_bundle(moved, bundle.digest).digest == bundle.digest
-    with pytest.raises(BundleError, match=re.escape("not ffffffffffff")):
+    with pytest.raises(BundleError, match="not ffffffffffff"):
         load_bundle(moved, "f" * 64)
 
 

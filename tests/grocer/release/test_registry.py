@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ import pytest
 
 from grocer.artifacts.bundle import Bundle
 from grocer.errors import BundleError, OutputError
-from grocer.io.atomic import tree_digests
+from grocer.io.atomic import read_json, tree_digest, tree_digests
+from grocer.io.storage import MAX_DOCUMENT_BYTES, Storage
 from grocer.release import registry
-from grocer.release.bundle import MANIFEST, LoadedBundle
+from grocer.release.bundle import LoadedBundle
+from grocer.release.manifest import MANIFEST
 from tests.fixtures.artifacts import make_bundle
 
 
@@ -107,18 +111,78 @@ def test_file_changed_in_the_store_is_rejected(
 ) -> None:
     uri = registry.publish(bundle, f"s3://{bucket}")
     s3.put_object(Bucket=bucket, Key=f"{bundle.digest}/adapter_config.json", Body=b"{}")
-    with pytest.raises(BundleError, match=r"adapter_config.json was changed"):
+    with pytest.raises(BundleError, match=r"adapter_config.json has 2 bytes instead of "):
         registry.fetch(uri, tmp_path)
 
 
-def test_path_outside_the_directory_is_rejected(
-    bundle: LoadedBundle, bucket: str, s3: Any, tmp_path: Path
+def test_only_listed_files_are_read(
+    bundle: LoadedBundle,
+    bucket: str,
+    s3: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     uri = registry.publish(bundle, f"s3://{bucket}")
-    s3.put_object(Bucket=bucket, Key=f"{bundle.digest}/../../outside", Body=b"x")
-    with pytest.raises(BundleError, match=r"outside is not part of a bundle"):
-        registry.fetch(uri, tmp_path / "a" / "b")
-    assert not list(tmp_path.rglob("outside"))
+    outside = tmp_path / "outside"
+    hostile = [f"/{outside}", f"//{outside}", "../../outside", "a/../../../outside", "adapter/x"]
+    hostile += [f"labels.json/{number}" for number in range(300)]
+    for key in hostile:
+        s3.put_object(Bucket=bucket, Key=f"{bundle.digest}/{key}", Body=b"x")
+    read: list[str] = []
+    get = Storage.get
+    monkeypatch.setattr(
+        Storage, "get", lambda self, local, name="": (read.append(name), get(self, local, name))
+    )
+    fetched = registry.fetch(uri, tmp_path / "a" / "b")
+    assert tree_digests(fetched.path) == tree_digests(bundle.path)
+    assert sorted(read) == sorted(bundle.manifest.files)
+    assert not outside.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/{0}/outside", "//{0}/outside", "../outside", "a/../../outside", "labels.json/x", "a\0b", ""],
+)
+def test_listed_name_outside_the_bundle_is_rejected(
+    bundle: LoadedBundle, bucket: str, s3: Any, tmp_path: Path, name: str
+) -> None:
+    """The list was forged with its digest."""
+    name = name.format(tmp_path)
+    manifest = read_json(bundle.path / MANIFEST)
+    manifest["files"][name], manifest["sizes"][name] = sha256(b"x").hexdigest(), 1
+    text = json.dumps(manifest).encode()
+    digest = tree_digest({**manifest["files"], MANIFEST: sha256(text).hexdigest()})
+    files = {path.name: path.read_bytes() for path in bundle.path.iterdir()}
+    for key, body in {**files, name: b"x", MANIFEST: text}.items():
+        s3.put_object(Bucket=bucket, Key=f"{digest}/{key}".rstrip("\0"), Body=body)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BundleError, match="is not a valid file name"):
+        registry.fetch(f"s3://{bucket}/{digest}", tmp_path / "bundles")
+    assert sorted(path for path in tmp_path.rglob("*") if path.name != "bundles") == before
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "adapter_model.safetensors"])
+def test_huge_file_is_not_read(
+    bundle: LoadedBundle,
+    bucket: str,
+    s3: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    uri = registry.publish(bundle, f"s3://{bucket}")
+    s3.put_object(Bucket=bucket, Key=f"{bundle.digest}/{name}", Body=bytes(MAX_DOCUMENT_BYTES + 1))
+    received: list[int] = []
+    get = Storage.get
+
+    def measured(self: Storage, local: Path, name: str = "") -> None:
+        get(self, local, name)
+        received.append(local.stat().st_size)
+
+    monkeypatch.setattr(Storage, "get", measured)
+    with pytest.raises(BundleError, match=rf"{name} has [\d,]+ bytes"):
+        registry.fetch(uri, tmp_path)
+    assert sum(received) < 10**6
 
 
 def test_missing_bundle_and_missing_bucket_are_reported_in_one_line(
@@ -126,7 +190,9 @@ def test_missing_bundle_and_missing_bucket_are_reported_in_one_line(
 ) -> None:
     with pytest.raises(BundleError, match="no bundle found"):
         registry.fetch(f"s3://{bucket}/{'0' * 64}", tmp_path)
-    with pytest.raises(BundleError, match="champion: cannot read s3://nowhere-at-all/"):
+    with pytest.raises(BundleError, match=r"champion s3://nowhere-at-all/0+: no bundle"):
+        registry.fetch(f"s3://nowhere-at-all/{'0' * 64}", tmp_path, setting="champion")
+    with pytest.raises(BundleError, match="champion s3://nowhere-at-all/bundle: expected"):
         registry.fetch("s3://nowhere-at-all/bundle", tmp_path, setting="champion")
     with pytest.raises(OutputError, match=r"deploy.store: cannot read s3://nowhere-at-all/") as e:
         registry.publish(bundle, "s3://nowhere-at-all")

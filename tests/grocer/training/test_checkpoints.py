@@ -64,10 +64,15 @@ def test_publishing_a_step_again_replaces_it(root: str, tmp_path: Path) -> None:
     ("file", "content", "problem"),
     [
         ("whole.json", None, "whole.json is missing"),
-        ("whole.json", b'{"adapter', "whole.json is not valid JSON"),
+        ("whole.json", b'{"adapter', "whole.json is not a valid list of files"),
+        ("whole.json", b'{"a": "b"}', "whole.json is not a valid list of files"),
+        ("whole.json", b'{"../outside": [1, "a"]}', "'../outside' is not a valid file name"),
+        ("whole.json", b'{"/tmp/outside": [1, "a"]}', "'/tmp/outside' is not a valid file name"),
+        ("whole.json", b'{"//tmp/a": [1, "a"]}', "'//tmp/a' is not a valid file name"),
         ("adapter.safetensors", None, "adapter.safetensors is missing"),
-        ("adapter.safetensors", b"torn", "adapter.safetensors has another digest"),
-        ("inner/state.json", b"", "inner/state.json has another digest"),
+        ("adapter.safetensors", b"torn", "adapter.safetensors has 4 bytes instead of 1000"),
+        ("adapter.safetensors", bytes(1000), "adapter.safetensors has another digest"),
+        ("inner/state.json", b"", "inner/state.json has 0 bytes instead of 11"),
     ],
 )
 def test_incomplete_checkpoint_is_skipped_and_reported(
@@ -90,6 +95,23 @@ def test_incomplete_checkpoint_is_skipped_and_reported(
     (line,) = capsys.readouterr().out.splitlines()
     assert f"{address}: {problem}" in line
     assert not (tmp_path / "fetched" / "checkpoint-2").exists()
+
+
+def test_only_listed_files_of_a_checkpoint_are_read(root: str, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(root, IDENTITY)
+    checkpoints.publish(make_checkpoint(tmp_path, 1))
+    for name in ("checkpoint-000001/extra.bin", "checkpoint-x/whole.json", "checkpoint-9"):
+        checkpoints.storage.write_bytes(b"x", name)
+    if root.startswith("s3://"):
+        bucket, prefix = checkpoints.address.removeprefix("s3://").split("/", 1)
+        for key in (f"//{tmp_path}/outside", "../../outside"):
+            boto3.client("s3", region_name="us-east-1").put_object(
+                Bucket=bucket, Key=f"{prefix}/checkpoint-000001/{key}", Body=b"x"
+            )
+    fetched = checkpoints.fetch_newest(tmp_path / "fetched")
+    assert fetched is not None
+    assert sorted(tree_digests(fetched)) == ["adapter.safetensors", "inner/state.json"]
+    assert not (tmp_path / "outside").exists()
 
 
 def test_unwritable_directory_is_rejected(tmp_path: Path) -> None:

@@ -100,6 +100,10 @@ def test_images_from_a_file(tmp_path, capsys):
             "pods cannot access this address; use s3://, gs://, http",
         ),
         (("--data", "s3://", *STORE), "--data s3://: pods cannot access"),
+        (
+            ("--data", "https://host/all.zip?X-Amz-Signature=secret", *STORE),
+            "https://host/all.zip?***: Kubeflow stores and shows the address",
+        ),
         (DATA, "deploy.store is not set"),
         (
             (*DATA, *STORE, "--champion", "s3://b/p"),

@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -34,7 +37,7 @@ def test_working_directory_is_hidden_and_removed(tmp_path):
         assert work.name.startswith(".")
         (work / "new").mkdir()
         (work / "new" / "x").write_text("new")
-        swap_in(work / "new", out, work)
+        swap_in(work / "new", out)
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     assert (out / "x").read_text() == "new"
 
@@ -49,8 +52,47 @@ def test_empty_directory_is_accepted(tmp_path):
 def test_previous_output_is_restored_if_the_swap_fails(tmp_path):
     out = earlier_run(tmp_path / "out")
     with pytest.raises(FileNotFoundError), working_dir(out, replace=True) as work:
-        swap_in(work / "absent", out, work)
+        swap_in(work / "absent", out)
     assert (out / "summary.json").is_file()
+
+
+KILLED_SWAP = """
+import os, shutil, signal, sys
+from pathlib import Path
+from pipelines.local.output_dir import swap_in
+
+calls = []
+
+def killed(function):
+    def call(*arguments, **options):
+        calls.append(function)
+        if len(calls) > int(sys.argv[1]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return call
+
+os.rename, shutil.rmtree = killed(os.rename), killed(shutil.rmtree)
+work = Path(sys.argv[2]) / ".out.running"
+(work / "new").mkdir(parents=True)
+(work / "new" / "summary.json").write_text('"new"')
+swap_in(work / "new", Path(sys.argv[2]) / "out")
+"""
+
+
+@pytest.mark.parametrize(("calls", "content"), [(0, "{}"), (1, "{}"), (2, '"new"'), (3, '"new"')])
+def test_kill_during_the_swap_keeps_one_run(tmp_path, calls, content):
+    """The process is killed after this number of renamed and removed directories."""
+    out = earlier_run(tmp_path / "out")
+    command = [sys.executable, "-c", KILLED_SWAP, str(calls), str(tmp_path)]
+    ended = subprocess.run(command, check=False)
+    assert ended.returncode == (0 if calls == 3 else -signal.SIGKILL)
+    with pytest.raises(OutputError, match="--replace"), working_dir(out, replace=False):
+        pytest.fail("the run started")
+    assert (out / "summary.json").read_text() == content
+    with working_dir(out, replace=True):
+        pass
+    assert list(tmp_path.iterdir()) == [out]
+    assert (out / "summary.json").read_text() == content
 
 
 def test_earlier_run_is_overwritten_only_with_replace(tmp_path):
