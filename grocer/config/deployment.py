@@ -5,6 +5,7 @@ They do not affect training. Secrets are never settings: a setting names the Kub
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -42,7 +43,8 @@ class ServingConfig(Section):
     max_body_bytes: Positive = 8 * 1024**2
     """Maximum bytes of a request body (413)."""
     body_seconds: Annotated[float, Field(gt=0.0)] = 10.0
-    """Time limit in seconds for receiving a request body (408)."""
+    """Time limit in seconds for receiving a request body (408), and for receiving the headers and
+    reading the response, beyond which the connection is closed."""
     token_budget: Positive = 512
     """Maximum name tokens per forward pass: more for throughput on a GPU, fewer for latency."""
     queue_seconds: Annotated[float, Field(gt=0.0)] = 0.1
@@ -73,7 +75,7 @@ class ServingConfig(Section):
     @property
     def grace_seconds(self) -> int:
         """Seconds in which in-flight requests may complete once the port is closed."""
-        return max(1, round(self.deadline_seconds * 5 / 6))
+        return math.ceil(self.deadline_seconds)
 
 
 class DeployConfig(Section):

@@ -18,6 +18,7 @@ import pandas as pd
 
 from grocer.config.run import RunConfig
 from grocer.errors import CatalogueError
+from grocer.model.prompt_template import limit_marks
 
 # Removed without a space, because they are inside words: apostrophes and trade marks.
 _REMOVED = str.maketrans("", "", "'’‘‛ʼʻ`´′®™©℠")
@@ -34,13 +35,13 @@ def normalise(name: str) -> str:
 
     `Ben & Jerry’s®  Half-Baked` -> `ben and jerrys half baked`
     """
-    text = html.unescape(name).translate(_REMOVED)
+    text = limit_marks(html.unescape(name).translate(_REMOVED))
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     text = text.translate(_ACCENTS).replace("&", " and ")
     text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
     line = "".join(c for c in text if unicodedata.category(c)[0] != "C")
     words = "".join(" " if unicodedata.category(c)[0] in "PS" else c for c in line)
-    return unicodedata.normalize("NFKC", " ".join(words.split() or line.split()))
+    return unicodedata.normalize("NFKC", limit_marks(" ".join(words.split() or line.split())))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from grocer.errors import OutputError, TableError
 from grocer.inference.classifier import Classifier, load_for_serving
 from grocer.io.atomic import file_digest, output_errors, output_file, read_json, write_json
 from grocer.io.tables import Source, check_format, join_parts, open_source, write_part
-from grocer.model.prompt_template import clean
+from grocer.model.prompt_template import is_blank
 from grocer.progress import Ticker, say
 from grocer.release.bundle import LoadedBundle, load_bundle
 
@@ -140,7 +140,7 @@ def _classify_chunk(
 
 
 def _has_text(name: str | None) -> bool:
-    return name is not None and bool(clean(name))
+    return name is not None and not is_blank(name)
 
 
 def count_table(table: pa.Table) -> dict[str, int]:

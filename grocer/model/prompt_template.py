@@ -24,13 +24,19 @@ MAX_NAME_CHARACTERS = 200  # Instacart's longest name has 159
 # a digit, punctuation, accents, other scripts, and bytes that no vocabulary holds as one token.
 PROBE_NAMES = ("a", "Z", "7", "-", "'s", "(x)", "é", "Ж", "米", "🫐", "the best", "]", "e]")
 # Far more than `MAX_NAME_CHARACTERS`; bounds the time that one name takes.
-_MAX_RAW_CHARACTERS = 4096
+_MAX_RAW_CHARACTERS = 1000
 # [INST], <<SYS>>, <|im_start|>; all repetitions are bounded, so a search takes linear time.
 _CHAT_MARKER = re.compile(
     r"\[ ?(/? ?INST) ?\]|<< ?(/? ?SYS) ?>>|<\| ?(\w{1,40}) ?\|>", re.IGNORECASE
 )
 _BRACKETS = re.compile(r"[\[\]<>]")
-_MAX_NESTED_MARKERS = 8
+_MAX_NESTED_MARKERS = 5
+_MAX_MARKS = 30
+# Zs: spaces of any width; Zl, Zp: separators; Cc: control characters such as line breaks.
+_BLANKS = frozenset({"Zs", "Zl", "Zp", "Cc"})
+# Cf: bidirectional marks and joiners; Cs: lone surrogates, which tokenizers cannot encode.
+_DROPPED = frozenset({"Cf", "Cs"})
+_INVISIBLE = _BLANKS | _DROPPED
 _LLAMA2_CHAT = "[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST]"
 
 
@@ -87,14 +93,38 @@ class Template(BaseModel):
 def clean(product_name: str) -> str:
     """Return the name on one line, without control characters, bidi marks or chat markers.
 
-    Only the first 4,096 characters count, and the time is linear in their number.
+    Only the first 1,000 characters count, and the time is linear in their number.
     """
-    text = " ".join(product_name.split())[:_MAX_RAW_CHARACTERS]
-    text = unicodedata.normalize("NFC", text)
+    text = _first_characters(product_name)
     if not text.isprintable():
         text = "".join(" " if unicodedata.category(c) in _BLANKS else c for c in text)
         text = "".join(c for c in text if unicodedata.category(c) not in _DROPPED)
+    text = unicodedata.normalize("NFC", limit_marks(text))
     return " ".join(_without_markers(" ".join(text.split())).split())
+
+
+def is_blank(product_name: str) -> bool:
+    """Whether `clean` returns an empty name; faster than cleaning it."""
+    return all(unicodedata.category(c) in _INVISIBLE for c in _first_characters(product_name))
+
+
+def limit_marks(text: str) -> str:
+    """Return `text` with at most 30 combining marks in a row, as UAX #15 recommends.
+
+    Unicode normalisation takes quadratic time in the length of such a run.
+    """
+    if text.isascii():
+        return text
+    kept, run = [], 0
+    for c in text:
+        run = run + 1 if unicodedata.combining(c) else 0
+        if run <= _MAX_MARKS:
+            kept.append(c)
+    return "".join(kept)
+
+
+def _first_characters(product_name: str) -> str:
+    return " ".join(product_name.split())[:_MAX_RAW_CHARACTERS]
 
 
 def _without_markers(text: str) -> str:
@@ -105,12 +135,6 @@ def _without_markers(text: str) -> str:
         if not count:
             return text
     return _BRACKETS.sub("", text)
-
-
-# Zs: spaces of any width; Zl, Zp: separators; Cc: control characters such as line breaks.
-_BLANKS = frozenset({"Zs", "Zl", "Zp", "Cc"})
-# Cf: bidirectional marks and joiners; Cs: lone surrogates, which tokenizers cannot encode.
-_DROPPED = frozenset({"Cf", "Cs"})
 
 
 def template(config: PromptConfig, noun: str = "department", *, aisles: bool = False) -> Template:

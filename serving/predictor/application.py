@@ -8,9 +8,10 @@ Changed:
 - `decode`: our models validate bodies. KServe returns 422 with the input for malformed V2 JSON,
   500 for malformed binary data, and interprets CloudEvents.
 - `live`: fails after a device failure. KServe is live as long as the process runs.
-- `ready`: readiness of the model. KServe's /v2/health/ready is always 200.
+- `ready`: readiness of the model, false while draining. KServe's /v2/health/ready is always 200.
 - `explain`: returns no headers. KServe returns those of the request, credentials included.
-- Exception handlers: return `{"error": …}`. KServe logs a traceback for each 4xx.
+- Exception handlers: return `{"error": …}`. KServe logs a traceback for each 4xx, and answers
+  with the text of unexpected exceptions.
 - OpenAPI: generated from our models. KServe's describes any model.
 - Signals (`server`): drain first. KServe closes the port before load balancers notice.
 
@@ -21,6 +22,7 @@ Removed:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache, partial
 from typing import Any
 
 from kserve.errors import ModelNotReady, ServerNotLive, ServerNotReady
@@ -33,7 +35,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from grocer.config.deployment import ServingConfig
-from serving.predictor.errors import RequestError
+from serving.predictor.errors import INTERNAL_ERROR, RequestError
 from serving.predictor.model import Predictor
 from serving.predictor.protocol.openapi import document
 from serving.predictor.protocol.requests import LENGTH_HEADER, parse_v1, parse_v2
@@ -46,9 +48,11 @@ _NOT_LIVE = RequestError(503, "the model's device failed")
 def configure(predictor: Predictor, config: ServingConfig) -> None:
     """Change KServe's application; called after its routes were registered."""
     app.user_middleware.clear()
-    for error in (RequestError, HTTPException, ModelNotReady, ServerNotReady, ServerNotLive):
+    app.exception_handlers.clear()
+    expected = (RequestError, HTTPException, ModelNotReady, ServerNotReady, ServerNotLive)
+    for error in (*expected, Exception):
         app.add_exception_handler(error, _error_response)
-    app.openapi = lambda: document(predictor.name, predictor.models)
+    app.openapi = cache(partial(document, predictor.name, predictor.models))
     if config.ui:
         app.add_route("/ui", page(predictor.name, predictor.bundle, config))
 
@@ -56,8 +60,12 @@ def configure(predictor: Predictor, config: ServingConfig) -> None:
 async def _error_response(_: Request, error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException):
         error = RequestError(error.status_code, error.detail)
+    elif isinstance(error, ModelNotReady | ServerNotReady):
+        error = _NOT_READY
+    elif isinstance(error, ServerNotLive):
+        error = _NOT_LIVE
     elif not isinstance(error, RequestError):
-        error = _NOT_LIVE if isinstance(error, ServerNotLive) else _NOT_READY
+        error = INTERNAL_ERROR  # the middleware logs the traceback
     return JSONResponse({"error": error.message}, error.status, headers=error.headers)
 
 
@@ -84,7 +92,15 @@ class GrocerDataPlane(DataPlane):
         return {"status": "alive"}
 
     async def ready(self) -> bool:
-        return bool(self._predictor.ready)
+        return bool(self._predictor.ready) and not self._predictor.draining
+
+    async def model_ready(
+        self, model_name: str, disable_predictor_health_check: bool = False
+    ) -> bool:
+        # KServe disables the check for predictions, which are served while draining.
+        if self._predictor.draining and not disable_predictor_health_check:
+            return False
+        return bool(await super().model_ready(model_name, disable_predictor_health_check))
 
     def metadata(self) -> dict[str, Any]:
         extensions = ["binary_tensor_data"]

@@ -29,3 +29,6 @@ class RequestError(GrpcException):
     def headers(self) -> dict[str, str]:
         """Response headers: `retry-after`, in seconds, if a retry can succeed."""
         return {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
+
+
+INTERNAL_ERROR = RequestError(500, "internal error; see the server log")

@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 
+_LINES_PER_SECOND = 10
 _FIELDS = ("request_id", "route", "code", "seconds", "abandoned", "refused", "unlogged", "digest")
 
 
@@ -42,25 +43,43 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 
 class RateLimit:
-    """Limits frequent log lines to one per second."""
+    """Limits frequent log lines to ten per second."""
 
     def __init__(self) -> None:
-        self._next, self._suppressed = 0.0, 0
+        self._window, self._lines, self._suppressed = 0.0, 0, 0
 
     def acquire(self) -> int | None:
         """Return the number of lines suppressed since the last one; None suppresses this one."""
         now = time.monotonic()
-        if now < self._next:
+        if now >= self._window + 1.0:
+            self._window, self._lines = now, 0
+        if self._lines >= _LINES_PER_SECOND:
             self._suppressed += 1
             return None
-        suppressed, self._suppressed, self._next = self._suppressed, 0, now + 1.0
+        self._lines += 1
+        suppressed, self._suppressed = self._suppressed, 0
         return suppressed
+
+
+class WarningLimit(logging.Filter):
+    """Limits the warnings and errors of each logger, with their tracebacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limits: dict[str, RateLimit] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        record.unlogged = self._limits.setdefault(record.name, RateLimit()).acquire()
+        return record.unlogged is not None
 
 
 def configure() -> None:
     """Log to stderr: as JSON unless it is a terminal."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(TerminalFormatter() if sys.stderr.isatty() else JsonFormatter())
+    handler.addFilter(WarningLimit())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("grocer").setLevel(logging.INFO)
     # KServe adds handlers unless its logger has one.

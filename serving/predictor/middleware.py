@@ -19,7 +19,7 @@ import orjson
 
 from grocer.config.deployment import ServingConfig
 from serving.predictor import tracing
-from serving.predictor.errors import RequestError
+from serving.predictor.errors import INTERNAL_ERROR, RequestError
 from serving.predictor.logs import RateLimit
 from serving.predictor.protocol.openapi import routes
 
@@ -36,35 +36,34 @@ _JSON = re.compile(rb'\s*application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?', 
 _BINARY = re.compile(rb"\s*application/octet-stream\s*", re.IGNORECASE)
 _CLIENT_CLOSED_REQUEST = 499
 """nginx's status of a client that disconnected."""
+_SMALL_BODY_BYTES = 64 * 1024
+_BUDGET_BODIES = 16
+"""Bodies of maximum size that may be in flight together."""
+_ITERATIONS = 5
+"""Iterations of the event loop between the parsing of two large bodies: enough for a probe."""
 
 
 class RequestMiddleware:
-    """An ASGI application around KServe's.
-
-    Attributes:
-        draining: set at shutdown: requests are served, but the server is not ready and closes
-            connections.
-    """
+    """An ASGI application around KServe's."""
 
     def __init__(self, app: App, predictor: Predictor, config: ServingConfig) -> None:
         self._app, self._config, self._metrics = app, config, predictor.metrics
         self._check_capacity = predictor.batcher.queue.check_capacity
+        self._predictor = predictor
         self._model, self._digest = predictor.name, predictor.bundle.digest.encode()
         self._routes = routes(predictor.name, ui=config.ui)
         # In-flight requests: all of them, and those whose body was read.
         self._in_flight = self._read = 0
-        self._overload_log = RateLimit()
-        self.draining = False
+        self._bodies = _Budget(_BUDGET_BODIES * config.max_body_bytes)
+        self._large = asyncio.Lock()
+        self._rejections: dict[int, RateLimit] = {}
 
     async def __call__(self, scope: Scope, receive: App, send: App) -> None:
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close"})
-            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         self._in_flight += 1
-        exchange = _Exchange(scope, receive, send, self._digest, close=self.draining)
+        exchange = _Exchange(scope, receive, send, self._digest, close=self._predictor.draining)
         started = time.perf_counter()
         route = "unknown"
         try:
@@ -75,12 +74,17 @@ class RequestMiddleware:
                 await self._post(exchange, route)
         except RequestError as error:
             await exchange.reject(error)
+        except asyncio.CancelledError:
+            # The grace period of the shutdown is over; uvicorn would answer 500.
+            error = RequestError(503, "the server is shutting down", retry_after=1)
+            await exchange.reject(error)
         except Exception:
-            # KServe would send the exception's text, and close the connection.
+            # uvicorn would close the connection.
             log.exception("unexpected error", extra={"request_id": exchange.id, "route": route})
-            await exchange.reject(RequestError(500, "internal error; see the server log"))
+            await exchange.reject(INTERNAL_ERROR)
         finally:
             self._in_flight -= 1
+            self._bodies.used -= exchange.body_bytes
             self._record(exchange, route, time.perf_counter() - started)
 
     def _route(self, scope: Scope) -> tuple[str, str]:
@@ -93,7 +97,7 @@ class RequestMiddleware:
         method, route = self._routes[path]
         if scope["method"] != method:
             raise RequestError(405, f"method not allowed; use {method}")
-        if self.draining and route == "ready":
+        if self._predictor.draining and route == "ready":
             raise RequestError(503, "the server is shutting down", retry_after=1)
         return method, route
 
@@ -102,7 +106,11 @@ class RequestMiddleware:
             raise RequestError(429, "too many in-flight requests", retry_after=1)
         self._check_capacity(self._read)
         exchange.require_content_type(binary=route == "infer")
-        body = await exchange.body(self._config.max_body_bytes, self._config.body_seconds)
+        body = await exchange.body(self._config, self._bodies)
+        if len(body) > _SMALL_BODY_BYTES:
+            async with self._large:
+                for _ in range(_ITERATIONS):
+                    await asyncio.sleep(0)
         # KServe decodes bodies by content type, and CloudEvents by ce-* headers. It passes
         # application/octet-stream on unchanged; the data plane parses it.
         headers = [
@@ -146,10 +154,12 @@ class RequestMiddleware:
 
     def _record(self, exchange: _Exchange, route: str, seconds: float) -> None:
         """Count and log a request."""
-        status = exchange.status or _CLIENT_CLOSED_REQUEST
+        status = exchange.status or (_CLIENT_CLOSED_REQUEST if exchange.abandoned else 503)
         self._metrics.observe_request(route, status, seconds)
-        # During overload, a line for each rejected request would delay the others.
-        suppressed = self._overload_log.acquire() if status == 429 else 0
+        suppressed: int | None = 0
+        if status >= 400:
+            # Under attack or overload, a line for each rejected request would delay the others.
+            suppressed = self._rejections.setdefault(status, RateLimit()).acquire()
         if suppressed is None:
             return
         probe = route in ("live", "ready", "metrics") and status == 200
@@ -165,6 +175,13 @@ class RequestMiddleware:
         log.log(logging.DEBUG if probe else logging.INFO, "request", extra=fields)
 
 
+class _Budget:
+    """Memory for the bodies of requests in flight."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.used = limit, 0
+
+
 class _Exchange:
     """A request and its response, with the request id and bundle digest as headers."""
 
@@ -173,7 +190,7 @@ class _Exchange:
     ) -> None:
         self.scope, self.receive, self._send = scope, receive, send
         self._digest, self._close = digest, close
-        self.status = 0
+        self.status = self.body_bytes = 0
         self.abandoned = False
         self.error = ""
         request_id = (self._header(b"x-request-id") or b"").decode("latin-1")
@@ -190,8 +207,13 @@ class _Exchange:
         if (self._header(b"content-encoding") or b"identity").lower() != b"identity":
             raise RequestError(415, "content-encoding: compressed bodies are not supported")
 
-    async def body(self, limit: int, seconds: float) -> bytes:
-        """Receive the body within limits of size and time."""
+    async def body(self, config: ServingConfig, budget: _Budget) -> bytes:
+        """Receive the body within limits of size and time.
+
+        The received bytes are added to `body_bytes` and to the budget, which small bodies may
+        exceed: large ones that arrive slowly do not block them.
+        """
+        limit, seconds = config.max_body_bytes, config.body_seconds
         too_large = RequestError(413, f"request body too large: the limit is {limit} bytes")
         length = self._header(b"content-length")
         if length is not None and length.isdigit() and int(length) > limit:
@@ -204,9 +226,14 @@ class _Exchange:
                     if message["type"] == "http.disconnect":
                         self.abandoned = True
                         raise RequestError(400, "the client disconnected")
-                    body += message.get("body", b"")
+                    chunk = message.get("body", b"")
+                    body += chunk
+                    self.body_bytes += len(chunk)
+                    budget.used += len(chunk)
                     if len(body) > limit:
                         raise too_large
+                    if len(body) > _SMALL_BODY_BYTES and budget.used > budget.limit:
+                        raise RequestError(429, "too many large bodies in flight", retry_after=1)
                     more = message.get("more_body", False)
         except TimeoutError:
             raise RequestError(408, f"request body not received within {seconds:g} s") from None

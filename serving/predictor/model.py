@@ -32,6 +32,10 @@ class Predictor(Model):
 
     Args:
         on_failure: called on the event loop if loading or the device failed.
+
+    Attributes:
+        draining: set at shutdown: requests are served, but the server is not ready and closes
+            connections.
     """
 
     def __init__(
@@ -44,7 +48,7 @@ class Predictor(Model):
     ) -> None:
         super().__init__(NAME)
         self.bundle, self.metrics = bundle, metrics
-        self.failed = False
+        self.failed = self.draining = False
         aisles = dict.fromkeys(aisle for _, aisle in bundle.leaves)
         self.models = Models(config, bundle.labels, tuple(aisles))
         self._deadline, self._on_failure = config.deadline_seconds, on_failure
@@ -85,8 +89,7 @@ class Predictor(Model):
     async def preprocess(
         self, payload: PredictionRequest | InferRequest, headers: Mapping[str, str] | None = None
     ) -> PredictionRequest:
-        if not self.ready:
-            raise RequestError(503, "the model is not ready", retry_after=2)
+        self._require_ready()
         # HTTP bodies are parsed by the data plane; see application.py.
         if isinstance(payload, PredictionRequest):
             return payload
@@ -110,6 +113,15 @@ class Predictor(Model):
 
     async def _score(self, names: Sequence[str]) -> Scores:
         return await self.batcher.score(names, self._deadline)
+
+    def require_capacity(self) -> None:
+        """Raise a RequestError if a request with one item would be rejected."""
+        self._require_ready()
+        self.batcher.queue.check_capacity(0)
+
+    def _require_ready(self) -> None:
+        if not self.ready:
+            raise RequestError(503, "the model is not ready", retry_after=2)
 
     def _loaded(self) -> None:
         if not self.failed:

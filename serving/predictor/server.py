@@ -7,18 +7,21 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import uvicorn
+from grpc import aio
 from kserve import ModelServer
-from kserve.protocol.grpc.server import GRPCServer
 from kserve.protocol.rest.server import RESTServer
 
 from grocer.config.deployment import ServingConfig
 from grocer.errors import GrocerError
 from grocer.release.bundle import LoadedBundle
 from serving.predictor import application
+from serving.predictor.connection import Connection, connection_limit, enforce
+from serving.predictor.grpc_server import Servicer, grpc_server
 from serving.predictor.metrics import Metrics
 from serving.predictor.middleware import RequestMiddleware
 from serving.predictor.model import Load, Predictor
@@ -66,9 +69,13 @@ class Server(ModelServer):
         )
         rest.config.host, rest.config.access_log = host, False
         rest.config.server_header = False
+        rest.config.http = partial(Connection, connection_limit(config), config.body_seconds)
+        rest.config.ws = "none"
         rest.create_application()
         application.configure(self._predictor, config)
-        self._http = _HttpServer(rest.config, self._drain)
+        self._http = _HttpServer(rest.config, self._drain, self._close_grpc)
+        self._grpc: aio.Server | None = None
+        self._grpc_closed: asyncio.Task[None] | None = None
 
     def start(self, models: list[Any]) -> None:
         """Serve until a signal arrives or the device fails."""
@@ -83,38 +90,37 @@ class Server(ModelServer):
     async def _run(self) -> None:
         self._predictor.batcher.start()
         monitor = asyncio.create_task(self._monitor())
-        grpc = asyncio.create_task(self._grpc()) if self.enable_grpc else None
+        if self.enable_grpc:
+            servicer = Servicer(
+                self.dataplane, self.model_repository_extension, self._config.max_items
+            )
+            self._grpc = grpc_server(
+                self._config, self.grpc_port, servicer, self._predictor.require_capacity
+            )
+            await self._grpc.start()
         address = f"http://{self._host}:{self.http_port}"
         log.info("live on %s", address, extra={"digest": self._predictor.bundle.digest})
         await self._http.serve()
         monitor.cancel()
-        if grpc is not None:
-            await self._grpc_server.stop(self.grace_period)
-            await grpc
+        if self._grpc_closed is not None:
+            await self._grpc_closed
         self._predictor.stop()
 
-    async def _grpc(self) -> None:
-        self._grpc_server = GRPCServer(
-            self.grpc_port,
-            self.dataplane,
-            self.model_repository_extension,
-            kwargs={
-                "grpc_max_send_message_length": self._config.max_body_bytes,
-                "grpc_max_receive_message_length": self._config.max_body_bytes,
-            },
-            grace_period=self.grace_period,
-        )
-        await self._grpc_server.start(max_workers=1)
+    def _close_grpc(self) -> None:
+        """Reject new gRPC requests, and let in-flight ones complete together with HTTP's."""
+        if self._grpc is not None and self._grpc_closed is None:
+            self._grpc_closed = asyncio.create_task(self._grpc.stop(self.grace_period))
 
     async def _monitor(self) -> None:
-        """Log readiness, and treat a stalled forward pass as a device failure."""
-        logged = False
+        """Log readiness, close slow connections, and treat a stall as a device failure."""
+        logged, clock = False, asyncio.get_running_loop().time
         while True:
+            enforce(self._http.server_state.connections, clock())
             if self._predictor.ready and not logged:
                 logged = True
                 log.info("ready", extra={"digest": self._predictor.bundle.digest})
             if self._predictor.batcher.stalled_seconds() > self._config.stall_seconds:
-                self._predictor.fail(TimeoutError("a forward pass stalled"))
+                self._predictor.fail(TimeoutError("tokenizing or a forward pass stalled"))
             await asyncio.sleep(0.25)
 
     def _fail(self, error: BaseException) -> None:
@@ -127,18 +133,24 @@ class Server(ModelServer):
 
     def _drain(self, sig: int) -> None:
         """Report not ready, then stop; on SIGTERM, only after load balancers have noticed."""
-        self._middleware.draining = True
+        self._predictor.draining = True
         seconds = self._config.drain_seconds if sig == signal.SIGTERM else 0.0
         log.info("draining for %g s", seconds)
         asyncio.get_running_loop().call_later(seconds, self._http.end)
 
 
 class _HttpServer(uvicorn.Server):
-    """uvicorn that drains on the first signal and stops on the second."""
+    """uvicorn that drains on the first signal and stops on the second.
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[int], None]) -> None:
+    Args:
+        close: called when the port is closed, on the event loop.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, drain: Callable[[int], None], close: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self._drain, self._signalled = drain, False
+        self._drain, self._close, self._signalled = drain, close, False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._signalled:
@@ -146,6 +158,14 @@ class _HttpServer(uvicorn.Server):
             return
         self._signalled = True
         asyncio.get_running_loop().call_soon_threadsafe(self._drain, sig)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        self._close()
+        await super().shutdown(sockets)
+        # Requests that were cancelled after the grace period are still answered.
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=1.0)
+            await asyncio.sleep(0.1)
 
     def end(self) -> None:
         """Close the port, finish in-flight requests, and return from `serve`."""

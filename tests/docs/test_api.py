@@ -221,7 +221,7 @@ def test_timeout_is_the_documented_504(start_server: Start, stub_bundle: LoadedB
 def test_messages_in_the_text_are_in_the_source() -> None:
     quoted = re.findall(r"`([^`]+)`", prose(section(PAGE, "## Errors")))
     messages = [message for message in quoted if " " in message]
-    assert len(messages) == 3
+    assert len(messages) == 5
     for message in (*messages, documented(500).body["error"]):
         assert in_source(message), message
 

@@ -1,7 +1,7 @@
 """The model thread: it runs forward passes that concurrent requests share.
 
-A request with an item that the model cannot score fails alone. If the model cannot score a known
-name either, or a pass stalls, the device has failed; this is final.
+A request with an item that the model cannot tokenize or score fails alone. If the model cannot
+score a known name either, or a pass stalls, the device has failed; this is final.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate, islice, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grocer.config.deployment import ServingConfig
 from grocer.inference.scores import Scores
@@ -51,7 +52,7 @@ class Batcher:
     ) -> None:
         self.queue, self._load, self._metrics = RequestQueue(config), load, metrics
         self._on_ready, self._on_failure = on_ready, on_failure
-        self._pass_started: float | None = None
+        self._busy_since: float | None = None
         self._pass_ended = 0.0
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
@@ -65,7 +66,8 @@ class Batcher:
 
         Raises:
             RequestError: 400, the model cannot score a name; 429, the queue is full; 503, the
-                server is shutting down or the device failed; 504, the deadline was exceeded.
+                server is shutting down, the device failed or is out of memory; 504, the deadline
+                was exceeded.
         """
         now = time.monotonic()
         request = QueuedRequest(names, self._loop.create_future(), now, now + seconds)
@@ -82,8 +84,8 @@ class Batcher:
             request.cancelled = True
 
     def stalled_seconds(self) -> float:
-        """Return the duration of the current forward pass; 0 if there is none."""
-        started = self._pass_started
+        """Return how long the model thread has tokenized or scored; 0 if it waits."""
+        started = self._busy_since
         return 0.0 if started is None else time.monotonic() - started
 
     def close(self) -> None:
@@ -106,15 +108,32 @@ class Batcher:
             classifier = self._load()
             classifier.check(PROBE)
             self._loop.call_soon_threadsafe(self._on_ready)
-            while batch := self.queue.next_batch(lambda requests: _encode(classifier, requests)):
+            while batch := self.queue.next_batch(partial(self._encode, classifier)):
                 self._run_pass(classifier, batch)
         except BaseException as error:
             self.abandon()
             self._loop.call_soon_threadsafe(self._on_failure, error)
 
+    def _encode(self, classifier: Classifier, requests: Sequence[QueuedRequest]) -> None:
+        """Encode the names of requests; those with a name that cannot be encoded fail."""
+        self._busy_since = time.monotonic()
+        try:
+            _encode_together(classifier, requests)
+        except BaseException:  # a panic of the tokenizer is not an `Exception`
+            _require_device(classifier)
+            for request in requests:
+                products = _one_by_one(classifier.encode, request.names)
+                if isinstance(products, RequestError):
+                    request.cancelled = True
+                    self._reject([request], products)
+                else:
+                    request.products = [product for (product,) in products]
+        finally:
+            self._busy_since = None
+
     def _run_pass(self, classifier: Classifier, batch: Sequence[BatchSlice]) -> None:
         products = [product for part in batch for product in part.products]
-        started = self._pass_started = time.monotonic()
+        started = self._busy_since = time.monotonic()
         self._metrics.observe_queue(self.queue.items)
         try:
             scores = classifier.score(products)
@@ -125,7 +144,7 @@ class Batcher:
             ends = accumulate(map(len, batch), initial=0)
             results = [scores[start:stop] for start, stop in pairwise(ends)]
         finally:
-            self._pass_started = None
+            self._busy_since = None
         self.queue.batch = ()
         ended = time.monotonic()
         tokens = [product.tokens for product in products if product.tokens]
@@ -152,7 +171,7 @@ class Batcher:
                     request.future.set_result(Scores.concatenate(request.scores))
 
 
-def _encode(classifier: Classifier, requests: Sequence[QueuedRequest]) -> None:
+def _encode_together(classifier: Classifier, requests: Sequence[QueuedRequest]) -> None:
     # Both models are faster on the names of all requests together.
     products = iter(classifier.encode([name for request in requests for name in request.names]))
     for request in requests:
@@ -171,13 +190,28 @@ def _score_alone(classifier: Classifier, part: BatchSlice) -> Result:
     try:
         return classifier.score(part.products)
     except Exception:
-        scores = []
-        for item, product in enumerate(part.products, part.start):
-            try:
-                scores.append(classifier.score([product]))
-            except Exception:
-                return RequestError(400, f"item {item}: the model cannot score it")
-        return Scores.concatenate(scores)
+        scores = _one_by_one(classifier.score, part.products, part.start)
+        return scores if isinstance(scores, RequestError) else Scores.concatenate(scores)
+
+
+def _one_by_one(
+    function: Callable[[Any], Any], items: Sequence[Any], start: int = 0
+) -> list[Any] | RequestError:
+    """Return `function([item])` of each item, or the error of the first that fails.
+
+    Args:
+        start: index of the first item in its request.
+    """
+    results = []
+    for number, item in enumerate(items, start):
+        try:
+            results.append(function([item]))
+        except BaseException as error:
+            # By name, because torch may not be imported.
+            if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+                return RequestError(503, "the model is out of memory", retry_after=1)
+            return RequestError(400, f"item {number}: the model cannot score it")
+    return results
 
 
 def _fail(request: QueuedRequest, error: RequestError) -> None:

@@ -99,7 +99,11 @@ class RequestQueue:
             raise self._overloaded(outside)
 
     def next_batch(self, encode: Callable[[Sequence[QueuedRequest]], None]) -> list[BatchSlice]:
-        """Wait for requests and take a batch; return an empty one if the queue is closed."""
+        """Wait for requests and take a batch; return an empty one if the queue is closed.
+
+        Args:
+            encode: sets `products` of requests, or marks them as cancelled.
+        """
         config = self._config
         while True:
             with self._changed:
@@ -112,6 +116,8 @@ class RequestQueue:
                     continue
             # Outside the lock, which the event loop needs.
             encode([request for request in waiting if not request.products])
+            if any(request.cancelled for request in waiting):
+                continue
             tokens = sum(p.tokens for request in waiting for p in request.products[request.taken :])
             with self._changed:
                 if self._closed:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.json_schema import SkipJsonSchema
 
 from grocer.config.deployment import ServingConfig
-from grocer.model.prompt_template import clean
+from grocer.model.prompt_template import is_blank
 
 INPUT = "product_name"
 OUTPUTS = ("department", "probability", "ranked_departments", "ranked_probabilities")
@@ -64,7 +64,7 @@ class Models:
             top_k: _integer(len(labels)) = min(config.top_k, len(labels))
             min_probability: Probability = 0.0
 
-        self.defaults = Parameters()
+        self.defaults, self.max_items = Parameters(), config.max_items
         self.names = TypeAdapter(names)
         """Validates the elements of a binary tensor; with `strict=False` it decodes UTF-8."""
         self.outputs = OUTPUTS + AISLE_OUTPUTS if aisles else OUTPUTS
@@ -196,7 +196,7 @@ def _require_text(names: list[str]) -> list[str]:
         ascii_only = name.isascii()
         if not name.isprintable() if ascii_only else _CONTROL.search(name):
             raise ItemError(i, "control characters and line breaks are not allowed")
-        if name.isspace() if ascii_only else not clean(name):
+        if name.isspace() if ascii_only else is_blank(name):
             raise ItemError(i, "the name is blank")
     return names
 

@@ -10,16 +10,19 @@ import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from kserve import InferRequest
-from kserve.protocol.infer_type import deserialize_bytes_tensor, to_http_parameters
+from kserve.protocol.infer_type import to_http_parameters
 from pydantic import BaseModel, ValidationError
 
 from serving.predictor.errors import RequestError
 from serving.predictor.protocol.models import ItemError, Models
 
 LENGTH_HEADER = "inference-header-content-length"
+_FIELD = re.compile(rb'"\s*:')
+_SMALL_BODY_BYTES = 64 * 1024
 _UNION_BRANCHES = (("constrained-str",), ("NamedProduct",))
 
 
@@ -38,7 +41,7 @@ class PredictionRequest:
 
 def parse_v1(body: bytes, model: type[BaseModel], models: Models) -> PredictionRequest:
     """Parse a V1 body with `models.predict_request` or `models.explain_request`."""
-    request = _validate(model, body)
+    request = _validate_json(model, body, models)
     parameters = request.parameters or models.defaults
     return PredictionRequest(request.instances, parameters.top_k, parameters.min_probability)
 
@@ -50,7 +53,7 @@ def parse_v2(body: bytes, json_length: str | None, models: Models) -> Prediction
         json_length: the header `Inference-Header-Content-Length`; None if it is absent.
     """
     text, binary = _split(body, json_length)
-    request = _validate(models.infer_request, text)
+    request = _validate_json(models.infer_request, text, models)
     tensor = request.inputs[0]
     size = tensor.parameters and tensor.parameters.binary_data_size
     if (tensor.data is None) == (size is None):
@@ -61,7 +64,7 @@ def parse_v2(body: bytes, json_length: str | None, models: Models) -> Prediction
             f"inputs[0].parameters.binary_data_size: {len(binary)} bytes follow the JSON part, "
             f"whose length is the header {LENGTH_HEADER}",
         )
-    names = tensor.data if size is None else _decode(_elements(binary), models)
+    names = tensor.data if size is None else _decode(_elements(binary, models), models)
     return _v2(request, names, models)
 
 
@@ -78,7 +81,7 @@ def parse_grpc(message: InferRequest, models: Models) -> PredictionRequest:
     }
     request = _validate(models.infer_request, tree)
     raw, contents = message.inputs[0]._raw_data, message.inputs[0].data
-    elements = list(contents or ()) if raw is None else _elements(raw)
+    elements = list(contents or ()) if raw is None else _elements(raw, models)
     return _v2(request, _decode(elements, models), models)
 
 
@@ -106,6 +109,16 @@ def describe(error: ValidationError, *parent: str | int) -> str:
 
 def _is_step(part: str | int) -> bool:
     return isinstance(part, int) or (part.isidentifier() and part.islower())
+
+
+def _validate_json(model: type[BaseModel], body: bytes, models: Models) -> Any:
+    # Each unknown field of a large body would become an error object. Names may contain the
+    # pattern as well, but hardly more than four times each.
+    if len(body) > _SMALL_BODY_BYTES:
+        most = 4 * models.max_items + 100
+        if next(islice(_FIELD.finditer(body), most, None), None):
+            raise RequestError(400, "request body: too many fields")
+    return _validate(model, body)
 
 
 def _validate(model: type[BaseModel], body: bytes | dict[str, Any]) -> Any:
@@ -140,11 +153,19 @@ def _split(body: bytes, json_length: str | None) -> tuple[bytes, bytes]:
     return body[: int(json_length)], body[int(json_length) :]
 
 
-def _elements(data: bytes) -> list[bytes]:
+def _elements(data: bytes, models: Models) -> list[bytes]:
+    """Split a binary tensor; at most one element more than the limit, for the error."""
+    elements, start = [], 0
     try:
-        return deserialize_bytes_tensor(data).tolist()
+        while start < len(data) and len(elements) <= models.max_items:
+            (length,) = struct.unpack_from("<I", data, start)
+            start += 4 + length
+            elements.append(data[start - length : start])
     except struct.error:
-        raise RequestError(400, "inputs[0]: the binary data is truncated") from None
+        start = len(data) + 1
+    if start > len(data):
+        raise RequestError(400, "inputs[0]: the binary data is truncated")
+    return elements
 
 
 def _decode(elements: Sequence[Any], models: Models) -> list[str]:

@@ -69,6 +69,13 @@ def test_rows_keep_their_order_and_content(tmp_path: Path, bundle: LoadedBundle)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
 
 
+def test_very_long_names_are_classified(tmp_path: Path, bundle: LoadedBundle) -> None:
+    names = [" " * 200_000, "é[" + " " * 200_000 + "INST]", "a" + "\u0345\u0301" * 100_000]
+    source = write_csv(tmp_path / "in.csv", names)
+    counts = classify(source, tmp_path / "out.csv", bundle.path, load=load)
+    assert (counts["rows"], counts["classified"], counts["blank"]) == (3, 2, 1)
+
+
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))))
 def test_any_text_is_preserved(tmp_path: Path, bundle: LoadedBundle, names: list[str]) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
+from itertools import groupby
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from grocer.config.stages import PromptConfig
+from grocer.dataset.catalogue import normalise
 from grocer.model import prompt_template
-from grocer.model.prompt_template import Template, clean, template
+from grocer.model.prompt_template import Template, clean, is_blank, template
 
 LABELS = ["bakery", "dairy eggs"]
 
@@ -58,14 +61,14 @@ def test_name_becomes_one_line_without_markers(chat: Template, name: str, expect
 
 
 def clean_by_definition(name: str) -> str:
-    """Return what `clean` returns for names below its maximum length, in quadratic time."""
-    text = unicodedata.normalize("NFC", name)
-    categories = [(c, unicodedata.category(c)) for c in text]
+    """Return what `clean` returns for names within its limits, in quadratic time."""
+    categories = [(c, unicodedata.category(c)) for c in name]
     text = "".join(
         " " if category in ("Zs", "Zl", "Zp", "Cc") else c
         for c, category in categories
         if category not in ("Cf", "Cs")
     )
+    text = unicodedata.normalize("NFC", text)
     marker = re.compile(
         r"\[\s*(/?\s*INST)\s*\]|<<\s*(/?\s*SYS)\s*>>|<\|\s*(\w{1,40})\s*\|>", re.IGNORECASE
     )
@@ -84,10 +87,11 @@ _PIECES = (
 @given(st.one_of(st.text(max_size=80), st.lists(st.sampled_from(_PIECES)).map("".join)))
 def test_clean_equals_its_definition(name: str) -> None:
     assert clean(name) == clean_by_definition(name)
+    assert is_blank(name) == (not clean(name))
 
 
 @pytest.mark.parametrize("opening", ["[", "<|", "<<"])
-@pytest.mark.parametrize("depth", [1, 8, 9, 500])
+@pytest.mark.parametrize("depth", [1, 5, 6, 500])
 def test_nested_markers_are_removed(opening: str, depth: int) -> None:
     inner = {"[": "[INST]", "<|": "<|eot_id|>", "<<": "<<SYS>>"}[opening]
     closing = {"[": "]", "<|": "|>", "<<": ">>"}[opening]
@@ -122,6 +126,32 @@ def test_cleaning_reads_a_bounded_number_of_characters(
     limits = prompt_template._MAX_NESTED_MARKERS * prompt_template._MAX_RAW_CHARACTERS
     assert counting.characters <= limits
     assert not set("*+") & set(counting.pattern.pattern)
+
+
+# Combining marks in the reverse of their canonical order, whole and in pieces.
+_MARKS = "".join(c * 200 for c in "\u0345\u0315\u0301\u0327\u0334")
+
+
+@pytest.mark.parametrize("name", ["a" + _MARKS, "\u200b".join(_MARKS)], ids=["run", "joined"])
+@pytest.mark.parametrize("clean_name", [clean, normalise])
+def test_runs_of_combining_marks_are_limited_before_normalisation(
+    name: str, clean_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Normalisation takes quadratic time in the length of an unordered run."""
+    runs = []
+
+    def normalize(form: str, text: str) -> str:
+        classes = [unicodedata.combining(c) for c in text]
+        for is_mark, run in groupby(classes, bool):
+            marks = list(run)
+            if is_mark and marks != sorted(marks):
+                runs.append(len(marks))
+        return original(form, text)
+
+    original = unicodedata.normalize
+    monkeypatch.setattr(unicodedata, "normalize", normalize)
+    clean_name(name)
+    assert max(runs, default=0) <= 30
 
 
 def test_spaces_do_not_count_as_characters_of_a_long_name() -> None:

@@ -228,6 +228,17 @@ def test_item_that_cannot_be_scored_returns_400_with_its_index(server: Running) 
     assert server.predict("Milk").status_code == 200
 
 
+def test_unexpected_error_is_500_without_its_text(
+    start_server: Start, stub_bundle: LoadedBundle
+) -> None:
+    server = start_server(stub_bundle).wait_until_ready()
+    for response in (server.predict("internal"), infer(server, ["internal"])):
+        assert response.status_code == 500
+        assert response.json() == {"error": "internal error; see the server log"}
+    assert "secret of the server" in server.log.read_text()
+    assert server.predict("Milk").status_code == 200
+
+
 def test_metrics_cover_requests_predictions_drift_and_the_bundle(
     server: Running, stub_bundle: LoadedBundle
 ) -> None:

@@ -67,6 +67,8 @@ BODIES: list[bytes] = [
     orjson.dumps({"inputs": TENSOR}),
     orjson.dumps({"inputs": [None]}),
     orjson.dumps({"id": {"a": 1}, "inputs": [TENSOR]}),
+    b'{"id":"\\ud800","inputs":[' + orjson.dumps(TENSOR) + b"]}",
+    b"{" + b",".join(b'"%d":1' % i for i in range(9000)) + b"}",
     orjson.dumps({"parameters": {"top_k": 10**9}, "inputs": [TENSOR]}),
 ]
 LENGTHS = (None, "0", "1", "-1", "99999999999", "nan", "0x10", "1,1", "1e1", "")

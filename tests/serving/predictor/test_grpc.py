@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
+
 import grpc
 import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc import servicer
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
 from grocer.release.bundle import LoadedBundle
+from serving.predictor.errors import RequestError
+from serving.predictor.grpc_server import Servicer, _Admission
 from tests.fixtures.artifacts import LABELS
 from tests.fixtures.ports import free_port
 from tests.fixtures.predictor import StubScorer
 from tests.fixtures.predictor_process import READY, Start
+from tests.serving.predictor.test_server import wait_for
 
 
 def request(*names: bytes, shape: int | None = None, **parameters: int) -> pb.ModelInferRequest:
@@ -54,3 +62,53 @@ def test_grpc_has_the_same_limits_and_errors(
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert running.get(READY).status_code == 200
     assert running.exit_code(15) == 0
+
+
+def test_grpc_reports_not_ready_while_draining(
+    start_server: Start, stub_bundle: LoadedBundle
+) -> None:
+    port = free_port()
+    options = ["--grpc-port", str(port)]
+    running = start_server(stub_bundle, "drain_seconds=3", options=options).wait_until_ready()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        model = pb.ModelReadyRequest(name="grocer")
+        assert stub.ModelReady(model, timeout=20).ready
+        running.process.terminate()
+        wait_for(lambda: not stub.ModelReady(model, timeout=20).ready)
+        assert not stub.ServerReady(pb.ServerReadyRequest(), timeout=20).ready
+        assert len(stub.ModelInfer(request(b"Milk"), timeout=20).outputs) == 4
+    assert running.exit_code() == 0
+
+
+def test_message_with_too_many_parts_is_not_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servicer, "InferRequest", None)
+    many = request(*[b""] * 21)
+    values = {str(i): pb.InferParameter(int64_param=i) for i in range(17)}
+    for message in (
+        many,
+        pb.ModelInferRequest(inputs=[*many.inputs, *many.inputs]),
+        pb.ModelInferRequest(parameters=values),
+    ):
+        with pytest.raises(RequestError) as caught:
+            asyncio.run(Servicer(None, None, max_items=20).ModelInfer(message, None))
+        assert caught.value.status == 400
+
+
+def test_rejected_prediction_is_not_decoded() -> None:
+    def admit() -> None:
+        raise RequestError(429, "queue full", retry_after=1)
+
+    async def decode(_: object) -> None:
+        raise AssertionError
+
+    async def reject(method: str) -> grpc.RpcMethodHandler:
+        details = SimpleNamespace(method=f"/inference.GRPCInferenceService/{method}")
+        return await _Admission(admit).intercept_service(decode, details)
+
+    handler, context = asyncio.run(reject("ModelInfer")), AsyncMock()
+    assert handler.request_deserializer is None
+    asyncio.run(handler.unary_unary(b"", context))
+    context.abort.assert_awaited_once_with(grpc.StatusCode.RESOURCE_EXHAUSTED, "queue full")
+    with pytest.raises(AssertionError):
+        asyncio.run(reject("ModelReady"))

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from serving.predictor import logs
 
 
-def test_frequent_lines_are_limited_to_one_per_second(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = 100.0
-    monkeypatch.setattr(logs.time, "monotonic", lambda: now)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time in seconds, which a test can change."""
+    now = [100.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_frequent_lines_are_limited_to_ten_per_second(clock: list[float]) -> None:
     limit = logs.RateLimit()
-    assert [limit.acquire() for _ in range(4)] == [0, None, None, None]
-    now = 101.5
-    assert [limit.acquire() for _ in range(2)] == [3, None]
-    now = 200.0
-    assert limit.acquire() == 1
+    assert [limit.acquire() for _ in range(12)] == [0] * 10 + [None] * 2
+    clock[0] = 101.5
+    assert [limit.acquire() for _ in range(2)] == [2, 0]
+    clock[0] = 200.0
+    assert limit.acquire() == 0
+
+
+def test_warnings_and_tracebacks_of_each_logger_are_limited(clock: list[float]) -> None:
+    limit = logs.WarningLimit()
+
+    def passed(logger: str, level: int) -> int:
+        records = [logging.makeLogRecord({"name": logger, "levelno": level}) for _ in range(20)]
+        return sum(map(limit.filter, records))
+
+    assert passed("grocer.requests", logging.INFO) == 20
+    assert passed("grocer.requests", logging.ERROR) == 10
+    assert passed("kserve", logging.WARNING) == 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -81,7 +82,23 @@ def test_sigterm_completes_in_flight_and_new_requests_while_draining(
     assert set(statuses) == {200}
 
 
-@pytest.mark.parametrize("name", ["break", "dead", "hang"])
+def test_shutdown_answers_incomplete_requests_with_503(
+    start_server: Start, stub_bundle: LoadedBundle
+) -> None:
+    running = start_server(stub_bundle, "deadline_seconds=0.5").wait_until_ready()
+    with socket.create_connection(("127.0.0.1", httpx.URL(running.url).port), 20) as client:
+        client.sendall(
+            b"POST /v1/models/grocer:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{"
+        )
+        wait_for(lambda: running.predict("Milk").status_code == 200)
+        running.process.terminate()
+        assert client.recv(65536).startswith(b"HTTP/1.1 503")
+    assert running.exit_code() == 0
+    assert '"code": 503' in running.log.read_text()
+    assert '"code": 499' not in running.log.read_text()
+
+
+@pytest.mark.parametrize("name", ["break", "dead", "hang", "stall"])
 def test_device_failure_stops_the_server_with_code_1(
     start_server: Start, stub_bundle: LoadedBundle, name: str
 ) -> None:

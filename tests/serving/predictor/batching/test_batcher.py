@@ -317,6 +317,60 @@ def test_item_that_cannot_be_scored_fails_only_its_request() -> None:
     run(test)
 
 
+def test_name_that_cannot_be_tokenized_fails_only_its_request() -> None:
+    async def test() -> None:
+        scorer = BlockedScorer()
+        async with running(scorer) as batcher:
+            first = await occupy(batcher, scorer)
+            good = asyncio.create_task(batcher.score(["good"], 10))
+            bad = asyncio.create_task(batcher.score(["fine", "panic"], 10))
+            await wait_for(lambda: batcher.metrics.items == 3)
+            scorer.resume.set()
+            with pytest.raises(RequestError, match="item 1") as caught:
+                await bad
+            assert (caught.value.status, len(await good)) == (400, 1)
+            await first
+            assert batcher.failure is None
+        assert scorer.passes[-1] == ["good"]
+
+    run(test)
+
+
+def test_lack_of_memory_is_503_with_retry_after() -> None:
+    async def test() -> None:
+        async with running(StubScorer(LABELS)) as batcher:
+            with pytest.raises(RequestError) as caught:
+                await batcher.score(["fine", "memory"], 10)
+            assert (caught.value.status, caught.value.retry_after) == (503, 1)
+            assert len(await batcher.score(["fine"], 10)) == 1
+            assert batcher.failure is None
+
+    run(test)
+
+
+def test_tokenizing_counts_as_busy_time() -> None:
+    class SlowTokenizer(StubScorer):
+        started, resume = threading.Event(), threading.Event()
+
+        def encode(self, names: Sequence[str]) -> list[Product]:
+            if PROBE not in names:
+                self.started.set()
+                assert self.resume.wait(10)
+            return super().encode(names)
+
+    async def test() -> None:
+        scorer = SlowTokenizer(LABELS)
+        async with running(scorer) as batcher:
+            request = asyncio.create_task(batcher.score(["slow"], 10))
+            await wait_for(scorer.started.is_set)
+            assert batcher.stalled_seconds() > 0
+            scorer.resume.set()
+            await request
+            await wait_for(lambda: batcher.stalled_seconds() == 0)
+
+    run(test)
+
+
 @pytest.mark.parametrize(("name", "kind"), [("break", DeviceError), ("dead", SystemExit)])
 def test_device_failure_rejects_all_requests(name: str, kind: type) -> None:
     async def test() -> None:

@@ -13,7 +13,9 @@ from kserve import InferRequest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from grocer.config.deployment import ServingConfig
+from grocer.model import prompt_template
 from serving.predictor.errors import RequestError
+from serving.predictor.protocol import requests
 from serving.predictor.protocol.models import OUTPUTS, Models
 from serving.predictor.protocol.requests import PredictionRequest, parse_grpc, parse_v1, parse_v2
 
@@ -32,7 +34,7 @@ def v1(**body: object) -> PredictionRequest:
 
 def v2(data: object = ("Milk",), shape: object = (1,), **body: object) -> PredictionRequest:
     tensor = TENSOR | {"shape": shape, "data": data}
-    return parse_v2(orjson.dumps({"inputs": [tensor], **body}), None, MODELS)
+    return parse_v2(json.dumps({"inputs": [tensor], **body}).encode(), None, MODELS)
 
 
 def encode(*names: bytes) -> bytes:
@@ -128,6 +130,7 @@ def test_explain_has_lower_limits(instances: list[str], message: str) -> None:
         ({"data": [1]}, r"inputs\[0\]\.data\[0\]: .*string"),
         ({"data": [" "]}, r"inputs\[0\]\.data\[0\]: .*blank"),
         ({"id": 5}, "id: .*string"),
+        ({"id": "\ud800"}, "invalid JSON"),
         ({"id": "x" * 257}, "id: .*at most 256"),
         ({"outputs": []}, "outputs: .*at least 1"),
         ({"outputs": [{"name": "nope"}]}, r"outputs\[0\]\.name: .*'ranked_departments'"),
@@ -203,6 +206,55 @@ def test_binary_data_without_a_binary_input_returns_400() -> None:
     head = orjson.dumps({"inputs": [TENSOR | {"data": ["Milk"]}]})
     with pytest.raises(RequestError, match=r"inputs\[0\].*binary_data_size"):
         parse_v2(head + b"xyz", str(len(head)), MODELS)
+
+
+class CountingReader:
+    """Counts the elements that are read from a binary tensor."""
+
+    error = struct.error
+
+    def __init__(self) -> None:
+        self.elements = 0
+
+    def unpack_from(self, *arguments: object) -> tuple[int, ...]:
+        self.elements += 1
+        return struct.unpack_from(*arguments)
+
+
+def test_elements_beyond_the_limit_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    counting = CountingReader()
+    monkeypatch.setattr(requests, "struct", counting)
+    with pytest.raises(RequestError, match="at most 20 items"):
+        binary(encode(*[b"x"] * 5000), 20)
+    assert counting.elements == CONFIG.max_items + 1
+
+
+def test_large_body_of_unknown_fields_is_not_validated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "_validate", None)
+    for separator in (b":", b" \n:"):
+        body = b"{" + b",".join(b'"%d"%s1' % (i, separator) for i in range(20_000)) + b"}"
+        for parse in (predict, lambda data: parse_v2(data, None, MODELS)):
+            with pytest.raises(RequestError, match="too many fields") as caught:
+                parse(body)
+            assert caught.value.status == 400
+
+
+def test_large_request_of_objects_is_valid() -> None:
+    models = Models(ServingConfig(), ("bakery", "pets"))
+    body = orjson.dumps({"instances": [{"product_name": '12": ' * 20}] * 1024})
+    assert len(body) > requests._SMALL_BODY_BYTES
+    with pytest.raises(RequestError, match="too many fields"):
+        parse_v1(body, models.predict_request, models)
+    body = orjson.dumps({"instances": [{"product_name": '12": ' + "x" * 90}] * 1024})
+    assert len(parse_v1(body, models.predict_request, models).names) == 1024
+
+
+def test_names_are_not_cleaned_while_a_request_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsing runs on the event loop; cleaning the largest request takes half a second."""
+    monkeypatch.setattr(prompt_template, "clean", None)
+    monkeypatch.setattr(prompt_template, "limit_marks", None)
+    name = "\u0345\u0301" * 50
+    assert v1(instances=[name] * 20).names == v2([name] * 20, (20,)).names == [name] * 20
 
 
 def test_outputs_are_json_unless_requested_as_binary() -> None:

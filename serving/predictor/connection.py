@@ -1,0 +1,129 @@
+"""HTTP connections with limits, so that clients cannot exhaust memory or file descriptors.
+
+uvicorn limits neither the size of a request head, nor the time in which it arrives, nor the time
+in which a client reads its response. `enforce` checks all connections periodically, so the time
+limits cost nothing per request.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterable
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from grocer.config.deployment import ServingConfig
+
+_MAX_HEAD_BYTES = 32 * 1024
+_MAX_HEADERS = 100
+_MAX_PIPELINED = 16
+"""Maximum requests that a client may send before it receives the response to an earlier one."""
+_MAX_UNSENT_BYTES = 128 * 1024**2
+"""Maximum bytes of responses that clients have not read yet."""
+_RESERVED_FILES = 64
+"""File descriptors of the process that are not connections."""
+
+
+class Connection(HttpToolsProtocol):
+    """An HTTP/1.1 connection.
+
+    Beyond `limit` connections, those that are idle the longest are closed: new clients, among
+    them probes, are served however many connections others keep open.
+
+    Args:
+        seconds: time limit for the head of a request, and for the client to read a response.
+    """
+
+    def __init__(self, limit: int, seconds: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._limit, self._seconds = limit, seconds
+        # When the connection was opened or the latest request began.
+        self._active = self.loop.time()
+        # Bytes since the request began, or since its latest body data; None between requests.
+        # They belong to its head, a chunk header or trailers, which the parser keeps in memory.
+        self._head_bytes: int | None = 0
+        self._unsent_since: float | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being received or answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > self._limit:
+            idle = [c for c in self.connections if isinstance(c, Connection) and c.is_idle]
+            # Several at once, because sorting them for each new one takes too long.
+            for connection in sorted(idle, key=lambda c: c._active)[: max(1, self._limit // 16)]:
+                connection.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if (self._head_bytes or 0) > _MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("Request head too large.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._active, self._head_bytes, self._unsent_since = self.loop.time(), 0, None
+
+    def on_headers_complete(self) -> None:
+        # One chunk of data can hold a whole head. After an exception, uvicorn answers 400.
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > _MAX_HEAD_BYTES or len(self.headers) > _MAX_HEADERS:
+            raise ValueError("request head too large")
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            raise ValueError("too many pipelined requests")
+        self._head_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head_bytes = None
+        super().on_message_complete()
+
+    def check(self, now: float) -> int:
+        """Close the connection if its client is too slow; return the bytes that it has not read.
+
+        Args:
+            now: time of the event loop.
+        """
+        unsent: int = self.transport.get_write_buffer_size()
+        if not unsent:
+            self._unsent_since = None
+        elif self._unsent_since is None:
+            self._unsent_since = now
+        elif now - self._unsent_since > self._seconds:
+            self.transport.abort()
+        # A head that is late, or a body that is no longer read. Others have their own time limits.
+        is_incomplete = self._head_bytes is not None and self.is_idle
+        if is_incomplete and now - self._active > self._seconds:
+            self.transport.close()
+        return unsent
+
+
+def connection_limit(config: ServingConfig) -> int:
+    """Return the maximum number of connections; raise the limit of open files as necessary."""
+    wanted = 2 * config.max_requests
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted + _RESERVED_FILES:
+        return wanted
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard - _RESERVED_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted + _RESERVED_FILES, hard))
+    return wanted
+
+
+def enforce(connections: Iterable[Any], now: float) -> None:
+    """Close connections whose clients are too slow, or together leave too much unread."""
+    unsent = {each: each.check(now) for each in list(connections) if isinstance(each, Connection)}
+    excess = sum(unsent.values()) - _MAX_UNSENT_BYTES
+    for connection in sorted(unsent, key=unsent.__getitem__, reverse=True) if excess > 0 else ():
+        if excess > 0:
+            excess -= unsent[connection]
+            connection.transport.abort()

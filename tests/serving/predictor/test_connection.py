@@ -1,0 +1,177 @@
+"""Hostile clients: memory and connections stay bounded, and probes are answered."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from http.client import HTTPResponse
+
+import httpx
+import pytest
+
+from grocer.config.deployment import ServingConfig
+from grocer.release.bundle import LoadedBundle
+from serving.predictor.connection import connection_limit
+from tests.fixtures.predictor_process import READY, Running, Start
+from tests.serving.predictor.test_server import wait_for
+
+MEGABYTE = 1024**2
+HEAD = "POST /v1/models/grocer:predict HTTP/1.1\r\nhost: x\r\n"
+Connect = Callable[[], socket.socket]
+
+
+@pytest.fixture(scope="module")
+def server(start_server: Start, stub_bundle: LoadedBundle) -> Running:
+    """A predictor with at most 64 connections, and 2 s for heads and bodies."""
+    settings = ("max_items=16", "body_seconds=2", f"max_body_bytes={MEGABYTE}")
+    return start_server(stub_bundle, *settings).wait_until_ready()
+
+
+@pytest.fixture
+def connect(server: Running) -> Iterator[Connect]:
+    """Return a function that opens a connection."""
+    address = ("127.0.0.1", httpx.URL(server.url).port)
+    with ExitStack() as connections:
+        yield lambda: connections.enter_context(socket.create_connection(address, timeout=20))
+
+
+def open_files(server: Running) -> int:
+    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+
+def memory(server: Running, kind: str) -> int:
+    """Return `VmRSS` or `VmHWM` (its maximum) in bytes."""
+    with open(f"/proc/{server.process.pid}/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(kind))
+
+
+def require_service(server: Running) -> None:
+    """Check probes and a prediction on new connections."""
+    for path in (READY, "/v2/health/live"):
+        assert httpx.get(server.url + path, timeout=20, trust_env=False).status_code == 200
+    body = {"instances": ["Milk"]}
+    url = f"{server.url}/v1/models/grocer:predict"
+    assert httpx.post(url, json=body, timeout=20, trust_env=False).status_code == 200
+
+
+def status(connection: socket.socket) -> int:
+    """Read a response and return its status."""
+    response = HTTPResponse(connection)
+    response.begin()
+    response.read()
+    return response.status
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Wait for the end of the connection; False after a timeout."""
+    try:
+        while connection.recv(65536):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"), [((1024, 4096), 4096 - 64), ((1 << 20, 1 << 20), 4096), ((256, -1), 4096)]
+)
+def test_connections_fit_the_limit_of_open_files(
+    files: tuple[int, int], limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = [files]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: files)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: chosen.append(pair))
+    assert connection_limit(ServingConfig()) == limit
+    assert chosen[-1][0] >= limit + 64
+
+
+def test_incomplete_bodies_use_a_bounded_amount_of_memory(
+    server: Running, connect: Connect
+) -> None:
+    before = memory(server, "VmRSS")
+    # Only 32 requests may be in flight, so most of the bodies are discarded.
+    clients = [connect() for _ in range(48)]
+    for client in clients:
+        client.sendall(f"{HEAD}content-length: {MEGABYTE}\r\n\r\n".encode())
+        client.sendall(b"x" * (MEGABYTE - 1))
+    require_service(server)
+    assert memory(server, "VmHWM") - before < 40 * MEGABYTE
+    assert {status(client) for client in clients} == {408, 429}
+    require_service(server)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"{HEAD}a: {'x' * 40_000}",
+        f"{HEAD}a: {'x' * 40_000}\r\n\r\n",
+        f"GET /{'x' * 40_000} HTTP/1.1\r\n\r\n",
+        HEAD + "a: b\r\n" * 101 + "\r\n",
+    ],
+    ids=["incomplete", "complete", "path", "many"],
+)
+def test_large_head_is_400(server: Running, connect: Connect, head: str) -> None:
+    client = connect()
+    client.sendall(head.encode())
+    assert status(client) == 400
+    assert is_closed(client)
+    require_service(server)
+
+
+def test_large_trailer_is_400(server: Running, connect: Connect) -> None:
+    client = connect()
+    head = f"{HEAD}expect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{{\r\n"
+    client.sendall(head.encode())
+    assert client.recv(65536).startswith(b"HTTP/1.1 100")
+    client.sendall(b"0\r\na: " + b"x" * 40_000)
+    assert status(client) == 400
+    assert is_closed(client)
+
+
+@pytest.mark.parametrize("head", ["", HEAD])
+def test_connection_without_a_complete_head_is_closed(
+    server: Running, connect: Connect, head: str
+) -> None:
+    client = connect()
+    client.sendall(head.encode())
+    assert is_closed(client)
+
+
+def test_idle_connections_are_closed_for_new_ones(server: Running, connect: Connect) -> None:
+    before = open_files(server)
+    clients = []
+    for _ in range(80):
+        clients.append(connect())
+        clients[-1].sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert status(clients[-1]) == 200
+        assert open_files(server) <= before + 65
+    require_service(server)
+    assert is_closed(clients[0])
+    clients[-1].sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert status(clients[-1]) == 200
+
+
+def test_pipelined_requests_are_limited(server: Running, connect: Connect) -> None:
+    client = connect()
+    client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 100)
+    assert is_closed(client)
+    require_service(server)
+
+
+def test_clients_that_do_not_read_are_disconnected(server: Running, connect: Connect) -> None:
+    wait_for(lambda: open_files(server) < 40)
+    before = open_files(server)
+    request = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
+    clients = [connect() for _ in range(4)]
+    for client in clients:
+        client.settimeout(0.5)
+        with suppress(TimeoutError, ConnectionError):
+            for _ in range(1000):  # until all buffers are full
+                client.sendall(request * 8)
+    require_service(server)
+    wait_for(lambda: open_files(server) <= before)
