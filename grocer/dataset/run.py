@@ -132,8 +132,8 @@ def _report(splits: Splits, labels: int, noun: str) -> None:
         _say(f"{len(missing)} aisles have no training product and can't be predicted: {names}")
     if splits.without_test:
         _say(
-            f"no test product in {', '.join(splits.without_test)}: the gate will fail; add "
-            "products, raise split.test, or list it in catalogue.unlabelled"
+            f"no test product in {', '.join(splits.without_test)}, so its accuracy is not "
+            "measured; add products, raise split.test, or list it in catalogue.unlabelled"
         )
 
 

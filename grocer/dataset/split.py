@@ -4,7 +4,7 @@ The split is *stable*: when products are added, removed or relabelled, no other 
 side, so test products never become training products. Quotas or ranks would depend on other
 products; a hash does not. The split is also *stratified*, up to sampling error: the thresholds are
 the same in every department (2 points of 10 % at 1,000 products are two standard deviations). A
-department of a few products may have no test product: then the gate fails.
+department of a few products may have no test product: then nothing is known about its accuracy.
 
 The hash uses a name's *family*: its words in alphabetical order, without a plural `s`. Names of
 one family (`Greek Yogurt Vanilla`, `Vanilla Greek Yogurts`) are separate examples on one side.

@@ -27,14 +27,16 @@ def _leaves(value: Any) -> int:
 def undefined_metrics(evaluation: Evaluation, baselines: Sequence[str]) -> list[str]:
     """Return the keys of the required metrics that are missing or undefined.
 
-    Precision may be undefined if no product was predicted as the label.
+    Precision may be undefined if no product was predicted as the label, and all metrics of a label
+    without test products.
     """
     undefined = [f"baselines.{name}" for name in _absent(evaluation, baselines)]
     if "linear" in baselines and not has_log_loss_test(evaluation):
         undefined.append("baselines.linear.paired_log_loss")
     for name, metrics in evaluation.departments.items():
+        if metrics.support == 0:
+            continue
         required = {
-            "support": metrics.support > 0,
             "precision": metrics.precision is not None or not metrics.recall,
             "recall": metrics.recall is not None,
             "f1": metrics.f1 is not None,

@@ -1,7 +1,7 @@
 """The rules of the gate: whether a classifier may be deployed, decided from its evaluation alone.
 
-`decide` is a pure function and fails closed: a missing metric, contradictory values or a department
-without test products fail the decision. Each rule gives its reason, whether it passes or fails.
+`decide` is a pure function and fails closed: a missing metric or contradictory values fail the
+decision. Each rule gives its reason, whether it passes or fails.
 Making a metric worse never turns a failed decision into a passed one; for train accuracy, which
 only the gap uses, worse is higher.
 """
@@ -148,6 +148,14 @@ def _more_accurate(paired: PairedTest, level: float) -> bool:
 
 
 def _recall(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
+    passed, sentence = _lowest_recall(evaluation, policy)
+    untested = [name for name, metrics in evaluation.departments.items() if not metrics.support]
+    if untested:
+        sentence += f" No test product in {len(untested)}: {_first(untested, ', ')}."
+    return passed, sentence
+
+
+def _lowest_recall(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     limit, support = policy.min_department_recall, policy.min_department_support
     recall = {
         name: metrics.recall or 0.0

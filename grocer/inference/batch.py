@@ -75,14 +75,13 @@ def classify(
         chunks: dict[Path, dict[str, int]] = {}
         for number, chunk in enumerate(table.chunks(chunk_rows)):
             path = directory / f"{number:08d}.chunk"
-            counts = _finished(path, chunk.num_rows)
-            if counts is None:
+            if (counts := _finished(path, chunk.num_rows)) is None:
                 classified = _classify_chunk(chunk, column, min_probability, classifier, schema)
                 with output_file(path) as part:
                     write_part(part, classified, out.suffix)
                 counts = count_table(classified)
-                record = {"counts": counts, "sha256": file_digest(path)}
-                write_json(path.with_suffix(".json"), record)
+                digest = file_digest(path)
+                write_json(path.with_suffix(".json"), {"counts": counts, "sha256": digest})
             chunks[path] = counts
             ticker.at(sum_counts(chunks.values())["rows"])
         total = sum_counts(chunks.values())

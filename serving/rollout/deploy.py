@@ -50,8 +50,8 @@ def deploy(
 
     Raises:
         OutputError: the store is not writable.
-        DeployError: the evaluation did not compare the bundle with the one that is deployed; or
-            the rollout or the smoke test failed, and the previous state is restored.
+        DeployError: the evaluation did not compare the bundle with the deployed one; or the
+            rollout or the smoke test failed, and the previous state is restored.
     """
     if config.store is None:
         raise DeployError("deploy.store is not set")
@@ -92,7 +92,7 @@ def champion(config: DeployConfig, cluster: Cluster | None = None) -> str:
 def _require_same_champion(
     bundle: LoadedBundle, champion: Revision | None, config: DeployConfig
 ) -> None:
-    """Raise DeployError unless the gate compared the bundle with the one that it replaces."""
+    """Raise DeployError unless the gate compared the bundle with the deployed one."""
     if champion is None or champion.digest == bundle.digest:
         return
     compared = bundle.manifest.evaluation.champion

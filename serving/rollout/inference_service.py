@@ -103,7 +103,7 @@ class Record:
     """
 
     previous: State
-    """Without records of its own."""
+    """Its revisions have no records."""
     traffic_percent: int | None = None
     """The canary's traffic before a promotion or a rollback; None: not a canary."""
 

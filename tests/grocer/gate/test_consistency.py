@@ -79,12 +79,20 @@ def test_gate_fails_when_no_products_were_measured(path):
     assert f"{'.'.join(path)}: " in reason(decision, "measured").sentence
 
 
-def test_gate_fails_when_a_department_has_no_test_products():
-    content = changed(COMPLETE, ("departments", "bulk", "support"), 0)
-    measured = reason(judged(content), "measured")
-    assert measured.sentence == "Missing or invalid metrics: 1 of 160: departments.bulk.support."
-    one = changed(COMPLETE, ("departments", "bulk", "support"), 1)
-    assert reason(judged(one), "measured").passed
+def test_department_without_test_products_is_reported():
+    content = evaluation([[96, 4, 0], [4, 96, 0], [0, 0, 0]])
+    assert content["departments"]["pets"]["recall"] is None
+    decision = judged(content)
+    assert decision.passed
+    assert reason(decision, "recall").sentence.endswith(" No test product in 1: pets.")
+    assert "No test product" not in reason(judged(COMPLETE), "recall").sentence
+
+
+@pytest.mark.parametrize("support", [0, 1])
+def test_support_that_contradicts_the_confusion_matrix_fails(support):
+    """A department cannot be exempted by its support alone."""
+    decision = judged(changed(COMPLETE, ("departments", "bulk", "support"), support))
+    assert [each.rule for each in decision.failures] == ["consistent"]
 
 
 @pytest.mark.parametrize("metric", ["recall", "f1"])

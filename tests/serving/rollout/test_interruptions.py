@@ -15,8 +15,10 @@ from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
 from serving.rollout.canary import promote, rollback
 from serving.rollout.deploy import deploy
+from serving.rollout.inference_service import State
 from serving.rollout.kubernetes import Cluster
-from tests.fixtures.kubernetes_api import OLD, PRODUCTS, Api, compared_with, container
+from serving.rollout.update import update
+from tests.fixtures.kubernetes_api import OLD, PRODUCTS, Api, compared_with, container, revision
 
 Run = Callable[[Api, Cluster], object]
 BROKEN = {"status": {"containerStatuses": [container(waiting="ImagePullBackOff")]}}
@@ -204,3 +206,11 @@ def test_promotion_overwrites_no_deploy(
         assert promoted != deployed
         winner = stub_bundle if promoted else other_bundle
         assert digests(api) == (winner.digest, None, None)
+
+
+def test_update_whose_response_was_lost_is_not_an_error(stub_bundle: LoadedBundle) -> None:
+    with Api({}, first=OLD) as api:
+        before, after = api.state, State(revision(stub_bundle.digest))
+        for _ in range(2):
+            update(api.cluster, api.config(), before, after)
+        assert len(api.applied) == 1
