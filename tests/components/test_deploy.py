@@ -36,7 +36,7 @@ def run(api: Api, tmp_path: Path) -> Any:
             f"deploy.address={api.url}",
         ]
     )
-    artifacts = write_artifacts(tmp_path / "artifacts", config)
+    artifacts = write_artifacts(tmp_path / "artifacts", config, champion=OLD)
     deploy.python_func(
         **{name: SimpleNamespace(path=str(path)) for name, path in artifacts.items()},
         config=config.to_json(),

@@ -91,6 +91,6 @@ def test_modified_champion_is_rejected(
 ) -> None:
     key = f"all/{bundle.digest}/adapter_config.json"
     boto3.client("s3", region_name="us-east-1").put_object(Bucket="champions", Key=key, Body=b"{}")
-    with pytest.raises(BundleError, match="was changed"):
+    with pytest.raises(BundleError, match="was modified"):
         run(tmp_path, address)
     assert champions == []
