@@ -211,7 +211,7 @@ def resolve_epochs(config: RunConfig, products: int) -> RunConfig:
         return config
     batch = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
     epochs = min(math.ceil(MIN_STEPS / math.ceil(products / batch)), MAX_EPOCHS)
-    say("train", f"{epochs} epochs for {products:,} products")
+    say("train", f"train.num_train_epochs={epochs} for {products:,} products")
     train = settings.model_copy(update={"num_train_epochs": float(epochs)})
     return config.model_copy(update={"train": train})
 
