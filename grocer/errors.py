@@ -21,11 +21,13 @@ exception is an internal error: exit code 1, with traceback.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 _URI = re.compile(
@@ -110,7 +112,7 @@ class StepError(GrocerError):
 def validation_problems(error: ValidationError) -> list[str]:
     """Return one line for each invalid value: its dotted key, what is wrong, and the value."""
     lines = []
-    for item in error.errors():
+    for item in _merged_unions(error.errors()):
         key, value = ".".join(map(str, item["loc"])), item["input"]
         explained = item["type"] in ("json_invalid", "value_error")  # the message has the value
         scalar = isinstance(value, str | int | float | None) and not explained
@@ -119,3 +121,15 @@ def validation_problems(error: ValidationError) -> list[str]:
             f"{key}{': ' if key else ''}{item['msg'].removeprefix('Value error, ')}{found}"
         )
     return lines
+
+
+def _merged_unions(errors: Iterable[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """Yield one error for a value that fits no type of a union; pydantic has one for each type."""
+    for path, group in groupby(errors, key=lambda item: item["loc"][:-1]):
+        items = list(group)
+        if len(items) > 1 and any(str(item["loc"][-1]).startswith("literal[") for item in items):
+            first, *others = (item["msg"] for item in items)
+            message = ", or ".join([first, *(m.removeprefix("Input should be ") for m in others)])
+            yield {**items[0], "loc": path, "msg": message}
+        else:
+            yield from items

@@ -73,7 +73,10 @@ def digest_of(artifact: Path) -> str:
 
 
 def verified_files(artifact: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of an artifact, read anew and compared with its record.
+    """Compute the SHA-256 of each file of an artifact, and compare them with its record.
+
+    Returns:
+        The SHA-256 by relative path, without the record itself.
 
     Raises:
         ArtifactError: a file was changed, added or removed after the step wrote the artifact.

@@ -58,6 +58,12 @@ class Storage:
         """
         self.address, self.setting, self.step, self.error = address, setting, step, error
         protocol, is_uri, path = address.partition("://")
+        if is_uri and protocol not in ("http", "https", "file") and redacted(address) != address:
+            # The client would take them for a part of the name, and show them in its errors.
+            raise error(
+                f"{setting} {address}: {protocol}:// addresses hold no user or query; set the "
+                "credentials in the environment"
+            )
         self.is_local = not is_uri or protocol == "file"
         self._root = os.path.abspath(path if is_uri else address) if self.is_local else address
         try:

@@ -112,8 +112,8 @@ def _is_step(part: str | int) -> bool:
 
 
 def _validate_json(model: type[BaseModel], body: bytes, models: Models) -> Any:
-    # Each unknown field of a large body would become an error object. Names may contain the
-    # pattern as well, but hardly more than four times each.
+    # pydantic creates an error object for each unknown field. The limit allows four matches per
+    # item, because a product name can contain the pattern too.
     if len(body) > _SMALL_BODY_BYTES:
         most = 4 * models.max_items + 100
         if next(islice(_FIELD.finditer(body), most, None), None):

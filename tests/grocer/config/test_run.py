@@ -128,3 +128,12 @@ def test_every_setting_is_documented() -> None:
         fields = getattr(section.annotation, "model_fields", {})
         undocumented = [field for field, info in fields.items() if not info.description]
         assert not undocumented, f"{name}: add a docstring below {undocumented}"
+
+
+@pytest.mark.parametrize("value", ["often", "0"])
+def test_value_of_no_allowed_type_is_one_problem(value: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^train\.num_train_epochs: .*, or 'auto' \(found"
+    ) as error:
+        recipe("smollm2").with_settings([f"train.num_train_epochs={value}"])
+    assert str(error.value).count("num_train_epochs") == 1

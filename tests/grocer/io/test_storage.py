@@ -321,6 +321,13 @@ def test_failed_local_write_keeps_the_old_file(
     assert store.list() == ["file"]
 
 
+@pytest.mark.parametrize("address", ["s3://key:secret@bucket/x", "gs://bucket/x?token=secret"])
+def test_credentials_in_the_address_of_a_store_are_rejected(address: str) -> None:
+    with pytest.raises(OutputError, match="hold no user or query") as caught:
+        Storage(address, setting="--out")
+    assert "secret" not in str(caught.value)
+
+
 def test_unknown_protocol_is_one_line() -> None:
     with pytest.raises(SourceError) as caught:
         Storage("nosuch://x", setting="base.source", error=SourceError)
