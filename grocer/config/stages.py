@@ -250,4 +250,4 @@ class GatePolicy(Section):
     min_department_support: Positive = 20
     """Departments with fewer test products are exempt from the recall floor."""
     max_ece: Fraction = 0.10
-    """Maximum expected calibration error."""
+    """Maximum expected calibration error, debiased."""

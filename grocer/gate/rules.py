@@ -180,9 +180,13 @@ def _lowest_recall(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 
 
 def _ece(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
-    ece, limit = evaluation.metrics.test.ece, policy.max_ece
-    value_text, limit_text = _distinct(ece, limit)
-    return ece <= limit, f"Expected calibration error: {value_text} (maximum {limit_text})."
+    """Not above the limit, or not significantly above that of a calibrated model."""
+    test, limit, level = evaluation.metrics.test, policy.max_ece, evaluation.significance
+    value_text, limit_text = _distinct(test.ece_debiased, limit)
+    return test.ece_debiased <= limit or test.ece_p_value >= level, (
+        f"Expected calibration error, debiased: {value_text} (maximum {limit_text}), "
+        f"{_p_text(test.ece_p_value, level)} (fails above the maximum with p < {level:g})."
+    )
 
 
 def _champion(evaluation: Evaluation, policy: GatePolicy) -> Verdict:

@@ -42,9 +42,10 @@ def test_good_adapter_passes_with_a_reason_for_each_rule():
         "0.905 vs 0.330, p < 0.001 (required: higher with p < 0.05).",
         "recall": "Lowest recall of 3 departments with at least 20 test products: 0.900 in bulk "
         "(minimum 0.300).",
-        "ece": "Expected calibration error: 0.020 (maximum 0.100).",
+        "ece": "Expected calibration error, debiased: 0.020 (maximum 0.100), p = 0.010 (fails "
+        "above the maximum with p < 0.05).",
         "champion": "No champion deployed; rule skipped.",
-        "measured": "Missing or invalid metrics: 0 of 147.",
+        "measured": "Missing or invalid metrics: 0 of 161.",
         "consistent": "Contradictions between metrics: 0.",
     }
 
@@ -87,9 +88,12 @@ BEHIND = {"linear": (10, 25)}  # it is 0.05 better
         ("recall", False, {}, {"min_department_recall": 0.91}),
         ("recall", False, {}, {"min_department_recall": 0.91, "min_department_support": 100}),
         ("recall", True, {}, {"min_department_recall": 0.91, "min_department_support": 101}),
-        ("ece", True, {"ece": 0.1}, {"max_ece": 0.1}),
-        ("ece", True, {"ece": 0.099}, {"max_ece": 0.1}),
-        ("ece", False, {"ece": 0.101}, {"max_ece": 0.1}),
+        ("ece", True, {"ece": (0.1, 0.01)}, {"max_ece": 0.1}),
+        ("ece", True, {"ece": (0.099, 0.01)}, {"max_ece": 0.1}),
+        ("ece", False, {"ece": (0.101, 0.01)}, {"max_ece": 0.1}),
+        ("ece", False, {"ece": (0.101, 0.049)}, {"max_ece": 0.1}),
+        ("ece", True, {"ece": (0.101, 0.05)}, {"max_ece": 0.1}),  # not significant
+        ("ece", True, {"ece": (-0.01, 0.9)}, {"max_ece": 0.0}),
         ("champion", True, {"champion": (12, 0)}, {}),  # p = 0.00049; the level is 0.00096
         ("champion", False, {"champion": (11, 0)}, {}),  # p = 0.00098
         ("champion", False, {"champion": (11, 0), "confidence": 1 - 52 * mcnemar(11, 0)}, {}),
@@ -125,7 +129,7 @@ def test_only_baselines_of_the_policy_are_required():
         "Metric unavailable: baselines.majority."
     )
     assert reason(decision, "measured").sentence == (
-        "Missing or invalid metrics: 1 of 110: baselines.majority."
+        "Missing or invalid metrics: 1 of 124: baselines.majority."
     )
     assert judged(content, policy(baselines=())).passed
 
@@ -141,9 +145,10 @@ def test_only_baselines_of_the_policy_are_required():
         ),
         (
             "ece",
-            {"ece": 0.10004},
+            {"ece": (0.10004, 0.0009)},
             {"max_ece": 0.1},
-            "Expected calibration error: 0.10004 (maximum 0.10000).",
+            "Expected calibration error, debiased: 0.10004 (maximum 0.10000), p < 0.001 (fails "
+            "above the maximum with p < 0.05).",
         ),
         (
             "recall",
@@ -326,7 +331,7 @@ def cases(draw):
     values = {
         "train": draw(st.integers(600, 999)),
         "low": draw(st.floats(0.7, 1.0)) * right / 300,
-        "ece": draw(st.floats(0.0, 0.2)),
+        "ece": (draw(st.floats(-0.1, 0.2)), draw(st.floats(0.0, 0.2))),
         "linear": (draw(st.integers(1, 40)), draw(st.integers(0, 40))),
         "log_loss": draw(st.tuples(_losses, _losses, st.floats(0.0, 0.2))),
         "strategy": draw(st.sampled_from(["adapter", "ensemble", "cascade"])),
@@ -339,7 +344,8 @@ def cases(draw):
         case "low":
             worse["low"] = values["low"] * draw(st.floats(0.0, 1.0))
         case "ece":
-            worse["ece"] = draw(st.floats(values["ece"], 1.0))
+            ece, p_value = values["ece"]
+            worse["ece"] = draw(st.floats(ece, 1.0)), draw(st.floats(0.0, p_value))
         case "train":
             worse["train"] = draw(st.integers(values["train"], 1000))
         case "log_loss":
@@ -385,7 +391,14 @@ def test_worse_metric_never_passes_a_failed_rule(case):
 @given(st.sampled_from(FLOATS), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
 def test_single_worse_value_never_passes_a_failed_decision(path, limit, value):
     """Also if it contradicts the other values, which fails the decision by itself."""
-    better_low = {"ece", "log_loss", "model_log_loss", "p_value", "baseline_accuracy"}
+    better_low = {
+        "ece",
+        "ece_debiased",
+        "log_loss",
+        "model_log_loss",
+        "p_value",
+        "baseline_accuracy",
+    }
     lower_is_better = path[-1] in better_low
     if path[:2] == ("metrics", "train") or "combination" in path or path[0] == "confidence":
         return

@@ -23,6 +23,8 @@ AISLES = AisleMetrics(
     accuracy_within=0.9,
     macro_f1=0.8,
     ece=0.1,
+    ece_debiased=0.09,
+    ece_p_value=0.01,
 )
 
 
