@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 from typer import Argument
 
+from grocer.release.signature import SIGNATURE
 from pipelines.cli.options import Key, require_key
 from pipelines.cli.print_summary import show_block, show_verdict
 
@@ -25,9 +26,10 @@ def verify(
     ],
     key: Key = None,
 ) -> None:
-    """Verify a bundle: digests, signature, decision and the platform's gate policy.
+    """Verify a bundle and show its signer, decision and data.
 
-    Shows what the bundle is made of. Exit code 2: it is not valid, or not signed by a trusted key.
+    Exit code 2: the bundle was modified, its gate failed, it does not meet the platform's gate
+    policy, or it is not signed by a trusted key.
     """
     from grocer.release.registry import open_bundle
     from grocer.release.trust import Trust
@@ -66,5 +68,5 @@ def _rows(bundle: LoadedBundle, trust: Trust, source: str) -> Iterator[tuple[str
 def _signature(bundle: LoadedBundle) -> Text:
     if bundle.signer:
         return Text(f"valid: {bundle.signer}", "green")
-    exists = (bundle.path / "model.sig").is_file()
+    exists = (bundle.path / SIGNATURE).is_file()
     return Text("not verified: no trusted key; set --key" if exists else "none", "bold yellow")

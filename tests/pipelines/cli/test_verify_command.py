@@ -51,7 +51,7 @@ def test_verify_tells_whether_a_signature_was_verified(
     assert "not verified" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["verify", "classify", "run", "serve"])
+@pytest.mark.parametrize("command", ["verify", "classify", "run"])
 def test_commands_reject_a_bundle_that_is_not_signed_by_the_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
@@ -64,7 +64,6 @@ def test_commands_reject_a_bundle_that_is_not_signed_by_the_key(
         "verify": [str(bundle)],
         "classify": [str(tmp_path / "in.csv"), str(tmp_path / "out.csv"), "--bundle", str(bundle)],
         "run": ["--data", str(tmp_path), "--out", str(tmp_path / "o"), "--champion", str(bundle)],
-        "serve": ["--bundle", str(bundle)],
     }[command]
     assert execute([command, *arguments, "--key", str(public)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
