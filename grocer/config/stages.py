@@ -250,3 +250,14 @@ class GatePolicy(Section):
     """Departments with fewer test products are exempt from the recall floor."""
     max_ece: Fraction = 0.10
     """Maximum expected calibration error, debiased."""
+    champion_margin: Fraction | None = None
+    """How much lower than the champion's the accuracy may be, by the lower confidence bound of the
+    difference; null: it must be significantly higher."""
+    champion_margin_reason: str | None = None
+    """Why a classifier that is not better may replace the champion, such as newer data."""
+
+    @model_validator(mode="after")
+    def _margin_has_a_reason(self) -> Self:
+        if (self.champion_margin is None) != (not self.champion_margin_reason):
+            raise ValueError("gate.champion_margin and gate.champion_margin_reason go together")
+        return self

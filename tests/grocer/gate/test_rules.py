@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from grocer.config.stages import GatePolicy
 from grocer.gate.rules import decide
@@ -51,6 +52,7 @@ def test_good_adapter_passes_with_a_reason_for_each_rule():
 
 
 ACCURACY = 272 / 300
+NEWER = {"champion_margin_reason": "newer data"}
 TIED = {"linear": (20, 20)}  # the baseline is as good as the model
 BEHIND = {"linear": (10, 25)}  # it is 0.05 better
 
@@ -99,6 +101,10 @@ BEHIND = {"linear": (10, 25)}  # it is 0.05 better
         ("champion", False, {"champion": (11, 0), "confidence": 1 - 52 * mcnemar(11, 0)}, {}),
         ("champion", True, {"champion": (11, 0), "confidence": 1 - 53 * mcnemar(11, 0)}, {}),
         ("champion", False, {"champion": (6, 5)}, {}),
+        ("champion", True, {"champion": (6, 5)}, NEWER | {"champion_margin": 0.05}),
+        ("champion", False, {"champion": (6, 5)}, NEWER | {"champion_margin": 0.03}),
+        ("champion", False, {"champion": (5, 20)}, NEWER | {"champion_margin": 0.05}),
+        ("champion", True, {"champion": (30, 5)}, NEWER | {"champion_margin": 0.0}),
         ("champion", False, {"champion": (5, 5)}, {}),
         ("champion", False, {"champion": (0, 0)}, {}),
         ("champion", False, {"champion": (0, 20)}, {}),
@@ -162,7 +168,7 @@ def test_only_baselines_of_the_policy_are_required():
             {},
             {"min_department_support": 1000},
             "No departments with at least 1,000 test products; rule skipped (minimum recall "
-            "0.300).",
+            "0.300). Exempt, with fewer test products: 3 of 3.",
         ),
         (
             "baseline:linear",
@@ -258,6 +264,45 @@ def test_equal_models_rarely_replace_the_champion():
     assert len(replaced) <= 1
 
 
+def test_margin_of_the_champion_is_stated_with_its_reason():
+    limits = policy(champion_margin=0.05, **NEWER)
+    sentence = reason(judged(evaluation(champion=(6, 5)), limits), "champion").sentence
+    assert sentence.endswith(
+        "which is 0.05 for 52 comparisons, or a lower bound of the difference of at least -0.050: "
+        "-0.042). Reason for the margin: newer data."
+    )
+    assert judged(evaluation(champion=(6, 5)), limits).policy.champion_margin == 0.05
+
+
+def test_margin_of_the_champion_is_not_a_point_estimate():
+    """A classifier that is worse by the margin rarely replaces the champion."""
+    random = np.random.default_rng(0)
+    limits = policy(champion_margin=0.02, **NEWER)
+    worse = [tuple(map(int, random.multinomial(300, [0.02, 0.04, 0.94])[:2])) for _ in range(200)]
+    assert sum(won - lost >= -0.02 * 300 for won, lost in worse) > 80
+    assert not any(
+        reason(judged(evaluation(champion=pair), limits), "champion").passed for pair in set(worse)
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [NEWER, {"champion_margin": 0.01}, {"champion_margin": 0.01, "champion_margin_reason": ""}],
+)
+def test_margin_and_reason_go_together(values):
+    with pytest.raises(ValidationError, match="champion_margin"):
+        policy(**values)
+
+
+def test_labels_with_too_few_test_products_are_counted():
+    """Also if the labels are aisles."""
+    content = evaluation([[90, 5, 5], [4, 92, 4], [0, 4, 15]], train=900) | {"label": "aisle"}
+    recall = reason(judged(content), "recall").sentence
+    assert recall.endswith(" Exempt, with fewer test products: 1 of 3.")
+    assert "of 2 aisles with at least 20 test products" in recall
+    assert "Exempt" not in reason(judged(evaluation()), "recall").sentence
+
+
 def test_champion_must_be_compared_on_every_test_product():
     content = evaluation(champion=(30, 5))
     content["champion"] |= comparison(180, 200, 30, 5)
@@ -326,7 +371,10 @@ def cases(draw):
         "min_department_recall": draw(st.floats(0.5, 1.0)),
         "max_ece": draw(st.floats(0.0, 0.2)),
         "baselines": ("linear",),
+        "champion_margin": draw(st.none() | st.floats(0.0, 0.1)),
     }
+    if limits["champion_margin"] is not None:
+        limits |= NEWER
     right = sum(hits)
     values = {
         "train": draw(st.integers(600, 999)),
