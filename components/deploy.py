@@ -15,7 +15,7 @@ def deploy(
     bundle: dsl.Output[dsl.Model],
     predictions: dsl.Output[dsl.Artifact],
 ):
-    """Write the bundle, and test it with requests to a predictor that serves it.
+    """Write and sign the bundle, and test it with requests to a predictor that serves it.
 
     If `deploy.store` is set, KServe rolls the bundle out from there; otherwise this step starts a
     predictor on loopback.
@@ -37,7 +37,8 @@ def deploy(
         from grocer.release.bundle import write_bundle
 
         run = RunConfig.from_json(config)
-        new = write_bundle(**inputs, config=run, root=Path(bundle.path))
+        key = run.deploy.effective_signing_key
+        new = write_bundle(**inputs, config=run, root=Path(bundle.path), signing_key=key)
         names = most_purchased(inputs["splits"])
         if run.deploy.store is None:
             from serving.rollout.smoke_test import smoke_test

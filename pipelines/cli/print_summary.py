@@ -31,7 +31,7 @@ def show(finished: Finished, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     for heading, block in _blocks(finished, console.width - _MARGIN):
         console.print()
-        _print(console, heading, block)
+        show_block(console, heading, block)
     console.print()
     for heading, text in _next(finished):
         console.print(Text(f"{heading:<{_MARGIN}}", "bold") + text, soft_wrap=True)
@@ -43,10 +43,11 @@ def show_verdict(
     """Print the gate's verdict, its outcome for the model, and the reasons."""
     console = console or Console(highlight=False)
     console.print()
-    _print(console, "Gate", _verdict(passed, reasons, outcome, console.width - _MARGIN))
+    show_block(console, "Gate", _verdict(passed, reasons, outcome, console.width - _MARGIN))
 
 
-def _print(console: Console, heading: str, block: Iterator[Text]) -> None:
+def show_block(console: Console, heading: str, block: Iterator[Text]) -> None:
+    """Print the lines of a block, the first one after its heading."""
     for line in block:
         # Soft wrap: a path must stay on one line to be copied.
         console.print(Text(f"{heading:<{_MARGIN}}", "bold") + line, soft_wrap=True)
