@@ -16,7 +16,7 @@ def deploy(
     predictions: dsl.Output[dsl.Artifact],
     analysis: dsl.Output[dsl.Markdown],
 ):
-    """Write the bundle, and test it with requests to a predictor that serves it.
+    """Write and sign the bundle, and test it with requests to a predictor that serves it.
 
     If `deploy.store` is set, KServe rolls the bundle out from there; otherwise this step starts a
     predictor on loopback. With `deploy.analysis` a canary is promoted or rolled back; the step
@@ -42,8 +42,9 @@ def deploy(
         from grocer.release.bundle import write_bundle
 
         run = RunConfig.from_json(config)
-        new = write_bundle(**inputs, config=run, root=Path(bundle.path))
-        names = most_purchased(inputs["splits"])
+        key = run.deploy.effective_signing_key
+        new = write_bundle(**inputs, config=run, root=Path(bundle.path), signing_key=key)
+        names, decisions = most_purchased(inputs["splits"]), []
         if run.deploy.store is None:
             from serving.rollout.smoke_test import smoke_test
 
@@ -52,12 +53,11 @@ def deploy(
             from serving.rollout.deploy import deploy
 
             result = deploy(new, run.deploy, names)
-        decisions = []
-        if run.deploy.analysis:
-            from serving.rollout.progressive import Products, analyse
+            if run.deploy.analysis:
+                from serving.rollout.progressive import Products, analyse
 
-            products = Products.of(new, most_purchased(inputs["splits"], Products.COUNT))
-            decisions = analyse(run.deploy, products=products, digest=new.digest)
+                products = Products.of(new, most_purchased(inputs["splits"], Products.COUNT))
+                decisions = analyse(run.deploy, products=products, digest=new.digest)
         Path(analysis.path).write_text(to_markdown(decisions))
         if decisions:
             last = decisions[-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -29,7 +29,18 @@ class Accuracy(Record):
     accuracy_high: Share
 
 
-class SideMetrics(Accuracy):
+class Calibration(Record):
+    """Difference between confidence and accuracy."""
+
+    ece: Share
+    """Expected calibration error."""
+    ece_debiased: Annotated[float, Field(ge=-0.5, le=1.0)]
+    """Without the part that a calibrated model has by chance; negative if `ece` is below it."""
+    ece_p_value: Share
+    """Probability that a calibrated model has this `ece` or a higher one."""
+
+
+class SideMetrics(Calibration, Accuracy):
     """Metrics of one side of the split."""
 
     macro_f1: Share
@@ -38,8 +49,6 @@ class SideMetrics(Accuracy):
     """Accuracy weighted by purchases, with a bootstrap interval."""
     weighted_accuracy_low: Share
     weighted_accuracy_high: Share
-    ece: Share
-    """Expected calibration error."""
     log_loss: NonNegative
     """In nats."""
 
@@ -98,12 +107,10 @@ class ReliabilityBin(Record):
     accuracy: Share
 
 
-class ClassifierMetrics(Accuracy):
+class ClassifierMetrics(Calibration, Accuracy):
     """Test metrics of one classifier, with its own calibration."""
 
     macro_f1: Share
-    ece: Share
-    """Expected calibration error."""
     log_loss: NonNegative
     """In nats."""
     validation_log_loss: NonNegative
@@ -121,6 +128,18 @@ class CoveragePoint(Record):
     threshold: Share
     coverage: Share
     accuracy: Share
+
+
+class OperatingPoint(Record):
+    """The lowest threshold of confidence at which the validation products reach an accuracy."""
+
+    required_accuracy: Share
+    threshold: Share | None
+    """None: no threshold reaches it."""
+    coverage: Share
+    """Share of the test products that reach the threshold."""
+    accuracy: Accuracy | None
+    """Accuracy of those test products; None without any."""
 
 
 class ConfidentError(Record):
@@ -159,14 +178,13 @@ class SliceMetrics(Record):
     accuracy: Share
 
 
-class AisleMetrics(Accuracy):
+class AisleMetrics(Calibration, Accuracy):
     """Metrics of department and aisle together."""
 
     department_accuracy: Share
     accuracy_within: Share | None
     """Aisle accuracy where the department is correct; None if it never is."""
     macro_f1: Share
-    ece: Share
 
 
 class AisleRow(Record):
@@ -216,7 +234,7 @@ class Evaluation(Artifact):
     """
 
     FILE: ClassVar = "evaluation.json"
-    schema_version: int = Field(default=3, alias="schema")
+    schema_version: int = Field(default=4, alias="schema")
     label: str
     """Singular noun for a label, such as department."""
     confidence: Share
@@ -234,6 +252,7 @@ class Evaluation(Artifact):
     reliability: tuple[ReliabilityBin, ...]
     """Reliability curve of the test products."""
     coverage: tuple[CoveragePoint, ...]
+    operating_points: tuple[OperatingPoint, ...]
     confident_errors: tuple[ConfidentError, ...]
     reference: Reference
     baselines: dict[str, BaselineComparison]

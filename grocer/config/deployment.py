@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -15,6 +16,9 @@ from grocer.config.base import Fraction, Positive, Section
 
 DEPLOY_SECRET = "grocer-deploy"  # token of the account that may change the InferenceService
 DEPLOY_TOKEN = "/var/run/secrets/grocer-deploy"  # where the deploy step mounts it
+SIGNING_SECRET = "grocer-signing-key"  # optional; its key `key.pem` signs bundles
+SIGNING_KEY = "/var/run/secrets/grocer-signing-key"  # where the deploy step mounts it
+TRUST_CONFIG = "grocer-trust"  # optional ConfigMap: the files of grocer/release/trust.py
 HUB_TOKEN_SECRET = "grocer-hub-token"  # optional; its key `token` is the Hub's access token
 
 
@@ -96,6 +100,12 @@ class DeployConfig(Section):
     store: Annotated[str, Field(pattern=r"^(s3|gs)://[^/]+(/.*)?$")] | None = None
     """Object store for bundles, `s3://bucket/prefix`, from which KServe serves them; null: no
     rollout, only a smoke test of the predictor in the deploy step."""
+    signing_key: Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|[^:]+)$")] | None = (
+        None
+    )
+    """Key that signs the bundle: a PEM file with an EC private key and its certificates, if any, or
+    `env:NAME`, an environment variable with its content; `sigstore`: the identity of the machine or
+    of SIGSTORE_ID_TOKEN. null: the Secret `grocer-signing-key` if there is one, else unsigned."""
     namespace: Name = "grocer"
     """Namespace of the InferenceService."""
     name: Name = "grocer"
@@ -126,6 +136,12 @@ class DeployConfig(Section):
         if self.analysis and not self.canary:
             raise ValueError("analysis requires canary, the percentages of the traffic")
         return self
+
+    @property
+    def effective_signing_key(self) -> str | None:
+        """`signing_key`, or the file of the mounted Secret."""
+        mounted = Path(SIGNING_KEY, "key.pem")
+        return self.signing_key or (str(mounted) if mounted.is_file() else None)
 
 
 class ClusterConfig(Section):

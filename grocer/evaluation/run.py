@@ -23,7 +23,7 @@ from grocer.artifacts.evaluation import (
 from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
 from grocer.config.stages import EvaluationConfig
-from grocer.evaluation import baselines, hierarchical, metrics, paired, slices
+from grocer.evaluation import baselines, coverage, hierarchical, metrics, paired, slices
 from grocer.evaluation.predictions import (
     ModelPredictions,
     Predictions,
@@ -84,6 +84,7 @@ def _measure(
     from sklearn.metrics import confusion_matrix
 
     settings, labels, test = config.evaluation, predictions.labels, predictions.sides.test
+    validation = predictions.sides.validation
     matrix = confusion_matrix(test.truth, test.scores.predicted, labels=range(len(labels)))
     shares = np.bincount(test.scores.predicted, minlength=len(labels)) / len(test.table)
     products = pd.concat([tables[side] for side in SIDES], ignore_index=True)
@@ -110,7 +111,12 @@ def _measure(
         departments=metrics.departments(matrix, labels),
         confusion=tuple(map(tuple, matrix.tolist())),
         reliability=metrics.reliability(confidence, test.correct),
-        coverage=metrics.coverage(confidence, test.correct),
+        coverage=coverage.curve(validation.scores.confidence, confidence, test.correct),
+        operating_points=coverage.operating_points(
+            (validation.scores.confidence, validation.correct),
+            (confidence, test.correct),
+            settings.confidence,
+        ),
         confident_errors=_confident_errors(test),
         reference=Reference(
             departments=dict(zip(labels, shares.tolist(), strict=True)),

@@ -78,6 +78,8 @@ def _intervals(evaluation: Evaluation) -> Iterator[Check]:
         yield inside, f"{side} accuracy {accuracy:.4f} is outside its confidence interval"
         top3 = accuracy <= metrics.top3_accuracy + ROUNDING
         yield top3, f"{side} accuracy is above top-3 accuracy"
+        debiased = metrics.ece_debiased <= metrics.ece + ROUNDING
+        yield debiased, f"{side} calibration error is higher when it is debiased"
 
 
 def _departments(evaluation: Evaluation) -> Iterator[Check]:

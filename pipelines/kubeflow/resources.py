@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from kfp import dsl, kubernetes
 
-from grocer.config.deployment import DEPLOY_SECRET, DEPLOY_TOKEN, HUB_TOKEN_SECRET, ClusterConfig
+from grocer.config.deployment import (
+    DEPLOY_SECRET,
+    DEPLOY_TOKEN,
+    HUB_TOKEN_SECRET,
+    SIGNING_KEY,
+    SIGNING_SECRET,
+    TRUST_CONFIG,
+    ClusterConfig,
+)
 from grocer.config.run import RunConfig
 from grocer.config.stages import HUB_TOKEN
+from grocer.release.trust import DIRECTORY
 
 USER = 1000
 """User and group of the images."""
@@ -47,6 +56,7 @@ def use_model(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
 
 def use_deploy(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
     """Set the image and resources of deploy, which loads the model itself if there is no store."""
+    kubernetes.use_secret_as_volume(task, SIGNING_SECRET, SIGNING_KEY, optional=True)
     if run.deploy.store is None:
         use_model(task, image, run)
         return
@@ -99,6 +109,11 @@ def use_object_store(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
     name = cluster.store_secret
     kubernetes.use_secret_as_env(task, name, _CREDENTIALS, optional=True)
     kubernetes.use_config_map_as_env(task, name, _ENDPOINT, optional=True)
+
+
+def mount_trust(task: dsl.PipelineTask) -> None:
+    """Mount the trusted keys and the gate policy of the platform, in a step that reads a bundle."""
+    kubernetes.use_config_map_as_volume(task, TRUST_CONFIG, str(DIRECTORY), optional=True)
 
 
 def retry(task: dsl.PipelineTask, retries: int) -> None:

@@ -19,6 +19,7 @@ from pipelines.kubeflow import resources
 from pipelines.kubeflow.compiled import Package
 
 _MODEL_STEPS = {"train", "evaluate"}
+_BUNDLE_STEPS = {"evaluate", "deploy"}
 _STORE_STEPS = {"ingest", "train", "find_champion", "evaluate", "deploy"}
 # Objects behind a URI and the deployed bundle can change under an unchanged name. The gate's
 # reasons are read from its log, which a cached step does not have.
@@ -90,6 +91,8 @@ def _configure(
             resources.use_cpu(task, image, run.cluster)
         if step == "train":
             resources.mount_checkpoints(task, run)
+        if step in _BUNDLE_STEPS:
+            resources.mount_trust(task)
         if step in _STORE_STEPS:
             resources.use_object_store(task, run.cluster)
         resources.harden(task)

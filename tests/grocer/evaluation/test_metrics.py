@@ -72,18 +72,42 @@ def test_reliability_omits_empty_bins_and_includes_confidence_one():
     assert [(b.low, b.count, b.accuracy) for b in bins] == [(0.5, 1, 0.0), (0.9, 2, 1.0)]
 
 
+def calibration(confidence, correct) -> metrics.Calibration:
+    return metrics.calibration(np.asarray(confidence), correct)
+
+
 def test_ece_is_the_weighted_distance_between_confidence_and_accuracy():
-    bins = metrics.reliability(np.array([0.8] * 10 + [0.6] * 10), first_correct(10, 20))
-    assert metrics.expected_calibration_error(bins) == pytest.approx((0.2 + 0.6) / 2)
+    result = calibration([0.8] * 10 + [0.6] * 10, first_correct(10, 20))
+    assert result.ece == pytest.approx((0.2 + 0.6) / 2)
+    assert result.ece_p_value < 0.01
+    assert calibration([1.0] * 20, first_correct(20, 20)).model_dump() == {
+        "ece": 0.0,
+        "ece_debiased": 0.0,
+        "ece_p_value": 1.0,
+    }
 
 
-def test_coverage_starts_at_one_and_falls():
-    confidence = np.linspace(0.2, 1.0, 100)
-    points = metrics.coverage(confidence, confidence > 0.6)
-    assert dict(points[0]) == {"threshold": 0.2, "coverage": 1.0, "accuracy": 0.5}
-    assert points[-1].accuracy == 1.0
-    covered = [point.coverage for point in points]
-    assert covered == sorted(covered, reverse=True)
+def samples(products, overconfidence=0.0):
+    """Calibrations of models that are correct with (1 - overconfidence) of their confidence."""
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        confidence = random.beta(6, 1.2, products)
+        yield calibration(confidence, random.random(products) < (1 - overconfidence) * confidence)
+
+
+def test_debiased_ece_of_a_calibrated_model_is_zero_on_average():
+    measured = list(samples(200))
+    assert np.mean([each.ece for each in measured]) > 0.04
+    assert abs(np.mean([each.ece_debiased for each in measured])) < 0.015
+    assert sum(each.ece_p_value < 0.05 for each in measured) <= 4
+    assert max(each.ece_debiased for each in measured) < 0.1, "the default maximum of the gate"
+
+
+@pytest.mark.parametrize("products", [200, 2000])
+def test_debiased_ece_of_a_miscalibrated_model_is_its_miscalibration(products):
+    measured = list(samples(products, overconfidence=0.12))
+    # The mean confidence is 6 / 7.2.
+    assert np.mean([each.ece_debiased for each in measured]) == pytest.approx(0.1, abs=0.015)
 
 
 def test_departments_agree_with_scikit_learn():

@@ -108,6 +108,24 @@ def test_gate_finds_no_missing_or_contradicting_metric(stage, strategy):
     assert reasons["consistent"].passed, reasons["consistent"].sentence
 
 
+def test_thresholds_are_those_of_the_validation_products(stage):
+    """They do not change with the labels of the test products."""
+    before = stage.run()
+    table = stage.table("test")
+    stage.replace("test", table.assign(department=table["department"].to_numpy()[::-1]))
+    after = stage.run()
+    assert after.metrics.test.accuracy < before.metrics.test.accuracy
+    for evaluation in (before, after):
+        point = evaluation.operating_points[0]
+        assert point.accuracy.products == point.coverage * 40
+    assert [each.threshold for each in before.operating_points] == [
+        each.threshold for each in after.operating_points
+    ]
+    assert [each.threshold for each in before.coverage] == [
+        each.threshold for each in after.coverage
+    ]
+
+
 def test_base_model_is_compared_on_its_sample(stage):
     base = stage.run().baselines["base_model"]
     assert base.products == base.paired.products == 30
