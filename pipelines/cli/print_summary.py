@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from grocer.artifacts.evaluation import Accuracy
+from grocer.artifacts.metrics import Accuracy
 from grocer.artifacts.run_summary import RunSummary
 from grocer.events import Reason
 from pipelines.local.outputs import Finished
