@@ -1,4 +1,4 @@
-"""`grocer promote` and `grocer rollback`: end a canary deployment."""
+"""`grocer promote`, `grocer rollback` and `grocer status`: end a canary, and show the state."""
 
 from __future__ import annotations
 
@@ -53,6 +53,22 @@ def rollback(settings: Settings = None) -> None:
     from serving.rollout import canary
 
     typer.echo(canary.rollback(_deploy(settings)))
+
+
+def status(
+    as_json: Annotated[bool, Option("--json", help="Print JSON instead of a table")] = False,
+    settings: Settings = None,
+) -> None:
+    """Show the bundles that are served and decisions about canaries.
+
+    The table has digests, traffic, readiness and addresses. The InferenceService is
+    deploy.name in deploy.namespace. Decisions are events of it, which Kubernetes keeps for an hour
+    by default.
+    """
+    from serving.rollout import status as serving_status
+
+    found = serving_status.status(_deploy(settings))
+    typer.echo(found.model_dump_json(indent=2) if as_json else serving_status.table(found))
 
 
 def _deploy(settings: list[str] | None) -> DeployConfig:
