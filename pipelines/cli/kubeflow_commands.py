@@ -140,7 +140,7 @@ def submit(
         outcome = "not deployed (--no-deploy)"
     elif canary := options.config.deploy.canary:
         outcome = f"canary deployed with {canary[0]} % of the traffic"
-    show_verdict(heading, verdict.passed, verdict.reasons, outcome)
+    show_verdict(verdict.passed, verdict.reasons, outcome, heading=heading)
     if not verdict.reasons:
         typer.echo("Kubeflow did not keep the gate's log; see the step's artifacts for the reasons")
     raise typer.Exit(0 if verdict.passed else 3)

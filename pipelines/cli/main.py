@@ -38,9 +38,7 @@ from pipelines.cli.verify_command import verify
 _UsageError = typer.BadParameter.__base__
 assert _UsageError is not None
 
-EXIT_CODES = (
-    "0 success; 1 internal error; 2 user error; 3 the gate failed, or a canary was rolled back"
-)
+EXIT_CODES = "0 success; 1 internal error; 2 user error; 3 the gate failed"
 
 app = typer.Typer(
     name="grocer",

@@ -38,11 +38,11 @@ def show(finished: Finished, console: Console | None = None) -> None:
 
 
 def show_verdict(
-    heading: str,
     passed: bool,
     reasons: Sequence[Reason],
     outcome: str,
     console: Console | None = None,
+    heading: str = "Gate",
 ) -> None:
     """Print the verdict of the gate or the canary, its outcome for the model, and the reasons."""
     console = console or Console(highlight=False)
