@@ -17,11 +17,11 @@ from grocer.artifacts.base import (
 from grocer.artifacts.combination import Strategy
 from grocer.artifacts.counts import Counts
 from grocer.artifacts.decision import Decision
-from grocer.artifacts.evaluation import (
+from grocer.artifacts.evaluation import Evaluation
+from grocer.artifacts.metrics import (
     AisleMetrics,
     BaselineComparison,
     ClassifierMetrics,
-    Evaluation,
     OperatingPoint,
     SideMetrics,
 )

@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from grocer.artifacts.evaluation import Accuracy, CoveragePoint, OperatingPoint
+from grocer.artifacts.metrics import Accuracy, CoveragePoint, OperatingPoint
 from grocer.evaluation.metrics import Bools, Floats, accuracy
 
 REQUIRED = (0.9, 0.95, 0.98, 0.99)

@@ -11,13 +11,12 @@ import pandas as pd
 from grocer.artifacts.adapter import Adapter
 from grocer.artifacts.base import SIDES, BySide
 from grocer.artifacts.bundle import Bundle
-from grocer.artifacts.evaluation import (
+from grocer.artifacts.evaluation import Evaluation, EvaluationInputs
+from grocer.artifacts.metrics import (
     Accuracy,
     BaselineComparison,
     ChampionComparison,
     ConfidentError,
-    Evaluation,
-    EvaluationInputs,
     Reference,
 )
 from grocer.artifacts.splits import Splits
@@ -103,6 +102,7 @@ def _measure(
                     each.scores.probabilities,
                     each.truth,
                     each.table["purchases"].to_numpy(dtype=np.int64),
+                    slices.first_words(each.table["product_name"]),
                     settings,
                 )
                 for side, each in predictions.sides

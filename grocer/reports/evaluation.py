@@ -10,7 +10,8 @@ from markupsafe import Markup
 
 from grocer.artifacts.adapter import Adapter
 from grocer.artifacts.combination import Strategy
-from grocer.artifacts.evaluation import Accuracy, Evaluation
+from grocer.artifacts.evaluation import Evaluation
+from grocer.artifacts.metrics import Accuracy
 from grocer.config.stages import GatePolicy
 from grocer.gate.rules import decide
 from grocer.reports.html import BLUE, INK, ORANGE, new_plot, render, svg

@@ -47,7 +47,9 @@ def show(bundle: LoadedBundle, trust: Trust, source: str, console: Console | Non
         show_block(console, heading, iter([text]))
     decision = bundle.manifest.decision
     floor = "; the platform's gate policy accepts it" if trust.floor else ""
-    show_verdict(decision.passed, decision.reasons, f"this is what was evaluated{floor}", console)
+    show_verdict(
+        "Gate", decision.passed, decision.reasons, f"this is what was evaluated{floor}", console
+    )
 
 
 def _rows(bundle: LoadedBundle, trust: Trust, source: str) -> Iterator[tuple[str, Text]]:

@@ -126,6 +126,15 @@ def test_thresholds_are_those_of_the_validation_products(stage):
     ]
 
 
+def test_interval_by_first_word_is_that_of_the_names(stage):
+    before = stage.run().metrics.test
+    table = stage.table("test")
+    stage.replace("test", table.assign(product_name="Same " + table["product_name"]))
+    after = stage.run().metrics.test
+    assert before.cluster_low < before.accuracy < before.cluster_high
+    assert after.cluster_low == after.cluster_high == after.accuracy == before.accuracy
+
+
 def test_base_model_is_compared_on_its_sample(stage):
     base = stage.run().baselines["base_model"]
     assert base.products == base.paired.products == 30

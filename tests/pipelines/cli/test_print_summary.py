@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from grocer.artifacts.base import BySide
-from grocer.artifacts.evaluation import AisleMetrics
+from grocer.artifacts.metrics import AisleMetrics
 from grocer.artifacts.run_summary import RunSummary, Verdict
 from grocer.events import Reason
 from pipelines.cli.print_summary import show
