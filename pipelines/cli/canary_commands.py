@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
+from typer import Option
 
 from grocer.config.deployment import DeployConfig
 from grocer.config.recipes import recipe
 from pipelines.cli.options import Settings
 
 
-def promote(settings: Settings = None) -> None:
+def promote(
+    auto: Annotated[
+        bool,
+        Option(
+            "--auto",
+            help="Compare the canary with the stable revision first, then promote it or roll it "
+            "back",
+        ),
+    ] = False,
+    settings: Settings = None,
+) -> None:
     """Shift all traffic to the canary and remove the stable revision.
 
     The stable revision is removed once the canary handles all traffic. The InferenceService is
     deploy.name in deploy.namespace.
-    """
-    from serving.rollout import canary
 
-    typer.echo(canary.promote(_deploy(settings)))
+    With --auto, both are compared at the canary's share of the traffic and at each larger one of
+    the deploy. This also resumes an analysis that was interrupted. It reads the metrics of pods at
+    their addresses. Exit code 3: the canary was rolled back.
+    """
+    config = _deploy(settings)
+    if not auto:
+        from serving.rollout import canary
+
+        typer.echo(canary.promote(config))
+        return
+    from serving.rollout.progressive import analyse
+
+    decision = analyse(config)[-1]
+    typer.echo(decision.text)
+    raise typer.Exit(0 if decision.promoted else 3)
 
 
 def rollback(settings: Settings = None) -> None:

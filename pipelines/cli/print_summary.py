@@ -38,12 +38,16 @@ def show(finished: Finished, console: Console | None = None) -> None:
 
 
 def show_verdict(
-    passed: bool, reasons: Sequence[Reason], outcome: str, console: Console | None = None
+    heading: str,
+    passed: bool,
+    reasons: Sequence[Reason],
+    outcome: str,
+    console: Console | None = None,
 ) -> None:
-    """Print the gate's verdict, its outcome for the model, and the reasons."""
+    """Print the verdict of the gate or the canary, its outcome for the model, and the reasons."""
     console = console or Console(highlight=False)
     console.print()
-    show_block(console, "Gate", _verdict(passed, reasons, outcome, console.width - _MARGIN))
+    show_block(console, heading, _verdict(passed, reasons, outcome, console.width - _MARGIN))
 
 
 def show_block(console: Console, heading: str, block: Iterator[Text]) -> None:

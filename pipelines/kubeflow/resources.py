@@ -62,8 +62,12 @@ def use_deploy(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
         return
     use_cpu(task, image, run.cluster)
     kubernetes.use_secret_as_volume(task, DEPLOY_SECRET, DEPLOY_TOKEN, optional=True)
-    # A rollout and its rollback can both take the whole timeout.
-    seconds = run.cluster.data_timeout_seconds + 2 * run.deploy.timeout_seconds
+    # A rollout and its rollback can both take the whole timeout, and so can each step of a canary.
+    deploy = run.deploy
+    seconds = run.cluster.data_timeout_seconds + 2 * deploy.timeout_seconds
+    if deploy.analysis:
+        step_seconds = deploy.timeout_seconds + deploy.analysis_seconds
+        seconds += len(deploy.canary) * step_seconds + deploy.timeout_seconds
     kubernetes.set_timeout(task, round(seconds))
 
 

@@ -48,6 +48,8 @@ _METRICS: dict[str, Callable[..., Any]] = {
     ),
     "predictions": _metric(Counter, "Predictions by department", "department"),
     "low_confidence": _metric(Counter, "Predictions below serving.low_confidence"),
+    "confidence": _metric(Counter, "Sum of the probabilities of predictions"),
+    "confidence_squared": _metric(Counter, "Sum of their squares, for the variance"),
     "reference_share": _metric(
         Gauge,
         "Share among the predictions on the test split or among purchases, whichever is closer to "
@@ -116,6 +118,8 @@ class Metrics:
         predicted, confidence = scores.predicted.tolist(), scores.confidence
         self._metrics["items"].inc(len(predicted))
         self._metrics["low_confidence"].inc(int((confidence < self._low_confidence).sum()))
+        self._metrics["confidence"].inc(float(confidence.sum()))
+        self._metrics["confidence_squared"].inc(float((confidence**2).sum()))
         for index, count in Tally(predicted).items():
             self._metrics["predictions"].labels(scores.labels[index]).inc(count)
         for index, value in zip(predicted, confidence.tolist(), strict=True):

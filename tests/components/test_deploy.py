@@ -42,6 +42,7 @@ def run(api: Api, tmp_path: Path) -> Any:
         config=config.to_json(),
         bundle=SimpleNamespace(path=str(tmp_path / "bundle")),
         predictions=SimpleNamespace(path=str(tmp_path / "predictions")),
+        analysis=SimpleNamespace(path=str(tmp_path / "analysis.md")),
     )
     return read_json(tmp_path / "predictions" / "predictions.json")
 
