@@ -153,11 +153,14 @@ class ConfidentError(Record):
 
 
 class Reference(Record):
-    """Test predictions that monitoring compares live predictions with."""
+    """What monitoring compares live predictions with."""
 
     departments: dict[str, Share]
-    """Share of predictions by department."""
+    """Share of the predictions for test products, by department."""
+    purchases: dict[str, Share]
+    """Share of the purchases of all products, by department."""
     mean_confidence: Share
+    """Of the predictions for test products."""
 
 
 class RowSplitLeakage(Record):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +120,7 @@ def _measure(
         confident_errors=_confident_errors(test),
         reference=Reference(
             departments=dict(zip(labels, shares.tolist(), strict=True)),
+            purchases=_purchase_shares(products, labels),
             mean_confidence=float(confidence.mean()),
         ),
         baselines=_baselines(predictions, tables["train"], settings),
@@ -134,6 +135,14 @@ def _measure(
             test.table.assign(correct=test.correct), tables["train"]["product_name"]
         ),
     )
+
+
+def _purchase_shares(products: pd.DataFrame, labels: Sequence[str]) -> dict[str, float]:
+    """The share of purchases by department; of products if none was purchased."""
+    purchases = products["purchases"].to_numpy(dtype=np.float64)
+    weights = purchases if purchases.sum() > 0 else np.ones_like(purchases)
+    counts = pd.Series(weights).groupby(products["department"].to_numpy()).sum()
+    return {label: float(counts.get(label, 0.0) / weights.sum()) for label in labels}
 
 
 def _baselines(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kfp import dsl, kubernetes
 
+from grocer.artifacts.step import IMAGE_VARIABLE, RUN_VARIABLE
 from grocer.config.deployment import (
     DEPLOY_SECRET,
     DEPLOY_TOKEN,
@@ -109,6 +110,12 @@ def use_object_store(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
     name = cluster.store_secret
     kubernetes.use_secret_as_env(task, name, _CREDENTIALS, optional=True)
     kubernetes.use_config_map_as_env(task, name, _ENDPOINT, optional=True)
+
+
+def identify(task: dsl.PipelineTask) -> None:
+    """Tell a step its run and image, which it records for the bundle's provenance."""
+    task.set_env_variable(IMAGE_VARIABLE, task.container_spec.image)
+    kubernetes.use_field_path_as_env(task, RUN_VARIABLE, "metadata.labels['pipeline/runid']")
 
 
 def mount_trust(task: dsl.PipelineTask) -> None:

@@ -27,7 +27,11 @@ from tests.fixtures.evaluations import (
 LINEAR = ("linear",)
 NEVER_PREDICTED = [[0, 50, 50], [0, 96, 4], [0, 4, 96]]
 # Keyed by label, but read by monitoring only.
-OPTIONAL = {("reference", "departments", name) for name in ("bulk", "dairy", "pets")}
+OPTIONAL = {
+    ("reference", kind, name)
+    for kind in ("departments", "purchases")
+    for name in ("bulk", "dairy", "pets")
+}
 
 
 def contradictions(content, baselines=LINEAR):

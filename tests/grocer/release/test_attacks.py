@@ -23,6 +23,7 @@ from grocer.io.atomic import read_json
 from grocer.release import bundle as bundle_module
 from grocer.release.bundle import LoadedBundle, load_bundle
 from grocer.release.manifest import MANIFEST
+from grocer.release.provenance import PROVENANCE
 from grocer.release.signature import MAX_SIGNATURE_BYTES, SIGNATURE
 from grocer.release.trust import VARIABLE, Trust
 from pipelines.cli.main import execute
@@ -38,6 +39,7 @@ FILES = (
     "labels.json",
     "linear.npz",
     "model.sig",
+    "provenance.json",
     "template.json",
     "tokenizer.json",
 )
@@ -129,6 +131,14 @@ def replace_labels(bundle: Path) -> Path:
     return rename_to_digest(bundle)
 
 
+def edit_provenance(bundle: Path) -> Path:
+    def other_run(statement: dict) -> None:
+        statement["predicate"]["runDetails"]["metadata"]["invocationId"] = "another run"
+
+    edit(bundle / PROVENANCE, other_run)
+    return rename_to_digest(bundle)
+
+
 def list_a_path_outside(bundle: Path) -> Path:
     (bundle.parent / "outside").write_bytes(b"x")
 
@@ -154,6 +164,7 @@ def add_a_listed_pickle(bundle: Path) -> Path:
         swap_adapter,
         edit_decision,
         edit_evaluation,
+        edit_provenance,
         replace_labels,
         list_a_path_outside,
         add_a_listed_pickle,
@@ -165,7 +176,9 @@ def test_forgery_with_consistent_digests_is_refused(
     refused(forge(bundle), key, capsys)
 
 
-@pytest.mark.parametrize("forge", [swap_adapter, edit_decision, edit_evaluation, replace_labels])
+@pytest.mark.parametrize(
+    "forge", [swap_adapter, edit_decision, edit_evaluation, edit_provenance, replace_labels]
+)
 def test_forgery_signed_by_the_attacker_is_refused(
     bundle: Path,
     key: Path,

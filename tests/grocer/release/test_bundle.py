@@ -44,6 +44,7 @@ def test_bundle_is_complete_and_named_by_its_digest(tmp_path: Path) -> None:
         "base.json",
         "bundle.json",
         "labels.json",
+        "provenance.json",
         "template.json",
         "tokenizer.json",
     ]
