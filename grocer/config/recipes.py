@@ -28,7 +28,9 @@ def qwen3_4b_t4() -> RunConfig:
         recipe="qwen3-4b-t4",
         prompt=stages.PromptConfig(template="chat"),
         base=stages.BaseConfig(
-            source="Qwen/Qwen3-4B-Instruct-2507", compute_dtype="float16", device="cuda"
+            source="Qwen/Qwen3-4B-Instruct-2507@cdbee75f17c01a7cc42f958dc650907174af0554",
+            compute_dtype="float16",
+            device="cuda",
         ),
     )
 

@@ -9,6 +9,7 @@ REMOVED: Mapping[str, str] = {
     "validation.min_departments": "fixed at 2",
     "validation.max_split_aisles": "fixed at 0; leave out aisles that span departments",
     "prompt.max_name_characters": "fixed at 200; use prompt.max_name_tokens",
+    "base.revision": "append @REVISION to base.source",
     "base.token_env": "set the environment variable HF_TOKEN",
     "tiny.vocabulary": "derived as 16 x tiny.hidden",
     "tiny.layers": "fixed at 2; use tiny.hidden",

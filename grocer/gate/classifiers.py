@@ -23,7 +23,7 @@ def classifier_checks(evaluation: Evaluation, baselines: Sequence[str]) -> Itera
     """Yield the checks of `classifiers` against test metrics and, if required, the baseline."""
     test, validation = evaluation.metrics.test, evaluation.metrics.validation
     selected, strategy = evaluation.selected, evaluation.combination.strategy
-    for name in ("accuracy", "macro_f1", "ece", "log_loss"):
+    for name in ("accuracy", "macro_f1", "ece", "ece_debiased", "ece_p_value", "log_loss"):
         same = _close(getattr(selected, name), getattr(test, name))
         yield same, f"{name} of the selected classifier {strategy} differs from test {name}"
     same = _close(selected.validation_log_loss, validation.log_loss)

@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from grocer.artifacts.decision import Decision
-from grocer.artifacts.evaluation import Evaluation, PairedTest
+from grocer.artifacts.evaluation import Evaluation
+from grocer.artifacts.metrics import PairedTest
 from grocer.config.stages import GatePolicy
 from grocer.errors import ArtifactError
 from grocer.events import Reason
 from grocer.gate.consistency import contradictions, count_metrics, undefined_metrics
+from grocer.gate.difference import lower_bound
 
 ROUNDING = 1e-9
 """Tolerance for a difference of decimal fractions: 0.93 - 0.83 exceeds 0.1 in binary."""
@@ -88,11 +90,15 @@ def _test_products(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 
 
 def _accuracy(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
-    low, limit = evaluation.metrics.test.accuracy_low, policy.min_accuracy
+    """The lower of both bounds: neither clusters nor few of them make a result more certain."""
+    test, limit = evaluation.metrics.test, policy.min_accuracy
+    low, interval = min(
+        (test.accuracy_low, "Wilson"), (test.cluster_low, "bootstrap over first words")
+    )
     value_text, limit_text = _distinct(low, limit)
     return low >= limit, (
         f"Test accuracy, lower bound of the {100 * evaluation.confidence:g} % confidence "
-        f"interval: {value_text} (minimum {limit_text})."
+        f"interval ({interval}): {value_text} (minimum {limit_text})."
     )
 
 
@@ -149,7 +155,11 @@ def _more_accurate(paired: PairedTest, level: float) -> bool:
 
 def _recall(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     passed, sentence = _lowest_recall(evaluation, policy)
-    untested = [name for name, metrics in evaluation.departments.items() if not metrics.support]
+    supports = {name: metrics.support for name, metrics in evaluation.departments.items()}
+    untested = [name for name, support in supports.items() if not support]
+    exempt = sum(support < policy.min_department_support for support in supports.values())
+    if exempt:
+        sentence += f" Exempt, with fewer test products: {exempt} of {len(supports)}."
     if untested:
         sentence += f" No test product in {len(untested)}: {_first(untested, ', ')}."
     return passed, sentence
@@ -180,9 +190,13 @@ def _lowest_recall(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 
 
 def _ece(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
-    ece, limit = evaluation.metrics.test.ece, policy.max_ece
-    value_text, limit_text = _distinct(ece, limit)
-    return ece <= limit, f"Expected calibration error: {value_text} (maximum {limit_text})."
+    """Not above the limit, or not significantly above that of a calibrated model."""
+    test, limit, level = evaluation.metrics.test, policy.max_ece, evaluation.significance
+    value_text, limit_text = _distinct(test.ece_debiased, limit)
+    return test.ece_debiased <= limit or test.ece_p_value >= level, (
+        f"Expected calibration error, debiased: {value_text} (maximum {limit_text}), "
+        f"{_p_text(test.ece_p_value, level)} (fails above the maximum with p < {level:g})."
+    )
 
 
 def _champion(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
@@ -192,9 +206,18 @@ def _champion(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     if paired.products != products:
         return False, f"Champion: compared on {paired.products:,} of {products:,} test products."
     level = evaluation.significance / LOOKS
-    return _more_accurate(paired, level), (
+    better, margin = _more_accurate(paired, level), policy.champion_margin
+    sentence = (
         f"Accuracy vs champion {_compared(paired, level)} (required: higher with p < {level:.2g}, "
         f"which is {evaluation.significance:g} for {LOOKS} comparisons)."
+    )
+    if margin is None:
+        return better, sentence
+    bound = lower_bound(paired, level)
+    value_text, limit_text = _distinct(bound, -margin)
+    return better or bound >= -margin, (
+        f"{sentence[:-2]}, or a lower bound of the difference of at least {limit_text}: "
+        f"{value_text}). Reason for the margin: {policy.champion_margin_reason}."
     )
 
 

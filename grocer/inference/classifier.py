@@ -166,6 +166,10 @@ def load_for_serving(
 
     Args:
         token_budget: by default that of the bundle's configuration.
+
+    Raises:
+        ModelError: as `Classifier.load`.
+        BundleError: a file was changed since the bundle was verified.
     """
     config = bundle.config
     if bundle.manifest.combination.uses_adapter:
@@ -174,9 +178,11 @@ def load_for_serving(
         from grocer.model.device import cpu_threads
 
         torch.set_num_threads(cpu_threads(spare=1))
-    return Classifier.load(
+    classifier = Classifier.load(
         bundle.path,
         token_budget=token_budget or config.serving.token_budget,
         compute_dtype=config.base.compute_dtype,
         base=base,
     )
+    bundle.require_unchanged()
+    return classifier

@@ -155,7 +155,7 @@ def _length(query: TrieQuery) -> int:
 
 def _matching_base(reference: BaseReference, given: Path | None) -> Path:
     """Return the directory of the given base, or of the referenced one; verify its digest."""
-    settings = BaseConfig(source=reference.source, revision=reference.revision)
+    settings = BaseConfig(source=reference.source)
     if given is not None:
         settings = BaseConfig(source=str(given.absolute()))
     directory, found = find_base(settings)

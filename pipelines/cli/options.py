@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -14,6 +15,7 @@ from typer import Option
 from components.images import IMAGES, LOCK, Images
 from grocer.config.recipes import RECIPES, recipe
 from grocer.config.run import RunConfig
+from grocer.release.trust import DIRECTORY, VARIABLE
 from pipelines.kubeflow.client import Server
 
 
@@ -40,6 +42,12 @@ def expand_groups(command: Callable[..., None]) -> Callable[..., None]:
 
     expanded.__signature__ = Signature(options)
     return expanded
+
+
+def require_key(key: Path | None) -> None:
+    """Require a signature by `key`, if it is given, in this process and those that it starts."""
+    if key is not None:
+        os.environ[VARIABLE] = str(key.expanduser().absolute())
 
 
 def complete_settings(incomplete: str) -> list[str]:
@@ -82,6 +90,15 @@ Recipe = Annotated[
 MinProbability = Annotated[
     float,
     Option(metavar="P", min=0.0, max=1.0, help="Leave the department empty below this probability"),
+]
+Key = Annotated[
+    Path | None,
+    Option(
+        metavar="PATH",
+        help="Require a signature by this public key or CA (PEM), or by one of those in a "
+        f"directory, which may also have a gate policy; default: ${VARIABLE}, or {DIRECTORY} if it "
+        "exists",
+    ),
 ]
 Account = Annotated[str, Option(metavar="NAME", help="Kubernetes service account of the steps")]
 Follow = Annotated[bool, Option(help="Wait for the run and show its steps, or only start it")]

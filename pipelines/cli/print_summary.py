@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from grocer.artifacts.evaluation import Accuracy
+from grocer.artifacts.metrics import Accuracy
 from grocer.artifacts.run_summary import RunSummary
 from grocer.events import Reason
 from pipelines.local.outputs import Finished
@@ -31,22 +31,27 @@ def show(finished: Finished, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     for heading, block in _blocks(finished, console.width - _MARGIN):
         console.print()
-        _print(console, heading, block)
+        show_block(console, heading, block)
     console.print()
     for heading, text in _next(finished):
         console.print(Text(f"{heading:<{_MARGIN}}", "bold") + text, soft_wrap=True)
 
 
 def show_verdict(
-    passed: bool, reasons: Sequence[Reason], outcome: str, console: Console | None = None
+    passed: bool,
+    reasons: Sequence[Reason],
+    outcome: str,
+    console: Console | None = None,
+    heading: str = "Gate",
 ) -> None:
-    """Print the gate's verdict, its outcome for the model, and the reasons."""
+    """Print the verdict of the gate or the canary, its outcome for the model, and the reasons."""
     console = console or Console(highlight=False)
     console.print()
-    _print(console, "Gate", _verdict(passed, reasons, outcome, console.width - _MARGIN))
+    show_block(console, heading, _verdict(passed, reasons, outcome, console.width - _MARGIN))
 
 
-def _print(console: Console, heading: str, block: Iterator[Text]) -> None:
+def show_block(console: Console, heading: str, block: Iterator[Text]) -> None:
+    """Print the lines of a block, the first one after its heading."""
     for line in block:
         # Soft wrap: a path must stay on one line to be copied.
         console.print(Text(f"{heading:<{_MARGIN}}", "bold") + line, soft_wrap=True)
@@ -103,7 +108,7 @@ def _classifiers(summary: RunSummary) -> Iterator[Text]:
     for name, each in summary.classifiers.items():
         selected = name == summary.strategy
         yield Text(
-            f"{name:<12}{each.accuracy:8.1%}{each.log_loss:10.3f}{each.ece:7.3f}"
+            f"{name:<12}{each.accuracy:8.1%}{each.log_loss:10.3f}{each.ece_debiased:7.3f}"
             f"{each.names_per_second:10,.0f}{'   selected' if selected else ''}",
             "bold" if selected else "",
         )

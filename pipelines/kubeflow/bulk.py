@@ -52,6 +52,7 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
         resources.use_cpu(table, images.data, cluster)
         resources.use_cpu(merged, images.data, cluster)
         resources.use_model(predictions, images.serve, run)
+        resources.mount_trust(predictions)
         for task in (champion, table, predictions, merged):
             resources.use_object_store(task, cluster)
             resources.harden(task)

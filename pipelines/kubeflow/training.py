@@ -19,6 +19,7 @@ from pipelines.kubeflow import resources
 from pipelines.kubeflow.compiled import Package
 
 _MODEL_STEPS = {"train", "evaluate"}
+_BUNDLE_STEPS = {"evaluate", "deploy"}
 _STORE_STEPS = {"ingest", "train", "find_champion", "evaluate", "deploy"}
 # Objects behind a URI and the deployed bundle can change under an unchanged name. The gate's
 # reasons are read from its log, which a cached step does not have.
@@ -71,6 +72,9 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
             with dsl.Else(name="gate-not-passed"):
                 tasks["fail_run"] = fail_run(decision=decision)
         _configure(tasks, images, run, cluster.retries if on_cluster else 0)
+        if on_cluster:
+            for task in tasks.values():
+                resources.identify(task)
         return passed
 
     return Package(grocer, run.recipe)
@@ -90,6 +94,8 @@ def _configure(
             resources.use_cpu(task, image, run.cluster)
         if step == "train":
             resources.mount_checkpoints(task, run)
+        if step in _BUNDLE_STEPS:
+            resources.mount_trust(task)
         if step in _STORE_STEPS:
             resources.use_object_store(task, run.cluster)
         resources.harden(task)

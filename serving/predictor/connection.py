@@ -2,15 +2,19 @@
 
 uvicorn limits neither the size of a request head, nor the time in which it arrives, nor the time
 in which a client reads its response. `enforce` checks all connections periodically, so the time
-limits cost nothing per request.
+limits cost nothing per request. uvicorn also reads from all connections at once: thousands of
+clients that upload would delay each iteration of the event loop, and so the probes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import resource
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from grocer.config.deployment import ServingConfig
@@ -23,6 +27,43 @@ _MAX_UNSENT_BYTES = 128 * 1024**2
 """Maximum bytes of responses that clients have not read yet."""
 _RESERVED_FILES = 64
 """File descriptors of the process that are not connections."""
+_READERS = 8
+"""Connections that read the rest of a body in one iteration of the event loop."""
+
+
+class Turns:
+    """Connections that wait to read the rest of a body, in the order of their requests."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[_Flow] = deque()
+
+    def add(self, flow: _Flow) -> None:
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._next)
+        self._waiting.append(flow)
+
+    def _next(self) -> None:
+        for _ in range(min(_READERS, len(self._waiting))):
+            self._waiting.popleft().read()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._next)
+
+
+class _Flow(FlowControl):
+    """Flow control of a connection that resumes reading when it is its turn."""
+
+    def __init__(self, transport: asyncio.Transport, turns: Turns) -> None:
+        super().__init__(transport)
+        self._turns, self._waits = turns, False
+
+    def resume_reading(self) -> None:
+        if self.read_paused and not self._waits:
+            self._waits = True
+            self._turns.add(self)
+
+    def read(self) -> None:
+        self._waits = False
+        super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
@@ -32,12 +73,14 @@ class Connection(HttpToolsProtocol):
     them probes, are served however many connections others keep open.
 
     Args:
+        limit: maximum number of connections.
         seconds: time limit for the head of a request, and for the client to read a response.
+        turns: shared by all connections of a server.
     """
 
-    def __init__(self, limit: int, seconds: float, **options: Any) -> None:
+    def __init__(self, limit: int, seconds: float, turns: Turns, **options: Any) -> None:
         super().__init__(**options)
-        self._limit, self._seconds = limit, seconds
+        self._limit, self._seconds, self._turns = limit, seconds, turns
         # When the connection was opened or the latest request began.
         self._active = self.loop.time()
         # Bytes since the request began, or since its latest body data; None between requests.
@@ -52,6 +95,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.flow = _Flow(transport, self._turns)
         if len(self.connections) > self._limit:
             idle = [c for c in self.connections if isinstance(c, Connection) and c.is_idle]
             # Several at once, because sorting them for each new one takes too long.
@@ -63,6 +107,10 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if (self._head_bytes or 0) > _MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("Request head too large.")
+        # After body data that is not the end of the request.
+        if self._head_bytes == 0 and not self.flow.read_paused:
+            self.flow.pause_reading()
+            self.flow.resume_reading()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

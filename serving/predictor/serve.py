@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,8 +11,11 @@ from pathlib import Path
 from grocer.config.deployment import ServingConfig
 from grocer.errors import GrocerError
 from grocer.inference.classifier import Classifier, load_for_serving
+from grocer.release import trust
 from grocer.release.bundle import LoadedBundle, load_bundle
 from serving.predictor import logs
+
+log = logging.getLogger("grocer.server")
 
 
 def serve(
@@ -37,12 +41,17 @@ def serve(
         0 after a signal, 1 after a device failure.
 
     Raises:
-        BundleError: the bundle is invalid or did not pass the gate.
+        BundleError: the bundle is invalid, did not pass the gate, or is not signed by a trusted
+            key.
         ModelError: the base, the adapter or the linear model cannot be loaded.
         ConfigError: a setting is unknown or invalid.
     """
     logs.configure()
     checked = load_bundle(bundle, digest)
+    if checked.signer:
+        log.info("bundle %s is signed by %s", checked.digest[:12], checked.signer)
+    else:
+        log.warning("signature not verified: no trusted key (%s)", trust.VARIABLE)
     config = checked.config.with_settings([f"serving.{text}" for text in settings]).serving
     # Python's default of 5 ms delays each step of a request while the model thread computes.
     sys.setswitchinterval(0.001)

@@ -20,7 +20,7 @@ from grocer.config.deployment import ServingConfig
 from grocer.errors import GrocerError
 from grocer.release.bundle import LoadedBundle
 from serving.predictor import application
-from serving.predictor.connection import Connection, connection_limit, enforce
+from serving.predictor.connection import Connection, Turns, connection_limit, enforce
 from serving.predictor.grpc_server import Servicer, grpc_server
 from serving.predictor.metrics import Metrics
 from serving.predictor.middleware import RequestMiddleware
@@ -69,7 +69,9 @@ class Server(ModelServer):
         )
         rest.config.host, rest.config.access_log = host, False
         rest.config.server_header = False
-        rest.config.http = partial(Connection, connection_limit(config), config.body_seconds)
+        rest.config.http = partial(
+            Connection, connection_limit(config), config.body_seconds, Turns()
+        )
         rest.config.ws = "none"
         rest.create_application()
         application.configure(self._predictor, config)

@@ -13,6 +13,7 @@ from grocer.io.storage import file_system
 from grocer.release.manifest import MANIFEST
 from tests.cluster.installation import Store
 from tests.fixtures.artifacts import make_bundle
+from tests.fixtures.signing_keys import sign_bundle
 
 FAILED_RULE = "Test accuracy is too low."
 
@@ -35,8 +36,8 @@ def digest_of(uri: str) -> str:
     return uri.rpartition("/")[2]
 
 
-def upload_bundles(store: Store, root: Path, base: Path) -> Bundles:
-    """Create the bundles below `root` and upload them."""
+def upload_bundles(store: Store, root: Path, base: Path, signing_key: Path) -> Bundles:
+    """Create the bundles below `root`, sign them and upload them."""
     config = tiny().with_settings(["serving.top_k=2"])
     paths = {
         "first": make_bundle(root / "first", base=base).path,
@@ -44,6 +45,8 @@ def upload_bundles(store: Store, root: Path, base: Path) -> Bundles:
         "missing_base": make_bundle(root / "missing_base").path,
     }
     paths["failed_gate"] = _with_failed_decision(paths["first"], root / "failed_gate")
+    for path in paths.values():
+        sign_bundle(path, signing_key)
     uris = {name: f"{store.uri}/incoming/{path.name}" for name, path in paths.items()}
     for name, uri in uris.items():
         file_system("s3").put(f"{paths[name]}/", f"{uri.removeprefix('s3://')}/", recursive=True)

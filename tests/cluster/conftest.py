@@ -34,6 +34,7 @@ from tests.cluster.client import NAME, Client, client_pod
 from tests.cluster.installation import Namespaces, Store
 from tests.cluster.pods import DeployStep
 from tests.fixtures.object_store import object_store
+from tests.fixtures.signing_keys import make_key
 
 MEASUREMENTS = pytest.StashKey[list[str]]()
 Report = Callable[[str], None]
@@ -179,9 +180,20 @@ def store() -> Iterator[Store]:
 
 
 @pytest.fixture(scope="session")
-def bundles(store: Store, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundles:
+def signing_key(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The private key that signs the bundles, and the public key that the predictors trust."""
+    return make_key(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="session")
+def bundles(
+    store: Store,
+    base: Path,
+    signing_key: tuple[Path, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bundles:
     """Bundles in the store, outside the prefix where deploy publishes them."""
-    return upload_bundles(store, tmp_path_factory.mktemp("bundles"), base)
+    return upload_bundles(store, tmp_path_factory.mktemp("bundles"), base, signing_key[0])
 
 
 @pytest.fixture(scope="session")
@@ -198,10 +210,15 @@ def client(api: Api, namespaces: Namespaces, image: str) -> Client:
 
 @pytest.fixture(scope="session")
 def deploy_step(
-    api: Api, kserve: None, namespaces: Namespaces, image: str, store: Store
+    api: Api,
+    kserve: None,
+    namespaces: Namespaces,
+    image: str,
+    store: Store,
+    signing_key: tuple[Path, Path],
 ) -> DeployStep:
     """The deploy step for the overlay `kind`, in which no bundle is deployed yet."""
-    return _install("overlays/kind", api, namespaces, image, store)
+    return _install("overlays/kind", api, namespaces, image, store, signing_key[1])
 
 
 @pytest.fixture(scope="session")
@@ -211,12 +228,13 @@ def t4_deploy_step(
     new_namespaces: Callable[[], Namespaces],
     image: str,
     store: Store,
+    signing_key: tuple[Path, Path],
 ) -> DeployStep:
     """The deploy step for the overlay `gke-t4`, in separate namespaces."""
     names = new_namespaces()
     apply(installation.base_objects(names))
     apply(installation.empty_weights_volume(names))
-    return _install("overlays/gke-t4", api, names, image, store)
+    return _install("overlays/gke-t4", api, names, image, store, signing_key[1])
 
 
 @pytest.fixture(scope="session")
@@ -226,22 +244,30 @@ def canary_deploy_step(
     new_namespaces: Callable[[], Namespaces],
     image: str,
     store: Store,
+    signing_key: tuple[Path, Path],
 ) -> DeployStep:
     """The deploy step for the overlay `kind` with the component `canary`, in other namespaces."""
     if not api.get(_GATEWAY):
         pytest.skip("KServe's Gateway is not installed (kind/gateway.yaml)")
     names = new_namespaces()
     apply(installation.base_objects(names))
-    return _install("overlays/kind", api, names, image, store, "canary")
+    return _install("overlays/kind", api, names, image, store, signing_key[1], "canary")
 
 
 def _install(
-    overlay: str, api: Api, names: Namespaces, image: str, store: Store, component: str = ""
+    overlay: str,
+    api: Api,
+    names: Namespaces,
+    image: str,
+    store: Store,
+    trusted: Path,
+    component: str = "",
 ) -> DeployStep:
     objects = installation.kserve_objects(overlay, names, image, component)
     # The ClusterStorageContainer is cluster-scoped: do not replace an existing one.
     exists = api.get("/apis/serving.kserve.io/v1alpha1/clusterstoragecontainers/grocer")
     apply([o for o in objects if not exists or o["kind"] != "ClusterStorageContainer"])
+    apply([installation.trust(names.serving, trusted)])
     for namespace in (names.serving, names.steps):
         apply(installation.store_access(namespace, store))
     return DeployStep(api, names, image, f"{store.uri}/published")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -97,6 +98,16 @@ def kserve_objects(
             container["image"] = image
             container["resources"]["requests"] |= {"cpu": "200m", "memory": "1Gi"}
     return [o for o in objects if o["apiVersion"].startswith("serving.kserve.io/")]
+
+
+def trust(namespace: str, public_key: Path) -> Object:
+    """Return the ConfigMap with the key that the predictor trusts."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "grocer-trust", "namespace": namespace},
+        "data": {public_key.name: public_key.read_text()},
+    }
 
 
 def store_access(namespace: str, store: Store, name: str = "grocer-s3") -> list[Object]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from grocer.config.deployment import TRUST_CONFIG
 from grocer.io.storage import file_system
 from serving.rollout.inference_service import read_state
 from tests.cluster import installation
@@ -33,9 +34,13 @@ def pipeline_namespaces(
     account = f"/api/v1/namespaces/{KUBEFLOW}/serviceaccounts/grocer-pipeline"
     if not api.get(account):
         pytest.skip("manifests/base/pipeline is not applied")
+    trust = api.get(f"/api/v1/namespaces/{KUBEFLOW}/configmaps/{TRUST_CONFIG}")
+    if trust is None:
+        pytest.skip(f"no ConfigMap {TRUST_CONFIG} with the public key of the signing key")
     names = Namespaces(new_namespaces().serving, KUBEFLOW)
     objects = installation.base_objects(names)
     apply([o for o in objects if installation.namespace_of(o) != KUBEFLOW])
+    apply([{**trust, "metadata": {"name": TRUST_CONFIG, "namespace": names.serving}}])
     return names
 
 

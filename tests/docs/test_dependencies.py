@@ -48,7 +48,7 @@ PERMISSIVE = {
     *("0BSD", "3-Clause BSD License", "BSD", "BSD License", "BSD-2-Clause", "BSD-3-Clause"),
     *("Apache", "Apache 2.0", "Apache 2.0 License", "Apache Software License", "Apache-2.0"),
     *("Apache-2.0 WITH LLVM-exception", "BSL-1.0", "CC0-1.0", "CNRI-Python", "DFSG approved"),
-    *("ISC License (ISCL)", "MIT", "MIT License", "MIT-0", "MIT-CMU", "Zlib"),
+    *("ISC", "ISC License (ISCL)", "MIT", "MIT License", "MIT-0", "MIT-CMU", "Zlib"),
     *("PSF-2.0", "Python Software Foundation License"),
 }
 """As written in package metadata. docs/decisions/dependencies.md reviews every other licence."""

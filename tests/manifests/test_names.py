@@ -6,9 +6,16 @@ import re
 
 import pytest
 
-from grocer.config.deployment import HUB_TOKEN_SECRET, ClusterConfig, DeployConfig, ServingConfig
+from grocer.config.deployment import (
+    HUB_TOKEN_SECRET,
+    TRUST_CONFIG,
+    ClusterConfig,
+    DeployConfig,
+    ServingConfig,
+)
 from grocer.config.recipes import llama2_7b_t4
 from grocer.config.stages import HUB_TOKEN
+from grocer.release.trust import VARIABLE
 from pipelines.kubeflow.resources import BASE
 from serving.predictor.__main__ import arguments
 from serving.predictor.model import NAME
@@ -153,6 +160,17 @@ def test_store_config_and_secret_names_match() -> None:
         assert config_map["data"].keys() == {"AWS_ENDPOINT_URL", "AWS_REGION"}
 
 
+@pytest.mark.parametrize("overlay", ["kind", "gke-t4", "eks-t4"])
+def test_predictor_of_an_overlay_requires_the_trust_of_the_platform(overlay: str) -> None:
+    pod = get(build(f"overlays/{overlay}"), "ServingRuntime")["spec"]
+    container = main_container(pod)
+    folder = {each["name"]: each["value"] for each in container["env"]}[VARIABLE]
+    (mount,) = [each for each in container["volumeMounts"] if each["mountPath"] == folder]
+    (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
+    assert volume["configMap"] == {"name": TRUST_CONFIG}
+    assert mount["readOnly"] is True
+
+
 def test_t4_scheduling_matches_the_pipeline() -> None:
     pod = predictor(T4)
     assert pod["nodeSelector"] == CLUSTER.node_selector
@@ -175,7 +193,9 @@ def test_base_model_claim_is_mounted_read_only() -> None:
 def test_weights_job_downloads_the_base_of_the_recipe() -> None:
     job = get(build("weights"), "Job", "grocer-base-weights")["spec"]["template"]["spec"]
     (container,) = job["containers"]
-    assert container["args"][0] == llama2_7b_t4().base.source
+    model, _, revision = llama2_7b_t4().base.source.partition("@")
+    assert container["args"][0] == model
+    assert f"--revision={revision}" in container["args"]
     assert f"--local-dir={BASE}" in container["args"]
     (token,) = (entry for entry in container["env"] if entry["name"] == HUB_TOKEN)
     assert token["valueFrom"]["secretKeyRef"]["name"] == HUB_TOKEN_SECRET

@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from grocer.config.recipes import RECIPES
 from serving.rollout.inference_service import MIN_KSERVE
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_base_models_on_the_hub_are_pinned_to_a_commit() -> None:
+    sources = [make().base.source for make in RECIPES.values()]
+    on_hub = [source for source in sources if "/" in source and "://" not in source]
+    assert len(on_hub) == 2
+    assert all(re.search(r"@[0-9a-f]{40}$", source) for source in on_hub)
 
 
 def test_kserve_in_kind_and_its_package_have_the_same_minor_version() -> None:

@@ -33,6 +33,33 @@ def test_accuracy_has_the_wilson_interval(correct, products, low, high):
     assert result["accuracy_high"] == pytest.approx(high, abs=2e-4)
 
 
+def test_errors_in_clusters_widen_the_interval():
+    """Ten brands of 30 products: all products of two are wrong, or two in ten of each."""
+    brands = np.repeat(np.arange(10), 30)
+    clustered, spread = brands >= 2, np.arange(300) % 10 >= 2
+    wilson = metrics.accuracy(clustered, 0.95)
+    assert wilson == metrics.accuracy(spread, 0.95)
+
+    def interval(correct, clusters):
+        return tuple(metrics.cluster_interval(correct, clusters, 0.95).values())
+
+    low, high = interval(clustered, brands)
+    assert low < wilson["accuracy_low"] - 0.1
+    assert low < 0.8 < high
+    assert interval(spread, brands) == pytest.approx((0.8, 0.8))
+    # With one product in each cluster, it is the bootstrap interval of independent products.
+    low, high = interval(clustered, np.arange(300))
+    assert low == pytest.approx(wilson["accuracy_low"], abs=0.01)
+    assert high == pytest.approx(wilson["accuracy_high"], abs=0.01)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=20))
+def test_interval_over_clusters_contains_the_accuracy(products):
+    correct, clusters = map(np.array, zip(*products, strict=True))
+    interval = metrics.cluster_interval(correct, clusters, 0.95)
+    assert 0 <= interval["cluster_low"] <= correct.mean() <= interval["cluster_high"] <= 1
+
+
 def test_macro_f1_includes_a_label_that_is_only_predicted():
     truth, predicted = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2])
     assert metrics.macro_f1(truth, predicted) == pytest.approx((1 + 2 / 3 + 0) / 3)
@@ -72,18 +99,42 @@ def test_reliability_omits_empty_bins_and_includes_confidence_one():
     assert [(b.low, b.count, b.accuracy) for b in bins] == [(0.5, 1, 0.0), (0.9, 2, 1.0)]
 
 
+def calibration(confidence, correct) -> metrics.Calibration:
+    return metrics.calibration(np.asarray(confidence), correct)
+
+
 def test_ece_is_the_weighted_distance_between_confidence_and_accuracy():
-    bins = metrics.reliability(np.array([0.8] * 10 + [0.6] * 10), first_correct(10, 20))
-    assert metrics.expected_calibration_error(bins) == pytest.approx((0.2 + 0.6) / 2)
+    result = calibration([0.8] * 10 + [0.6] * 10, first_correct(10, 20))
+    assert result.ece == pytest.approx((0.2 + 0.6) / 2)
+    assert result.ece_p_value < 0.01
+    assert calibration([1.0] * 20, first_correct(20, 20)).model_dump() == {
+        "ece": 0.0,
+        "ece_debiased": 0.0,
+        "ece_p_value": 1.0,
+    }
 
 
-def test_coverage_starts_at_one_and_falls():
-    confidence = np.linspace(0.2, 1.0, 100)
-    points = metrics.coverage(confidence, confidence > 0.6)
-    assert dict(points[0]) == {"threshold": 0.2, "coverage": 1.0, "accuracy": 0.5}
-    assert points[-1].accuracy == 1.0
-    covered = [point.coverage for point in points]
-    assert covered == sorted(covered, reverse=True)
+def samples(products, overconfidence=0.0):
+    """Calibrations of models that are correct with (1 - overconfidence) of their confidence."""
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        confidence = random.beta(6, 1.2, products)
+        yield calibration(confidence, random.random(products) < (1 - overconfidence) * confidence)
+
+
+def test_debiased_ece_of_a_calibrated_model_is_zero_on_average():
+    measured = list(samples(200))
+    assert np.mean([each.ece for each in measured]) > 0.04
+    assert abs(np.mean([each.ece_debiased for each in measured])) < 0.015
+    assert sum(each.ece_p_value < 0.05 for each in measured) <= 4
+    assert max(each.ece_debiased for each in measured) < 0.1, "the default maximum of the gate"
+
+
+@pytest.mark.parametrize("products", [200, 2000])
+def test_debiased_ece_of_a_miscalibrated_model_is_its_miscalibration(products):
+    measured = list(samples(products, overconfidence=0.12))
+    # The mean confidence is 6 / 7.2.
+    assert np.mean([each.ece_debiased for each in measured]) == pytest.approx(0.1, abs=0.015)
 
 
 def test_departments_agree_with_scikit_learn():
@@ -111,7 +162,7 @@ def test_metrics_are_valid_and_consistent(seed, size, labels):
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet(np.full(labels, 0.3), size)
     truth, purchases = random.integers(0, labels, size), random.integers(0, 9, size)
-    result = metrics.measure(probabilities, truth, purchases, SETTINGS)
+    result = metrics.measure(probabilities, truth, purchases, truth, SETTINGS)
     assert result.accuracy_low <= result.accuracy <= result.accuracy_high
     assert result.accuracy <= result.top3_accuracy
 
@@ -119,4 +170,4 @@ def test_metrics_are_valid_and_consistent(seed, size, labels):
 def test_probabilities_that_do_not_sum_to_one_are_rejected():
     probabilities = np.array([[0.5, 0.5], [np.nan, 1.0]])
     with pytest.raises(FloatingPointError, match="row 1"):
-        metrics.measure(probabilities, np.array([0, 1]), np.array([1, 1]), SETTINGS)
+        metrics.measure(probabilities, np.array([0, 1]), np.array([1, 1]), ["a", "b"], SETTINGS)

@@ -20,7 +20,7 @@ def test_complete_evaluation_has_no_contradiction(strategy):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "ece", "log_loss"])
+@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "ece", "ece_debiased", "log_loss"])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_selected_classifier_has_the_test_metrics(strategy, name, sign):
     content = evaluation(strategy=strategy)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from grocer.config.stages import GatePolicy
 from grocer.gate.rules import decide
@@ -30,8 +31,8 @@ def test_good_adapter_passes_with_a_reason_for_each_rule():
     assert decision.passed
     assert {each.rule: each.sentence for each in decision.reasons} == {
         "test_products": "Test products: 300 (minimum 200).",
-        "accuracy": "Test accuracy, lower bound of the 95 % confidence interval: 0.877 "
-        "(minimum 0.800).",
+        "accuracy": "Test accuracy, lower bound of the 95 % confidence interval (Wilson): "
+        "0.877 (minimum 0.800).",
         "gap": "Train accuracy minus test accuracy: 0.043 (no maximum).",
         "baseline:majority": "Accuracy vs baseline majority on the same 300 products: "
         "0.907 vs 0.333, p < 0.001 (required: higher with p < 0.05).",
@@ -42,14 +43,16 @@ def test_good_adapter_passes_with_a_reason_for_each_rule():
         "0.905 vs 0.330, p < 0.001 (required: higher with p < 0.05).",
         "recall": "Lowest recall of 3 departments with at least 20 test products: 0.900 in bulk "
         "(minimum 0.300).",
-        "ece": "Expected calibration error: 0.020 (maximum 0.100).",
+        "ece": "Expected calibration error, debiased: 0.020 (maximum 0.100), p = 0.010 (fails "
+        "above the maximum with p < 0.05).",
         "champion": "No champion deployed; rule skipped.",
-        "measured": "Missing or invalid metrics: 0 of 147.",
+        "measured": "Missing or invalid metrics: 0 of 167.",
         "consistent": "Contradictions between metrics: 0.",
     }
 
 
 ACCURACY = 272 / 300
+NEWER = {"champion_margin_reason": "newer data"}
 TIED = {"linear": (20, 20)}  # the baseline is as good as the model
 BEHIND = {"linear": (10, 25)}  # it is 0.05 better
 
@@ -63,6 +66,9 @@ BEHIND = {"linear": (10, 25)}  # it is 0.05 better
         ("accuracy", True, {"low": 0.85}, {"min_accuracy": 0.85}),
         ("accuracy", True, {"low": 0.8501}, {"min_accuracy": 0.85}),
         ("accuracy", False, {"low": 0.8499}, {"min_accuracy": 0.85}),
+        ("accuracy", True, {"cluster_low": 0.85}, {"min_accuracy": 0.85}),
+        ("accuracy", False, {"cluster_low": 0.8499}, {"min_accuracy": 0.85}),
+        ("accuracy", False, {"low": 0.8499, "cluster_low": 0.9}, {"min_accuracy": 0.85}),
         ("gap", True, {"train": 950}, {"max_train_test_gap": 0.95 - ACCURACY}),
         ("gap", True, {"train": 949}, {"max_train_test_gap": 0.95 - ACCURACY}),
         ("gap", False, {"train": 951}, {"max_train_test_gap": 0.95 - ACCURACY}),
@@ -87,14 +93,21 @@ BEHIND = {"linear": (10, 25)}  # it is 0.05 better
         ("recall", False, {}, {"min_department_recall": 0.91}),
         ("recall", False, {}, {"min_department_recall": 0.91, "min_department_support": 100}),
         ("recall", True, {}, {"min_department_recall": 0.91, "min_department_support": 101}),
-        ("ece", True, {"ece": 0.1}, {"max_ece": 0.1}),
-        ("ece", True, {"ece": 0.099}, {"max_ece": 0.1}),
-        ("ece", False, {"ece": 0.101}, {"max_ece": 0.1}),
+        ("ece", True, {"ece": (0.1, 0.01)}, {"max_ece": 0.1}),
+        ("ece", True, {"ece": (0.099, 0.01)}, {"max_ece": 0.1}),
+        ("ece", False, {"ece": (0.101, 0.01)}, {"max_ece": 0.1}),
+        ("ece", False, {"ece": (0.101, 0.049)}, {"max_ece": 0.1}),
+        ("ece", True, {"ece": (0.101, 0.05)}, {"max_ece": 0.1}),  # not significant
+        ("ece", True, {"ece": (-0.01, 0.9)}, {"max_ece": 0.0}),
         ("champion", True, {"champion": (12, 0)}, {}),  # p = 0.00049; the level is 0.00096
         ("champion", False, {"champion": (11, 0)}, {}),  # p = 0.00098
         ("champion", False, {"champion": (11, 0), "confidence": 1 - 52 * mcnemar(11, 0)}, {}),
         ("champion", True, {"champion": (11, 0), "confidence": 1 - 53 * mcnemar(11, 0)}, {}),
         ("champion", False, {"champion": (6, 5)}, {}),
+        ("champion", True, {"champion": (6, 5)}, NEWER | {"champion_margin": 0.05}),
+        ("champion", False, {"champion": (6, 5)}, NEWER | {"champion_margin": 0.03}),
+        ("champion", False, {"champion": (5, 20)}, NEWER | {"champion_margin": 0.05}),
+        ("champion", True, {"champion": (30, 5)}, NEWER | {"champion_margin": 0.0}),
         ("champion", False, {"champion": (5, 5)}, {}),
         ("champion", False, {"champion": (0, 0)}, {}),
         ("champion", False, {"champion": (0, 20)}, {}),
@@ -125,7 +138,7 @@ def test_only_baselines_of_the_policy_are_required():
         "Metric unavailable: baselines.majority."
     )
     assert reason(decision, "measured").sentence == (
-        "Missing or invalid metrics: 1 of 110: baselines.majority."
+        "Missing or invalid metrics: 1 of 130: baselines.majority."
     )
     assert judged(content, policy(baselines=())).passed
 
@@ -134,6 +147,13 @@ def test_only_baselines_of_the_policy_are_required():
     ("rule", "values", "limits", "sentence"),
     [
         (
+            "accuracy",
+            {"cluster_low": 0.812},
+            {},
+            "Test accuracy, lower bound of the 95 % confidence interval (bootstrap over first "
+            "words): 0.812 (minimum 0.800).",
+        ),
+        (
             "gap",
             {},
             {"max_train_test_gap": 0.1},
@@ -141,9 +161,10 @@ def test_only_baselines_of_the_policy_are_required():
         ),
         (
             "ece",
-            {"ece": 0.10004},
+            {"ece": (0.10004, 0.0009)},
             {"max_ece": 0.1},
-            "Expected calibration error: 0.10004 (maximum 0.10000).",
+            "Expected calibration error, debiased: 0.10004 (maximum 0.10000), p < 0.001 (fails "
+            "above the maximum with p < 0.05).",
         ),
         (
             "recall",
@@ -157,7 +178,7 @@ def test_only_baselines_of_the_policy_are_required():
             {},
             {"min_department_support": 1000},
             "No departments with at least 1,000 test products; rule skipped (minimum recall "
-            "0.300).",
+            "0.300). Exempt, with fewer test products: 3 of 3.",
         ),
         (
             "baseline:linear",
@@ -253,6 +274,45 @@ def test_equal_models_rarely_replace_the_champion():
     assert len(replaced) <= 1
 
 
+def test_margin_of_the_champion_is_stated_with_its_reason():
+    limits = policy(champion_margin=0.05, **NEWER)
+    sentence = reason(judged(evaluation(champion=(6, 5)), limits), "champion").sentence
+    assert sentence.endswith(
+        "which is 0.05 for 52 comparisons, or a lower bound of the difference of at least -0.050: "
+        "-0.042). Reason for the margin: newer data."
+    )
+    assert judged(evaluation(champion=(6, 5)), limits).policy.champion_margin == 0.05
+
+
+def test_margin_of_the_champion_is_not_a_point_estimate():
+    """A classifier that is worse by the margin rarely replaces the champion."""
+    random = np.random.default_rng(0)
+    limits = policy(champion_margin=0.02, **NEWER)
+    worse = [tuple(map(int, random.multinomial(300, [0.02, 0.04, 0.94])[:2])) for _ in range(200)]
+    assert sum(won - lost >= -0.02 * 300 for won, lost in worse) > 80
+    assert not any(
+        reason(judged(evaluation(champion=pair), limits), "champion").passed for pair in set(worse)
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [NEWER, {"champion_margin": 0.01}, {"champion_margin": 0.01, "champion_margin_reason": ""}],
+)
+def test_margin_and_reason_go_together(values):
+    with pytest.raises(ValidationError, match="champion_margin"):
+        policy(**values)
+
+
+def test_labels_with_too_few_test_products_are_counted():
+    """Also if the labels are aisles."""
+    content = evaluation([[90, 5, 5], [4, 92, 4], [0, 4, 15]], train=900) | {"label": "aisle"}
+    recall = reason(judged(content), "recall").sentence
+    assert recall.endswith(" Exempt, with fewer test products: 1 of 3.")
+    assert "of 2 aisles with at least 20 test products" in recall
+    assert "Exempt" not in reason(judged(evaluation()), "recall").sentence
+
+
 def test_champion_must_be_compared_on_every_test_product():
     content = evaluation(champion=(30, 5))
     content["champion"] |= comparison(180, 200, 30, 5)
@@ -321,12 +381,16 @@ def cases(draw):
         "min_department_recall": draw(st.floats(0.5, 1.0)),
         "max_ece": draw(st.floats(0.0, 0.2)),
         "baselines": ("linear",),
+        "champion_margin": draw(st.none() | st.floats(0.0, 0.1)),
     }
+    if limits["champion_margin"] is not None:
+        limits |= NEWER
     right = sum(hits)
     values = {
         "train": draw(st.integers(600, 999)),
         "low": draw(st.floats(0.7, 1.0)) * right / 300,
-        "ece": draw(st.floats(0.0, 0.2)),
+        "cluster_low": draw(st.floats(0.7, 1.0)) * right / 300,
+        "ece": (draw(st.floats(-0.1, 0.2)), draw(st.floats(0.0, 0.2))),
         "linear": (draw(st.integers(1, 40)), draw(st.integers(0, 40))),
         "log_loss": draw(st.tuples(_losses, _losses, st.floats(0.0, 0.2))),
         "strategy": draw(st.sampled_from(["adapter", "ensemble", "cascade"])),
@@ -334,12 +398,13 @@ def cases(draw):
     }
     worse = dict(values)
     fewer = list(hits)
-    changes = ["low", "ece", "train", "hit", "linear", "log_loss", "champion"]
+    changes = ["low", "cluster_low", "ece", "train", "hit", "linear", "log_loss", "champion"]
     match draw(st.sampled_from(changes)):
-        case "low":
-            worse["low"] = values["low"] * draw(st.floats(0.0, 1.0))
+        case "low" | "cluster_low" as name:
+            worse[name] = values[name] * draw(st.floats(0.0, 1.0))
         case "ece":
-            worse["ece"] = draw(st.floats(values["ece"], 1.0))
+            ece, p_value = values["ece"]
+            worse["ece"] = draw(st.floats(ece, 1.0)), draw(st.floats(0.0, p_value))
         case "train":
             worse["train"] = draw(st.integers(values["train"], 1000))
         case "log_loss":
@@ -355,7 +420,8 @@ def cases(draw):
                 if values[name]:
                     won, lost = values[name]
                     worse[name] = draw(st.sampled_from([(won - 1, lost), (won, lost + 1)]))
-            worse["low"] = min(values["low"], (right - 1) / 300)
+            for name in ("low", "cluster_low"):
+                worse[name] = min(values[name], (right - 1) / 300)
         case other:
             assume(values[other])
             won, lost = values[other]
@@ -385,7 +451,14 @@ def test_worse_metric_never_passes_a_failed_rule(case):
 @given(st.sampled_from(FLOATS), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
 def test_single_worse_value_never_passes_a_failed_decision(path, limit, value):
     """Also if it contradicts the other values, which fails the decision by itself."""
-    better_low = {"ece", "log_loss", "model_log_loss", "p_value", "baseline_accuracy"}
+    better_low = {
+        "ece",
+        "ece_debiased",
+        "log_loss",
+        "model_log_loss",
+        "p_value",
+        "baseline_accuracy",
+    }
     lower_is_better = path[-1] in better_low
     if path[:2] == ("metrics", "train") or "combination" in path or path[0] == "confidence":
         return

@@ -53,13 +53,14 @@ def test_broken_evaluation_gives_a_failed_decision(evaluate, tmp_path, text):
 
 
 def test_markdown_lists_failed_rules_first():
-    lines = to_markdown(judged(evaluation(ece=0.3))).splitlines()
+    lines = to_markdown(judged(evaluation(ece=(0.3, 0.01)))).splitlines()
     assert lines[:5] == [
         "# Gate failed",
         "",
         "10 of 11 rules passed.",
         "",
-        "- **failed**: Expected calibration error: 0.300 (maximum 0.100).",
+        "- **failed**: Expected calibration error, debiased: 0.300 (maximum 0.100), p = 0.010 "
+        "(fails above the maximum with p < 0.05).",
     ]
     assert lines[5] == "- passed: Test products: 300 (minimum 200)."
     assert len(lines) == 4 + 11
@@ -87,6 +88,6 @@ def test_other_artifacts_may_not_be_deployed(name):
 
 
 def test_failed_decision_may_not_be_deployed():
-    failed = decided(evaluation(ece=0.3), policy(min_test_products=301))
+    failed = decided(evaluation(ece=(0.3, 0.01)), policy(min_test_products=301))
     with pytest.raises(BundleError, match=r"gate failed.*: Test products: 300.* Expected calib"):
         failed.require_passed({})

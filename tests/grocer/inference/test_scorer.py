@@ -185,7 +185,7 @@ def test_nan_logit_in_the_second_pass_names_the_product(base: Path) -> None:
 
 def test_adapter_of_another_base_is_rejected(base: Path, tmp_path: Path) -> None:
     random_adapter(base).save_pretrained(tmp_path / "adapter")
-    (tmp_path / "base.json").write_text('{"source": "tiny", "revision": null, "digest": "0"}')
+    (tmp_path / "base.json").write_text('{"source": "tiny", "digest": "0"}')
     with pytest.raises(ModelError, match="not the base that the adapter was trained on"):
         Scorer.load(tmp_path, base=base)
 
@@ -194,7 +194,7 @@ def test_base_can_be_given_as_a_gguf_file(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("GROCER_CACHE", str(tmp_path))
     file = write_gguf(tmp_path / "model.gguf", tensors(tiny_llama()), metadata())
     _, reference = find_base(BaseConfig(source=str(file)))
-    directory = _matching_base(BaseReference("tiny", None, reference.digest), file)
+    directory = _matching_base(BaseReference("tiny", reference.digest), file)
     assert base_digest(directory) == reference.digest
 
 

@@ -92,15 +92,15 @@ def test_hub_errors_name_the_cause(
         raise error("no", response=response)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    config = BaseConfig(source="meta-llama/Llama-2-7b", revision="main")
-    with pytest.raises(ModelError, match=rf"base.source=meta-llama/Llama-2-7b: {reason}"):
+    config = BaseConfig(source="meta-llama/Llama-2-7b@main")
+    with pytest.raises(ModelError, match=rf"base.source=meta-llama/Llama-2-7b@main: {reason}"):
         find_base(config)
 
 
 def test_hub_token_comes_from_the_environment(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     captured = SimpleNamespace(token=None)
 
-    def download(source: str, token: str | None, **_: Any) -> str:
+    def download(token: str | None, **_: Any) -> str:
         captured.token = token
         return str(base)
 
@@ -211,15 +211,15 @@ def test_gguf_file_on_s3_is_converted_once_per_version(s3_environment: str, gguf
 
 
 def test_gguf_file_on_the_hub_is_converted(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(repository: str, path: str, revision: str | None, token: str | None) -> str:
-        if path != "deep/model.gguf":
+    def download(repo_id: str, filename: str, revision: str | None, token: str | None) -> str:
+        if filename != "deep/model.gguf":
             response = httpx.Response(404, request=httpx.Request("GET", "https://hub.example"))
             raise errors.RemoteEntryNotFoundError("no", response=response)
-        assert (repository, revision) == ("owner/name", "main")
+        assert (repo_id, revision) == ("owner/name", "main")
         return str(gguf)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    base = BaseConfig(source="owner/name/deep/model.gguf", revision="main")
+    base = BaseConfig(source="owner/name/deep/model.gguf@main")
     assert find_base(base)[1].digest == find_base(BaseConfig(source=str(gguf)))[1].digest
     with pytest.raises(ModelError, match="the model has no such file"):
         find_base(BaseConfig(source="owner/name/none.gguf"))

@@ -17,12 +17,13 @@ from grocer.artifacts.step import digest_of, step
 from grocer.config.recipes import tiny
 from grocer.errors import ArtifactError, BundleError
 from grocer.gate.run import run as judge
-from grocer.io.atomic import file_digest, read_json, tree_digest, tree_digests, tree_files
+from grocer.io.atomic import file_digest, read_json, tree_digest, tree_digests
 from grocer.release.bundle import load_bundle, write_bundle
 from grocer.release.manifest import origins_of
 from tests.fixtures.artifacts import (
     AISLES,
     make_bundle,
+    rename_to_digest,
     write_artifacts,
     write_decision,
     write_model,
@@ -30,17 +31,6 @@ from tests.fixtures.artifacts import (
 from tests.fixtures.evaluations import combination
 
 SCHEMA_1 = Path(__file__).parent / "bundle_schema_1"
-
-
-def rename_to_digest(path: Path) -> Path:
-    """Update all digests after a change, as a deliberate forger would."""
-    manifest = read_json(path / "bundle.json")
-    files = tree_files(path)
-    del files["bundle.json"]
-    manifest["files"] = {name: file_digest(file) for name, file in files.items()}
-    manifest["sizes"] = {name: file.stat().st_size for name, file in files.items()}
-    (path / "bundle.json").write_text(json.dumps(manifest))
-    return path.rename(path.with_name(tree_digest(tree_digests(path))))
 
 
 def test_bundle_is_complete_and_named_by_its_digest(tmp_path: Path) -> None:
@@ -54,6 +44,7 @@ def test_bundle_is_complete_and_named_by_its_digest(tmp_path: Path) -> None:
         "base.json",
         "bundle.json",
         "labels.json",
+        "provenance.json",
         "template.json",
         "tokenizer.json",
     ]
@@ -355,9 +346,9 @@ def test_copy_under_another_name_requires_the_digest(tmp_path: Path) -> None:
     [
         ("{", "Invalid JSON"),
         ("[]", "should be an object"),
-        ('{"schema": 3}', r"version 3, but .* reads version 4; .* or train again"),
-        ('{"schema": 5}', r"version 5, but .* reads version 4; "),
-        ('{"schema": 4}', "schema version 4: base: Field required"),
+        ('{"schema": 4}', r"version 4, but .* reads version 5; .* or train again"),
+        ('{"schema": 6}', r"version 6, but .* reads version 5; "),
+        ('{"schema": 5}', "schema version 5: base: Field required"),
     ],
 )
 def test_manifest_that_cannot_be_read_is_rejected_in_one_short_line(
@@ -373,7 +364,7 @@ def test_manifest_that_cannot_be_read_is_rejected_in_one_short_line(
 def test_bundle_of_schema_1_is_rejected_by_its_version(tmp_path: Path) -> None:
     """It was written by Grocer 0.1.0, before artifacts were typed."""
     with pytest.raises(
-        BundleError, match=r"bundle\.json: schema: version 1, but .* reads version 4; .*again$"
+        BundleError, match=r"bundle\.json: schema: version 1, but .* reads version 5; .*again$"
     ):
         load_bundle(SCHEMA_1, "f" * 64)
 
@@ -394,7 +385,7 @@ def test_manifest_with_an_invalid_part_is_rejected(
     manifest = read_json(path / "bundle.json")
     manifest[part] |= change
     (path / "bundle.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match=rf"schema version 4: {part}\."):
+    with pytest.raises(BundleError, match=rf"schema version 5: {part}\."):
         load_bundle(rename_to_digest(path))
 
 

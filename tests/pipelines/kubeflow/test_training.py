@@ -13,9 +13,16 @@ import pytest
 import yaml
 
 from components.images import IMAGES, Images
-from grocer.config.deployment import DEPLOY_SECRET, DEPLOY_TOKEN
+from grocer.config.deployment import (
+    DEPLOY_SECRET,
+    DEPLOY_TOKEN,
+    SIGNING_KEY,
+    SIGNING_SECRET,
+    TRUST_CONFIG,
+)
 from grocer.config.recipes import RECIPES, recipe
 from grocer.config.run import RunConfig
+from grocer.release.trust import DIRECTORY
 from pipelines.kubeflow.training import package
 
 GOLDEN = Path(__file__).parent / "golden" / "llama2-7b-t4.yaml"
@@ -144,11 +151,27 @@ def test_steps_run_as_non_root_with_a_writable_tmp(platform):
         ]
 
 
-def test_only_deploy_has_the_token_that_changes_the_inference_service(platform):
+def test_only_deploy_has_the_token_and_the_signing_key(platform):
     mounted = {step for step, spec in platform.items() if "secretAsVolume" in spec}
     assert mounted == {"deploy"}
-    (secret,) = platform["deploy"]["secretAsVolume"]
-    assert (secret["secretName"], secret["mountPath"]) == (DEPLOY_SECRET, DEPLOY_TOKEN)
+    secrets = platform["deploy"]["secretAsVolume"]
+    assert {(each["secretName"], each["mountPath"]) for each in secrets} == {
+        (DEPLOY_SECRET, DEPLOY_TOKEN),
+        (SIGNING_SECRET, SIGNING_KEY),
+    }
+
+
+def test_steps_that_read_a_bundle_mount_the_trust_of_the_platform(platform):
+    mounted = {
+        step: spec["configMapAsVolume"]
+        for step, spec in platform.items()
+        if "configMapAsVolume" in spec
+    }
+    assert set(mounted) == {"evaluate", "deploy"}
+    for (config_map,) in mounted.values():
+        assert config_map["configMapName"] == TRUST_CONFIG
+        assert config_map["mountPath"] == str(DIRECTORY)
+        assert config_map["optional"] is True
 
 
 def test_steps_with_external_inputs_are_not_cached(pipeline):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from http.client import HTTPResponse
+from itertools import pairwise
 
 import httpx
 import pytest
 
 from grocer.config.deployment import ServingConfig
 from grocer.release.bundle import LoadedBundle
-from serving.predictor.connection import connection_limit
+from serving.predictor.connection import Turns, connection_limit
 from tests.fixtures.predictor_process import READY, Running, Start
 from tests.serving.predictor.test_server import wait_for
 
@@ -175,3 +177,39 @@ def test_clients_that_do_not_read_are_disconnected(server: Running, connect: Con
                 client.sendall(request * 8)
     require_service(server)
     wait_for(lambda: open_files(server) <= before)
+
+
+class Upload:
+    """A connection that always has more of a body to read."""
+
+    def __init__(self, turns: Turns, reads: list[Upload]) -> None:
+        self._turns, self._reads = turns, reads
+
+    def read(self) -> None:
+        self._reads.append(self)
+        self._turns.add(self)  # type: ignore[arg-type]
+
+
+def test_uploads_are_read_in_turns() -> None:
+    async def first_iterations() -> list[int]:
+        turns, reads, counts = Turns(), list[Upload](), []
+        uploads = [Upload(turns, reads) for _ in range(100)]
+        for upload in uploads:
+            turns.add(upload)  # type: ignore[arg-type]
+        for _ in range(20):
+            await asyncio.sleep(0)
+            counts.append(len(reads))
+        assert reads[:100] == uploads
+        return counts
+
+    counts = asyncio.run(first_iterations())
+    assert max(b - a for a, b in pairwise(counts)) <= 8
+
+
+def test_a_body_that_arrives_in_many_parts_is_answered(server: Running, connect: Connect) -> None:
+    body = b'{"instances": ["Milk"]' + b" " * (MEGABYTE // 2) + b"}"
+    client = connect()
+    client.sendall(f"{HEAD}content-length: {len(body)}\r\n\r\n".encode())
+    for start in range(0, len(body), 10_000):
+        client.sendall(body[start : start + 10_000])
+    assert status(client) == 200

@@ -97,7 +97,9 @@ def test_invalid_length_headers_are_400(server: Running) -> None:
 def mutated_request(rng: random.Random) -> tuple[str, bytes, dict[str, str]]:
     """Return path, body and headers of a valid request with mutated bytes, values or headers."""
     path = rng.choice((PREDICT, EXPLAIN, INFER))
-    tree: object = {"inputs": [TENSOR]} if path == INFER else REQUEST
+    tree: object = {"inputs": [TENSOR | {"data": [MARKER]}]}
+    if path != INFER:
+        tree = {"instances": ["Milk", MARKER]}
     if rng.random() < 0.6:
         tree = _mutated(json.loads(json.dumps(tree)), rng)
     body = bytearray(json.dumps(tree).encode())
@@ -152,6 +154,8 @@ def test_server_survives_ten_thousand_fuzzed_requests(server: Running) -> None:
         text = response.read()
         statuses.add(response.status)
         assert response.status in (200, 400, 413, 415), (path, body[:80], text)
+        assert not response.will_close, (path, body[:80], text)
+        assert response.status == 200 or MARKER.encode() not in text, (path, body[:80], text)
     connection.close()
     assert {200, 400, 415} <= statuses
     assert server.post(PREDICT, json=REQUEST).json() == before

@@ -1,0 +1,136 @@
+"""The platform decides which signers and which gate policy a bundle needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from grocer.config.recipes import tiny
+from grocer.errors import BundleError, ConfigError
+from grocer.release.bundle import load_bundle, write_bundle
+from grocer.release.trust import VARIABLE, Trust
+from tests.fixtures.artifacts import make_bundle, write_artifacts
+from tests.fixtures.signing_keys import make_certificate, make_key, sign_bundle
+
+LENIENT = ["gate.min_accuracy=0.1", "gate.min_test_products=1", "gate.max_ece=0.9"]
+
+
+def write_floor(folder: Path, **limits: object) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "gate.json").write_text(json.dumps(limits))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("limits", "rule"),
+    [
+        ({"min_accuracy": 0.9}, r"accuracy: .* 0\.877 \(minimum 0\.900\)"),
+        ({"min_test_products": 301}, r"test_products: .* 300 \(minimum 301\)"),
+        ({"max_ece": 0.001}, r"ece: .*\(maximum 0\.001\)"),
+        ({"confidence": 0.99}, r"confidence: .* 0\.95 \(minimum 0\.99\)"),
+    ],
+)
+def test_bundle_with_a_lowered_policy_is_rejected_by_the_floor(
+    tmp_path: Path, limits: dict[str, object], rule: str
+) -> None:
+    bundle = make_bundle(tmp_path, tiny().with_settings(LENIENT))
+    trust = Trust.read(write_floor(tmp_path / "trust", **limits))
+    with pytest.raises(BundleError, match=rf"platform's gate policy .*gate\.json.* {rule}"):
+        load_bundle(bundle.path, trust=trust)
+
+
+def test_bundle_is_not_written_below_the_floor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deploy step fails before anything is published."""
+    monkeypatch.setenv(VARIABLE, str(write_floor(tmp_path / "trust", min_accuracy=0.9)))
+    config = tiny().with_settings(LENIENT)
+    artifacts = write_artifacts(tmp_path / "artifacts", config)
+    with pytest.raises(BundleError, match="accuracy: "):
+        write_bundle(**artifacts, config=config, root=tmp_path)
+
+
+def test_keys_that_the_floor_lacks_are_those_of_the_run(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path, tiny().with_settings(["gate.min_accuracy=0.2"]))
+    trust = Trust.read(write_floor(tmp_path / "trust", min_test_products=300))
+    assert load_bundle(bundle.path, trust=trust).signer is None
+
+
+def test_floor_does_not_relax_the_policy_of_the_run(tmp_path: Path) -> None:
+    artifacts = write_artifacts(tmp_path / "artifacts", passed=False)
+    trust = Trust.read(write_floor(tmp_path / "trust", min_accuracy=0.1))
+    assert trust.floor is not None
+    with pytest.raises(BundleError, match="gate failed"):
+        write_bundle(**artifacts, config=tiny(), root=tmp_path)
+
+
+def test_bundle_of_any_trusted_signer_is_accepted(tmp_path: Path) -> None:
+    """So that a key can be replaced: trust the new one, sign with it, remove the old one."""
+    bundle = make_bundle(tmp_path).path
+    old, _ = make_key(tmp_path / "trust", "old")
+    new, _ = make_key(tmp_path / "trust", "new")
+    chain, _ = make_certificate(tmp_path / "trust", name="ca")
+    for key in (old, new, chain):
+        key.rename(tmp_path / key.name)
+    (tmp_path / "trust" / "..data").symlink_to(tmp_path / "trust")
+    trust = Trust.read(tmp_path / "trust")
+    for key, signer in (("old.key", "old.pem"), ("new.key", "new.pem"), ("ca.key", "CN=ca signer")):
+        sign_bundle(bundle, tmp_path / key)
+        assert signer in str(load_bundle(bundle, trust=trust).signer)
+    (tmp_path / "trust" / "old.pem").unlink()
+    sign_bundle(bundle, tmp_path / "old.key")
+    with pytest.raises(BundleError, match="no trusted signature"):
+        load_bundle(bundle, trust=Trust.read(tmp_path / "trust"))
+
+
+def test_trust_of_the_platform_is_named_by_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make_bundle(tmp_path).path
+    private, public = make_key(tmp_path / "keys")
+    assert load_bundle(bundle).signer is None
+    monkeypatch.setenv(VARIABLE, str(public))
+    with pytest.raises(BundleError, match="is not signed"):
+        load_bundle(bundle)
+    sign_bundle(bundle, private)
+    assert load_bundle(bundle).signer is not None
+
+
+def test_signature_without_trusted_keys_is_not_verified(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path).path
+    (bundle / "model.sig").write_text("anything")
+    assert load_bundle(bundle, trust=Trust()).signer is None
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({}, "no trusted key found"),
+        ({"release.pub": "x"}, r"release\.pub: unknown file"),
+        ({"release.pem": "x"}, "expected one EC public key, or CA certificates"),
+        ({"gate.json": '{"min_acuracy": 1}'}, r"gate\.json: min_acuracy"),
+        ({"gate.json": '{"min_accuracy": "high"}'}, r"gate\.json: min_accuracy"),
+        ({"sigstore.json": '{"identity": "me"}'}, "identity and issuer"),
+    ],
+)
+def test_invalid_trust_is_reported_with_its_file(
+    tmp_path: Path, files: dict[str, str], problem: str
+) -> None:
+    (tmp_path / "trust").mkdir()
+    for name, text in files.items():
+        (tmp_path / "trust" / name).write_text(text)
+    with pytest.raises(ConfigError, match=problem):
+        Trust.read(tmp_path / "trust")
+
+
+def test_private_keys_and_several_keys_in_one_file_are_not_trusted(tmp_path: Path) -> None:
+    private, public = make_key(tmp_path)
+    with pytest.raises(ConfigError, match="one public key"):
+        Trust.read(private)
+    public.write_bytes(public.read_bytes() * 2)
+    with pytest.raises(ConfigError, match="one file for each key"):
+        Trust.read(public)
+    with pytest.raises(ConfigError, match="absent: no trusted key found"):
+        Trust.read(tmp_path / "absent")

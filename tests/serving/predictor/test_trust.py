@@ -1,0 +1,80 @@
+"""The predictor serves what a trusted key has signed, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from grocer.errors import DeployError
+from grocer.release.trust import VARIABLE
+from serving.predictor.serve import serve
+from serving.rollout.smoke_test import predict, running_predictor
+from tests.fixtures.artifacts import make_bundle
+from tests.fixtures.signing_keys import make_key, sign_bundle
+
+
+@pytest.fixture(scope="module")
+def unsigned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that loads fast: its classifier is the linear model."""
+    return make_bundle(tmp_path_factory.mktemp("bundle"), strategy="linear").path
+
+
+@pytest.fixture
+def bundle(unsigned: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(unsigned, tmp_path / unsigned.name))
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A signing key that the platform trusts."""
+    private, public = make_key(tmp_path / "keys")
+    monkeypatch.setenv(VARIABLE, str(public))
+    return private, public
+
+
+def test_signed_bundle_is_served(bundle: Path, keys: tuple[Path, Path]) -> None:
+    sign_bundle(bundle, keys[0])
+    with running_predictor(bundle) as url:
+        (prediction,) = predict(url, ["Organic Milk"], bundle.name, timeout=0)
+    assert prediction["department"] in ("bakery", "dairy eggs", "produce")
+
+
+def test_bundle_without_a_trusted_signature_never_becomes_ready(
+    bundle: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(DeployError, match=r"exited with code 2: .* is not signed"),
+        running_predictor(bundle),
+    ):
+        pass
+    foreign, _ = make_key(tmp_path / "other")
+    sign_bundle(bundle, foreign)
+    with (
+        pytest.raises(DeployError, match=r"code 2: .*no trusted signature.*release\.pem"),
+        running_predictor(bundle),
+    ):
+        pass
+
+
+def test_unsigned_bundle_is_served_with_a_warning_if_no_key_is_trusted(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr("serving.predictor.logs.configure", lambda: None)
+    monkeypatch.setattr("serving.predictor.server.Server.start", lambda *_: None)
+    assert serve(bundle) == 0
+    assert caplog.text.count("signature not verified") == 1
+
+
+def test_trust_that_does_not_exist_is_an_error(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A missing mount must not turn verification off."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "absent"))
+    with (
+        pytest.raises(DeployError, match=r"exited with code 2: .*absent: no trusted key found"),
+        running_predictor(bundle),
+    ):
+        pass
