@@ -14,11 +14,13 @@ def deploy(
     config: str,
     bundle: dsl.Output[dsl.Model],
     predictions: dsl.Output[dsl.Artifact],
+    analysis: dsl.Output[dsl.Markdown],
 ):
     """Write and sign the bundle, and test it with requests to a predictor that serves it.
 
     If `deploy.store` is set, KServe rolls the bundle out from there; otherwise this step starts a
-    predictor on loopback.
+    predictor on loopback. With `deploy.analysis` a canary is promoted or rolled back; the step
+    reports a verdict, and `analysis` has the decisions.
     """
     from pathlib import Path
 
@@ -31,15 +33,18 @@ def deploy(
         "decision": Path(decision.path),
     }
     with step("deploy", Path(predictions.path), inputs) as out:
+        from grocer.artifacts.canary_decision import to_markdown
         from grocer.config.run import RunConfig
         from grocer.dataset.run import most_purchased
+        from grocer.errors import DeployError
         from grocer.io.atomic import write_json
+        from grocer.progress import verdict
         from grocer.release.bundle import write_bundle
 
         run = RunConfig.from_json(config)
         key = run.deploy.effective_signing_key
         new = write_bundle(**inputs, config=run, root=Path(bundle.path), signing_key=key)
-        names = most_purchased(inputs["splits"])
+        names, decisions = most_purchased(inputs["splits"]), []
         if run.deploy.store is None:
             from serving.rollout.smoke_test import smoke_test
 
@@ -48,4 +53,15 @@ def deploy(
             from serving.rollout.deploy import deploy
 
             result = deploy(new, run.deploy, names)
+            if run.deploy.analysis:
+                from serving.rollout.progressive import Products, analyse
+
+                products = Products.of(new, most_purchased(inputs["splits"], Products.COUNT))
+                decisions = analyse(run.deploy, products=products, digest=new.digest)
+        Path(analysis.path).write_text(to_markdown(decisions))
+        if decisions:
+            last = decisions[-1]
+            verdict("deploy", last.promoted, last.reasons)
+            if not last.promoted and run.cluster.fail_if_gate_fails:
+                raise DeployError(last.text)
         write_json(out / "predictions.json", result)

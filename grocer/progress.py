@@ -25,11 +25,11 @@ def fail(step: str, text: str) -> None:
 
 
 def verdict(step: str, passed: bool, reasons: Sequence[Reason]) -> None:
-    """Report the gate's verdict, printed as a line per rule."""
+    """Report the verdict of the gate or of a canary's analysis, printed as a line per rule."""
     emit(step, "verdict", passed=passed, reasons=reasons)
     for reason in reasons:
         _print(f"grocer | {step} | {'passed' if reason.passed else 'FAILED'}: {reason.sentence}")
-    _print(f"grocer | {step} | gate {'passed' if passed else 'FAILED'}")
+    _print(f"grocer | {step} | {step} {'passed' if passed else 'FAILED'}")
 
 
 def one_line(text: str) -> str:

@@ -17,11 +17,12 @@ from grocer.artifacts.base import (
 from grocer.artifacts.combination import Strategy
 from grocer.artifacts.counts import Counts
 from grocer.artifacts.decision import Decision
-from grocer.artifacts.evaluation import (
+from grocer.artifacts.evaluation import Evaluation
+from grocer.artifacts.metrics import (
     AisleMetrics,
     BaselineComparison,
     ClassifierMetrics,
-    Evaluation,
+    OperatingPoint,
     SideMetrics,
 )
 from grocer.artifacts.splits import Splits
@@ -50,6 +51,8 @@ class RunSummary(Artifact):
     classifiers: dict[Strategy, ClassifierMetrics]
     metrics: BySide[SideMetrics]
     baselines: dict[str, BaselineComparison]
+    operating_points: tuple[OperatingPoint, ...]
+    """Share of products that can be classified automatically, by required accuracy."""
     aisles: AisleMetrics | None
     """Test metrics of the second level; None with one level or without known aisles."""
     gate: Verdict
@@ -92,6 +95,7 @@ def summarise(artifacts: Mapping[str, Path], bundle: Path | None) -> RunSummary:
         classifiers=evaluation.classifiers,
         metrics=evaluation.metrics,
         baselines=evaluation.baselines,
+        operating_points=evaluation.operating_points,
         aisles=evaluation.aisles.metrics.test if evaluation.aisles else None,
         gate=Verdict(passed=decision.passed, reasons=decision.reasons),
         bundle={"path": str(bundle), "digest": bundle.name} if bundle else None,

@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from grocer.events import emit
 from grocer.io.atomic import output_directory, read_json, tree_digest, tree_digests, write_json
 
 RECORD = "artifact.json"
+RUN_VARIABLE, IMAGE_VARIABLE = "GROCER_RUN_ID", "GROCER_IMAGE"
 
 
 @contextmanager
@@ -30,20 +32,25 @@ def recorded(name: str, out: Path, inputs: Mapping[str, Path] | None = None) -> 
     """Yield a directory that becomes the artifact `out` when the block succeeds.
 
     `artifact.json` in it holds the digest of each input artifact, the SHA-256 of each file, the
-    digest of all files, the duration in seconds and the peak resident memory of this process in
-    MiB.
+    digest of all files, the duration in seconds, the peak resident memory of this process in MiB,
+    the run and its image, when the run's first step started, and when this one finished (UTC).
     """
-    started = time.monotonic()
+    started, run_started = time.monotonic(), _now()
     with output_directory(out) as part:
         yield part
         files = tree_digests(part)
+        sources = {key: record_of(path) for key, path in sorted((inputs or {}).items())}
         record = {
             "step": name,
-            "inputs": {key: digest_of(path) for key, path in sorted((inputs or {}).items())},
+            "inputs": {key: str(source["digest"]) for key, source in sources.items()},
             "files": files,
             "digest": tree_digest(files),
             "seconds": round(time.monotonic() - started, 3),
             "peak_rss_mb": round(peak_rss_mb(), 1),
+            "run": os.environ.get(RUN_VARIABLE) or None,
+            "image": os.environ.get(IMAGE_VARIABLE) or None,
+            "run_started": min([run_started, *(each["run_started"] for each in sources.values())]),
+            "finished": _now(),
         }
         write_json(part / RECORD, record)
 
@@ -103,6 +110,10 @@ def record_of(artifact: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ArtifactError(f"{path}: not a JSON object; run the step again")
     return record
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def peak_rss_mb() -> float:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from grocer.config.base import Fraction, Positive, Section
 
@@ -27,8 +27,20 @@ def _quantity(value: Any) -> Any:
     return str(value) if type(value) in (int, float) else value
 
 
+def _percentages(value: Any) -> Any:
+    """Return a percentage, a list of them, or text such as `5,25,50` as a tuple; 0 is empty."""
+    if isinstance(value, str) and value.replace(",", "").isdigit():
+        value = [int(part) for part in value.split(",") if part]
+    if type(value) is int:
+        value = [value] if value else []
+    return tuple(value) if isinstance(value, list) else value
+
+
 Memory = Annotated[str, Field(pattern=r"^[0-9]+([KMGTPE]i?)?$"), BeforeValidator(_quantity)]
 Cpu = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?|[0-9]+m)$"), BeforeValidator(_quantity)]
+Percentages = Annotated[
+    tuple[Annotated[int, Field(ge=1, lt=100)], ...], BeforeValidator(_percentages)
+]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]  # DNS-1123 label
 
 
@@ -98,12 +110,32 @@ class DeployConfig(Section):
     """Namespace of the InferenceService."""
     name: Name = "grocer"
     """Name of the InferenceService and its ServingRuntime, created by manifests/."""
-    canary: Annotated[int, Field(ge=0, lt=100)] = 0
-    """Percentage of traffic for a new bundle, next to the current one; 0: replace it."""
+    canary: Percentages = ()
+    """Percentages of the traffic for a new bundle next to the current one, ascending; several
+    require `deploy.analysis`; empty: replace the current bundle."""
+    analysis: bool = False
+    """Compare the canary with the stable bundle at each percentage, then promote it or roll it
+    back; false: it keeps its percentage until `grocer promote` or `grocer rollback`."""
+    analysis_requests: Annotated[int, Field(ge=100)] = 500
+    """Requests that each of the two must answer at each percentage."""
+    analysis_seconds: Annotated[float, Field(gt=0.0)] = 3600.0
+    """Time limit in seconds for these requests, after which the canary is rolled back."""
+    analysis_error: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    """Maximum probability that a canary that behaves like the stable bundle is rolled back."""
     address: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """URL of the predictor from outside the cluster (`kubectl port-forward`); null: its Service."""
     timeout_seconds: Annotated[float, Field(gt=0.0)] = 900.0
     """Time limit of a rollout in seconds, after which it is rolled back."""
+
+    @model_validator(mode="after")
+    def _steps_are_valid(self) -> Self:
+        if list(self.canary) != sorted(set(self.canary)):
+            raise ValueError("canary: the percentages must ascend")
+        if len(self.canary) > 1 and not self.analysis:
+            raise ValueError("canary: several percentages require analysis=true (--analysis)")
+        if self.analysis and not self.canary:
+            raise ValueError("analysis requires canary, the percentages of the traffic")
+        return self
 
     @property
     def effective_signing_key(self) -> str | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from grocer.artifacts.evaluation import BaselineComparison, PairedLogLoss, RowSplitLeakage
+from grocer.artifacts.metrics import BaselineComparison, PairedLogLoss, RowSplitLeakage
 from grocer.config.stages import EvaluationConfig
 from grocer.evaluation import metrics, paired
 from grocer.model.tfidf import TfIdf

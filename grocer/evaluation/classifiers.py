@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from grocer.artifacts.combination import Combination, Strategy
-from grocer.artifacts.evaluation import ClassifierMetrics
+from grocer.artifacts.metrics import ClassifierMetrics
 from grocer.config.stages import EvaluationConfig, PredictorConfig
 from grocer.evaluation import metrics
 from grocer.model.combination import combine, fit_combinations, linear_answers, select

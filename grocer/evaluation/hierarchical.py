@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from grocer.artifacts.base import BySide
-from grocer.artifacts.evaluation import (
+from grocer.artifacts.metrics import (
     AisleConfusion,
     AisleMetrics,
     AisleRow,

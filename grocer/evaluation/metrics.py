@@ -14,13 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grocer.artifacts.evaluation import (
-    Calibration,
-    CoveragePoint,
-    DepartmentMetrics,
-    ReliabilityBin,
-    SideMetrics,
-)
+from grocer.artifacts.metrics import Calibration, DepartmentMetrics, ReliabilityBin, SideMetrics
 from grocer.config.stages import EvaluationConfig
 
 Floats = NDArray[np.float64]
@@ -34,9 +28,17 @@ BINS = 10
 
 
 def measure(
-    probabilities: Floats, truth: Ints, purchases: Ints, settings: EvaluationConfig
+    probabilities: Floats,
+    truth: Ints,
+    purchases: Ints,
+    first_words: ArrayLike,
+    settings: EvaluationConfig,
 ) -> SideMetrics:
     """Return all metrics of one side of the split.
+
+    Args:
+        purchases: int64 [n], of each product.
+        first_words: [n], the first word of each product's name.
 
     Raises:
         FloatingPointError: a row of `probabilities` does not sum to 1, or holds NaN.
@@ -48,6 +50,7 @@ def measure(
     correct = predicted == truth
     return SideMetrics(
         **accuracy(correct, settings.confidence),
+        **cluster_interval(correct, first_words, settings.confidence),
         macro_f1=macro_f1(truth, predicted),
         top3_accuracy=top_k_accuracy(probabilities, truth, 3),
         **weighted_accuracy(correct, purchases, settings),
@@ -68,6 +71,25 @@ def accuracy(correct: Bools, confidence: float) -> dict[str, Any]:
         "accuracy_low": float(interval.low),
         "accuracy_high": float(interval.high),
     }
+
+
+def cluster_interval(correct: Bools, clusters: ArrayLike, confidence: float) -> dict[str, Any]:
+    """Return a bootstrap percentile interval of accuracy, in which clusters are resampled.
+
+    Wilson's interval assumes that products are independent. Products of one brand are often correct
+    or wrong together.
+
+    Args:
+        clusters: [n], the cluster of each product.
+    """
+    _, index = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    sizes, hits = np.bincount(index), np.bincount(index, correct)
+    random = np.random.default_rng(SEED)
+    draws = [random.integers(len(sizes), size=len(sizes)) for _ in range(RESAMPLES)]
+    shares = [hits[rows].sum() / sizes[rows].sum() for rows in draws]
+    low, high = np.quantile(shares, [(1 - confidence) / 2, (1 + confidence) / 2])
+    share = correct.mean()
+    return {"cluster_low": float(min(low, share)), "cluster_high": float(max(high, share))}
 
 
 def macro_f1(truth: ArrayLike, predicted: ArrayLike) -> float:
@@ -174,19 +196,6 @@ def calibration(confidence: Floats, correct: Bools) -> Calibration:
 def _bins(confidence: Floats) -> Ints:
     """The bin of each confidence."""
     return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-
-
-def coverage(confidence: Floats, correct: Bools) -> tuple[CoveragePoint, ...]:
-    """Return accuracy of the most confident predictions, from all of them to about 5 %."""
-    levels = np.unique(np.quantile(confidence, np.linspace(0.0, 0.95, 20), method="lower"))
-    return tuple(
-        CoveragePoint(
-            threshold=float(level),
-            coverage=float(covered.mean()),
-            accuracy=float(correct[covered].mean()),
-        )
-        for level, covered in ((level, confidence >= level) for level in levels)
-    )
 
 
 def departments(matrix: Ints, labels: Sequence[str]) -> dict[str, DepartmentMetrics]:

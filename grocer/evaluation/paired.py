@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from grocer.artifacts.evaluation import PairedLogLoss, PairedTest
+from grocer.artifacts.metrics import PairedLogLoss, PairedTest
 from grocer.evaluation.metrics import SEED, Bools, Floats, Ints, losses
 
 RESAMPLES = 10_000

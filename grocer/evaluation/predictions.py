@@ -13,7 +13,7 @@ import pandas as pd
 
 from grocer.artifacts.base import SIDES, BySide
 from grocer.artifacts.combination import Combination, Strategy
-from grocer.artifacts.evaluation import ClassifierMetrics
+from grocer.artifacts.metrics import ClassifierMetrics
 from grocer.config.run import RunConfig
 from grocer.errors import CatalogueError, ModelError
 from grocer.evaluation import classifiers, metrics

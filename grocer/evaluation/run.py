@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +11,18 @@ import pandas as pd
 from grocer.artifacts.adapter import Adapter
 from grocer.artifacts.base import SIDES, BySide
 from grocer.artifacts.bundle import Bundle
-from grocer.artifacts.evaluation import (
+from grocer.artifacts.evaluation import Evaluation, EvaluationInputs
+from grocer.artifacts.metrics import (
     Accuracy,
     BaselineComparison,
     ChampionComparison,
     ConfidentError,
-    Evaluation,
-    EvaluationInputs,
     Reference,
 )
 from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
 from grocer.config.stages import EvaluationConfig
-from grocer.evaluation import baselines, hierarchical, metrics, paired, slices
+from grocer.evaluation import baselines, coverage, hierarchical, metrics, paired, slices
 from grocer.evaluation.predictions import (
     ModelPredictions,
     Predictions,
@@ -84,6 +83,7 @@ def _measure(
     from sklearn.metrics import confusion_matrix
 
     settings, labels, test = config.evaluation, predictions.labels, predictions.sides.test
+    validation = predictions.sides.validation
     matrix = confusion_matrix(test.truth, test.scores.predicted, labels=range(len(labels)))
     shares = np.bincount(test.scores.predicted, minlength=len(labels)) / len(test.table)
     products = pd.concat([tables[side] for side in SIDES], ignore_index=True)
@@ -102,6 +102,7 @@ def _measure(
                     each.scores.probabilities,
                     each.truth,
                     each.table["purchases"].to_numpy(dtype=np.int64),
+                    slices.first_words(each.table["product_name"]),
                     settings,
                 )
                 for side, each in predictions.sides
@@ -110,10 +111,16 @@ def _measure(
         departments=metrics.departments(matrix, labels),
         confusion=tuple(map(tuple, matrix.tolist())),
         reliability=metrics.reliability(confidence, test.correct),
-        coverage=metrics.coverage(confidence, test.correct),
+        coverage=coverage.curve(validation.scores.confidence, confidence, test.correct),
+        operating_points=coverage.operating_points(
+            (validation.scores.confidence, validation.correct),
+            (confidence, test.correct),
+            settings.confidence,
+        ),
         confident_errors=_confident_errors(test),
         reference=Reference(
             departments=dict(zip(labels, shares.tolist(), strict=True)),
+            purchases=_purchase_shares(products, labels),
             mean_confidence=float(confidence.mean()),
         ),
         baselines=_baselines(predictions, tables["train"], settings),
@@ -128,6 +135,14 @@ def _measure(
             test.table.assign(correct=test.correct), tables["train"]["product_name"]
         ),
     )
+
+
+def _purchase_shares(products: pd.DataFrame, labels: Sequence[str]) -> dict[str, float]:
+    """The share of purchases by department; of products if none was purchased."""
+    purchases = products["purchases"].to_numpy(dtype=np.float64)
+    weights = purchases if purchases.sum() > 0 else np.ones_like(purchases)
+    counts = pd.Series(weights).groupby(products["department"].to_numpy()).sum()
+    return {label: float(counts.get(label, 0.0) / weights.sum()) for label in labels}
 
 
 def _baselines(

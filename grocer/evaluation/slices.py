@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from grocer.artifacts.evaluation import SliceMetrics
+from grocer.artifacts.metrics import SliceMetrics
 
 _LENGTHS = [-1, 2, 4, 6, float("inf")]
 _LENGTH_NAMES = ["up to 2", "3 or 4", "5 or 6", "7 or more"]
@@ -35,6 +35,11 @@ def accuracies(products: pd.DataFrame, train_names: pd.Series[str]) -> tuple[Sli
         for value, correct in products["correct"].groupby(values)
     ]
     return tuple(sorted(slices, key=lambda each: (each.accuracy, each.slice, each.value)))
+
+
+def first_words(names: pd.Series[str]) -> pd.Series[str]:
+    """Return the first word of each name in lower case, often a brand; empty if it has none."""
+    return _words(names).str[0].fillna("")
 
 
 def _words(names: pd.Series[str]) -> pd.Series[list[str]]:

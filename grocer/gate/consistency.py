@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from grocer.artifacts.evaluation import BaselineComparison, Evaluation
+from grocer.artifacts.evaluation import Evaluation
+from grocer.artifacts.metrics import BaselineComparison
 from grocer.gate.classifiers import Check, classifier_checks, has_log_loss_test
 
 ROUNDING = 1e-6
@@ -76,6 +77,8 @@ def _intervals(evaluation: Evaluation) -> Iterator[Check]:
         low, accuracy, high = metrics.accuracy_low, metrics.accuracy, metrics.accuracy_high
         inside = low - ROUNDING <= accuracy <= high + ROUNDING
         yield inside, f"{side} accuracy {accuracy:.4f} is outside its confidence interval"
+        inside = metrics.cluster_low - ROUNDING <= accuracy <= metrics.cluster_high + ROUNDING
+        yield inside, f"{side} accuracy {accuracy:.4f} is outside its interval by first word"
         top3 = accuracy <= metrics.top3_accuracy + ROUNDING
         yield top3, f"{side} accuracy is above top-3 accuracy"
         debiased = metrics.ece_debiased <= metrics.ece + ROUNDING

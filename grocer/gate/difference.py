@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-from grocer.artifacts.evaluation import PairedTest
+from grocer.artifacts.metrics import PairedTest
 
 
 def lower_bound(paired: PairedTest, level: float) -> float:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from grocer.artifacts.decision import Decision
-from grocer.artifacts.evaluation import Evaluation, PairedTest
+from grocer.artifacts.evaluation import Evaluation
+from grocer.artifacts.metrics import PairedTest
 from grocer.config.stages import GatePolicy
 from grocer.errors import ArtifactError
 from grocer.events import Reason
@@ -89,11 +90,15 @@ def _test_products(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 
 
 def _accuracy(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
-    low, limit = evaluation.metrics.test.accuracy_low, policy.min_accuracy
+    """The lower of both bounds: neither clusters nor few of them make a result more certain."""
+    test, limit = evaluation.metrics.test, policy.min_accuracy
+    low, interval = min(
+        (test.accuracy_low, "Wilson"), (test.cluster_low, "bootstrap over first words")
+    )
     value_text, limit_text = _distinct(low, limit)
     return low >= limit, (
         f"Test accuracy, lower bound of the {100 * evaluation.confidence:g} % confidence "
-        f"interval: {value_text} (minimum {limit_text})."
+        f"interval ({interval}): {value_text} (minimum {limit_text})."
     )
 
 

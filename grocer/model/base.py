@@ -69,6 +69,7 @@ def load_nf4(
             config=config,
             dtype=dtype,
             device_map={"": device},
+            use_safetensors=True,  # never unpickle pytorch_model.bin
             output_loading_info=True,
             quantization_config=BitsAndBytesConfig(
                 load_in_4bit=True,

@@ -1,6 +1,6 @@
 """Bundles: the files that serving needs, and the evaluation and decision that permit serving.
 
-    root/<digest>/  labels.json  [aisles.json]  bundle.json  MODEL_CARD.md
+    root/<digest>/  labels.json  [aisles.json]  bundle.json  MODEL_CARD.md  provenance.json
                     adapter_model.safetensors  adapter_config.json  tokenizer files
                     base.json  [base/]  template.json
                     linear.npz  [model.sig]
@@ -40,10 +40,11 @@ from grocer.release.manifest import (
     JudgedFiles,
     Manifest,
     derived_fields,
-    model_card,
+    described,
     origins_of,
     parse_manifest,
 )
+from grocer.release.provenance import PROVENANCE, build_of
 from grocer.release.signature import SIGNATURE, sign
 from grocer.release.trust import Trust
 
@@ -121,6 +122,7 @@ def write_bundle(
     sources = {name: artifacts[origin] / path for name, (origin, path) in origins.items()}
     manifest = Manifest(
         **derived_fields(sources, judged, measured, config),
+        build=build_of({**artifacts, "decision": decision}),
         config=config,
         evaluation=measured.public,
         artifacts=judged,
@@ -129,9 +131,9 @@ def write_bundle(
     )
     if decided.model_dump() != manifest.decision.model_dump():
         raise BundleError("the decision is not that of the gate's rules; run the gate again")
-    card = model_card(manifest)
-    files = {**manifest.files, CARD: sha256(card).hexdigest()}
-    sizes = {**manifest.sizes, CARD: len(card)}
+    texts = described(manifest, manifest.files)
+    files = {**manifest.files, **{name: sha256(each).hexdigest() for name, each in texts.items()}}
+    sizes = {**manifest.sizes, **{name: len(each) for name, each in texts.items()}}
     text = json_bytes(
         manifest.model_copy(update={"files": files, "sizes": sizes}).model_dump(mode="json")
     )
@@ -141,8 +143,8 @@ def write_bundle(
             for name, source in sources.items():
                 (part / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(source, part / name)
-            (part / CARD).write_bytes(card)
-            (part / MANIFEST).write_bytes(text)
+            for name, content in {**texts, MANIFEST: text}.items():
+                (part / name).write_bytes(content)
     if signing_key is not None:
         sign(root / digest, {**files, MANIFEST: sha256(text).hexdigest()}, signing_key)
     return load_bundle(root / digest)
@@ -223,7 +225,7 @@ def _require_judged(path: Path, manifest: Manifest, files: Mapping[str, Path]) -
     try:
         origins = origins_of(judged, manifest.combination)
         expected = {name: artifacts[artifact][file] for name, (artifact, file) in origins.items()}
-        expected[CARD] = manifest.files.get(CARD, "missing")
+        expected |= {name: manifest.files.get(name, "missing") for name in (CARD, PROVENANCE)}
         for name, _ in sorted(expected.items() ^ manifest.files.items()):
             raise BundleError(f"{name} is not the file that was evaluated")
         derived = derived_fields(files, judged, manifest.evaluation, manifest.config)
@@ -232,5 +234,7 @@ def _require_judged(path: Path, manifest: Manifest, files: Mapping[str, Path]) -
     for name, value in derived.items():
         if getattr(manifest, name) != value:
             raise BundleError(f"{path}: {name} differs from the judged artifacts")
-    if expected[CARD] != sha256(model_card(manifest)).hexdigest():
-        raise BundleError(f"{path}: {CARD} does not describe this bundle")
+    classifier = {name: manifest.files[name] for name in origins}
+    for name, content in described(manifest, classifier).items():
+        if manifest.files.get(name) != sha256(content).hexdigest():
+            raise BundleError(f"{path}: {name} does not describe this bundle")

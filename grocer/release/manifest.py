@@ -20,6 +20,7 @@ from grocer.gate.rules import decide
 from grocer.io.atomic import json_bytes, json_digest, tree_digest
 from grocer.model.hierarchy import AISLES_FILE
 from grocer.model.linear import FILE as LINEAR
+from grocer.release.provenance import PROVENANCE, Build, statement
 from grocer.reports.html import render
 
 MANIFEST, CARD = "bundle.json", "MODEL_CARD.md"
@@ -61,6 +62,8 @@ class Manifest(Artifact):
     """None without an adapter."""
     combination: Combination
     """The strategy and the weights of the classifier."""
+    build: Build
+    """The run that made the bundle."""
     config: RunConfig
     evaluation: Evaluation
     """Without `confident_errors`: a bundle holds no product names."""
@@ -107,7 +110,7 @@ def judged_digests(evaluation: Evaluation, config: RunConfig) -> dict[str, str]:
 
 
 def origins_of(judged: JudgedFiles, combination: Combination) -> dict[str, tuple[str, str]]:
-    """Return the artifact, and the path in it, of each file of the bundle except the card.
+    """Return the artifact, and the path in it, of each file of the classifier.
 
     Raises:
         BundleError: an artifact lacks a file.
@@ -163,6 +166,13 @@ def derived_fields(
     }
 
 
-def model_card(manifest: Manifest) -> bytes:
-    """Return the content of MODEL_CARD.md."""
-    return render("model_card.md", bundle=manifest).encode()
+def described(manifest: Manifest, files: Mapping[str, str]) -> dict[str, bytes]:
+    """Return the files that describe the bundle: the card and the provenance.
+
+    Args:
+        files: SHA-256 of each other file except bundle.json.
+    """
+    return {
+        CARD: render("model_card.md", bundle=manifest).encode(),
+        PROVENANCE: statement(manifest, files),
+    }

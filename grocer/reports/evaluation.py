@@ -10,7 +10,8 @@ from markupsafe import Markup
 
 from grocer.artifacts.adapter import Adapter
 from grocer.artifacts.combination import Strategy
-from grocer.artifacts.evaluation import Accuracy, CoveragePoint, Evaluation
+from grocer.artifacts.evaluation import Evaluation
+from grocer.artifacts.metrics import Accuracy
 from grocer.config.stages import GatePolicy
 from grocer.gate.rules import decide
 from grocer.reports.html import BLUE, INK, ORANGE, new_plot, render, svg
@@ -61,7 +62,6 @@ def evaluation_page(
         confusions=_confusions(evaluation)[:MAX_CONFUSIONS],
         reliability_plot=_reliability_plot(evaluation),
         coverage_plot=_coverage_plot(evaluation),
-        coverage=_coverage_rows(evaluation),
         # Departments are in a separate table.
         slices=[
             each
@@ -188,12 +188,3 @@ def _coverage_plot(evaluation: Evaluation) -> Markup:
     axes.set(xlim=(0, 102), ylim=(max(0.0, min(accuracy) - 3), 100.6))
     axes.grid(alpha=0.25)
     return svg(figure)
-
-
-def _coverage_rows(evaluation: Evaluation) -> list[CoveragePoint]:
-    """The points closest to a few round values of coverage."""
-    closest = [
-        min(evaluation.coverage, key=lambda point: abs(point.coverage - coverage))
-        for coverage in (1.0, 0.95, 0.9, 0.8, 0.5)
-    ]
-    return list({point.threshold: point for point in closest}.values())

@@ -11,6 +11,7 @@ import typer
 from typer import Argument, Option
 
 from components.images import Images
+from grocer.config.recipes import recipe
 from grocer.config.run import RunConfig
 from grocer.io.atomic import output_file
 from pipelines.cli.options import (
@@ -68,15 +69,21 @@ class TrainingOptions(PipelineOptions):
         ),
     ] = None
     canary: Annotated[
-        int | None,
+        str | None,
         Option(
-            min=1,
-            max=99,
             metavar="PERCENT",
             help="Deploy as a canary with this share of the traffic, until grocer promote or "
-            "rollback",
+            "rollback; with --analysis also several shares, for example 5,25,50",
         ),
     ] = None
+    analysis: Annotated[
+        bool,
+        Option(
+            "--analysis",
+            help="Compare the canary with the deployed bundle at each share of the traffic, then "
+            "promote it or roll it back",
+        ),
+    ] = False
     no_deploy: Annotated[
         bool, Option("--no-deploy", help="Train and evaluate, but do not deploy")
     ] = False
@@ -84,8 +91,10 @@ class TrainingOptions(PipelineOptions):
 
     @property
     def config(self) -> RunConfig:
-        share = [] if self.canary is None else [f"deploy.canary={self.canary}"]
-        return super().config.with_settings(share)
+        settings = list(self.settings or [])
+        settings += [] if self.canary is None else [f'deploy.canary="{self.canary}"']
+        settings += ["deploy.analysis=true"] if self.analysis else []
+        return recipe(self.from_recipe).with_settings(settings)
 
     def job(self, data: str) -> Job:
         from pipelines.kubeflow.submit import training_job
@@ -122,13 +131,16 @@ def submit(
     if verdict is None:
         return
     outcome = "deployed"
-    if not verdict.passed:
+    heading = "Canary" if verdict.step == "deploy" else "Gate"
+    if verdict.step == "deploy":
+        outcome = "promoted" if verdict.passed else "rolled back"
+    elif not verdict.passed:
         outcome = "nothing deployed"
     elif options.no_deploy:
         outcome = "not deployed (--no-deploy)"
     elif canary := options.config.deploy.canary:
-        outcome = f"canary deployed with {canary} % of the traffic"
-    show_verdict(verdict.passed, verdict.reasons, outcome)
+        outcome = f"canary deployed with {canary[0]} % of the traffic"
+    show_verdict(verdict.passed, verdict.reasons, outcome, heading=heading)
     if not verdict.reasons:
         typer.echo("Kubeflow did not keep the gate's log; see the step's artifacts for the reasons")
     raise typer.Exit(0 if verdict.passed else 3)

@@ -1,7 +1,7 @@
 """The `grocer` command: parses arguments, calls one function, and returns an exit code.
 
-0: success; 1: internal error; 2: user error, reported in one line on stderr; 3: the gate failed;
-130: interrupted.
+0: success; 1: internal error; 2: user error, reported in one line on stderr; 3: the gate failed,
+or a canary was rolled back; 130: interrupted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from grocer import __version__, events
 from grocer.config.recipes import recipe
 from grocer.errors import GrocerError, redacted
 from pipelines.cli.bulk_commands import bulk
-from pipelines.cli.canary_commands import promote, rollback
+from pipelines.cli.canary_commands import promote, rollback, status
 from pipelines.cli.doctor_commands import doctor
 from pipelines.cli.kubeflow_commands import compile_pipeline, schedule, submit
 from pipelines.cli.options import (
@@ -182,6 +182,7 @@ app.command()(schedule)
 app.add_typer(bulk)
 app.command()(promote)
 app.command()(rollback)
+app.command()(status)
 app.command()(doctor)
 
 

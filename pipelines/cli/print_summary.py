@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from grocer.artifacts.evaluation import Accuracy
+from grocer.artifacts.metrics import Accuracy
 from grocer.artifacts.run_summary import RunSummary
 from grocer.events import Reason
 from pipelines.local.outputs import Finished
@@ -38,12 +38,16 @@ def show(finished: Finished, console: Console | None = None) -> None:
 
 
 def show_verdict(
-    passed: bool, reasons: Sequence[Reason], outcome: str, console: Console | None = None
+    passed: bool,
+    reasons: Sequence[Reason],
+    outcome: str,
+    console: Console | None = None,
+    heading: str = "Gate",
 ) -> None:
-    """Print the gate's verdict, its outcome for the model, and the reasons."""
+    """Print the verdict of the gate or the canary, its outcome for the model, and the reasons."""
     console = console or Console(highlight=False)
     console.print()
-    show_block(console, "Gate", _verdict(passed, reasons, outcome, console.width - _MARGIN))
+    show_block(console, heading, _verdict(passed, reasons, outcome, console.width - _MARGIN))
 
 
 def show_block(console: Console, heading: str, block: Iterator[Text]) -> None:

@@ -47,7 +47,9 @@ def show(bundle: LoadedBundle, trust: Trust, source: str, console: Console | Non
         show_block(console, heading, iter([text]))
     decision = bundle.manifest.decision
     floor = "; the platform's gate policy accepts it" if trust.floor else ""
-    show_verdict(decision.passed, decision.reasons, f"this is what was evaluated{floor}", console)
+    show_verdict(
+        "Gate", decision.passed, decision.reasons, f"this is what was evaluated{floor}", console
+    )
 
 
 def _rows(bundle: LoadedBundle, trust: Trust, source: str) -> Iterator[tuple[str, Text]]:
@@ -60,7 +62,13 @@ def _rows(bundle: LoadedBundle, trust: Trust, source: str) -> Iterator[tuple[str
     if base is not None:
         revision = f" at {base['revision']}" if base.get("revision") else ""
         yield "Base", Text(f"{base['source']}{revision}, digest {base['digest']}")
-    yield "Data", Text(f"splits {manifest.evaluation.digests.splits}")
+    build = manifest.build
+    yield "Data", Text(f"tables {build.data or 'unknown'}")
+    yield "", Text(f"splits {manifest.evaluation.digests.splits}")
+    where = "Kubeflow" if build.platform == "kubeflow" else "one machine"
+    yield "Run", Text(f"{build.run or 'unknown'} on {where}, {build.started} to {build.finished}")
+    commit = f", commit {build.commit}" if build.commit else ""
+    yield "Grocer", Text(f"{build.version}{commit}")
     size = sum(manifest.sizes.values()) / 1e6
     yield "Files", Text(f"{len(manifest.files) + 1}, {size:,.1f} MB")
 

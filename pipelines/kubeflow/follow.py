@@ -22,7 +22,7 @@ TAIL = 12  # lines of a failed step's log
 
 
 def follow(server: Server, run: Submitted, progress: Progress, every: float = 5.0) -> Event:
-    """Show a run's steps until it ends, and return the gate's verdict.
+    """Show a run's steps until it ends, and return the verdict of the gate, or of the canary.
 
     The state is polled every `every` seconds. A step's messages are shown when it has ended,
     because Kubeflow's API has no logs of running steps. A run without a gate passes if it
@@ -67,11 +67,16 @@ def _verdict(
     passed = "gate" not in run.steps or states.get("deploy") == "SUCCEEDED"
     if not passed:
         progress.skip("deploy", "skipped: gate failed")
-    reported, _ = split_log(logs.get("gate", ""))
-    reasons = [event.reasons for event in reported if event.event == "verdict"]
-    return Event(
-        event="verdict", step="gate", passed=passed, reasons=reasons[-1] if reasons else ()
-    )
+    verdicts = {
+        step: event
+        for step in ("gate", "deploy")
+        for event in split_log(logs.get(step, ""))[0]
+        if event.event == "verdict"
+    }
+    if analysis := verdicts.get("deploy"):
+        return analysis
+    reasons = verdicts["gate"].reasons if "gate" in verdicts else ()
+    return Event(event="verdict", step="gate", passed=passed, reasons=reasons)
 
 
 def _polls(server: Server, client: Any, run_id: str, every: float) -> Iterator[Any]:

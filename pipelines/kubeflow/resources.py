@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kfp import dsl, kubernetes
 
+from grocer.artifacts.step import IMAGE_VARIABLE, RUN_VARIABLE
 from grocer.config.deployment import (
     DEPLOY_SECRET,
     DEPLOY_TOKEN,
@@ -62,8 +63,12 @@ def use_deploy(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
         return
     use_cpu(task, image, run.cluster)
     kubernetes.use_secret_as_volume(task, DEPLOY_SECRET, DEPLOY_TOKEN, optional=True)
-    # A rollout and its rollback can both take the whole timeout.
-    seconds = run.cluster.data_timeout_seconds + 2 * run.deploy.timeout_seconds
+    # A rollout and its rollback can both take the whole timeout, and so can each step of a canary.
+    deploy = run.deploy
+    seconds = run.cluster.data_timeout_seconds + 2 * deploy.timeout_seconds
+    if deploy.analysis:
+        step_seconds = deploy.timeout_seconds + deploy.analysis_seconds
+        seconds += len(deploy.canary) * step_seconds + deploy.timeout_seconds
     kubernetes.set_timeout(task, round(seconds))
 
 
@@ -105,6 +110,12 @@ def use_object_store(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
     name = cluster.store_secret
     kubernetes.use_secret_as_env(task, name, _CREDENTIALS, optional=True)
     kubernetes.use_config_map_as_env(task, name, _ENDPOINT, optional=True)
+
+
+def identify(task: dsl.PipelineTask) -> None:
+    """Tell a step its run and image, which it records for the bundle's provenance."""
+    task.set_env_variable(IMAGE_VARIABLE, task.container_spec.image)
+    kubernetes.use_field_path_as_env(task, RUN_VARIABLE, "metadata.labels['pipeline/runid']")
 
 
 def mount_trust(task: dsl.PipelineTask) -> None:

@@ -67,7 +67,8 @@ def training_job(
     check_address("--data", data, PROTOCOLS)
     _check_bundle("--champion", champion)
     if not deploy:
-        config = config.with_settings(["deploy.store=null", "deploy.canary=0"])
+        without = ("deploy.store=null", "deploy.analysis=false", "deploy.canary=[]")
+        config = config.with_settings(without)
     elif config.deploy.store is None:
         raise ConfigError(
             "deploy.store is not set, so a passing adapter cannot be deployed; use --set "

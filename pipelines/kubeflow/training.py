@@ -72,6 +72,9 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
             with dsl.Else(name="gate-not-passed"):
                 tasks["fail_run"] = fail_run(decision=decision)
         _configure(tasks, images, run, cluster.retries if on_cluster else 0)
+        if on_cluster:
+            for task in tasks.values():
+                resources.identify(task)
         return passed
 
     return Package(grocer, run.recipe)

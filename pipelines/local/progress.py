@@ -56,10 +56,11 @@ class Progress:
                     self._print(" ", "dim", event.step, event.text)
             case "verdict":
                 failed = sum(not reason.passed for reason in event.reasons)
+                subject = "canary" if event.step == "deploy" else event.step
                 text = (
-                    "gate passed"
+                    f"{subject} passed"
                     if event.passed
-                    else f"gate failed: {failed} of {len(event.reasons)} rules"
+                    else f"{subject} failed: {failed} of {len(event.reasons)} rules"
                 )
                 self._print(" ", "dim", event.step, text)
             case "succeeded":

@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import uuid
 from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -19,6 +20,7 @@ from typing import IO
 from rich.text import Text
 
 from grocer import events
+from grocer.artifacts.step import RUN_VARIABLE
 from grocer.config.run import RunConfig
 from grocer.errors import ConfigError, GrocerError, SourceError, StepError, redacted
 from grocer.io.atomic import output_errors, output_file
@@ -100,6 +102,7 @@ def _environment(config: RunConfig) -> dict[str, str]:
     variables = {
         "PATH": path,
         "PYTHONUNBUFFERED": "1",
+        RUN_VARIABLE: str(uuid.uuid4()),
         "PYTHONSAFEPATH": "1",  # a random.py in the working directory must not shadow a module
         "TOKENIZERS_PARALLELISM": "false",
     }

@@ -1,8 +1,8 @@
 """Prometheus metrics: requests, queue, forward passes, predictions, and drift.
 
-Drift compares recent predictions with the bundle's evaluation on the test split: the share of each
-department, and the mean confidence. A difference means that the traffic differs from the test
-split; it is not an error by itself.
+Drift compares recent predictions with the bundle's evaluation: the share of each department, and
+the mean confidence. A difference means that the traffic differs from the catalogue; it is not an
+error by itself.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from grocer.config.deployment import ServingConfig
 from grocer.inference.scores import Scores
 from grocer.release.bundle import LoadedBundle
+from serving.predictor.drift import closest_reference, drift
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -46,12 +48,21 @@ _METRICS: dict[str, Callable[..., Any]] = {
     ),
     "predictions": _metric(Counter, "Predictions by department", "department"),
     "low_confidence": _metric(Counter, "Predictions below serving.low_confidence"),
-    "reference_share": _metric(Gauge, "Share of predictions on the test split", "department"),
+    "confidence": _metric(Counter, "Sum of the probabilities of predictions"),
+    "confidence_squared": _metric(Counter, "Sum of their squares, for the variance"),
+    "reference_share": _metric(
+        Gauge,
+        "Share among the predictions on the test split or among purchases, whichever is closer to "
+        "latest_share",
+        "department",
+    ),
     "latest_share": _metric(Gauge, "Share of recent predictions", "department"),
     "reference_confidence": _metric(Gauge, "Mean confidence on the test split"),
     "latest_confidence": _metric(Gauge, "Mean confidence of recent predictions"),
     "drift": _metric(
-        Gauge, "Total variation distance of latest_share from reference_share, 0 to 1"
+        Gauge,
+        "Total variation distance of latest_share from reference_share, debiased, 0 to 1; NaN with "
+        "too few predictions",
     ),
     "ready": _metric(Gauge, "1 if the model is ready"),
     "model_info": _metric(
@@ -72,9 +83,14 @@ class Metrics:
         self._low_confidence = config.low_confidence
         manifest = bundle.manifest
         reference = manifest.evaluation.reference
-        self._reference = [reference.departments.get(label, 0.0) for label in bundle.labels]
+        self._references = np.array(
+            [
+                [shares.get(label, 0.0) for label in bundle.labels]
+                for shares in (reference.departments, reference.purchases)
+            ]
+        )
         self._recent: deque[tuple[int, float]] = deque(maxlen=config.drift_window)
-        self._counts: Tally[int] = Tally()
+        self._counts = np.zeros(len(bundle.labels))
         self._confidence = 0.0
         self._metrics["model_info"].labels(
             bundle.digest,
@@ -84,13 +100,13 @@ class Metrics:
         ).set(1)
         self._metrics["reference_confidence"].set(reference.mean_confidence)
         for index, label in enumerate(bundle.labels):
-            self._metrics["reference_share"].labels(label).set(self._reference[index])
-            share = partial(self._share, index)
-            self._metrics["latest_share"].labels(label).set_function(share)
+            reference_share = partial(self._reference_share, index)
+            self._metrics["reference_share"].labels(label).set_function(reference_share)
+            self._metrics["latest_share"].labels(label).set_function(partial(self._share, index))
         self._metrics["latest_confidence"].set_function(
             lambda: self._confidence / max(len(self._recent), 1)
         )
-        self._metrics["drift"].set_function(self.drift)
+        self._metrics["drift"].set_function(lambda: drift(self._counts, self._references))
 
     def observe_request(self, route: str, code: int, seconds: float) -> None:
         """Count a completed or rejected request."""
@@ -102,6 +118,8 @@ class Metrics:
         predicted, confidence = scores.predicted.tolist(), scores.confidence
         self._metrics["items"].inc(len(predicted))
         self._metrics["low_confidence"].inc(int((confidence < self._low_confidence).sum()))
+        self._metrics["confidence"].inc(float(confidence.sum()))
+        self._metrics["confidence_squared"].inc(float((confidence**2).sum()))
         for index, count in Tally(predicted).items():
             self._metrics["predictions"].labels(scores.labels[index]).inc(count)
         for index, value in zip(predicted, confidence.tolist(), strict=True):
@@ -140,11 +158,8 @@ class Metrics:
         for wait in waits:
             self._metrics["queue_wait_seconds"].observe(wait)
 
-    def drift(self) -> float:
-        """Return the total variation distance of the shares; 0 without predictions."""
-        if not self._recent:
-            return 0.0
-        return sum(abs(self._share(i) - share) for i, share in enumerate(self._reference)) / 2
-
     def _share(self, index: int) -> float:
-        return self._counts[index] / max(len(self._recent), 1)
+        return float(self._counts[index] / max(len(self._recent), 1))
+
+    def _reference_share(self, index: int) -> float:
+        return float(closest_reference(self._counts, self._references)[index])

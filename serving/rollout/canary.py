@@ -18,29 +18,37 @@ from serving.rollout.inference_service import (
     min_replicas,
     read_state,
 )
-from serving.rollout.kubernetes import Cluster
+from serving.rollout.kubernetes import Cluster, UnreachableError
 from serving.rollout.readiness import wait_until_ready
 from serving.rollout.traffic import wait_for_traffic
-from serving.rollout.update import update
+from serving.rollout.update import SupersededError, update
 
 
-def promote(config: DeployConfig, cluster: Cluster | None = None) -> str:
+def promote(
+    config: DeployConfig, cluster: Cluster | None = None, revision: Revision | None = None
+) -> str:
     """Shift all traffic to the canary, remove the stable revision, and return a summary.
 
+    Args:
+        revision: the canary; None: any.
+
     Raises:
+        UnreachableError: the Kubernetes API did not answer; the promotion can be repeated.
         DeployError: there is no canary, or it cannot take all traffic; the traffic split is
             restored.
     """
     cluster = cluster or Cluster(config.namespace)
     service = cluster.inference_service(config.name)
     state = read_state(service)
-    stable, canary = _stable_and_canary(config, state)
+    stable, canary = stable_and_canary(config, state, revision)
     revision, replicas = canary.revision, min_replicas(service)
     scaled = State(stable, Canary(revision, 100, replicas or None))
     update(cluster, config, state, scaled)
     try:
         wait_until_ready(cluster, config.name, revision, config.timeout_seconds, replicas=replicas)
         wait_for_traffic(cluster, config, revision, 100)
+    except UnreachableError:
+        raise
     except DeployError as error:
         percent = _deployed_traffic(canary)
         update(cluster, config, scaled, State(stable, Canary(revision, percent)))
@@ -50,15 +58,20 @@ def promote(config: DeployConfig, cluster: Cluster | None = None) -> str:
     return f"{config.namespace}/{config.name}: promoted canary {revision.digest}"
 
 
-def rollback(config: DeployConfig, cluster: Cluster | None = None) -> str:
+def rollback(
+    config: DeployConfig, cluster: Cluster | None = None, revision: Revision | None = None
+) -> str:
     """Shift all traffic to the stable revision, remove the canary, and return a summary.
+
+    Args:
+        revision: the canary; None: any.
 
     Raises:
         DeployError: there is no canary, or the stable revision is not ready.
     """
     cluster = cluster or Cluster(config.namespace)
     state = read_state(cluster.inference_service(config.name))
-    stable, canary = _stable_and_canary(config, state)
+    stable, canary = stable_and_canary(config, state, revision)
     drained = State(stable, replace(canary, traffic_percent=0))
     update(cluster, config, state, drained)
     try:
@@ -71,7 +84,20 @@ def rollback(config: DeployConfig, cluster: Cluster | None = None) -> str:
     return f"{config.namespace}/{config.name}: removed canary {removed}, serving {stable.digest}"
 
 
-def _stable_and_canary(config: DeployConfig, state: State) -> tuple[Revision, Canary]:
+def stable_and_canary(
+    config: DeployConfig, state: State, revision: Revision | None = None
+) -> tuple[Revision, Canary]:
+    """Return the stable revision and the canary.
+
+    Raises:
+        SupersededError: `revision` is not the canary.
+        DeployError: there is no canary.
+    """
+    if revision and (state.canary is None or state.canary.revision.digest != revision.digest):
+        raise SupersededError(
+            f"{config.namespace}/{config.name}: bundle {revision.digest[:12]} is no longer the "
+            "canary; another deploy, promote or rollback has replaced it"
+        )
     if state.champion is None or state.canary is None:
         serving = f"; it serves {state.champion.digest}" if state.champion else ""
         raise DeployError(

@@ -41,9 +41,11 @@ def deploy(
 ) -> list[Prediction]:
     """Publish a bundle, roll it out and return its predictions for `products`.
 
-    With `config.canary` it becomes a canary with that percentage of the traffic, except for the
-    first deploy. A bundle that is already deployed is only tested again. Repeatable: after it was
-    killed, it completes the rollout or restores the state before the first try.
+    With `config.canary` it becomes a canary with the first percentage of the traffic, except for
+    the first deploy. With `config.analysis` too, a bundle that is the canary already keeps its
+    traffic, so that `progressive.analyse` resumes. A bundle that is already deployed is only tested
+    again. Repeatable: after it was killed, it completes the rollout or restores the state before
+    the first try.
 
     Returns:
         V1 predictions, each with its `product_name`.
@@ -115,13 +117,16 @@ def _plan(
     stable = state.champion
     known = next((each for each in state.revisions if each.digest == bundle.digest), None)
     if known is None:
-        percent = config.canary if stable and config.canary else None
-        record: Record | None = Record(state.without_records(), percent)
+        percent = config.canary[0] if stable and config.canary else None
+        steps = config.canary if percent and config.analysis else ()
+        record: Record | None = Record(state.without_records(), percent, steps)
     else:
         record = known.record
     if stable and config.canary and stable.digest != bundle.digest:
         new = Revision(uri, bundle.digest, config.name, f"c{bundle.digest[:8]}", record)
-        return new, State(stable, Canary(new, config.canary))
+        if config.analysis and state.canary and state.canary.revision == new:
+            return new, state
+        return new, State(stable, Canary(new, config.canary[0]))
     new = Revision(uri, bundle.digest, config.name, stable.predictor if stable else "", record)
     return new, State(new, state.canary if known == stable else None)
 

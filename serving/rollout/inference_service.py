@@ -106,6 +106,8 @@ class Record:
     """Its revisions have no records."""
     traffic_percent: int | None = None
     """The canary's traffic before a promotion or a rollback; None: not a canary."""
+    steps: tuple[int, ...] = ()
+    """All percentages of a canary that is analysed."""
 
 
 _RECORD = TypeAdapter(Record)

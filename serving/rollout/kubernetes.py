@@ -41,6 +41,10 @@ class ChangedError(DeployError):
     """The object has another resource version than the one in the request."""
 
 
+class UnreachableError(DeployError):
+    """The API server did not answer, or failed; the request may succeed later."""
+
+
 class NoKubeconfigError(DeployError):
     """Not in a pod, and there is no kubeconfig file."""
 
@@ -141,15 +145,24 @@ class Cluster:
 
     def last_warning(self, pod: str) -> str:
         """Return the message of a pod's last warning event, or an empty string."""
-        selector = f"involvedObject.kind=Pod,involvedObject.name={pod},type=Warning"
-        list_events = self._core.list_namespaced_event
         try:
-            events = self._call(list_events, self.namespace, field_selector=selector).items
+            events = self.events("Pod", pod)
         except DeployError as error:  # must not hide the failure that is being reported
             return f"events not readable: {error}"
-        oldest = datetime.min.replace(tzinfo=UTC)
-        last = max(events, key=lambda e: e.last_timestamp or e.event_time or oldest, default=None)
+        last = next((event for event in reversed(events) if event.type == "Warning"), None)
         return (last.message or "")[:_MAX_CHARACTERS] if last else ""
+
+    def events(self, kind: str, name: str) -> list[client.CoreV1Event]:
+        """Return the events of an object, oldest first."""
+        selector = f"involvedObject.kind={kind},involvedObject.name={name}"
+        list_events = self._core.list_namespaced_event
+        events = self._call(list_events, self.namespace, field_selector=selector).items
+        oldest = datetime.min.replace(tzinfo=UTC)
+        return sorted(events, key=lambda each: each.last_timestamp or each.event_time or oldest)
+
+    def create_event(self, body: Mapping[str, Any]) -> None:
+        """Create an event."""
+        self._call(self._core.create_namespaced_event, self.namespace, body)
 
     def last_log_line(self, pod: str, container: str) -> str:
         """Return the last line of a container's log, of its previous instance if it restarted."""
@@ -221,6 +234,8 @@ class Cluster:
         text = describe_error(error, f"Kubernetes API at {self._host}")
         if code == 409 and not _status(error).get("details", {}).get("causes"):
             return ChangedError(text)
+        if code is None or code == 429 or code >= 500:
+            return UnreachableError(text)
         return DeployError(f"{text}; {_HINTS[code]}" if code in _HINTS else text)
 
 

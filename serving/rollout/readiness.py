@@ -59,11 +59,11 @@ def wait_until_ready(
     pods: list[V1Pod] = []
     for _ in cluster.watch_deployments(selector, timeout):
         deployment = cluster.deployment(name)
-        if deployment and _digest(deployment.spec.template) != revision.digest:
+        if deployment and bundle_digest(deployment.spec.template) != revision.digest:
             deployment = None  # not updated yet
         if deployment and is_rolled_out(deployment, replicas):
             return
-        pods = [pod for pod in cluster.pods(selector) if _digest(pod) == revision.digest]
+        pods = [pod for pod in cluster.pods(selector) if bundle_digest(pod) == revision.digest]
         if failure := pod_failure(cluster, pods):
             raise DeployError(f"{name}: {failure}")
         failure = replica_failure(deployment)
@@ -187,7 +187,7 @@ def _reconcile_failure(cluster: Cluster, service: str, revision: Revision) -> st
     return f"KServe's controller does not update the Deployment: {reason}"
 
 
-def _digest(pod: V1Pod | V1PodTemplateSpec) -> str:
+def bundle_digest(pod: V1Pod | V1PodTemplateSpec) -> str:
     """Return the bundle digest that a pod or pod template is configured for."""
     for container in pod.spec.containers:
         for variable in container.env or []:

@@ -10,6 +10,10 @@ from serving.rollout.kubernetes import ChangedError, Cluster
 _ATTEMPTS = 10
 
 
+class SupersededError(DeployError):
+    """Another process has changed what the InferenceService serves."""
+
+
 def update(cluster: Cluster, config: DeployConfig, current: State, new: State) -> None:
     """Apply `new` if the InferenceService is still in the state `current`.
 
@@ -18,7 +22,8 @@ def update(cluster: Cluster, config: DeployConfig, current: State, new: State) -
     the state is read and compared again.
 
     Raises:
-        DeployError: another process has changed the state, or the request failed.
+        SupersededError: another process has changed the state.
+        DeployError: the request failed.
     """
     service = f"{config.namespace}/{config.name}"
     for _ in range(_ATTEMPTS):
@@ -26,7 +31,7 @@ def update(cluster: Cluster, config: DeployConfig, current: State, new: State) -
         if (state := read_state(found)) != current:
             if state == new:  # the response to an earlier request was lost
                 return
-            raise DeployError(
+            raise SupersededError(
                 f"{service} was changed by another deploy, promote or rollback; nothing was "
                 "overwritten: start again from what it serves now"
             )

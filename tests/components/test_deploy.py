@@ -29,11 +29,12 @@ def api(s3_environment: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         yield api
 
 
-def run(api: Api, tmp_path: Path) -> Any:
+def run(api: Api, tmp_path: Path, *settings: str) -> Any:
     config = tiny().with_settings(
         [
             "deploy.store=s3://deployed/all",
             f"deploy.address={api.url}",
+            *settings,
         ]
     )
     artifacts = write_artifacts(tmp_path / "artifacts", config, champion=OLD)
@@ -42,6 +43,7 @@ def run(api: Api, tmp_path: Path) -> Any:
         config=config.to_json(),
         bundle=SimpleNamespace(path=str(tmp_path / "bundle")),
         predictions=SimpleNamespace(path=str(tmp_path / "predictions")),
+        analysis=SimpleNamespace(path=str(tmp_path / "analysis.md")),
     )
     return read_json(tmp_path / "predictions" / "predictions.json")
 
@@ -53,6 +55,32 @@ def test_bundle_is_published_rolled_out_and_tested(api: Api, tmp_path: Path) -> 
     assert api.model["storageUri"] == f"s3://deployed/all/{bundle.name}"
     published = registry.fetch(api.model["storageUri"], tmp_path / "published")
     assert published.manifest == load_bundle(bundle).manifest
+
+
+CANARY = ("deploy.canary=20", "deploy.analysis=true", "deploy.analysis_seconds=0.1")
+
+
+def test_canary_without_requests_is_rolled_back_with_a_page_and_a_verdict(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(api, tmp_path, *CANARY)
+    page = (tmp_path / "analysis.md").read_text()
+    assert "20 %: roll back" in page
+    assert "too few requests" in page
+    assert (api.model["storageUri"], api.canary) == (f"s3://b/{OLD}", None)
+    assert "deploy FAILED" in capsys.readouterr().out
+
+
+def test_rolled_back_canary_fails_the_step_if_configured(api: Api, tmp_path: Path) -> None:
+    with pytest.raises(DeployError, match="too few requests"):
+        run(api, tmp_path, *CANARY, "cluster.fail_if_gate_fails=true")
+    assert not (tmp_path / "predictions").exists()
+    assert api.canary is None
+
+
+def test_step_without_a_canary_has_an_empty_page(api: Api, tmp_path: Path) -> None:
+    run(api, tmp_path)
+    assert "No canary" in (tmp_path / "analysis.md").read_text()
 
 
 def test_failed_rollout_fails_the_step_and_leaves_no_artifact(

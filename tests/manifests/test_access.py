@@ -21,6 +21,7 @@ from serving.rollout.inference_service import (
     RECORD_ANNOTATION,
     STOP_ANNOTATION,
 )
+from serving.rollout.progressive import analyse
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.kubernetes_api import OLD, Api, container
 from tests.manifests.kustomize import build, get
@@ -55,7 +56,7 @@ def required(method: str, url: str, query: list[tuple[str, object]]) -> tuple[st
     resource, _, rest = match["rest"].partition("/")
     name, _, subresource = rest.partition("/")
     read_verb = "watch" if ("watch", True) in query else "get" if name else "list"
-    verb = {"GET": read_verb, "PATCH": "patch"}[method]
+    verb = {"GET": read_verb, "PATCH": "patch", "POST": "create"}[method]
     return verb, match["group"] or "", f"{resource}/{subresource}" if subresource else resource
 
 
@@ -84,6 +85,9 @@ def test_deploy_role_grants_exactly_what_deploy_uses(used: Permissions, tmp_path
             with pytest.raises(DeployError):
                 api.deploy(bundle)
         del api.pod_states[bundle.digest]
+        analysis = {"canary": [20], "analysis": True, "analysis_seconds": 0.1}
+        api.deploy(bundle, **analysis)
+        assert not analyse(api.config(**analysis), api.cluster)[-1].promoted
         api.deploy(bundle, canary=20)
         canary.promote(api.config(), api.cluster)
         api.cluster.address("grocer-predictor")

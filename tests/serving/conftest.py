@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from serving.rollout import deploy as deploying
-from serving.rollout import traffic
+from serving.rollout import progressive, traffic
 from tests.fixtures.kubernetes_api import OLD, Api
 from tests.fixtures.predictor_process import (  # noqa: F401
     bundle_with_aisles,
@@ -25,6 +25,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deploying, "publish", lambda bundle, store: f"{store}/{bundle.digest}")
     monkeypatch.setattr(deploying, "_SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(traffic, "SHIFT_SECONDS", 1.0)
+    monkeypatch.setattr(progressive, "POLL_SECONDS", 0.01)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from grocer.artifacts.evaluation import ChampionComparison
+from grocer.artifacts.metrics import ChampionComparison
 from grocer.config.deployment import DeployConfig
 from grocer.errors import GrocerError
 from grocer.io.storage import file_system

@@ -8,17 +8,13 @@ from pathlib import Path
 import pytest
 
 from grocer.artifacts.run_summary import artifacts_below, summarise
-from grocer.artifacts.step import step
 from grocer.errors import ArtifactError
 from tests.fixtures.artifacts import hierarchical_metrics, write_artifacts, write_evaluation
-from tests.fixtures.stage_artifacts import COUNTS
 
 
 @pytest.fixture
 def artifacts(tmp_path: Path) -> dict[str, Path]:
     write_artifacts(tmp_path)
-    with step("ingest", tmp_path / "tables") as out:
-        COUNTS.write(out)
     return artifacts_below(tmp_path)
 
 

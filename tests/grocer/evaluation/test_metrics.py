@@ -33,6 +33,33 @@ def test_accuracy_has_the_wilson_interval(correct, products, low, high):
     assert result["accuracy_high"] == pytest.approx(high, abs=2e-4)
 
 
+def test_errors_in_clusters_widen_the_interval():
+    """Ten brands of 30 products: all products of two are wrong, or two in ten of each."""
+    brands = np.repeat(np.arange(10), 30)
+    clustered, spread = brands >= 2, np.arange(300) % 10 >= 2
+    wilson = metrics.accuracy(clustered, 0.95)
+    assert wilson == metrics.accuracy(spread, 0.95)
+
+    def interval(correct, clusters):
+        return tuple(metrics.cluster_interval(correct, clusters, 0.95).values())
+
+    low, high = interval(clustered, brands)
+    assert low < wilson["accuracy_low"] - 0.1
+    assert low < 0.8 < high
+    assert interval(spread, brands) == pytest.approx((0.8, 0.8))
+    # With one product in each cluster, it is the bootstrap interval of independent products.
+    low, high = interval(clustered, np.arange(300))
+    assert low == pytest.approx(wilson["accuracy_low"], abs=0.01)
+    assert high == pytest.approx(wilson["accuracy_high"], abs=0.01)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=20))
+def test_interval_over_clusters_contains_the_accuracy(products):
+    correct, clusters = map(np.array, zip(*products, strict=True))
+    interval = metrics.cluster_interval(correct, clusters, 0.95)
+    assert 0 <= interval["cluster_low"] <= correct.mean() <= interval["cluster_high"] <= 1
+
+
 def test_macro_f1_includes_a_label_that_is_only_predicted():
     truth, predicted = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2])
     assert metrics.macro_f1(truth, predicted) == pytest.approx((1 + 2 / 3 + 0) / 3)
@@ -110,15 +137,6 @@ def test_debiased_ece_of_a_miscalibrated_model_is_its_miscalibration(products):
     assert np.mean([each.ece_debiased for each in measured]) == pytest.approx(0.1, abs=0.015)
 
 
-def test_coverage_starts_at_one_and_falls():
-    confidence = np.linspace(0.2, 1.0, 100)
-    points = metrics.coverage(confidence, confidence > 0.6)
-    assert dict(points[0]) == {"threshold": 0.2, "coverage": 1.0, "accuracy": 0.5}
-    assert points[-1].accuracy == 1.0
-    covered = [point.coverage for point in points]
-    assert covered == sorted(covered, reverse=True)
-
-
 def test_departments_agree_with_scikit_learn():
     random = np.random.default_rng(0)
     truth, predicted = random.integers(0, 4, 200), random.integers(0, 4, 200)
@@ -144,7 +162,7 @@ def test_metrics_are_valid_and_consistent(seed, size, labels):
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet(np.full(labels, 0.3), size)
     truth, purchases = random.integers(0, labels, size), random.integers(0, 9, size)
-    result = metrics.measure(probabilities, truth, purchases, SETTINGS)
+    result = metrics.measure(probabilities, truth, purchases, truth, SETTINGS)
     assert result.accuracy_low <= result.accuracy <= result.accuracy_high
     assert result.accuracy <= result.top3_accuracy
 
@@ -152,4 +170,4 @@ def test_metrics_are_valid_and_consistent(seed, size, labels):
 def test_probabilities_that_do_not_sum_to_one_are_rejected():
     probabilities = np.array([[0.5, 0.5], [np.nan, 1.0]])
     with pytest.raises(FloatingPointError, match="row 1"):
-        metrics.measure(probabilities, np.array([0, 1]), np.array([1, 1]), SETTINGS)
+        metrics.measure(probabilities, np.array([0, 1]), np.array([1, 1]), ["a", "b"], SETTINGS)

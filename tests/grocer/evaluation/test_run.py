@@ -108,6 +108,55 @@ def test_gate_finds_no_missing_or_contradicting_metric(stage, strategy):
     assert reasons["consistent"].passed, reasons["consistent"].sentence
 
 
+def test_thresholds_are_those_of_the_validation_products(stage):
+    """They do not change with the labels of the test products."""
+    before = stage.run()
+    table = stage.table("test")
+    stage.replace("test", table.assign(department=table["department"].to_numpy()[::-1]))
+    after = stage.run()
+    assert after.metrics.test.accuracy < before.metrics.test.accuracy
+    for evaluation in (before, after):
+        point = evaluation.operating_points[0]
+        assert point.accuracy.products == point.coverage * 40
+    assert [each.threshold for each in before.operating_points] == [
+        each.threshold for each in after.operating_points
+    ]
+    assert [each.threshold for each in before.coverage] == [
+        each.threshold for each in after.coverage
+    ]
+
+
+def test_interval_by_first_word_is_that_of_the_names(stage):
+    before = stage.run().metrics.test
+    table = stage.table("test")
+    stage.replace("test", table.assign(product_name="Same " + table["product_name"]))
+    after = stage.run().metrics.test
+    assert before.cluster_low < before.accuracy < before.cluster_high
+    assert after.cluster_low == after.cluster_high == after.accuracy == before.accuracy
+
+
+def test_reference_of_monitoring_has_the_purchases_of_all_products(stage):
+    for side in SIDES:
+        table = stage.table(side)
+        purchases = np.where(table["department"] == "produce", 8, 1)
+        stage.replace(side, table.assign(purchases=purchases))
+    products = pd.concat([stage.table(side) for side in SIDES])
+    produce = int((products["department"] == "produce").sum())
+    share = 8 * produce / (8 * produce + len(products) - produce)
+    reference = stage.run().reference
+    assert reference.purchases["produce"] == pytest.approx(share)
+    assert sum(reference.purchases.values()) == pytest.approx(1.0)
+    assert reference.departments["produce"] < 0.5 < reference.purchases["produce"]
+
+
+def test_reference_without_purchases_counts_products(stage):
+    for side in SIDES:
+        stage.replace(side, stage.table(side).assign(purchases=0))
+    products = pd.concat([stage.table(side) for side in SIDES])
+    expected = products["department"].value_counts(normalize=True).to_dict()
+    assert stage.run().reference.purchases == pytest.approx(expected)
+
+
 def test_base_model_is_compared_on_its_sample(stage):
     base = stage.run().baselines["base_model"]
     assert base.products == base.paired.products == 30

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from grocer.evaluation.slices import accuracies
+from grocer.evaluation.slices import accuracies, first_words
 
 PRODUCTS = pd.DataFrame(
     {
@@ -35,3 +35,8 @@ def test_accuracy_of_each_slice():
         ("words not in training", "1"): (1, 0.0),
         ("words not in training", "3 or more"): (1, 1.0),
     }
+
+
+def test_first_words_are_in_lower_case_and_may_be_empty():
+    names = pd.Series(["Dole Bananas", "DOLE's Pineapple", "  (organic) Figs", "100% Juice", "&"])
+    assert first_words(names).tolist() == ["dole", "dole", "organic", "100", ""]

@@ -27,7 +27,11 @@ from tests.fixtures.evaluations import (
 LINEAR = ("linear",)
 NEVER_PREDICTED = [[0, 50, 50], [0, 96, 4], [0, 4, 96]]
 # Keyed by label, but read by monitoring only.
-OPTIONAL = {("reference", "departments", name) for name in ("bulk", "dairy", "pets")}
+OPTIONAL = {
+    ("reference", kind, name)
+    for kind in ("departments", "purchases")
+    for name in ("bulk", "dairy", "pets")
+}
 
 
 def contradictions(content, baselines=LINEAR):
@@ -99,7 +103,7 @@ def test_support_that_contradicts_the_confusion_matrix_fails(support):
 def test_gate_fails_when_a_department_metric_is_undefined(metric):
     decision = judged(changed(COMPLETE, ("departments", "dairy", metric), None))
     assert not decision.passed
-    assert f"1 of 174: departments.dairy.{metric}." in reason(decision, "measured").sentence
+    assert f"1 of 180: departments.dairy.{metric}." in reason(decision, "measured").sentence
 
 
 def test_precision_is_undefined_only_for_a_label_that_is_never_predicted():
@@ -188,6 +192,8 @@ def test_one_product_of_300_is_a_contradiction(path, contradiction, sign):
     [
         ("accuracy_low", 1, "is outside its confidence interval"),
         ("accuracy_high", -1, "is outside its confidence interval"),
+        ("cluster_low", 1, "is outside its interval by first word"),
+        ("cluster_high", -1, "is outside its interval by first word"),
         ("top3_accuracy", -1, "accuracy is above top-3 accuracy"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grocer.artifacts.evaluation import PairedTest
+from grocer.artifacts.metrics import PairedTest
 from grocer.gate.difference import lower_bound
 
 

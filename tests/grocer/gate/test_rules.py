@@ -31,8 +31,8 @@ def test_good_adapter_passes_with_a_reason_for_each_rule():
     assert decision.passed
     assert {each.rule: each.sentence for each in decision.reasons} == {
         "test_products": "Test products: 300 (minimum 200).",
-        "accuracy": "Test accuracy, lower bound of the 95 % confidence interval: 0.877 "
-        "(minimum 0.800).",
+        "accuracy": "Test accuracy, lower bound of the 95 % confidence interval (Wilson): "
+        "0.877 (minimum 0.800).",
         "gap": "Train accuracy minus test accuracy: 0.043 (no maximum).",
         "baseline:majority": "Accuracy vs baseline majority on the same 300 products: "
         "0.907 vs 0.333, p < 0.001 (required: higher with p < 0.05).",
@@ -46,7 +46,7 @@ def test_good_adapter_passes_with_a_reason_for_each_rule():
         "ece": "Expected calibration error, debiased: 0.020 (maximum 0.100), p = 0.010 (fails "
         "above the maximum with p < 0.05).",
         "champion": "No champion deployed; rule skipped.",
-        "measured": "Missing or invalid metrics: 0 of 161.",
+        "measured": "Missing or invalid metrics: 0 of 167.",
         "consistent": "Contradictions between metrics: 0.",
     }
 
@@ -66,6 +66,9 @@ BEHIND = {"linear": (10, 25)}  # it is 0.05 better
         ("accuracy", True, {"low": 0.85}, {"min_accuracy": 0.85}),
         ("accuracy", True, {"low": 0.8501}, {"min_accuracy": 0.85}),
         ("accuracy", False, {"low": 0.8499}, {"min_accuracy": 0.85}),
+        ("accuracy", True, {"cluster_low": 0.85}, {"min_accuracy": 0.85}),
+        ("accuracy", False, {"cluster_low": 0.8499}, {"min_accuracy": 0.85}),
+        ("accuracy", False, {"low": 0.8499, "cluster_low": 0.9}, {"min_accuracy": 0.85}),
         ("gap", True, {"train": 950}, {"max_train_test_gap": 0.95 - ACCURACY}),
         ("gap", True, {"train": 949}, {"max_train_test_gap": 0.95 - ACCURACY}),
         ("gap", False, {"train": 951}, {"max_train_test_gap": 0.95 - ACCURACY}),
@@ -135,7 +138,7 @@ def test_only_baselines_of_the_policy_are_required():
         "Metric unavailable: baselines.majority."
     )
     assert reason(decision, "measured").sentence == (
-        "Missing or invalid metrics: 1 of 124: baselines.majority."
+        "Missing or invalid metrics: 1 of 130: baselines.majority."
     )
     assert judged(content, policy(baselines=())).passed
 
@@ -143,6 +146,13 @@ def test_only_baselines_of_the_policy_are_required():
 @pytest.mark.parametrize(
     ("rule", "values", "limits", "sentence"),
     [
+        (
+            "accuracy",
+            {"cluster_low": 0.812},
+            {},
+            "Test accuracy, lower bound of the 95 % confidence interval (bootstrap over first "
+            "words): 0.812 (minimum 0.800).",
+        ),
         (
             "gap",
             {},
@@ -379,6 +389,7 @@ def cases(draw):
     values = {
         "train": draw(st.integers(600, 999)),
         "low": draw(st.floats(0.7, 1.0)) * right / 300,
+        "cluster_low": draw(st.floats(0.7, 1.0)) * right / 300,
         "ece": (draw(st.floats(-0.1, 0.2)), draw(st.floats(0.0, 0.2))),
         "linear": (draw(st.integers(1, 40)), draw(st.integers(0, 40))),
         "log_loss": draw(st.tuples(_losses, _losses, st.floats(0.0, 0.2))),
@@ -387,10 +398,10 @@ def cases(draw):
     }
     worse = dict(values)
     fewer = list(hits)
-    changes = ["low", "ece", "train", "hit", "linear", "log_loss", "champion"]
+    changes = ["low", "cluster_low", "ece", "train", "hit", "linear", "log_loss", "champion"]
     match draw(st.sampled_from(changes)):
-        case "low":
-            worse["low"] = values["low"] * draw(st.floats(0.0, 1.0))
+        case "low" | "cluster_low" as name:
+            worse[name] = values[name] * draw(st.floats(0.0, 1.0))
         case "ece":
             ece, p_value = values["ece"]
             worse["ece"] = draw(st.floats(ece, 1.0)), draw(st.floats(0.0, p_value))
@@ -409,7 +420,8 @@ def cases(draw):
                 if values[name]:
                     won, lost = values[name]
                     worse[name] = draw(st.sampled_from([(won - 1, lost), (won, lost + 1)]))
-            worse["low"] = min(values["low"], (right - 1) / 300)
+            for name in ("low", "cluster_low"):
+                worse[name] = min(values[name], (right - 1) / 300)
         case other:
             assume(values[other])
             won, lost = values[other]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -37,6 +38,13 @@ def test_missing_weights_are_rejected(copy: Path) -> None:
     with pytest.raises(
         ModelError, match=r"for example model\.layers\.1\.mlp\.up_proj\.weight \(1 in total\)"
     ):
+        load_nf4(copy, torch.float32, "cpu")
+
+
+def test_pickled_weights_are_rejected(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    (copy / "pytorch_model.bin").write_bytes(pickle.dumps(object))
+    with pytest.raises(ModelError, match="cannot read the weights"):
         load_nf4(copy, torch.float32, "cpu")
 
 

@@ -17,12 +17,13 @@ from grocer.artifacts.step import digest_of, step
 from grocer.config.recipes import tiny
 from grocer.errors import ArtifactError, BundleError
 from grocer.gate.run import run as judge
-from grocer.io.atomic import file_digest, read_json, tree_digest, tree_digests, tree_files
+from grocer.io.atomic import file_digest, read_json, tree_digest, tree_digests
 from grocer.release.bundle import load_bundle, write_bundle
 from grocer.release.manifest import origins_of
 from tests.fixtures.artifacts import (
     AISLES,
     make_bundle,
+    rename_to_digest,
     write_artifacts,
     write_decision,
     write_model,
@@ -30,17 +31,6 @@ from tests.fixtures.artifacts import (
 from tests.fixtures.evaluations import combination
 
 SCHEMA_1 = Path(__file__).parent / "bundle_schema_1"
-
-
-def rename_to_digest(path: Path) -> Path:
-    """Update all digests after a change, as a deliberate forger would."""
-    manifest = read_json(path / "bundle.json")
-    files = tree_files(path)
-    del files["bundle.json"]
-    manifest["files"] = {name: file_digest(file) for name, file in files.items()}
-    manifest["sizes"] = {name: file.stat().st_size for name, file in files.items()}
-    (path / "bundle.json").write_text(json.dumps(manifest))
-    return path.rename(path.with_name(tree_digest(tree_digests(path))))
 
 
 def test_bundle_is_complete_and_named_by_its_digest(tmp_path: Path) -> None:
@@ -54,6 +44,7 @@ def test_bundle_is_complete_and_named_by_its_digest(tmp_path: Path) -> None:
         "base.json",
         "bundle.json",
         "labels.json",
+        "provenance.json",
         "template.json",
         "tokenizer.json",
     ]

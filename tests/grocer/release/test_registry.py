@@ -17,9 +17,12 @@ from grocer.errors import BundleError, OutputError
 from grocer.io.atomic import read_json, tree_digest, tree_digests
 from grocer.io.storage import MAX_DOCUMENT_BYTES, Storage
 from grocer.release import registry
-from grocer.release.bundle import LoadedBundle
+from grocer.release.bundle import LoadedBundle, load_bundle
 from grocer.release.manifest import MANIFEST
+from grocer.release.signature import MAX_SIGNATURE_BYTES, SIGNATURE
+from grocer.release.trust import Trust
 from tests.fixtures.artifacts import make_bundle
+from tests.fixtures.signing_keys import make_key, sign_bundle
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +186,31 @@ def test_huge_file_is_not_read(
     with pytest.raises(BundleError, match=rf"{name} has [\d,]+ bytes"):
         registry.fetch(uri, tmp_path)
     assert sum(received) < 10**6
+
+
+def test_signature_is_published_replaced_and_fetched(
+    bundle: LoadedBundle, bucket: str, s3: Any, tmp_path: Path
+) -> None:
+    """Only the signature of a published bundle may change: a new key does not make a new bundle."""
+    signed = load_bundle(Path(shutil.copytree(bundle.path, tmp_path / "one" / bundle.digest)))
+    for name in ("old", "new"):
+        private, public = make_key(tmp_path / "keys", name)
+        sign_bundle(signed.path, private)
+        uri = registry.publish(signed, f"s3://{bucket}")
+        fetched = registry.fetch(uri, tmp_path / name)
+        assert load_bundle(fetched.path, trust=Trust.read(public)).signer is not None
+    registry.publish(bundle, f"s3://{bucket}")  # without a signature
+    assert registry.fetch(uri, tmp_path / "kept").path.joinpath(SIGNATURE).is_file()
+
+
+def test_huge_signature_is_not_read(
+    bundle: LoadedBundle, bucket: str, s3: Any, tmp_path: Path
+) -> None:
+    uri = registry.publish(bundle, f"s3://{bucket}")
+    key = f"{bundle.digest}/{SIGNATURE}"
+    s3.put_object(Bucket=bucket, Key=key, Body=bytes(MAX_SIGNATURE_BYTES + 1))
+    with pytest.raises(BundleError, match=rf"{SIGNATURE} has [\d,]+ bytes; expected at most"):
+        registry.fetch(uri, tmp_path)
 
 
 def test_missing_bundle_and_missing_bucket_are_reported_in_one_line(

@@ -125,6 +125,21 @@ def test_baseline_shows_the_outcome_of_the_paired_test(content, won, p_value, ou
     assert f"{outcome}" in page(parse(content))
 
 
+def test_thresholds_that_are_not_reached_are_named(content):
+    measured = content["metrics"]["test"]
+    interval = ("products", "accuracy", "accuracy_low", "accuracy_high")
+    reached = {"required_accuracy": 0.9, "threshold": 0.625, "coverage": 0.875}
+    missed = {"required_accuracy": 0.99, "threshold": None, "coverage": 0.0, "accuracy": None}
+    reached["accuracy"] = {key: measured[key] for key in interval}
+    content["operating_points"] = [reached, missed]
+    html = page(parse(content))
+    table = html[html.index('aria-label="Confidence thresholds') :].split("</table>")[0]
+    rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in table.split("<tr>")[2:]]
+    assert [len(row) for row in rows] == [5, 2]
+    assert rows[0][1].startswith("62.5")
+    assert rows[1][1] == "not reached"
+
+
 def with_strategy(strategy: str) -> Evaluation:
     """Return an evaluation of arbitrary metrics with this selected classifier."""
     point = {"threshold": 0.5, "coverage": 1.0, "accuracy": 0.9}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,30 @@ def test_missing_canary_is_a_user_error(
     assert execute([command]) == 0
     assert execute([command]) == 2
     assert "no canary" in capsys.readouterr().err
+
+
+def test_canary_without_requests_is_rolled_back_with_its_own_exit_code(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["promote", "--auto", "--set", "deploy.analysis_seconds=0.1"]) == 3
+    assert "too few requests" in capsys.readouterr().out.splitlines()[-1]
+    assert api.canary is None
+    assert api.model["storageUri"] == f"s3://b/{OLD}"
+
+
+def test_interrupted_promotion_is_completed(api: Api) -> None:
+    assert api.service is not None
+    api.service["spec"]["canary"][0]["trafficPercent"] = 100
+    assert execute(["promote", "--auto"]) == 0
+    assert api.model["storageUri"] == f"s3://b/{NEW}"
+
+
+def test_status_as_table_and_json(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["status"]) == 0
+    assert NEW[:12] in capsys.readouterr().out
+    assert execute(["status", "--json"]) == 0
+    stable, canary = json.loads(capsys.readouterr().out)["predictors"]
+    assert (stable["digest"], canary["digest"]) == (OLD, NEW)
 
 
 def test_namespace_is_configurable(api: Api, capsys: pytest.CaptureFixture[str]) -> None:

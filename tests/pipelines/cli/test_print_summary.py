@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from grocer.artifacts.base import BySide
-from grocer.artifacts.evaluation import AisleMetrics
+from grocer.artifacts.metrics import AisleMetrics
 from grocer.artifacts.run_summary import RunSummary, Verdict
 from grocer.events import Reason
 from pipelines.cli.print_summary import show
@@ -43,6 +43,7 @@ def finished(tmp_path, *, passed=True, read=10_000, aisles=None):
         classifiers=EVALUATION.classifiers,
         metrics=EVALUATION.metrics,
         baselines=EVALUATION.baselines,
+        operating_points=EVALUATION.operating_points,
         aisles=aisles,
         gate=Verdict(passed=passed, reasons=reasons),
         bundle={"path": str(tmp_path / "bundle" / digest), "digest": digest} if passed else None,

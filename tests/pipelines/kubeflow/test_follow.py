@@ -104,6 +104,19 @@ def test_passed_gate_says_what_was_deployed(capsys, options, outcome):
     assert outcome in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("promoted", "outcome"), [(True, "passed: promoted"), (False, "failed: rolled back")]
+)
+def test_verdict_of_a_canary_analysis(capsys, promoted, outcome):
+    reasons = [{"rule": "error_rate", "passed": promoted, "sentence": "errors: 4 %"}]
+    log = event("verdict", "deploy", passed=promoted, reasons=reasons)
+    with Kubeflow([PASSED], logs={"gate": gate_log(True), "deploy": log}) as server:
+        assert submit(server, "--canary", "5,25", "--analysis") == (0 if promoted else 3)
+    *_, verdict, reason = capsys.readouterr().out.splitlines()
+    assert verdict.split(maxsplit=1) == ["Canary", outcome]
+    assert "errors: 4 %" in reason
+
+
 def test_user_error_is_reported_in_one_line(capsys):
     failed = event("failed", "validate", text="products: 3 names are empty", user_error=True)
     steps = {"ingest": "SUCCEEDED", "validate": "FAILED"}

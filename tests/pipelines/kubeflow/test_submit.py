@@ -70,7 +70,10 @@ def test_champion_and_canary_options():
     with Kubeflow() as server:
         assert submit(server, "--champion", BUNDLE, "--canary", "10") == 0
         (run,) = server.runs.values()
-        assert config_in(server).deploy.canary == 10
+        assert config_in(server).deploy.canary == (10,)
+        assert submit(server, "--canary", "5,25", "--analysis") == 0
+        deploy = config_in(server).deploy
+        assert (deploy.canary, deploy.analysis) == ((5, 25), True)
     assert run["runtime_config"]["parameters"] == {"data": DATA[1], "champion": BUNDLE}
 
 
@@ -109,7 +112,11 @@ def test_images_from_a_file(tmp_path, capsys):
             (*DATA, *STORE, "--champion", "s3://b/p"),
             "--champion s3://b/p: not the address of a bundle",
         ),
-        ((*DATA, *STORE, "--canary", "100"), "Invalid value for '--canary'"),
+        ((*DATA, *STORE, "--canary", "100"), "deploy.canary.0: "),
+        ((*DATA, *STORE, "--canary", "some"), "deploy.canary: "),
+        ((*DATA, *STORE, "--canary", "25,5", "--analysis"), "must ascend"),
+        ((*DATA, *STORE, "--canary", "5,25"), "require analysis=true (--analysis)"),
+        ((*DATA, *STORE, "--analysis"), "analysis requires canary"),
         ((*DATA, "--set", "deploy.store=/mnt"), "deploy.store: "),
         ((*DATA, *STORE, "--recipe", "tinny"), "--recipe tinny"),
     ],

@@ -261,7 +261,7 @@ def test_metrics_cover_requests_predictions_drift_and_the_bundle(
         rf'grocer_model_info\{{base="[0-9a-f]+",digest="{stub_bundle.digest}"',
         r'grocer_reference_share\{department="produce"\} 0\.33',
         r'grocer_latest_share\{department="produce"\} [0-9]',
-        r"grocer_drift 0\.\d+",
+        r"grocer_drift NaN",  # too few predictions
         r"grocer_latest_confidence 0\.\d+",
     ):
         assert re.search(pattern, text), pattern

@@ -1,0 +1,81 @@
+"""The decision about a canary at one percentage of the traffic, by what both predictors did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from grocer.artifacts.base import Count, Digest, Record, Share
+from grocer.events import Reason
+
+Action = Literal["hold", "continue", "promote", "roll_back"]
+
+
+class Signal(Reason):
+    """A comparison of canary and stable predictor; it failed if the canary is worse."""
+
+    canary: float
+    stable: float
+    p_value: Share
+    level: Share
+    """Significance level."""
+    tolerated: float
+    """Difference that is tolerated even if it is significant."""
+
+
+class Requests(Record):
+    """Requests that were answered."""
+
+    stable: Count
+    canary: Count
+
+
+class CanaryDecision(Record):
+    """What was measured, and what follows from it."""
+
+    action: Action
+    """hold: wait for more requests; continue: go on with the next percentage."""
+    reason: str
+    percent: Count
+    """The canary's share of the traffic."""
+    stable: Digest
+    canary: Digest
+    requests: Requests
+    required: Count
+    """Requests that each predictor must answer at this percentage."""
+    signals: tuple[Signal, ...]
+
+    @property
+    def promoted(self) -> bool:
+        """Whether the canary becomes the stable predictor."""
+        return self.action == "promote"
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """The decision, and what was measured, as reasons of a verdict."""
+        decision = Reason(rule="canary", passed=self.promoted, sentence=self.text)
+        return (decision, *self.signals)
+
+    @property
+    def text(self) -> str:
+        """The decision in one line."""
+        return (
+            f"{self.percent} % of the traffic, {self.requests.canary} requests to canary "
+            f"{self.canary[:12]} and {self.requests.stable} to stable {self.stable[:12]}: "
+            f"{self.action.replace('_', ' ')}, {self.reason}"
+        )
+
+
+def to_markdown(decisions: Sequence[CanaryDecision]) -> str:
+    """Return a page with a table for each decision."""
+    lines = ["# Canary analysis", ""]
+    if not decisions:
+        lines.append("No canary was analysed.")
+    for each in decisions:
+        lines += [f"## {each.percent} %: {each.action.replace('_', ' ')}", "", each.text, ""]
+        lines += ["| Signal | Result | Measured |", "|---|---|---|"]
+        for signal in each.signals:
+            result = "passed" if signal.passed else "**worse**"
+            lines.append(f"| {signal.rule} | {result} | {signal.sentence} |")
+        lines.append("")
+    return "\n".join([*lines, ""])

@@ -1,0 +1,82 @@
+"""Read the counters of each pod of a predictor from its `/metrics`."""
+
+from __future__ import annotations
+
+import http.client
+import time
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.rollout.analysis import Counters, Window
+from serving.rollout.kubernetes import Cluster
+from serving.rollout.readiness import CONTAINER, LABEL, bundle_digest
+
+if TYPE_CHECKING:
+    from kubernetes.client import V1Pod
+
+_REQUEST_SECONDS = 5.0
+_MAX_BYTES = 16 * 1024**2
+_START = "process_start_time_seconds"
+Process = tuple[str, float]
+"""Pod name, and start time in seconds since the epoch: a container that restarts counts from 0."""
+
+
+class PredictorMetrics:
+    """Counters of all pods with a bundle, since this object was created.
+
+    A Service would send each request to another pod, so that the pods are read one by one.
+    """
+
+    def __init__(self, cluster: Cluster, service: str, digest: str) -> None:
+        self._cluster, self._digest = cluster, digest
+        self._selector = f"{LABEL}={service}"
+        self._since = time.time()
+        self._first: dict[Process, Counters] = {}
+        self._last: dict[Process, Counters] = {}
+        self.problem = ""
+        """Why a pod could not be read at the last call of `read`."""
+
+    def read(self) -> Window:
+        """Return what the predictor did since the first call; a pod that fails keeps its counts.
+
+        Raises:
+            DeployError: the pods cannot be listed.
+        """
+        self.problem = ""
+        for pod in self._cluster.pods(self._selector):
+            if bundle_digest(pod) != self._digest or not pod.status.pod_ip:
+                continue
+            try:
+                counters = _read(_url(pod))
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                self.problem = f"the metrics of pod {pod.metadata.name} are not readable: {error}"
+                continue
+            started = next((value for (name, _), value in counters.items() if name == _START), 0.0)
+            process = (pod.metadata.name, started)
+            # What an older process did before it was first read is not part of the window.
+            self._first.setdefault(process, counters if started <= self._since else {})
+            self._last[process] = counters
+        return Window.between(self._first, self._last)
+
+
+def _url(pod: V1Pod) -> str:
+    """Return the address of a pod's metrics, at the first port of the predictor's container."""
+    container = next(each for each in pod.spec.containers if each.name == CONTAINER)
+    host = f"[{pod.status.pod_ip}]" if ":" in pod.status.pod_ip else pod.status.pod_ip
+    return f"http://{host}:{container.ports[0].container_port}/metrics"
+
+
+def _read(url: str) -> Counters:
+    # Without the environment's proxy, which cannot reach pods.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=_REQUEST_SECONDS) as response:
+        text = response.read(_MAX_BYTES).decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): float(sample.value)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith("grocer_") or sample.name == _START
+    }

@@ -1,0 +1,282 @@
+"""Raise a canary's share of the traffic step by step while it is as good as the stable predictor.
+
+The state of a rollout is in the InferenceService: the canary's share of the traffic, and the steps
+in its record. So an interrupted analysis resumes at the current step, with new counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil
+from typing import ClassVar, TypeVar
+
+from grocer.artifacts.canary_decision import Action, CanaryDecision, Signal
+from grocer.config.deployment import DeployConfig
+from grocer.errors import DeployError
+from grocer.progress import say
+from grocer.release.bundle import LoadedBundle
+from serving.rollout import analysis, decision_events
+from serving.rollout.analysis import LOOKS, Window
+from serving.rollout.canary import promote, rollback, stable_and_canary
+from serving.rollout.inference_service import Revision, read_state
+from serving.rollout.kubernetes import Cluster, UnreachableError
+from serving.rollout.predictor_metrics import PredictorMetrics
+from serving.rollout.readiness import wait_until_ready
+from serving.rollout.smoke_test import predict
+from serving.rollout.traffic import wait_for_traffic
+from serving.rollout.update import SupersededError, update
+
+POLL_SECONDS = 5.0
+_PREDICT_SECONDS = 30.0
+_T = TypeVar("_T")
+Windows = tuple[Window, Window]
+"""Those of the stable predictor and of the canary."""
+NO_WINDOWS: Windows = (Window.between({}, {}), Window.between({}, {}))
+
+
+@dataclass(frozen=True)
+class Products:
+    """Test products that both predictors classify, and how many predictions should agree."""
+
+    COUNT: ClassVar = 200
+    names: Sequence[str]
+    expected_agreement: float
+    """Share of the test products that the evaluation found correct for both bundles."""
+
+    @classmethod
+    def of(cls, bundle: LoadedBundle, names: Sequence[str]) -> Products | None:
+        """Return the products `names`; None if the evaluation compared no deployed bundle."""
+        if (champion := bundle.manifest.evaluation.champion) is None:
+            return None
+        only_new = champion.paired.only_model_right / champion.products
+        return cls(names, champion.paired.model_accuracy - only_new)
+
+
+def analyse(
+    config: DeployConfig,
+    cluster: Cluster | None = None,
+    products: Products | None = None,
+    digest: str | None = None,
+) -> list[CanaryDecision]:
+    """Promote the canary if no signal is worse at any step; else roll it back.
+
+    Repeatable: it resumes at the canary's current share, and completes a promotion or a rollback
+    that was interrupted.
+
+    Args:
+        products: for the signal `agreement`; None: not measured.
+        digest: of the bundle that should be the canary; None: any.
+
+    Returns:
+        The decisions; the last one is `promote` or `roll_back`. Empty if the bundle `digest` is
+        the stable one.
+
+    Raises:
+        SupersededError: another process has replaced or promoted the canary.
+        UnreachableError: the Kubernetes API did not answer for `config.timeout_seconds`; the canary
+            keeps its share.
+        DeployError: there is no canary, or it cannot take its share and was rolled back.
+    """
+    cluster = cluster or Cluster(config.namespace)
+    state = _retried(config, lambda: read_state(cluster.inference_service(config.name)))
+    if digest and state.champion and state.champion.digest == digest:
+        return []
+    stable, canary = stable_and_canary(config, state)
+    if digest and canary.revision.digest != digest:
+        raise SupersededError(f"bundle {digest[:12]} is no longer the canary")
+    steps = config.canary or (canary.revision.record and canary.revision.record.steps) or ()
+    percent = canary.traffic_percent
+    rollout = _Rollout(cluster, config, stable, canary.revision, percent, steps or (percent,))
+    try:
+        rollout.run(products)
+    except (SupersededError, UnreachableError):
+        raise
+    except DeployError as error:
+        rollout.decide("roll_back", str(error))
+        raise DeployError(f"{error}; {rollout.end()}") from error
+    return rollout.decisions
+
+
+@dataclass
+class _Rollout:
+    """A canary that is being analysed."""
+
+    cluster: Cluster
+    config: DeployConfig
+    stable: Revision
+    canary: Revision
+    percent: int
+    """The canary's share of the traffic."""
+    steps: tuple[int, ...]
+    """All percentages of the rollout, also those before it was interrupted."""
+    decisions: list[CanaryDecision] = field(default_factory=list)
+
+    def run(self, products: Products | None) -> None:
+        """Go through the steps from the canary's share, then promote or roll back."""
+        percent = self.percent
+        level = analysis.significance(self.config.analysis_error, len(self.steps))
+        if percent == 0:
+            self.decide("roll_back", "a rollback was interrupted")
+        elif percent == 100:
+            self.decide("promote", "a promotion was interrupted")
+        else:
+            agreement = self._agreement(products, level) if products else None
+            for step in [each for each in self.steps if each >= percent] or [percent]:
+                self._shift(step)
+                last = step == max(self.steps)
+                if self._analyse(level, agreement, last) != "continue":
+                    break
+        self.end()
+
+    def end(self) -> str:
+        """Promote the canary or roll it back, as decided last, and return a summary."""
+        promoted = self.decisions[-1].promoted
+        end, remaining = (promote, self.canary) if promoted else (rollback, self.stable)
+
+        def complete() -> str:
+            state = read_state(self.cluster.inference_service(self.config.name))
+            if state.canary or not state.champion or state.champion.digest != remaining.digest:
+                return end(self.config, self.cluster, self.canary)
+            # The API did not answer after the last change.
+            timeout = self.config.timeout_seconds
+            wait_until_ready(self.cluster, self.config.name, state.champion, timeout)
+            return f"{self.config.namespace}/{self.config.name}: serving {remaining.digest}"
+
+        summary = self._retried(complete)
+        say("deploy", summary)
+        return summary
+
+    def _analyse(self, level: float, agreement: Signal | None, last: bool) -> Action:
+        """Compare both predictors until the canary is worse or has passed this step."""
+        name = self.config.name
+        stable = PredictorMetrics(self.cluster, name, self.stable.digest)
+        metrics = (stable, PredictorMetrics(self.cluster, name, self.canary.digest))
+        deadline = time.monotonic() + self.config.analysis_seconds
+        for look, share in enumerate(LOOKS, 1):
+            required = ceil(share * self.config.analysis_requests)
+            final = look == len(LOOKS)
+            windows, enough = self._wait(metrics, required, final, deadline)
+            if not enough:
+                reason = f"too few requests within {self.config.analysis_seconds:g} s"
+                problems = [f"; {each.problem}" for each in metrics if each.problem]
+                return self.decide("roll_back", "".join([reason, *problems]), windows)
+            signals = analysis.compare(*windows, level, agreement)
+            if worse := [signal.rule for signal in signals if not signal.passed]:
+                reason = f"the canary is worse by {', '.join(worse)}"
+                return self.decide("roll_back", reason, windows, signals)
+            action: Action = "hold" if not final else "promote" if last else "continue"
+            reason = f"no signal is worse (look {look} of {len(LOOKS)})"
+            self.decide(action, reason, windows, signals)
+        return action
+
+    def _wait(
+        self,
+        metrics: tuple[PredictorMetrics, PredictorMetrics],
+        required: int,
+        final: bool,
+        deadline: float,
+    ) -> tuple[Windows, bool]:
+        """Return both windows, and whether they have enough requests before the deadline.
+
+        Failed requests count, except for the final look: a step passes by answered requests.
+        """
+        windows = NO_WINDOWS
+        while True:
+            try:
+                self._require_unchanged(self.percent)
+                windows = (metrics[0].read(), metrics[1].read())
+            except UnreachableError as error:
+                metrics[0].problem = str(error)
+            counts = [each.answered if final else each.requests for each in windows]
+            if min(counts) >= required:
+                return windows, True
+            if time.monotonic() >= deadline:
+                return windows, False
+            time.sleep(POLL_SECONDS)
+
+    def _require_unchanged(self, *percents: int) -> None:
+        """Raise SupersededError if another process changed the canary or its traffic."""
+        state = read_state(self.cluster.inference_service(self.config.name))
+        _, canary = stable_and_canary(self.config, state, self.canary)
+        if canary.traffic_percent not in percents or state.champion != self.stable:
+            raise SupersededError(
+                f"{self.config.namespace}/{self.config.name}: the traffic of canary "
+                f"{self.canary.digest[:12]} was changed by another process; the analysis ends"
+            )
+
+    def _shift(self, percent: int) -> None:
+        """Set the canary's share, and wait for its pods and the gateway."""
+
+        def shift() -> None:
+            state = read_state(self.cluster.inference_service(self.config.name))
+            _, canary = stable_and_canary(self.config, state, self.canary)
+            if canary.traffic_percent != percent:
+                new = replace(state, canary=replace(canary, traffic_percent=percent))
+                update(self.cluster, self.config, state, new)
+            timeout = self.config.timeout_seconds
+            wait_until_ready(self.cluster, self.config.name, self.canary, timeout)
+            wait_for_traffic(self.cluster, self.config, self.canary, percent)
+
+        try:
+            self._retried(shift)
+        except UnreachableError:
+            raise
+        except DeployError:
+            self._require_unchanged(self.percent, percent)
+            raise
+        self.percent = percent
+
+    def _agreement(self, products: Products, level: float) -> Signal | None:
+        """Compare the predictions of test products; not with `deploy.address`, which is one URL."""
+        if self.config.address or not products.names:
+            return None
+        stable, canary = (
+            self._departments(each, products.names) for each in (self.stable, self.canary)
+        )
+        same = sum(a == b for a, b in zip(stable, canary, strict=True))
+        return analysis.agreement(same, len(stable), products.expected_agreement, level)
+
+    def _departments(self, revision: Revision, names: Sequence[str]) -> list[str]:
+        name = revision.deployment(self.config.name)
+        url = self._retried(lambda: self.cluster.address(name))
+        predictions = predict(url, names, revision.digest, timeout=_PREDICT_SECONDS)
+        return [prediction["department"] for prediction in predictions]
+
+    def decide(
+        self,
+        action: Action,
+        reason: str,
+        windows: Windows = NO_WINDOWS,
+        signals: tuple[Signal, ...] = (),
+    ) -> Action:
+        """Record a decision."""
+        decision = CanaryDecision(
+            action=action,
+            reason=reason,
+            percent=self.percent,
+            stable=self.stable.digest,
+            canary=self.canary.digest,
+            requests=analysis.requests(*windows),
+            required=self.config.analysis_requests,
+            signals=signals,
+        )
+        self.decisions.append(decision)
+        decision_events.record(self.cluster, self.config, decision)
+        return action
+
+    def _retried(self, action: Callable[[], _T]) -> _T:
+        return _retried(self.config, action)
+
+
+def _retried(config: DeployConfig, action: Callable[[], _T]) -> _T:
+    """Repeat an action while the Kubernetes API does not answer, for `timeout_seconds`."""
+    deadline = time.monotonic() + config.timeout_seconds
+    while True:
+        try:
+            return action()
+        except UnreachableError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(POLL_SECONDS)

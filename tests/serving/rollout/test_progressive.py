@@ -1,0 +1,339 @@
+"""Canaries that are promoted or rolled back by their metrics, over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from grocer.artifacts.canary_decision import CanaryDecision, to_markdown
+from grocer.errors import DeployError
+from grocer.release.bundle import LoadedBundle
+from serving.rollout import progressive
+from serving.rollout.canary import promote, rollback
+from serving.rollout.decision_events import decisions
+from serving.rollout.kubernetes import Cluster, UnreachableError
+from serving.rollout.progressive import Products, analyse
+from serving.rollout.update import SupersededError
+from tests.fixtures.kubernetes_api import OLD, PRODUCTS, Api, compared_with, container
+from tests.fixtures.metrics_server import MetricsServer, Traffic
+from tests.serving.rollout.test_interruptions import digests, killed_and_repeated
+
+CRASHED = {"status": {"containerStatuses": [container(exit_code=1, restarts=3)]}}
+STEPS = {
+    "canary": [5, 50],
+    "analysis": True,
+    "analysis_requests": 100,
+    "analysis_seconds": 20.0,
+    "analysis_error": 1e-4,  # the tests run hundreds of rollouts
+}
+ONE_STEP = STEPS | {"canary": [20]}
+BAD = Traffic(error=0.3)
+
+
+@pytest.fixture
+def stable(other_bundle: LoadedBundle) -> Iterator[MetricsServer]:
+    with MetricsServer(other_bundle, seed=2) as server:
+        yield server
+
+
+@pytest.fixture
+def canary(stub_bundle: LoadedBundle) -> Iterator[MetricsServer]:
+    with MetricsServer(stub_bundle) as server:
+        yield server
+
+
+@pytest.fixture
+def make(at_once: None, stable: MetricsServer, canary: MetricsServer) -> Callable[[], Api]:
+    """Return a cluster with the predictors' metrics."""
+
+    def api(states: dict[str, Any] | None = None) -> Api:
+        made = Api(states or {}, first=OLD)
+        made.metrics_ports = {
+            OLD: stable.server_port,
+            canary.bundle.digest: canary.server_port,
+        }
+        return made
+
+    return api
+
+
+@pytest.fixture
+def api(make: Callable[[], Api], stub_bundle: LoadedBundle) -> Iterator[Api]:
+    """A cluster with a canary that has 5 % of the traffic."""
+    with make() as made:
+        made.deploy(stub_bundle, **STEPS)
+        yield made
+
+
+def run(api: Api, cluster: Cluster | None = None, **settings: Any) -> list[CanaryDecision]:
+    return analyse(api.config(**STEPS | settings), cluster or api.cluster)
+
+
+def percents(api: Api) -> list[int | None]:
+    canaries = [body["spec"].get("canary") for body in api.applied]
+    return [entry[0]["trafficPercent"] if entry else None for entry in canaries]
+
+
+def test_canary_without_a_worse_signal_is_promoted(api: Api, stub_bundle: LoadedBundle) -> None:
+    found = run(api)
+    actions = [each.action for each in found]
+    assert actions == ["hold", "hold", "continue", "hold", "hold", "promote"]
+    assert [each.percent for each in found] == [5, 5, 5, 50, 50, 50]
+    assert percents(api) == [5, 50, 100, None]
+    assert digests(api) == (stub_bundle.digest, None, None)
+    assert min(each.requests.canary for each in found) >= 25
+    assert found[-1].requests.canary >= 100
+
+
+@pytest.mark.parametrize(
+    ("traffic", "rule"),
+    [
+        (BAD, "error_rate"),
+        (Traffic(error=1.0), "error_rate"),
+        (Traffic(seconds=0.2), "latency"),
+        (Traffic(shares=(0.3, 0.7)), "departments"),
+        (Traffic(confidence=0.45), "low_confidence"),
+        (Traffic(confidence=0.6), "estimated_accuracy"),
+    ],
+)
+def test_worse_canary_is_rolled_back(
+    api: Api, canary: MetricsServer, traffic: Traffic, rule: str
+) -> None:
+    canary.traffic = traffic
+    last = run(api)[-1]
+    assert last.action == "roll_back"
+    assert rule in {signal.rule for signal in last.signals if not signal.passed}
+    assert percents(api)[-2:] == [0, None]
+    assert digests(api) == (OLD, None, None)
+
+
+def test_better_canary_is_promoted(
+    api: Api, stable: MetricsServer, canary: MetricsServer, stub_bundle: LoadedBundle
+) -> None:
+    stable.traffic = BAD
+    canary.traffic = Traffic(seconds=0.005, confidence=0.95)
+    assert run(api)[-1].action == "promote"
+    assert digests(api) == (stub_bundle.digest, None, None)
+
+
+def test_later_step_rolls_back_too(api: Api, canary: MetricsServer) -> None:
+    def break_canary(call: int) -> None:
+        if api.canary and api.canary.traffic_percent == 50:
+            canary.traffic = BAD
+
+    found = run(api, api.observed(break_canary))
+    assert found[-1].percent == 50
+    assert found[-1].action == "roll_back"
+    assert percents(api) == [5, 50, 0, None]
+
+
+@pytest.mark.parametrize("idle", ["stable", "canary"])
+def test_too_few_requests_are_no_promotion(
+    api: Api, stable: MetricsServer, canary: MetricsServer, idle: str
+) -> None:
+    {"stable": stable, "canary": canary}[idle].traffic = Traffic(requests=1)
+    (last,) = run(api, analysis_seconds=0.1)
+    assert last.action == "roll_back"
+    assert "too few requests" in last.reason
+    assert digests(api) == (OLD, None, None)
+
+
+def test_unreadable_metrics_are_no_promotion(api: Api, canary: MetricsServer) -> None:
+    canary.reachable = False
+    (last,) = run(api, analysis_seconds=0.1)
+    assert last.action == "roll_back"
+    assert "503" in last.reason
+
+
+def test_failed_requests_are_no_evidence_for_a_promotion(
+    api: Api, stable: MetricsServer, canary: MetricsServer
+) -> None:
+    """Both predictors only fail, so that no signal is worse."""
+    stable.traffic = canary.traffic = Traffic(error=1.0)
+    last = run(api, analysis_seconds=0.3)[-1]
+    assert "too few requests" in last.reason
+    assert digests(api) == (OLD, None, None)
+
+
+def test_decisions_are_events_and_a_page(api: Api, canary: MetricsServer) -> None:
+    canary.traffic = BAD
+    found = run(api)
+    assert [decision for _, decision in decisions(api.cluster, "grocer")] == found
+    event = api.events[-1]
+    assert event["involvedObject"]["kind"] == "InferenceService"
+    assert (event["type"], event["reason"]) == ("Warning", "CanaryRolledBack")
+    page = to_markdown(found)
+    assert "| error_rate | **worse** |" in page
+    assert found[-1].text in page
+    assert "No canary" in to_markdown([])
+
+
+def test_rollout_does_not_need_events(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    class WithoutEvents(Cluster):
+        def create_event(self, body: object) -> None:
+            raise DeployError("forbidden")
+
+    assert run(api, WithoutEvents("grocer", api._client()))[-1].promoted
+    assert "could not be written as an event: forbidden" in capsys.readouterr().out
+
+
+def test_steps_are_kept_for_a_resumed_analysis(api: Api) -> None:
+    found = run(api, canary=[], analysis=False)
+    assert {each.percent for each in found} == {5, 50}
+    assert found[-1].promoted
+
+
+def test_canary_without_steps_is_analysed_at_its_share(
+    make: Callable[[], Api], stub_bundle: LoadedBundle
+) -> None:
+    with make() as api:
+        api.deploy(stub_bundle, canary=20)
+        found = run(api, canary=[], analysis=False)
+        assert {each.percent for each in found} == {20}
+        assert found[-1].promoted
+
+
+def test_nothing_to_analyse_after_a_first_deploy(at_once: None, stub_bundle: LoadedBundle) -> None:
+    with Api({}) as api:
+        api.deploy(stub_bundle, **STEPS)
+        assert analyse(api.config(**STEPS), api.cluster, digest=stub_bundle.digest) == []
+        with pytest.raises(DeployError, match="no canary"):
+            run(api)
+
+
+@pytest.mark.parametrize("percent", [0, 100])
+def test_interrupted_end_is_completed(api: Api, stub_bundle: LoadedBundle, percent: int) -> None:
+    assert api.service is not None
+    api.service["spec"]["canary"][0]["trafficPercent"] = percent
+    (decision,) = run(api)
+    assert decision.promoted == (percent == 100)
+    winner = stub_bundle.digest if percent else OLD
+    assert digests(api) == (winner, None, None)
+
+
+def test_short_outage_of_the_api_is_tolerated(api: Api, stub_bundle: LoadedBundle) -> None:
+    calls = []
+
+    def fail(call: int) -> None:
+        calls.append(call)
+        if call % 17 == 0:
+            api.unavailable = 2
+
+    assert run(api, api.observed(fail), timeout_seconds=20.0)[-1].promoted
+    assert len(calls) > 20
+    assert digests(api) == (stub_bundle.digest, None, None)
+
+
+def test_long_outage_of_the_api_leaves_the_canary(api: Api, stub_bundle: LoadedBundle) -> None:
+    api.unavailable = 10**6
+    with pytest.raises(UnreachableError):
+        run(api, timeout_seconds=0.1)
+    api.unavailable = 0
+    assert digests(api) == (OLD, stub_bundle.digest, 5)
+    assert run(api)[-1].promoted
+
+
+def test_canary_that_cannot_take_its_share_is_rolled_back(
+    api: Api, stub_bundle: LoadedBundle
+) -> None:
+    def crash(call: int) -> None:
+        if api.canary and api.canary.traffic_percent == 50:
+            api.pod_states[stub_bundle.digest] = CRASHED
+
+    with pytest.raises(DeployError, match=r"crash loop.*; grocer/grocer: removed canary"):
+        run(api, api.observed(crash))
+    assert digests(api) == (OLD, None, None)
+    assert api.events[-1]["reason"] == "CanaryRolledBack"
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_killed_analysis_is_completed(
+    make: Callable[[], Api], canary: MetricsServer, stub_bundle: LoadedBundle, bad: bool
+) -> None:
+    def deploy_and_analyse(api: Api, cluster: Cluster) -> object:
+        api.deploy(stub_bundle, cluster, **ONE_STEP)
+        return analyse(api.config(**ONE_STEP), cluster, digest=stub_bundle.digest)
+
+    canary.traffic = BAD if bad else Traffic()
+    expected = OLD if bad else stub_bundle.digest
+    for api in killed_and_repeated(make, deploy_and_analyse):
+        assert digests(api) == (expected, None, None)
+
+
+@pytest.mark.parametrize("command", [promote, rollback])
+def test_promote_and_rollback_work_at_any_time(
+    make: Callable[[], Api], stub_bundle: LoadedBundle, command: Callable[..., str]
+) -> None:
+    """The command runs after each request of the analysis, which never fights it."""
+    expected = stub_bundle.digest if command is promote else OLD
+    for at in range(1, 1000):
+        with make() as api:
+            api.deploy(stub_bundle, **ONE_STEP)
+            done = []
+
+            def other(call: int, api: Api = api, at: int = at, done: list[int] = done) -> None:
+                if call == at:
+                    with suppress(DeployError):  # the promotion is completed by the analysis
+                        command(api.config(), api.cluster)
+                    done.append(call)
+
+            try:
+                promoted = run(api, api.observed(other), **ONE_STEP)[-1].promoted
+            except SupersededError:
+                assert digests(api) == (expected, None, None)
+            else:
+                assert promoted
+                assert digests(api) == (stub_bundle.digest, None, None)
+            if not done:
+                break
+    assert at > 20
+
+
+def test_other_canary_is_left_alone(
+    api: Api, stub_bundle: LoadedBundle, other_bundle: LoadedBundle
+) -> None:
+    def replaced(call: int) -> None:
+        if call == 8:
+            api.deploy(other_bundle, canary=20)
+
+    with pytest.raises(SupersededError):
+        run(api, api.observed(replaced))
+    assert digests(api) == (OLD, other_bundle.digest, 20)
+    with pytest.raises(SupersededError):
+        analyse(api.config(**STEPS), api.cluster, digest=stub_bundle.digest)
+
+
+@pytest.mark.parametrize("department", ["bread", "milk"])
+def test_agreement_with_the_stable_predictor(
+    make: Callable[[], Api],
+    stub_bundle: LoadedBundle,
+    monkeypatch: pytest.MonkeyPatch,
+    department: str,
+) -> None:
+    with make() as api:
+        api.deploy(stub_bundle, **STEPS)
+        monkeypatch.setattr(Cluster, "address", lambda self, name: name)
+        config = api.config(**STEPS, address=None)
+
+        def predict(url: str, names: list[str], digest: str, timeout: float) -> list[Any]:
+            assert (digest == OLD) == (url == "grocer-predictor")
+            return [{"department": "bread" if digest == OLD else department} for _ in names]
+
+        monkeypatch.setattr(progressive, "predict", predict)
+        found = analyse(config, api.cluster, Products(PRODUCTS * 50, 0.7))
+        assert found[-1].signals[-1].rule == "agreement"
+        assert found[-1].promoted == (department == "bread")
+
+
+def test_expected_agreement_is_that_of_the_evaluation(stub_bundle: LoadedBundle) -> None:
+    assert Products.of(compared_with(stub_bundle, None), PRODUCTS) is None
+    bundle = compared_with(stub_bundle, OLD)
+    products, champion = Products.of(bundle, PRODUCTS), bundle.manifest.evaluation.champion
+    assert products is not None
+    assert champion is not None
+    only_old = champion.paired.only_baseline_right / champion.products
+    both_right = champion.paired.baseline_accuracy - only_old
+    assert products.expected_agreement == pytest.approx(both_right)
