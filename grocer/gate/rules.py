@@ -18,7 +18,7 @@ from grocer.config.stages import GatePolicy
 from grocer.errors import ArtifactError
 from grocer.events import Reason
 from grocer.gate.consistency import contradictions, count_metrics, undefined_metrics
-from grocer.gate.difference import lower_bound
+from grocer.model.paired_difference import upper_bound
 
 ROUNDING = 1e-9
 """Tolerance for a difference of decimal fractions: 0.93 - 0.83 exceeds 0.1 in binary."""
@@ -213,7 +213,8 @@ def _champion(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     )
     if margin is None:
         return better, sentence
-    bound = lower_bound(paired, level)
+    lost, won = paired.only_baseline_right, paired.only_model_right
+    bound = -float(upper_bound(lost, won, paired.products, level))
     value_text, limit_text = _distinct(bound, -margin)
     return better or bound >= -margin, (
         f"{sentence[:-2]}, or a lower bound of the difference of at least {limit_text}: "

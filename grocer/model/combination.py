@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grocer.artifacts.combination import Combination, Strategy
+from grocer.model.paired_difference import upper_bound
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -23,11 +24,11 @@ BOUNDS = (0.1, 10.0)
 CHEAPEST_FIRST: tuple[Strategy, ...] = ("linear", "cascade", "adapter", "ensemble")
 TIE = 0.01
 """Difference of validation log-loss in nats up to which two classifiers are equally good."""
-MAX_LOST = 0.003
+MAX_LOST = 0.002
 """Accuracy that the cascade may lose against the ensemble."""
 NOBODY = 1.0
 """Threshold of a cascade whose linear model never answers alone."""
-_Z = 1.6448536269514722  # one-sided 95 %
+_LEVEL = 0.05  # one-sided
 _MINUS_INFINITY = -1e6  # finite, so that 0 * log(0) is 0; no weight makes its probability positive
 
 
@@ -150,8 +151,9 @@ def select(
 def choose_threshold(linear: Floats, ensemble: Floats, truth: Ints) -> float:
     """Return the smallest threshold at which the cascade loses little accuracy.
 
-    The upper confidence bound of the accuracy that is lost against the ensemble must not exceed
-    `MAX_LOST`. The threshold is the confidence of a product, or `NOBODY` if none suffices.
+    At it and at all higher ones, the upper confidence bound of the accuracy that is lost against
+    the ensemble does not exceed `MAX_LOST`. The threshold is the confidence of a product, or
+    `NOBODY` if none suffices.
 
     Args:
         linear, ensemble: calibrated probabilities [n, labels] of products on which neither was
@@ -164,34 +166,12 @@ def choose_threshold(linear: Floats, ensemble: Floats, truth: Ints) -> float:
     lost = np.cumsum(ensemble_right & ~linear_right)
     gained = np.cumsum(linear_right & ~ensemble_right)
     ranked = confidence[order]
-    suffices = difference_bound(lost, gained, len(truth)) <= MAX_LOST
     # Products of equal confidence are answered by the same model.
-    suffices[:-1] &= ranked[:-1] > ranked[1:]
-    suffices &= ranked < NOBODY
-    return float(ranked[suffices].min(initial=NOBODY))
-
-
-def difference_bound(lost: Ints, gained: Ints, products: int) -> Floats:
-    """Return the one-sided 95 % upper bound of (lost - gained) / products.
-
-    It is the score interval of Tango (1998) for a difference of paired proportions, which is also
-    valid without any disagreement.
-
-    Args:
-        lost, gained: int64 [m], products that only the one or only the other classifies correctly.
-    """
-    difference = (lost - gained).astype(np.float64)
-    low, high = difference / max(products, 1), np.ones(len(difference))
-    for _ in range(50):
-        middle = (low + high) / 2
-        # Maximum-likelihood estimate of P(gained) if the true difference is `middle`.
-        b = -lost - gained + (2 * products - difference) * middle
-        c = -gained * middle * (1 - middle)
-        gain = (np.sqrt(np.maximum(b**2 - 8 * products * c, 0)) - b) / (4 * products)
-        variance = products * (2 * gain + middle * (1 - middle))
-        above = products * middle - difference >= _Z * np.sqrt(np.maximum(variance, 0))
-        low, high = np.where(above, low, middle), np.where(above, middle, high)
-    return high
+    ends = (ranked > np.append(ranked[1:], -1.0)) & (ranked < NOBODY)
+    bounds = upper_bound(lost[ends], gained[ends], len(truth), _LEVEL)
+    # Tested in this order up to the first failure, so that the level holds for all of them.
+    suffices = np.logical_and.accumulate(bounds <= MAX_LOST)
+    return float(ranked[ends][suffices].min(initial=NOBODY))
 
 
 def _combination(strategy: Strategy, **weights: float) -> Combination:

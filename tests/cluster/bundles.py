@@ -29,6 +29,8 @@ class Bundles:
     """Its decision is not "passed"."""
     missing_base: str
     """Its base model is not available in any pod."""
+    unsigned: str
+    """Valid, but nobody has signed it."""
 
 
 def digest_of(uri: str) -> str:
@@ -43,10 +45,11 @@ def upload_bundles(store: Store, root: Path, base: Path, signing_key: Path) -> B
         "first": make_bundle(root / "first", base=base).path,
         "second": make_bundle(root / "second", config, base=base).path,
         "missing_base": make_bundle(root / "missing_base").path,
+        "unsigned": make_bundle(root / "unsigned", base=base).path,
     }
     paths["failed_gate"] = _with_failed_decision(paths["first"], root / "failed_gate")
-    for path in paths.values():
-        sign_bundle(path, signing_key)
+    for name in paths.keys() - {"unsigned"}:
+        sign_bundle(paths[name], signing_key)
     uris = {name: f"{store.uri}/incoming/{path.name}" for name, path in paths.items()}
     for name, uri in uris.items():
         file_system("s3").put(f"{paths[name]}/", f"{uri.removeprefix('s3://')}/", recursive=True)

@@ -43,11 +43,15 @@ class Client:
         return json.loads(self._exec(_REQUEST, "--poll", stdin=stdin, timeout=timeout + 30))
 
     @contextmanager
-    def load(self, url: str) -> Iterator[dict[str, Any]]:
-        """Send prediction requests continuously; the result is filled in on exit."""
+    def load(self, url: str, *host: str) -> Iterator[dict[str, Any]]:
+        """Send prediction requests continuously; the result is filled in on exit.
+
+        Args:
+            host: the Host header, if it is not that of `url`.
+        """
         command = ["kubectl", "exec", "-i", "-n", self.namespace, NAME, "--"]
         process = subprocess.Popen(
-            [*command, "python", "-c", _LOAD, url],
+            [*command, "python", "-c", _LOAD, url, *host],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -39,6 +39,7 @@ from tests.fixtures.signing_keys import make_key
 MEASUREMENTS = pytest.StashKey[list[str]]()
 Report = Callable[[str], None]
 _CONTROLLER = "/apis/apps/v1/namespaces/kserve/deployments/kserve-controller-manager"
+_GATEWAY = "/api/v1/namespaces/kserve/services/kserve-ingress-gateway"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -236,10 +237,33 @@ def t4_deploy_step(
     return _install("overlays/gke-t4", api, names, image, store, signing_key[1])
 
 
-def _install(
-    overlay: str, api: Api, names: Namespaces, image: str, store: Store, trusted: Path
+@pytest.fixture(scope="session")
+def canary_deploy_step(
+    api: Api,
+    kserve: None,
+    new_namespaces: Callable[[], Namespaces],
+    image: str,
+    store: Store,
+    signing_key: tuple[Path, Path],
 ) -> DeployStep:
-    objects = installation.kserve_objects(overlay, names, image)
+    """The deploy step for the overlay `kind` with the component `canary`, in other namespaces."""
+    if not api.get(_GATEWAY):
+        pytest.skip("KServe's Gateway is not installed (kind/gateway.yaml)")
+    names = new_namespaces()
+    apply(installation.base_objects(names))
+    return _install("overlays/kind", api, names, image, store, signing_key[1], "canary")
+
+
+def _install(
+    overlay: str,
+    api: Api,
+    names: Namespaces,
+    image: str,
+    store: Store,
+    trusted: Path,
+    component: str = "",
+) -> DeployStep:
+    objects = installation.kserve_objects(overlay, names, image, component)
     # The ClusterStorageContainer is cluster-scoped: do not replace an existing one.
     exists = api.get("/apis/serving.kserve.io/v1alpha1/clusterstoragecontainers/grocer")
     apply([o for o in objects if not exists or o["kind"] != "ClusterStorageContainer"])

@@ -85,12 +85,14 @@ def base_objects(namespaces: Namespaces) -> list[Object]:
     return [steps, *sorted(builtin, key=lambda o: o["kind"] != "Namespace")]
 
 
-def kserve_objects(overlay: str, namespaces: Namespaces, image: str) -> list[Object]:
-    """Return the KServe objects of an overlay with another image.
+def kserve_objects(
+    overlay: str, namespaces: Namespaces, image: str, component: str = ""
+) -> list[Object]:
+    """Return the KServe objects of an overlay, with a component and another image.
 
     Resource requests are reduced, because test nodes are small.
     """
-    objects = namespaces.rename(build(overlay))
+    objects = namespaces.rename(build(overlay, component))
     for container in containers(objects):
         if container.get("image", "").startswith("grocer-serve"):
             container["image"] = image

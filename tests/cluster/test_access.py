@@ -6,6 +6,15 @@ import json
 
 import pytest
 
+from grocer.config.deployment import DeployConfig
+from serving.rollout.inference_service import (
+    FIELD_MANAGER,
+    Canary,
+    Record,
+    Revision,
+    State,
+    apply_configuration,
+)
 from tests.cluster.api import Api, run_kubectl
 from tests.cluster.installation import Namespaces
 from tests.cluster.pods import DeployStep
@@ -116,6 +125,20 @@ def test_deploy_account_in_the_serving_namespace(
     assert _is_allowed(api, namespaces, "grocer-deploy", **attributes) is allowed
 
 
+def test_deploy_account_can_make_every_change_of_a_rollout(deploy_step: DeployStep) -> None:
+    names, config = deploy_step.namespaces, DeployConfig(store=deploy_step.store)
+    old, new = (
+        Revision(f"{config.store}/{digest}", digest, config.name, name, Record(State()))
+        for digest, name in (("a" * 64, ""), ("b" * 64, "cbbbbbbbb"))
+    )
+    states = [State(old), State(old, Canary(new, 20)), State(old, Canary(new, 100, 1)), State(new)]
+    for state in [*states, State(new, stopped=True)]:
+        body = names.rename(apply_configuration(config, state))
+        options = (f"--field-manager={FIELD_MANAGER}", "--as", _account(names), "--dry-run=server")
+        result = run_kubectl("apply", "--server-side", *options, "-f", "-", stdin=json.dumps(body))
+        assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -131,14 +154,16 @@ def test_deploy_account_in_the_serving_namespace(
 def test_deploy_account_cannot_change_other_fields(
     path: str, value: object, deploy_step: DeployStep
 ) -> None:
-    """Deploys by the same account, in `test_serving`, show what it can change."""
     names = deploy_step.namespaces
     patch = json.dumps([{"op": "add", "path": path, "value": value}])
-    account = f"system:serviceaccount:{names.steps}:grocer-deploy"
-    target = ("patch", "inferenceservice", "grocer", "-n", names.serving, "--as", account)
+    target = ("patch", "inferenceservice", "grocer", "-n", names.serving, "--as", _account(names))
     result = run_kubectl(*target, "--type=json", "-p", patch, "--dry-run=server")
     assert result.returncode != 0
     assert names.policy in result.stderr
+
+
+def _account(names: Namespaces) -> str:
+    return f"system:serviceaccount:{names.steps}:grocer-deploy"
 
 
 @pytest.mark.parametrize(("verb", "allowed"), [("get", True), ("patch", False)])

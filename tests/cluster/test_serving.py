@@ -150,11 +150,16 @@ def test_update_fails_no_request(
     assert result.exit_code == 0, result.log
     report(f"updated in {result.seconds:.1f} s; {_summary(load)}")
     assert load["failed"] == 0, load["failures"]
-    assert load["digests"] == [digest_of(bundles.first), digest_of(bundles.second)]
+    assert list(load["digests"]) == [digest_of(bundles.first), digest_of(bundles.second)]
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("failed_gate", FAILED_RULE), ("missing_base", "base.source=tiny")]
+    ("name", "reason"),
+    [
+        ("failed_gate", FAILED_RULE),
+        ("missing_base", "base.source=tiny"),
+        ("unsigned", "is not signed"),
+    ],
 )
 def test_invalid_bundle_is_rolled_back(
     name: str,
@@ -181,7 +186,7 @@ def test_invalid_bundle_is_rolled_back(
     report(f"{name}: rolled back after {result.seconds:.1f} s; {_summary(load)}")
     report(f"  {result.last_line}")
     assert load["failed"] == 0, load["failures"]
-    assert load["digests"] == [digest_of(bundles.second)]
+    assert list(load["digests"]) == [digest_of(bundles.second)]
 
 
 def test_killed_pod_is_replaced(
@@ -197,7 +202,7 @@ def test_killed_pod_is_replaced(
         _delete_one_pod(api, namespace, "--grace-period=0", "--force")
         _wait_for_pods(api, namespace, 1)
     report(f"only pod killed: {_summary(load)}")
-    assert load["digests"] == [digest_of(bundles.second)]
+    assert list(load["digests"]) == [digest_of(bundles.second)]
     assert load["failed"] < load["sent"]
     request = (f"{url}/v1/models/grocer:predict", {"instances": PRODUCTS})
     ((status, _, _),) = client.request(request)

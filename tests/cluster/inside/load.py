@@ -2,6 +2,8 @@
 
 Half of the threads reuse their connection, like a connection pool; half open one per request.
 Requests are not retried, so every failure is counted.
+
+load.py URL [HOST]: HOST is the header that selects the route of a gateway.
 """
 
 from __future__ import annotations
@@ -15,23 +17,24 @@ import time
 from urllib.parse import urlsplit
 
 THREADS = 4
-host = urlsplit(sys.argv[1]).netloc
+address = urlsplit(sys.argv[1]).netloc
+host = sys.argv[2] if len(sys.argv) > 2 else address
 body = json.dumps({"instances": ["Organic Milk", "Banana Bread"]})
 lock, stop, succeeded = threading.Lock(), threading.Event(), threading.Event()
 sent = 0
 failures: collections.Counter[str] = collections.Counter()
-digests: list[str] = []
+digests: collections.Counter[str] = collections.Counter()
 start = last_success = time.monotonic()
 longest_gap = 0.0
 
 
 def send_requests(keep_alive: bool) -> None:
     global sent, last_success, longest_gap
-    connection = http.client.HTTPConnection(host, timeout=20)
+    connection = http.client.HTTPConnection(address, timeout=20)
     while not stop.is_set():
         digest, failure = "", ""
         try:
-            headers = {"content-type": "application/json"}
+            headers = {"content-type": "application/json", "host": host}
             connection.request("POST", "/v1/models/grocer:predict", body, headers)
             response = connection.getresponse()
             content = response.read()
@@ -50,8 +53,7 @@ def send_requests(keep_alive: bool) -> None:
                 now = time.monotonic()
                 longest_gap, last_success = max(longest_gap, now - last_success), now
                 succeeded.set()
-                if digest not in digests:
-                    digests.append(digest)
+                digests[digest] += 1
         time.sleep(0.2 if failure else 0.02)
 
 

@@ -89,6 +89,16 @@ def test_activation_checkpointing_keeps_the_losses(
     assert_same_losses(adapter, reference, 5e-3)
 
 
+def test_bfloat16_trains_to_similar_losses(
+    reference: Path, splits: Path, base: Path, tmp_path: Path
+) -> None:
+    adapter = run(splits, base, tmp_path / "model", "base.compute_dtype=bfloat16")
+    assert adapter.compute_dtype.startswith("bfloat16")
+    assert is_trained(tmp_path / "model")
+    assert max_difference(reference, tmp_path / "model") > 0
+    assert_same_losses(adapter, reference, 0.1)
+
+
 def test_padded_batches_equal_packed_batches(
     splits: Path, base: Path, tmp_path: Path, reference: Path
 ) -> None:
