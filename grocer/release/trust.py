@@ -81,7 +81,7 @@ class Trust:
         return cls(path, tuple(signers), floor)
 
     def require_signature(self, bundle: Path, digests: Mapping[str, str]) -> str | None:
-        """Return a description of the signer; None if no signer is trusted, or all are.
+        """Return a description of the signer; None if no signers are configured.
 
         Args:
             digests: SHA-256 of every file of the bundle except the signature.
