@@ -9,9 +9,11 @@ import pytest
 
 from grocer.config.recipes import tiny
 from grocer.errors import BundleError, ConfigError
+from grocer.gate.rules import decide
 from grocer.release.bundle import load_bundle, write_bundle
 from grocer.release.trust import VARIABLE, Trust
 from tests.fixtures.artifacts import make_bundle, write_artifacts
+from tests.fixtures.evaluations import evaluation, parse, policy
 from tests.fixtures.signing_keys import make_certificate, make_key, sign_bundle
 
 LENIENT = ["gate.min_accuracy=0.1", "gate.min_test_products=1", "gate.max_ece=0.9"]
@@ -72,6 +74,16 @@ def test_floor_does_not_relax_the_policy_of_the_run(
     artifacts = write_artifacts(tmp_path / "artifacts", passed=False)
     with pytest.raises(BundleError, match="gate failed"):
         write_bundle(**artifacts, config=tiny(), root=tmp_path, signing_key=str(key))
+
+
+def test_floor_can_forbid_the_margin_of_the_champion(tmp_path: Path) -> None:
+    measured = parse(evaluation(champion=(6, 5)))
+    run = policy(champion_margin=0.05, champion_margin_reason="newer data")
+    assert decide(measured, run).passed
+    Trust.read(write_floor(tmp_path / "free", min_accuracy=0.8)).require_floor(measured, run)
+    trust = Trust.read(write_floor(tmp_path / "trust", champion_margin=None))
+    with pytest.raises(BundleError, match="champion: "):
+        trust.require_floor(measured, run)
 
 
 def test_bundle_of_any_trusted_signer_is_accepted(tmp_path: Path) -> None:
