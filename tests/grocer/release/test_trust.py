@@ -80,8 +80,9 @@ def test_floor_can_forbid_the_margin_of_the_champion(tmp_path: Path) -> None:
     measured = parse(evaluation(champion=(6, 5)))
     run = policy(champion_margin=0.05, champion_margin_reason="newer data")
     assert decide(measured, run).passed
-    Trust.read(write_floor(tmp_path / "free", min_accuracy=0.8)).require_floor(measured, run)
-    trust = Trust.read(write_floor(tmp_path / "trust", champion_margin=None))
+    free, _ = write_trust(tmp_path / "free", min_accuracy=0.8)
+    Trust.read(free).require_floor(measured, run)
+    trust = Trust.read(write_trust(tmp_path / "trust", champion_margin=None)[0])
     with pytest.raises(BundleError, match="champion: "):
         trust.require_floor(measured, run)
 
