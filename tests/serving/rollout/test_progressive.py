@@ -84,8 +84,8 @@ def test_canary_without_a_worse_signal_is_promoted(api: Api, stub_bundle: Loaded
     assert [each.percent for each in found] == [5, 5, 5, 50, 50, 50]
     assert percents(api) == [5, 50, 100, None]
     assert digests(api) == (stub_bundle.digest, None, None)
-    assert min(each.requests.canary for each in found) >= 25
-    assert found[-1].requests.canary >= 100
+    assert min(each.canary_requests for each in found) >= 25
+    assert found[-1].canary_requests >= 100
 
 
 @pytest.mark.parametrize(
@@ -207,6 +207,14 @@ def test_canary_without_steps_is_analysed_at_its_share(
         found = run(api, canary=[], analysis=False)
         assert {each.percent for each in found} == {20}
         assert found[-1].promoted
+
+
+def test_canary_with_more_traffic_than_all_steps_is_analysed_there(api: Api) -> None:
+    assert api.service is not None
+    api.service["spec"]["canary"][0]["trafficPercent"] = 70
+    found = run(api)
+    assert {each.percent for each in found} == {70}
+    assert found[-1].promoted
 
 
 def test_nothing_to_analyse_after_a_first_deploy(at_once: None, stub_bundle: LoadedBundle) -> None:
