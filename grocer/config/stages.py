@@ -258,6 +258,6 @@ class GatePolicy(Section):
 
     @model_validator(mode="after")
     def _margin_has_a_reason(self) -> Self:
-        if (self.champion_margin is None) != (not self.champion_margin_reason):
-            raise ValueError("gate.champion_margin and gate.champion_margin_reason go together")
+        if self.champion_margin is not None and not self.champion_margin_reason:
+            raise ValueError("gate.champion_margin requires gate.champion_margin_reason")
         return self

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from grocer.errors import BundleError, ConfigError
+from grocer.errors import BundleError, ConfigError, GrocerError
 from grocer.io.atomic import output_file
 
 if TYPE_CHECKING:
@@ -44,16 +44,15 @@ def sign(bundle: Path, digests: Mapping[str, str], key: str) -> None:
         ConfigError: there is no such key, or it cannot be used.
         OutputError: the signature cannot be written.
     """
-    with _key_file(key) as path, output_file(bundle / SIGNATURE) as part:
-        try:
-            _signer(path).set_hashing_config(_known_digests(digests)).sign(bundle, part)
-        # The package and its cryptography raise many types, also for a key of another kind.
-        except Exception as error:
-            raise ConfigError(
-                f"{_SETTING} cannot sign: {_text(error)}; expected an unencrypted EC private key "
-                "(PEM), which the certificates in the same file belong to, or the identity of "
-                "Sigstore"
-            ) from error
+    with _usable_signer(key) as signer, output_file(bundle / SIGNATURE) as part:
+        signer.set_hashing_config(_known_digests(digests)).sign(bundle, part)
+
+
+def check_key(key: str) -> None:
+    """Raise ConfigError if a key cannot sign; that of Sigstore is not tried."""
+    if key != SIGSTORE:
+        with _usable_signer(key):
+            pass
 
 
 def verify(bundle: Path, digests: Mapping[str, str], trusted: Path) -> str:
@@ -97,19 +96,34 @@ def check_trusted(path: Path) -> None:
         ) from error
 
 
-def _signer(path: Path) -> Signer:
+@contextmanager
+def _usable_signer(key: str) -> Iterator[Signer]:
+    """Yield the package's configuration for a signing key; ConfigError if it cannot sign."""
     from model_signing.signing import Config
 
-    if path.name == SIGSTORE:
-        token = os.environ.get("SIGSTORE_ID_TOKEN")
-        return Config().use_sigstore_signer(
-            identity_token=token, use_ambient_credentials=token is None
-        )
-    if _CERTIFICATE in path.read_bytes():
-        return Config().use_certificate_signer(
-            private_key=path, signing_certificate=path, certificate_chain=[path]
-        )
-    return Config().use_elliptic_key_signer(private_key=path)
+    with _key_file(key) as path:
+        try:
+            if key == SIGSTORE:
+                token = os.environ.get("SIGSTORE_ID_TOKEN")
+                signer = Config().use_sigstore_signer(
+                    identity_token=token, use_ambient_credentials=token is None
+                )
+            elif _CERTIFICATE in path.read_bytes():
+                signer = Config().use_certificate_signer(
+                    private_key=path, signing_certificate=path, certificate_chain=[path]
+                )
+            else:
+                signer = Config().use_elliptic_key_signer(private_key=path)
+            yield signer
+        # The package and its cryptography raise many types, also for a key of another kind.
+        except Exception as error:
+            if isinstance(error, GrocerError):
+                raise
+            raise ConfigError(
+                f"{_SETTING} cannot sign: {_text(error)}; expected an unencrypted EC private key "
+                "(PEM), which the certificates in the same file belong to, or the identity of "
+                "Sigstore"
+            ) from error
 
 
 def _verifier(trusted: Path, signature: Path) -> tuple[Verifier, str]:
@@ -128,7 +142,7 @@ def _verifier(trusted: Path, signature: Path) -> tuple[Verifier, str]:
     if authorities := _certificates(trusted):
         signing, *others = _chain(signature)
         # The package verifies certificates at the time when the signing certificate became valid,
-        # so that it would accept them for ever.
+        # so that it would accept expired ones.
         for certificate in (signing, *others, *authorities):
             _require_valid_now(certificate)
         verifier = Config().use_certificate_verifier(certificate_chain=[trusted])
@@ -155,7 +169,7 @@ def _fingerprint(path: Path) -> str:
         content.count(b"-----BEGIN ") != content.count(_PUBLIC_KEY)
         or content.count(_PUBLIC_KEY) != 1
     ):
-        raise ValueError("not exactly one public key; use one file for each key")
+        raise ValueError("it does not hold exactly one public key; use one file for each key")
     key = serialization.load_pem_public_key(content)
     if not isinstance(key, EllipticCurvePublicKey):
         raise ValueError("not an EC key")

@@ -61,6 +61,10 @@ def run(
         from grocer.release.bundle import load_bundle
 
         champion = load_bundle(champion).path.resolve()
+    if config.deploy.signing_key is not None:
+        from grocer.release.signature import check_key
+
+        check_key(config.deploy.signing_key)
     with interruptible(), working_dir(out, replace=replace, keep=Path(source)) as work:
         arguments = {"data": source, "config": config.to_json(), "champion": str(champion or "")}
         code, outcome = _execute(work, arguments, _environment(config))

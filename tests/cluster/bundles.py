@@ -30,6 +30,8 @@ class Bundles:
     """Its decision is not "passed"."""
     missing_base: str
     """Its base model is not available in any pod."""
+    unsigned: str
+    """Valid, but nobody has signed it."""
 
 
 def digest_of(uri: str) -> str:
@@ -44,6 +46,7 @@ def upload_bundles(store: Store, root: Path, base: Path, signing_key: Path) -> B
         "first": make_bundle(root / "first", base=base).path,
         "second": make_bundle(root / "second", config, base=base).path,
         "missing_base": make_bundle(root / "missing_base").path,
+        "unsigned": make_bundle(root / "unsigned", base=base).path,
     }
     paths["failed_gate"] = _with_failed_decision(paths["first"], root / "failed_gate")
     return Bundles(**_upload(store, paths, signing_key))
@@ -64,7 +67,8 @@ def _upload(store: Store, paths: Mapping[str, Path], signing_key: Path) -> dict[
     """Sign and upload bundles outside the prefix where deploy publishes them; return their URIs."""
     uris = {name: f"{store.uri}/incoming/{path.name}" for name, path in paths.items()}
     for name, path in paths.items():
-        sign_bundle(path, signing_key)
+        if name != "unsigned":
+            sign_bundle(path, signing_key)
         target = f"{uris[name].removeprefix('s3://')}/"
         file_system("s3").put(f"{path}/", target, recursive=True)
     return uris

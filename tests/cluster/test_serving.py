@@ -153,7 +153,12 @@ def test_update_fails_no_request(
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("failed_gate", FAILED_RULE), ("missing_base", "base.source=tiny")]
+    ("name", "reason"),
+    [
+        ("failed_gate", FAILED_RULE),
+        ("missing_base", "base.source=tiny"),
+        ("unsigned", "is not signed"),
+    ],
 )
 def test_invalid_bundle_is_rolled_back(
     name: str,

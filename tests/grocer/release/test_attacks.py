@@ -220,7 +220,7 @@ def signature_without_statement(bundle: Path, other: Path) -> None:
 
 
 def huge_signature(bundle: Path, other: Path) -> None:
-    os.truncate(bundle / SIGNATURE, 2**33)
+    os.truncate(bundle / SIGNATURE, MAX_SIGNATURE_BYTES + 1)
 
 
 def linked_signature(bundle: Path, other: Path) -> None:
@@ -268,11 +268,11 @@ def add_fifo(bundle: Path) -> None:
 
 
 def grow_adapter(bundle: Path) -> None:
-    os.truncate(bundle / "adapter_model.safetensors", 2**40)
+    os.truncate(bundle / "adapter_model.safetensors", 2**31)
 
 
 def grow_manifest(bundle: Path) -> None:
-    os.truncate(bundle / MANIFEST, 2**40)
+    os.truncate(bundle / MANIFEST, 2**26)
 
 
 @pytest.mark.parametrize("attack", [link_file, add_file, add_fifo, grow_adapter, grow_manifest])

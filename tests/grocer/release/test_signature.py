@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from grocer.errors import BundleError, ConfigError
 from grocer.release.bundle import load_bundle
-from grocer.release.signature import sign
+from grocer.release.signature import check_key, sign
 from grocer.release.trust import Trust
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.signing_keys import make_certificate, make_key, sign_bundle
@@ -73,6 +74,14 @@ def test_certificate_that_is_not_valid_now_is_rejected(
         load_bundle(bundle, trust=Trust.read(trusted))
 
 
+@pytest.mark.parametrize("intermediate", [False, True])
+def test_certificate_of_a_trusted_authority_is_accepted(tmp_path: Path, intermediate: bool) -> None:
+    bundle = make_bundle(tmp_path).path
+    private, trusted = make_certificate(tmp_path / "keys", intermediate=intermediate)
+    sign_bundle(bundle, private)
+    assert "CN=ca signer" in str(load_bundle(bundle, trust=Trust.read(trusted)).signer)
+
+
 def test_certificate_of_another_authority_is_rejected(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path).path
     private, _ = make_certificate(tmp_path / "keys", name="one")
@@ -105,6 +114,7 @@ def test_unusable_signing_key_is_reported_with_the_setting(tmp_path: Path, key: 
     )
     (tmp_path / "rsa.pem").write_bytes(pem)
     name = key if ":" in key else str(tmp_path / key)
-    with pytest.raises(ConfigError, match=r"deploy\.signing_key"):
-        sign(tmp_path, {}, name)
+    for use in (partial(sign, tmp_path, {}), check_key):
+        with pytest.raises(ConfigError, match=r"deploy\.signing_key"):
+            use(name)
     assert not (tmp_path / "model.sig").exists()

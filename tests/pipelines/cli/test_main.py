@@ -32,6 +32,10 @@ def test_version(capsys):
         (["serve", "--bundle", "b", "--port", "http"], "Invalid value for '--port'"),
         (["run", "--data", "absent", "--out", "o"], "--data absent: no such file or directory"),
         (["run", "--data", ".", "--out", "o", "--champion", "b"], "b"),
+        (
+            ["run", "--data", ".", "--out", "o", "--set", "deploy.signing_key=absent.pem"],
+            "deploy.signing_key: absent.pem: no such file",
+        ),
         (["compile", "x.yaml", "--recipe", "tinny"], "--recipe tinny"),
     ],
 )

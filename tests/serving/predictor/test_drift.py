@@ -1,5 +1,6 @@
 """The drift alert fires if the catalogue no longer describes the traffic, and only then."""
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -99,9 +100,14 @@ def test_closest_reference_is_the_first_without_predictions():
 
 
 def test_metric_describes_the_latest_predictions(stub_bundle):
-    """The references of the bundle are equal shares of all labels."""
     registry, labels = CollectorRegistry(), stub_bundle.labels
-    metrics = Metrics(stub_bundle, ServingConfig(), registry)
+    evaluation = stub_bundle.manifest.evaluation
+    purchases = dict(zip(labels, (0.0, 0.8, 0.2), strict=True))
+    reference = evaluation.reference.model_copy(update={"purchases": purchases})
+    changed = evaluation.model_copy(update={"reference": reference})
+    manifest = stub_bundle.manifest.model_copy(update={"evaluation": changed})
+    bundle = dataclasses.replace(stub_bundle, manifest=manifest)
+    metrics = Metrics(bundle, ServingConfig(), registry)
 
     def observe(shares, count):
         rows = np.repeat(np.arange(len(labels)), np.array(shares) * count)
@@ -114,6 +120,7 @@ def test_metric_describes_the_latest_predictions(stub_bundle):
     assert observe([1, 1, 1], 2000) < 0.35
     window = ServingConfig.drift_window
     assert observe([1, 1, 1], math.ceil(window / 3)) < 0.01
-    assert registry.get_sample_value("grocer_latest_share", {"department": labels[0]}) == (
-        pytest.approx(1 / 3, abs=1e-3)
-    )
+    assert observe([0, 8, 2], window // 10) == 0.0
+    for label, share in purchases.items():
+        for name in ("grocer_latest_share", "grocer_reference_share"):
+            assert registry.get_sample_value(name, {"department": label}) == pytest.approx(share)

@@ -14,6 +14,33 @@ from serving.rollout.smoke_test import predict, running_predictor
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.signing_keys import make_key, sign_bundle
 
+CHANGE_AFTER_VERIFICATION = """
+import sys
+from serving.predictor import __main__ as command, serve
+
+verify = serve.load_bundle
+
+def verify_and_change(path, digest):
+    verified = verify(path, digest)
+    (path / "linear.npz").write_bytes((path / "linear.npz").read_bytes())
+    return verified
+
+serve.load_bundle = verify_and_change
+sys.exit(command.main())
+"""
+
+
+class IdleServer:
+    """Stops at once."""
+
+    failure = None
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def start(self, models: list[object]) -> None:
+        pass
+
 
 @pytest.fixture(scope="module")
 def unsigned(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -63,7 +90,7 @@ def test_unsigned_bundle_is_served_with_a_warning_if_no_key_is_trusted(
 ) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr("serving.predictor.logs.configure", lambda: None)
-    monkeypatch.setattr("serving.predictor.server.Server.start", lambda *_: None)
+    monkeypatch.setattr("serving.predictor.server.Server", IdleServer)
     assert serve(bundle) == 0
     assert caplog.text.count("signature not verified") == 1
 
@@ -76,5 +103,16 @@ def test_trust_that_does_not_exist_is_an_error(
     with (
         pytest.raises(DeployError, match=r"exited with code 2: .*absent: no trusted key found"),
         running_predictor(bundle),
+    ):
+        pass
+
+
+def test_file_changed_after_verification_is_never_served(
+    bundle: Path, keys: tuple[Path, Path]
+) -> None:
+    sign_bundle(bundle, keys[0])
+    with (
+        pytest.raises(DeployError, match=r"exited with code 2: .*modified while it was loaded"),
+        running_predictor(bundle, command=("-c", CHANGE_AFTER_VERIFICATION)),
     ):
         pass
