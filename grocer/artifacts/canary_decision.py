@@ -23,13 +23,6 @@ class Signal(Reason):
     """Difference that is tolerated even if it is significant."""
 
 
-class Requests(Record):
-    """Requests that were answered."""
-
-    stable: Count
-    canary: Count
-
-
 class CanaryDecision(Record):
     """What was measured, and what follows from it."""
 
@@ -40,7 +33,9 @@ class CanaryDecision(Record):
     """The canary's share of the traffic."""
     stable: Digest
     canary: Digest
-    requests: Requests
+    stable_requests: Count
+    canary_requests: Count
+    """Requests that were answered."""
     required: Count
     """Requests that each predictor must answer at this percentage."""
     signals: tuple[Signal, ...]
@@ -60,8 +55,8 @@ class CanaryDecision(Record):
     def text(self) -> str:
         """The decision in one line."""
         return (
-            f"{self.percent} % of the traffic, {self.requests.canary} requests to canary "
-            f"{self.canary[:12]} and {self.requests.stable} to stable {self.stable[:12]}: "
+            f"{self.percent} % of the traffic, {self.canary_requests} requests to canary "
+            f"{self.canary[:12]} and {self.stable_requests} to stable {self.stable[:12]}: "
             f"{self.action.replace('_', ' ')}, {self.reason}"
         )
 

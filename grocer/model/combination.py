@@ -26,7 +26,7 @@ TIE = 0.01
 """Difference of validation log-loss in nats up to which two classifiers are equally good."""
 MAX_LOST = 0.002
 """Accuracy that the cascade may lose against the ensemble."""
-NOBODY = 1.0
+NO_THRESHOLD = 1.0
 """Threshold of a cascade whose linear model never answers alone."""
 _LEVEL = 0.05  # one-sided
 _MINUS_INFINITY = -1e6  # finite, so that 0 * log(0) is 0; no weight makes its probability positive
@@ -60,7 +60,7 @@ def combine(
 
 def linear_answers(combination: Combination, linear_log: Floats) -> Bools:
     """Return which rows [n] the linear model answers alone, so that the adapter is not needed."""
-    if combination.threshold is None or combination.threshold >= NOBODY:
+    if combination.threshold is None or combination.threshold >= NO_THRESHOLD:
         return np.full(len(linear_log), combination.strategy == "linear")
     confidence = scale(linear_log, combination.linear_alone).max(axis=1, initial=0.0)
     return np.asarray(confidence >= combination.threshold)
@@ -142,7 +142,7 @@ def select(
     losses = {
         strategy: log_loss(combination, adapter_log, linear_log, truth)
         for strategy, combination in combinations.items()
-        if combination.threshold is None or combination.threshold < NOBODY
+        if combination.threshold is None or combination.threshold < NO_THRESHOLD
     }
     limit = min(losses.values()) + TIE
     return next(s for s in CHEAPEST_FIRST if losses.get(s, np.inf) <= limit)
@@ -153,7 +153,7 @@ def choose_threshold(linear: Floats, ensemble: Floats, truth: Ints) -> float:
 
     At it and at all higher ones, the upper confidence bound of the accuracy that is lost against
     the ensemble does not exceed `MAX_LOST`. The threshold is the confidence of a product, or
-    `NOBODY` if none suffices.
+    `NO_THRESHOLD` if none suffices.
 
     Args:
         linear, ensemble: calibrated probabilities [n, labels] of products on which neither was
@@ -167,11 +167,11 @@ def choose_threshold(linear: Floats, ensemble: Floats, truth: Ints) -> float:
     gained = np.cumsum(linear_right & ~ensemble_right)
     ranked = confidence[order]
     # Products of equal confidence are answered by the same model.
-    ends = (ranked > np.append(ranked[1:], -1.0)) & (ranked < NOBODY)
+    ends = (ranked > np.append(ranked[1:], -1.0)) & (ranked < NO_THRESHOLD)
     bounds = upper_bound(lost[ends], gained[ends], len(truth), _LEVEL)
     # Tested in this order up to the first failure, so that the level holds for all of them.
     suffices = np.logical_and.accumulate(bounds <= MAX_LOST)
-    return float(ranked[ends][suffices].min(initial=NOBODY))
+    return float(ranked[ends][suffices].min(initial=NO_THRESHOLD))
 
 
 def _combination(strategy: Strategy, **weights: float) -> Combination:

@@ -142,7 +142,7 @@ def _verifier(trusted: Path, signature: Path) -> tuple[Verifier, str]:
     if authorities := _certificates(trusted):
         signing, *others = _chain(signature)
         # The package verifies certificates at the time when the signing certificate became valid,
-        # so that it would accept them for ever.
+        # so that it would accept expired ones.
         for certificate in (signing, *others, *authorities):
             _require_valid_now(certificate)
         verifier = Config().use_certificate_verifier(certificate_chain=[trusted])

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 from scipy.stats.contingency import expected_freq
 
-from grocer.artifacts.canary_decision import Requests, Signal
+from grocer.artifacts.canary_decision import Signal
 
 LOOKS = (0.25, 0.5, 1.0)
 """Shares of the required requests at which a step is tested; only the last one ends it."""
@@ -97,18 +97,10 @@ def significance(error_probability: float, steps: int) -> float:
     return error_probability / (steps * len(LOOKS) * SIGNALS)
 
 
-def compare(
-    stable: Window, canary: Window, level: float, agreement: Signal | None = None
-) -> tuple[Signal, ...]:
-    """Return all signals; `agreement` is measured by the caller."""
+def compare(stable: Window, canary: Window, level: float) -> tuple[Signal, ...]:
+    """Return all signals but `agreement`, which is not a comparison of counters."""
     tests = (error_rate, latency, low_confidence, departments, estimated_accuracy)
-    measured = tuple(test(stable, canary, level) for test in tests)
-    return measured if agreement is None else (*measured, agreement)
-
-
-def requests(stable: Window, canary: Window) -> Requests:
-    """Return how many requests each predictor answered."""
-    return Requests(stable=stable.answered, canary=canary.answered)
+    return tuple(test(stable, canary, level) for test in tests)
 
 
 def error_rate(stable: Window, canary: Window, level: float) -> Signal:

@@ -24,13 +24,11 @@ from serving.rollout.traffic import wait_for_traffic
 from serving.rollout.update import SupersededError, update
 
 
-def promote(
-    config: DeployConfig, cluster: Cluster | None = None, revision: Revision | None = None
-) -> str:
+def promote(config: DeployConfig, cluster: Cluster | None = None, digest: str | None = None) -> str:
     """Shift all traffic to the canary, remove the stable revision, and return a summary.
 
     Args:
-        revision: the canary; None: any.
+        digest: of the canary; None: any.
 
     Raises:
         UnreachableError: the Kubernetes API did not answer; the promotion can be repeated.
@@ -40,7 +38,7 @@ def promote(
     cluster = cluster or Cluster(config.namespace)
     service = cluster.inference_service(config.name)
     state = read_state(service)
-    stable, canary = stable_and_canary(config, state, revision)
+    stable, canary = stable_and_canary(config, state, digest)
     revision, replicas = canary.revision, min_replicas(service)
     scaled = State(stable, Canary(revision, 100, replicas or None))
     update(cluster, config, state, scaled)
@@ -59,19 +57,19 @@ def promote(
 
 
 def rollback(
-    config: DeployConfig, cluster: Cluster | None = None, revision: Revision | None = None
+    config: DeployConfig, cluster: Cluster | None = None, digest: str | None = None
 ) -> str:
     """Shift all traffic to the stable revision, remove the canary, and return a summary.
 
     Args:
-        revision: the canary; None: any.
+        digest: of the canary; None: any.
 
     Raises:
         DeployError: there is no canary, or the stable revision is not ready.
     """
     cluster = cluster or Cluster(config.namespace)
     state = read_state(cluster.inference_service(config.name))
-    stable, canary = stable_and_canary(config, state, revision)
+    stable, canary = stable_and_canary(config, state, digest)
     drained = State(stable, replace(canary, traffic_percent=0))
     update(cluster, config, state, drained)
     try:
@@ -85,17 +83,17 @@ def rollback(
 
 
 def stable_and_canary(
-    config: DeployConfig, state: State, revision: Revision | None = None
+    config: DeployConfig, state: State, digest: str | None = None
 ) -> tuple[Revision, Canary]:
     """Return the stable revision and the canary.
 
     Raises:
-        SupersededError: `revision` is not the canary.
+        SupersededError: the bundle `digest` is not the canary.
         DeployError: there is no canary.
     """
-    if revision and (state.canary is None or state.canary.revision.digest != revision.digest):
+    if digest and (state.canary is None or state.canary.revision.digest != digest):
         raise SupersededError(
-            f"{config.namespace}/{config.name}: bundle {revision.digest[:12]} is no longer the "
+            f"{config.namespace}/{config.name}: bundle {digest[:12]} is no longer the "
             "canary; another deploy, promote or rollback has replaced it"
         )
     if state.champion is None or state.canary is None:

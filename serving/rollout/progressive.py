@@ -83,9 +83,7 @@ def analyse(
     state = _retried(config, lambda: read_state(cluster.inference_service(config.name)))
     if digest and state.champion and state.champion.digest == digest:
         return []
-    stable, canary = stable_and_canary(config, state)
-    if digest and canary.revision.digest != digest:
-        raise SupersededError(f"bundle {digest[:12]} is no longer the canary")
+    stable, canary = stable_and_canary(config, state, digest)
     steps = config.canary or (canary.revision.record and canary.revision.record.steps) or ()
     percent = canary.traffic_percent
     rollout = _Rollout(cluster, config, stable, canary.revision, percent, steps or (percent,))
@@ -123,10 +121,10 @@ class _Rollout:
             self.decide("promote", "a promotion was interrupted")
         else:
             agreement = self._agreement(products, level) if products else None
-            for step in [each for each in self.steps if each >= percent] or [percent]:
+            steps = [each for each in self.steps if each >= percent] or [percent]
+            for step in steps:
                 self._shift(step)
-                last = step == max(self.steps)
-                if self._analyse(level, agreement, last) != "continue":
+                if self._analyse(level, agreement, step == steps[-1]) != "continue":
                     break
         self.end()
 
@@ -138,7 +136,7 @@ class _Rollout:
         def complete() -> str:
             state = read_state(self.cluster.inference_service(self.config.name))
             if state.canary or not state.champion or state.champion.digest != remaining.digest:
-                return end(self.config, self.cluster, self.canary)
+                return end(self.config, self.cluster, self.canary.digest)
             # The API did not answer after the last change.
             timeout = self.config.timeout_seconds
             wait_until_ready(self.cluster, self.config.name, state.champion, timeout)
@@ -162,7 +160,7 @@ class _Rollout:
                 reason = f"too few requests within {self.config.analysis_seconds:g} s"
                 problems = [f"; {each.problem}" for each in metrics if each.problem]
                 return self.decide("roll_back", "".join([reason, *problems]), windows)
-            signals = analysis.compare(*windows, level, agreement)
+            signals = analysis.compare(*windows, level) + ((agreement,) if agreement else ())
             if worse := [signal.rule for signal in signals if not signal.passed]:
                 reason = f"the canary is worse by {', '.join(worse)}"
                 return self.decide("roll_back", reason, windows, signals)
@@ -199,7 +197,7 @@ class _Rollout:
     def _require_unchanged(self, *percents: int) -> None:
         """Raise SupersededError if another process changed the canary or its traffic."""
         state = read_state(self.cluster.inference_service(self.config.name))
-        _, canary = stable_and_canary(self.config, state, self.canary)
+        _, canary = stable_and_canary(self.config, state, self.canary.digest)
         if canary.traffic_percent not in percents or state.champion != self.stable:
             raise SupersededError(
                 f"{self.config.namespace}/{self.config.name}: the traffic of canary "
@@ -211,7 +209,7 @@ class _Rollout:
 
         def shift() -> None:
             state = read_state(self.cluster.inference_service(self.config.name))
-            _, canary = stable_and_canary(self.config, state, self.canary)
+            _, canary = stable_and_canary(self.config, state, self.canary.digest)
             if canary.traffic_percent != percent:
                 new = replace(state, canary=replace(canary, traffic_percent=percent))
                 update(self.cluster, self.config, state, new)
@@ -258,7 +256,8 @@ class _Rollout:
             percent=self.percent,
             stable=self.stable.digest,
             canary=self.canary.digest,
-            requests=analysis.requests(*windows),
+            stable_requests=windows[0].answered,
+            canary_requests=windows[1].answered,
             required=self.config.analysis_requests,
             signals=signals,
         )

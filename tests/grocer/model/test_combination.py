@@ -9,7 +9,7 @@ from grocer.artifacts.combination import Combination
 from grocer.model.combination import (
     BOUNDS,
     MAX_LOST,
-    NOBODY,
+    NO_THRESHOLD,
     calibrated_log_loss,
     choose_threshold,
     combine,
@@ -149,7 +149,7 @@ def test_degenerate_validation_gives_bounded_weights(products, labels, perfect, 
     for each in fitted.values():
         assert BOUNDS[0] <= each.adapter + each.linear <= 2 * BOUNDS[1]
         assert np.isfinite(log_loss(each, logs, logs, truth))
-    assert fitted["cascade"].threshold == NOBODY  # too few products to bound the loss
+    assert fitted["cascade"].threshold == NO_THRESHOLD  # too few products to bound the loss
     assert select(fitted, logs, logs, truth) == "linear"
 
 
@@ -184,8 +184,8 @@ def test_linear_model_answers_all_none_or_confident_rows():
     certain = np.array([[0.0, -1e5]])
     assert linear_answers(combination("linear", linear=1.0), linear).all()
     assert not linear_answers(combination("ensemble", linear=1.0), linear).any()
-    nobody = CASCADE.model_copy(update={"threshold": NOBODY})
-    assert not linear_answers(nobody, certain).any()
+    never = CASCADE.model_copy(update={"threshold": NO_THRESHOLD})
+    assert not linear_answers(never, certain).any()
     assert linear_answers(CASCADE, certain).all()
 
 
@@ -204,7 +204,7 @@ def test_bound_of_lost_accuracy_holds_on_the_half_that_chose_the_threshold(seed)
     )
     lost, gained = (without & ~right).sum(), (right & ~without).sum()
     bound = float(upper_bound(lost, gained, 2000, 0.05))
-    assert bound <= MAX_LOST or fitted.threshold == NOBODY
+    assert bound <= MAX_LOST or fitted.threshold == NO_THRESHOLD
     assert (lost - gained) / 2000 <= bound + 1e-12
 
 
@@ -231,14 +231,14 @@ def test_no_threshold_is_below_one_that_loses_too_much():
 def test_products_of_equal_confidence_are_answered_by_the_same_model():
     linear = np.tile([0.8, 0.2], (4000, 1))
     truth = np.repeat([0, 1], 2000)
-    assert choose_threshold(linear, np.eye(2)[truth], truth) == NOBODY
+    assert choose_threshold(linear, np.eye(2)[truth], truth) == NO_THRESHOLD
     assert choose_threshold(linear, linear, truth) == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("products", [0, 1, 1300])
 def test_too_few_products_give_no_threshold(products):
     probabilities = np.tile([0.9, 0.1], (products, 1))
-    assert choose_threshold(probabilities, probabilities, np.zeros(products, int)) == NOBODY
+    assert choose_threshold(probabilities, probabilities, np.zeros(products, int)) == NO_THRESHOLD
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_cheapest_strategy_within_a_tie_is_selected(monkeypatch, losses, expecte
 
 def test_cascade_in_which_the_linear_model_never_answers_alone_is_not_selected():
     adapter, linear, truth = sample(3, products=200)
-    cascade = CASCADE.model_copy(update={"threshold": NOBODY})
+    cascade = CASCADE.model_copy(update={"threshold": NO_THRESHOLD})
     ensemble = combination("ensemble", adapter=0.5, linear=0.7)
     chosen = select({"cascade": cascade, "ensemble": ensemble}, adapter, linear, truth)
     assert chosen == "ensemble"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,6 +14,7 @@ from serving.rollout.inference_service import DIGEST_ENV
 from serving.rollout.predictor_metrics import PredictorMetrics
 from tests.fixtures.kubernetes_api import OLD
 from tests.fixtures.metrics_server import MetricsServer, Traffic
+from tests.fixtures.predictor_process import Running
 
 
 class Pods:
@@ -40,7 +42,7 @@ def pod(name: str, port: int, digest: str = OLD, ip: str | None = "127.0.0.1") -
 
 
 @pytest.fixture
-def server(stub_bundle: LoadedBundle) -> Iterator[MetricsServer]:
+def simulated(stub_bundle: LoadedBundle) -> Iterator[MetricsServer]:
     with MetricsServer(stub_bundle, Traffic(requests=10)) as server:
         server.simulate()
         yield server
@@ -54,9 +56,9 @@ def other(stub_bundle: LoadedBundle) -> Iterator[MetricsServer]:
 
 
 @pytest.fixture
-def pods(server: MetricsServer) -> Pods:
+def pods(simulated: MetricsServer) -> Pods:
     pods = Pods()
-    pods.servers["a"] = server
+    pods.servers["a"] = simulated
     return pods
 
 
@@ -77,11 +79,11 @@ def test_only_requests_after_the_first_read_count(metrics: PredictorMetrics) -> 
 
 
 def test_restarted_container_counts_from_zero(
-    metrics: PredictorMetrics, server: MetricsServer
+    metrics: PredictorMetrics, simulated: MetricsServer
 ) -> None:
     for _ in range(3):
         metrics.read()
-    server.restart(started=4e9)
+    simulated.restart(started=4e9)
     window = metrics.read()
     assert window.requests == 40
     assert min(window.departments.values()) >= 0
@@ -108,22 +110,22 @@ def test_past_of_an_older_pod_does_not_count(
 
 
 def test_unreadable_pod_is_named_and_keeps_its_counts(
-    metrics: PredictorMetrics, server: MetricsServer
+    metrics: PredictorMetrics, simulated: MetricsServer
 ) -> None:
     metrics.read()
-    server.reachable = False
+    simulated.reachable = False
     assert metrics.read().requests == 10
     assert "pod a" in metrics.problem
-    server.reachable = True
+    simulated.reachable = True
     assert metrics.read().requests == 20
     assert metrics.problem == ""
 
 
 @pytest.mark.parametrize("skipped", [{"digest": "f" * 64}, {"ip": None}])
 def test_pods_of_other_bundles_and_without_address_are_skipped(
-    pods: Pods, server: MetricsServer, skipped: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    pods: Pods, simulated: MetricsServer, skipped: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = [pod("a", server.server_port, **skipped)]
+    found = [pod("a", simulated.server_port, **skipped)]
     monkeypatch.setattr(pods, "pods", lambda selector: found)
     metrics = PredictorMetrics(pods, "grocer", OLD)  # type: ignore[arg-type]
     assert [metrics.read().requests for _ in range(2)] == [0, 0]
@@ -134,3 +136,26 @@ def test_ipv6_address_is_tried(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> N
     metrics = PredictorMetrics(pods, "grocer", OLD)  # type: ignore[arg-type]
     metrics.read()
     assert "refused" in metrics.problem or "Cannot assign" in metrics.problem
+
+
+def test_metrics_of_a_real_predictor(server: Running, pods: Pods) -> None:
+    """Without a start time, a restarted container would not be noticed."""
+    port = urlsplit(server.url).port
+    pods.servers = {"a": SimpleNamespace(server_port=port)}  # type: ignore[dict-item]
+    metrics = PredictorMetrics(pods, "grocer", OLD)  # type: ignore[arg-type]
+    before = metrics.read()
+    assert (before.requests, metrics.problem) == (0, "")
+    assert all(started > 1e9 for _, started in metrics._first)
+    for _ in range(5):
+        server.predict("Milk", "Bread")
+    server.post("/v2/models/grocer/infer", json={})
+    server.get("/v2/models/grocer/ready")
+    window = metrics.read()
+    while window.requests < 6:  # a request is counted after its response
+        window = metrics.read()
+    assert (window.requests, window.answered, window.failed, window.items) == (6, 5, 0, 10)
+    assert sum(window.durations.values()) == 6
+    assert window.seconds > 0
+    assert sum(window.departments.values()) == 10
+    assert 0 < window.confidence_squared <= window.confidence <= 10
+    assert window.independent == 0.5

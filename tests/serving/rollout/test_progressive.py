@@ -84,8 +84,8 @@ def test_canary_without_a_worse_signal_is_promoted(api: Api, stub_bundle: Loaded
     assert [each.percent for each in found] == [5, 5, 5, 50, 50, 50]
     assert percents(api) == [5, 50, 100, None]
     assert digests(api) == (stub_bundle.digest, None, None)
-    assert min(each.requests.canary for each in found) >= 25
-    assert found[-1].requests.canary >= 100
+    assert min(each.canary_requests for each in found) >= 25
+    assert found[-1].canary_requests >= 100
 
 
 @pytest.mark.parametrize(
@@ -186,6 +186,19 @@ def test_steps_are_kept_for_a_resumed_analysis(api: Api) -> None:
     assert found[-1].promoted
 
 
+@pytest.mark.parametrize(("percent", "promoted"), [(50, True), (100, True), (0, False)])
+def test_repeated_deploy_resumes(
+    api: Api, stub_bundle: LoadedBundle, percent: int, promoted: bool
+) -> None:
+    assert api.service is not None
+    api.service["spec"]["canary"][0]["trafficPercent"] = percent
+    api.applied.clear()
+    api.deploy(stub_bundle, **STEPS)
+    assert percents(api) == [percent]
+    assert run(api)[-1].promoted == promoted
+    assert digests(api) == (stub_bundle.digest if promoted else OLD, None, None)
+
+
 def test_canary_without_steps_is_analysed_at_its_share(
     make: Callable[[], Api], stub_bundle: LoadedBundle
 ) -> None:
@@ -194,6 +207,14 @@ def test_canary_without_steps_is_analysed_at_its_share(
         found = run(api, canary=[], analysis=False)
         assert {each.percent for each in found} == {20}
         assert found[-1].promoted
+
+
+def test_canary_with_more_traffic_than_all_steps_is_analysed_there(api: Api) -> None:
+    assert api.service is not None
+    api.service["spec"]["canary"][0]["trafficPercent"] = 70
+    found = run(api)
+    assert {each.percent for each in found} == {70}
+    assert found[-1].promoted
 
 
 def test_nothing_to_analyse_after_a_first_deploy(at_once: None, stub_bundle: LoadedBundle) -> None:
@@ -214,17 +235,27 @@ def test_interrupted_end_is_completed(api: Api, stub_bundle: LoadedBundle, perce
     assert digests(api) == (winner, None, None)
 
 
-def test_short_outage_of_the_api_is_tolerated(api: Api, stub_bundle: LoadedBundle) -> None:
-    calls = []
+@pytest.mark.parametrize("bad", [False, True])
+def test_short_outage_of_the_api_is_tolerated(
+    make: Callable[[], Api], canary: MetricsServer, stub_bundle: LoadedBundle, bad: bool
+) -> None:
+    """A request fails after each request of the analysis in turn."""
+    canary.traffic = BAD if bad else Traffic()
+    for at in range(1, 1000):
+        with make() as api:
+            api.deploy(stub_bundle, **ONE_STEP)
+            calls = []
 
-    def fail(call: int) -> None:
-        calls.append(call)
-        if call % 17 == 0:
-            api.unavailable = 2
+            def fail(call: int, api: Api = api, at: int = at, calls: list[int] = calls) -> None:
+                calls.append(call)
+                api.unavailable = int(call == at)
 
-    assert run(api, api.observed(fail), timeout_seconds=20.0)[-1].promoted
-    assert len(calls) > 20
-    assert digests(api) == (stub_bundle.digest, None, None)
+            found = run(api, api.observed(fail), **ONE_STEP | {"timeout_seconds": 20.0})
+            assert found[-1].promoted != bad
+            assert digests(api) == (OLD if bad else stub_bundle.digest, None, None)
+            if len(calls) < at:
+                break
+    assert at > 15
 
 
 def test_long_outage_of_the_api_leaves_the_canary(api: Api, stub_bundle: LoadedBundle) -> None:
