@@ -65,8 +65,6 @@ class Trust:
         files = [path] if path.is_file() else []
         if path.is_dir():
             files = sorted(each for each in path.iterdir() if not each.name.startswith(".."))
-        if not files:
-            raise ConfigError(f"{path}: no trusted key found; expected a PEM file or a directory")
         floor, signers = None, []
         for file in files:
             if file.name == FLOOR:
@@ -78,6 +76,10 @@ class Trust:
                 raise ConfigError(
                     f"{file}: unknown file; expected *.pem, {', '.join(_OTHER_FILES)}"
                 )
+        if not signers:  # a gate policy alone would not prevent that its evaluation is forged
+            raise ConfigError(
+                f"{path}: no trusted key found; expected a PEM file, or a directory with *.pem"
+            )
         return cls(path, tuple(signers), floor)
 
     def require_signature(self, bundle: Path, digests: Mapping[str, str]) -> str | None:

@@ -47,9 +47,8 @@ def show(bundle: LoadedBundle, trust: Trust, source: str, console: Console | Non
         show_block(console, heading, iter([text]))
     decision = bundle.manifest.decision
     floor = "; the platform's gate policy accepts it" if trust.floor else ""
-    show_verdict(
-        "Gate", decision.passed, decision.reasons, f"this is what was evaluated{floor}", console
-    )
+    outcome = f"this is what was evaluated{floor}"
+    show_verdict(decision.passed, decision.reasons, outcome, console)
 
 
 def _rows(bundle: LoadedBundle, trust: Trust, source: str) -> Iterator[tuple[str, Text]]:

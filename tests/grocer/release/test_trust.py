@@ -19,10 +19,13 @@ from tests.fixtures.signing_keys import make_certificate, make_key, sign_bundle
 LENIENT = ["gate.min_accuracy=0.1", "gate.min_test_products=1", "gate.max_ece=0.9"]
 
 
-def write_floor(folder: Path, **limits: object) -> Path:
+def write_trust(folder: Path, **limits: object) -> tuple[Path, Path]:
+    """Write a trusted key and a floor; return the folder and the signing key."""
+    private, public = make_key(folder.with_name("keys"))
     folder.mkdir(exist_ok=True)
+    public.rename(folder / public.name)
     (folder / "gate.json").write_text(json.dumps(limits))
-    return folder
+    return folder, private
 
 
 @pytest.mark.parametrize(
@@ -37,43 +40,49 @@ def write_floor(folder: Path, **limits: object) -> Path:
 def test_bundle_with_a_lowered_policy_is_rejected_by_the_floor(
     tmp_path: Path, limits: dict[str, object], rule: str
 ) -> None:
-    bundle = make_bundle(tmp_path, tiny().with_settings(LENIENT))
-    trust = Trust.read(write_floor(tmp_path / "trust", **limits))
+    bundle = make_bundle(tmp_path, tiny().with_settings(LENIENT)).path
+    trust, key = write_trust(tmp_path / "trust", **limits)
+    sign_bundle(bundle, key)
     with pytest.raises(BundleError, match=rf"platform's gate policy .*gate\.json.* {rule}"):
-        load_bundle(bundle.path, trust=trust)
+        load_bundle(bundle, trust=Trust.read(trust))
 
 
 def test_bundle_is_not_written_below_the_floor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The deploy step fails before anything is published."""
-    monkeypatch.setenv(VARIABLE, str(write_floor(tmp_path / "trust", min_accuracy=0.9)))
+    trust, key = write_trust(tmp_path / "trust", min_accuracy=0.9)
+    monkeypatch.setenv(VARIABLE, str(trust))
     config = tiny().with_settings(LENIENT)
     artifacts = write_artifacts(tmp_path / "artifacts", config)
     with pytest.raises(BundleError, match="accuracy: "):
-        write_bundle(**artifacts, config=config, root=tmp_path)
+        write_bundle(**artifacts, config=config, root=tmp_path, signing_key=str(key))
 
 
 def test_keys_that_the_floor_lacks_are_those_of_the_run(tmp_path: Path) -> None:
-    bundle = make_bundle(tmp_path, tiny().with_settings(["gate.min_accuracy=0.2"]))
-    trust = Trust.read(write_floor(tmp_path / "trust", min_test_products=300))
-    assert load_bundle(bundle.path, trust=trust).signer is None
+    bundle = make_bundle(tmp_path, tiny().with_settings(["gate.min_accuracy=0.2"])).path
+    trust, key = write_trust(tmp_path / "trust", min_test_products=300)
+    sign_bundle(bundle, key)
+    assert load_bundle(bundle, trust=Trust.read(trust)).signer is not None
 
 
-def test_floor_does_not_relax_the_policy_of_the_run(tmp_path: Path) -> None:
+def test_floor_does_not_relax_the_policy_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust, key = write_trust(tmp_path / "trust", min_accuracy=0.1)
+    monkeypatch.setenv(VARIABLE, str(trust))
     artifacts = write_artifacts(tmp_path / "artifacts", passed=False)
-    trust = Trust.read(write_floor(tmp_path / "trust", min_accuracy=0.1))
-    assert trust.floor is not None
     with pytest.raises(BundleError, match="gate failed"):
-        write_bundle(**artifacts, config=tiny(), root=tmp_path)
+        write_bundle(**artifacts, config=tiny(), root=tmp_path, signing_key=str(key))
 
 
 def test_floor_can_forbid_the_margin_of_the_champion(tmp_path: Path) -> None:
     measured = parse(evaluation(champion=(6, 5)))
     run = policy(champion_margin=0.05, champion_margin_reason="newer data")
     assert decide(measured, run).passed
-    Trust.read(write_floor(tmp_path / "free", min_accuracy=0.8)).require_floor(measured, run)
-    trust = Trust.read(write_floor(tmp_path / "trust", champion_margin=None))
+    free, _ = write_trust(tmp_path / "free", min_accuracy=0.8)
+    Trust.read(free).require_floor(measured, run)
+    trust = Trust.read(write_trust(tmp_path / "trust", champion_margin=None)[0])
     with pytest.raises(BundleError, match="champion: "):
         trust.require_floor(measured, run)
 
@@ -120,6 +129,7 @@ def test_signature_without_trusted_keys_is_not_verified(tmp_path: Path) -> None:
     ("files", "problem"),
     [
         ({}, "no trusted key found"),
+        ({"gate.json": "{}"}, "no trusted key found"),
         ({"release.pub": "x"}, r"release\.pub: unknown file"),
         ({"release.pem": "x"}, "expected one EC public key, or CA certificates"),
         ({"gate.json": '{"min_acuracy": 1}'}, r"gate\.json: min_acuracy"),

@@ -62,6 +62,8 @@ def test_every_step_uses_the_store_runs_as_non_root_and_is_not_cached(compiled):
         assert "grocer-s3" in {secret["secretName"] for secret in spec["secretAsEnv"]}
         assert spec["configMapAsEnv"][0]["configMapName"] == "grocer-s3"
         assert spec["securityContext"]["runAsNonRoot"] is True
+    trusted = {step for step, spec in platform.items() if "configMapAsVolume" in spec}
+    assert trusted == {"classify-shard"}
     for component in (pipeline["root"], pipeline["components"]["comp-for-loop-1"]):
         for task in component["dag"]["tasks"].values():
             assert not task.get("cachingOptions")

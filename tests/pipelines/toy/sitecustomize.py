@@ -102,7 +102,9 @@ def evaluate(
     return evaluation
 
 
-def write_bundle(model, splits, evaluation, decision, config, root: Path) -> SimpleNamespace:
+def write_bundle(
+    model, splits, evaluation, decision, config, root: Path, signing_key: str | None
+) -> SimpleNamespace:
     with output_directory(root / "new") as part:
         (part / "bundle.json").write_text("{}")
     digest = tree_digest(tree_digests(root / "new"))
