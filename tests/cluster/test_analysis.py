@@ -32,9 +32,9 @@ def candidates(
     signing_key: tuple[Path, Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, str]:
-    """URIs of a bundle for each fault, and of one without."""
+    """URIs of a bundle for each fault, and of two without."""
     root = tmp_path_factory.mktemp("candidates")
-    return upload_candidates(store, root, base, signing_key[0], [*FAULTS, "good"])
+    return upload_candidates(store, root, base, signing_key[0], [*FAULTS, "good", "resumed"])
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,10 @@ def stable(step: DeployStep, bundles: Bundles) -> Iterator[str]:
     assert result.exit_code == 0, result.log
     yield digest_of(bundles.first)
     kubectl("delete", "isvc", "grocer", "-n", step.namespaces.serving)
+
+
+class _KilledError(Exception):
+    """The test has deleted the pod of the deploy step."""
 
 
 def _backends(api: Api, step: DeployStep) -> int:
@@ -112,3 +116,39 @@ def test_good_canary_is_promoted(
     assert list(after["digests"]) == [digest_of(candidates["good"])]
     events = kubectl("get", "events", "-n", step.namespaces.serving, "-o", "name")
     assert events.count("event/grocer.") >= 4, events
+
+
+def test_step_that_was_killed_is_resumed(
+    stable: str,
+    api: Api,
+    step: DeployStep,
+    gateway_client: Client,
+    candidates: dict[str, str],
+    report: Report,
+) -> None:
+    """The canary keeps its traffic; the same step again continues from there."""
+    steps = step.namespaces.steps
+
+    def kill() -> None:
+        if _backends(api, step) == 2:
+            name = next(
+                n
+                for n in kubectl("get", "pods", "-n", steps, "-o", "name").split()
+                if "deploy-" in n
+            )
+            kubectl("delete", name, "-n", steps, "--grace-period=0", "--force")
+            raise _KilledError
+
+    with gateway_client.load(GATEWAY, route_host(api, step.namespaces.serving)) as load:
+        with pytest.raises(_KilledError):
+            step.run(candidates["resumed"], kill, **SETTINGS)
+        assert _backends(api, step) == 2
+        result = step.run(candidates["resumed"], **SETTINGS)
+    last = result.output[-1]
+    report(f"killed step: {last['action']} at {last['percent']} %; {summary(load)}")
+    assert last["action"] == "promote", result.log
+    assert load["failed"] == 0, load["failures"]
+    assert list(load["digests"]) == [
+        digest_of(candidates["good"]),
+        digest_of(candidates["resumed"]),
+    ]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from serving.rollout import analysis
-from serving.rollout.analysis import LOOKS, Window, compare, significance
+from serving.rollout.analysis import LOOKS, Window, compare, latency, significance
 
 BOUNDS = ("0.01", "0.05", "0.1", "0.5", "+Inf")
 SECONDS = np.array([0.005, 0.02, 0.08, 0.3, 1.0])
@@ -207,3 +207,12 @@ def test_independent_observations_are_requests() -> None:
     window = traffic(np.random.default_rng(1), 100, error=0, items=20)
     assert window.independent * window.items == pytest.approx(100)
     assert replace(window, items=0).independent == 0
+
+
+def test_difference_of_milliseconds_is_tolerated() -> None:
+    rng = np.random.default_rng(5)
+    stable = replace(traffic(rng, 2000), seconds=2000 * 0.0066)
+    canary = traffic(rng, 500, durations=SLOW)
+    level = significance(0.05, 3)
+    assert latency(stable, replace(canary, seconds=500 * 0.0086), level).passed
+    assert not latency(stable, replace(canary, seconds=500 * 0.0266), level).passed
