@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def verify(
     bundle: Annotated[
-        str, Argument(metavar="BUNDLE", help="Directory of a bundle, or its s3:// or gs:// address")
+        str, Argument(metavar="BUNDLE", help="Directory or s3://, gs:// or oci:// address of a bundle")
     ],
     key: Key = None,
 ) -> None:
