@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 def verify(
     bundle: Annotated[
-        str, Argument(metavar="BUNDLE", help="Directory or s3://, gs:// or oci:// address of a bundle")
+        str,
+        Argument(
+            metavar="BUNDLE", help="Directory of a bundle, or its s3://, gs:// or oci:// address"
+        ),
     ],
     key: Key = None,
 ) -> None:
