@@ -33,7 +33,7 @@ def deploy(
         "decision": Path(decision.path),
     }
     with step("deploy", Path(predictions.path), inputs) as out:
-        from grocer.artifacts.canary_decision import to_markdown
+        from grocer.artifacts.canary_decision import to_markdown, verdict_of
         from grocer.config.run import RunConfig
         from grocer.dataset.run import most_purchased
         from grocer.errors import DeployError
@@ -58,10 +58,10 @@ def deploy(
 
                 products = Products.of(new, most_purchased(inputs["splits"], Products.COUNT))
                 decisions = analyse(run.deploy, products=products, digest=new.digest)
+                reasons = verdict_of(decisions)
+                deployed = reasons[0].passed
+                verdict("deploy", deployed, reasons)
+                if not deployed and run.cluster.fail_if_gate_fails:
+                    raise DeployError(reasons[0].sentence)
         Path(analysis.path).write_text(to_markdown(decisions))
-        if decisions:
-            last = decisions[-1]
-            verdict("deploy", last.promoted, last.reasons)
-            if not last.promoted and run.cluster.fail_if_gate_fails:
-                raise DeployError(last.text)
         write_json(out / "predictions.json", result)

@@ -46,12 +46,6 @@ class CanaryDecision(Record):
         return self.action == "promote"
 
     @property
-    def reasons(self) -> tuple[Reason, ...]:
-        """The decision, and what was measured, as reasons of a verdict."""
-        decision = Reason(rule="canary", passed=self.promoted, sentence=self.text)
-        return (decision, *self.signals)
-
-    @property
     def text(self) -> str:
         """The decision in one line."""
         return (
@@ -59,6 +53,14 @@ class CanaryDecision(Record):
             f"{self.canary[:12]} and {self.stable_requests} to stable {self.stable[:12]}: "
             f"{self.action.replace('_', ' ')}, {self.reason}"
         )
+
+
+def verdict_of(decisions: Sequence[CanaryDecision]) -> tuple[Reason, ...]:
+    """Return the last decision, which tells whether the bundle is deployed, and its signals."""
+    if not decisions:
+        return (Reason(rule="canary", passed=True, sentence="There is no canary to analyse."),)
+    last = decisions[-1]
+    return (Reason(rule="canary", passed=last.promoted, sentence=last.text), *last.signals)
 
 
 def to_markdown(decisions: Sequence[CanaryDecision]) -> str:

@@ -114,8 +114,7 @@ def _dependencies(manifest: Manifest) -> list[dict[str, Any]]:
     if build.data:
         dependencies.insert(0, _resource("data", build.data))
     if base is not None:
-        revision = f"@{base['revision']}" if base.get("revision") else ""
-        dependencies.append(_resource("base", base["digest"], f"{base['source']}{revision}"))
+        dependencies.append(_resource("base", base["digest"], base["source"]))
     if build.lock:
         dependencies.append(_resource("requirements.lock", build.lock))
     for step, image in build.images.items():

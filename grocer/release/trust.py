@@ -45,14 +45,15 @@ class Trust:
 
     @classmethod
     def of_platform(cls) -> Trust:
-        """Return what GROCER_TRUST names, or /etc/grocer/trust has; nothing if neither exists.
+        """Return what GROCER_TRUST names, or else /etc/grocer/trust has; it may be empty.
 
         Raises:
             ConfigError: GROCER_TRUST names nothing, or what it names is invalid.
         """
         if named := os.environ.get(VARIABLE):
             return cls.read(Path(named))
-        return cls.read(DIRECTORY) if DIRECTORY.is_dir() else cls()
+        # An optional ConfigMap that does not exist is mounted as an empty directory.
+        return cls.read(DIRECTORY) if _files(DIRECTORY) else cls()
 
     @classmethod
     def read(cls, path: Path) -> Trust:
@@ -61,12 +62,8 @@ class Trust:
         Raises:
             ConfigError: there is no such path, or it has a file that is invalid or unknown.
         """
-        # A mounted ConfigMap also has entries that start with two dots.
-        files = [path] if path.is_file() else []
-        if path.is_dir():
-            files = sorted(each for each in path.iterdir() if not each.name.startswith(".."))
         floor, signers = None, []
-        for file in files:
+        for file in _files(path):
             if file.name == FLOOR:
                 floor = _read_floor(file)
             elif path.is_file() or file.suffix == ".pem" or file.name == KEYLESS:
@@ -139,6 +136,14 @@ class Trust:
                 f"the platform's gate policy ({self.source}/{FLOOR}) rejects this bundle: "
                 f"{' '.join(failures)}"
             )
+
+
+def _files(path: Path) -> list[Path]:
+    """Return a file, or the files in a directory; none if it does not exist."""
+    if not path.is_dir():
+        return [path] if path.exists() else []
+    # A mounted ConfigMap also has entries that start with two dots.
+    return sorted(each for each in path.iterdir() if not each.name.startswith(".."))
 
 
 def _read_floor(path: Path) -> Floor:

@@ -38,8 +38,10 @@ def promote(
 
         typer.echo(canary.promote(config))
         return
+    from serving.rollout.predictor_metrics import require_metrics
     from serving.rollout.progressive import analyse
 
+    require_metrics(config)
     decision = analyse(config)[-1]
     typer.echo(decision.text)
     raise typer.Exit(0 if decision.promoted else 3)

@@ -133,11 +133,14 @@ def submit(
     outcome = "deployed"
     heading = "Canary" if verdict.step == "deploy" else "Gate"
     if verdict.step == "deploy":
-        outcome = "promoted" if verdict.passed else "rolled back"
+        outcome = "deployed" if verdict.passed else "rolled back"
     elif not verdict.passed:
         outcome = "nothing deployed"
     elif options.no_deploy:
         outcome = "not deployed (--no-deploy)"
+    elif options.config.deploy.analysis:
+        typer.echo("grocer: Kubeflow did not keep the log of deploy; see grocer status", err=True)
+        raise typer.Exit(1)
     elif canary := options.config.deploy.canary:
         outcome = f"canary deployed with {canary[0]} % of the traffic"
     show_verdict(verdict.passed, verdict.reasons, outcome, heading=heading)

@@ -108,7 +108,7 @@ def _classifiers(summary: RunSummary) -> Iterator[Text]:
     for name, each in summary.classifiers.items():
         selected = name == summary.strategy
         yield Text(
-            f"{name:<12}{each.accuracy:8.1%}{each.log_loss:10.3f}{each.ece_debiased:7.3f}"
+            f"{name:<12}{each.accuracy:8.1%}{each.log_loss:10.3f}{max(each.ece_debiased, 0.0):7.3f}"
             f"{each.names_per_second:10,.0f}{'   selected' if selected else ''}",
             "bold" if selected else "",
         )

@@ -62,8 +62,7 @@ def _rows(bundle: LoadedBundle, trust: Trust, source: str) -> Iterator[tuple[str
     strategy, base = manifest.combination.strategy, manifest.base
     yield "Model", Text(f"{strategy}, {len(manifest.labels)} {manifest.evaluation.label}s")
     if base is not None:
-        revision = f" at {base['revision']}" if base.get("revision") else ""
-        yield "Base", Text(f"{base['source']}{revision}, digest {base['digest']}")
+        yield "Base", Text(f"{base['source']}, digest {base['digest']}")
     build = manifest.build
     yield "Data", Text(f"tables {build.data or 'unknown'}")
     yield "", Text(f"splits {manifest.evaluation.digests.splits}")

@@ -55,28 +55,27 @@ def follow(server: Server, run: Submitted, progress: Progress, every: float = 5.
             break
     if any(str(each.state) in CANCELED for each in details.state_history or []):
         raise RunError(f"grocer: run canceled; see {run.page}")
-    if states.get("fail_run") != "FAILED" and state != "SUCCEEDED":
-        raise _failure(state, states, logs, run.page)
-    return _verdict(run, states, logs, progress)
-
-
-def _verdict(
-    run: Submitted, states: Mapping[str, str], logs: Mapping[str, str], progress: Progress
-) -> Event:
-    """Return the verdict of a run that has ended as intended."""
-    passed = "gate" not in run.steps or states.get("deploy") == "SUCCEEDED"
-    if not passed:
-        progress.skip("deploy", "skipped: gate failed")
     verdicts = {
         step: event
         for step in ("gate", "deploy")
         for event in split_log(logs.get(step, ""))[0]
         if event.event == "verdict"
     }
-    if analysis := verdicts.get("deploy"):
-        return analysis
-    reasons = verdicts["gate"].reasons if "gate" in verdicts else ()
-    return Event(event="verdict", step="gate", passed=passed, reasons=reasons)
+    if (canary := verdicts.get("deploy")) and not canary.passed:
+        return canary
+    if states.get("fail_run") != "FAILED" and state != "SUCCEEDED":
+        raise _failure(state, states, logs, run.page)
+    return canary or _verdict(run, states, verdicts.get("gate"), progress)
+
+
+def _verdict(
+    run: Submitted, states: Mapping[str, str], gate: Event | None, progress: Progress
+) -> Event:
+    """Return the verdict of a run that has ended as intended; `gate` is the one in its log."""
+    passed = "gate" not in run.steps or states.get("deploy") == "SUCCEEDED"
+    if not passed:
+        progress.skip("deploy", "skipped: gate failed")
+    return Event(event="verdict", step="gate", passed=passed, reasons=gate.reasons if gate else ())
 
 
 def _polls(server: Server, client: Any, run_id: str, every: float) -> Iterator[Any]:

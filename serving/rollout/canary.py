@@ -70,16 +70,23 @@ def rollback(
     cluster = cluster or Cluster(config.namespace)
     state = read_state(cluster.inference_service(config.name))
     stable, canary = stable_and_canary(config, state, digest)
-    drained = State(stable, replace(canary, traffic_percent=0))
-    update(cluster, config, state, drained)
-    try:
-        wait_for_traffic(cluster, config, canary.revision, 0)
-    except DeployError as error:  # must not keep a canary that is to be removed
-        say("deploy", str(error))
-    update(cluster, config, drained, State(stable))
+    update(cluster, config, drain(cluster, config, state), State(stable))
     wait_until_ready(cluster, config.name, stable, config.timeout_seconds)
     removed = canary.revision.digest[:12]
     return f"{config.namespace}/{config.name}: removed canary {removed}, serving {stable.digest}"
+
+
+def drain(cluster: Cluster, config: DeployConfig, state: State) -> State:
+    """Shift all traffic away from the canary of `state`, if it has one; return the new state."""
+    if state.canary is None:
+        return state
+    drained = State(state.stable, replace(state.canary, traffic_percent=0), state.stopped)
+    update(cluster, config, state, drained)
+    try:
+        wait_for_traffic(cluster, config, drained.revisions[-1], 0)
+    except DeployError as error:  # must not keep a canary that is to be removed
+        say("deploy", str(error))
+    return drained
 
 
 def stable_and_canary(

@@ -13,6 +13,7 @@ from grocer.errors import DeployError
 from grocer.progress import say
 from grocer.release.bundle import LoadedBundle
 from grocer.release.registry import publish
+from serving.rollout.canary import drain
 from serving.rollout.inference_service import (
     FIELD_MANAGER,
     STOP_ANNOTATION,
@@ -140,6 +141,8 @@ def _undo(cluster: Cluster, config: DeployConfig, failed: State, new: Revision) 
         if previous.stable is None:
             update(cluster, config, failed, State(new, stopped=True))
             return "stopped its pods: there is no previous revision to restore"
+        if failed.canary and failed.canary.revision == new:
+            failed = drain(cluster, config, failed)
         update(cluster, config, failed, previous)
         wait_until_ready(cluster, config.name, previous.stable, config.timeout_seconds)
     except DeployError as error:

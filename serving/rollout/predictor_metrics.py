@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from grocer.config.deployment import DeployConfig
+from grocer.errors import DeployError
 from serving.rollout.analysis import Counters, Window
+from serving.rollout.inference_service import read_state
 from serving.rollout.kubernetes import Cluster
 from serving.rollout.readiness import CONTAINER, LABEL, bundle_digest
 
@@ -60,6 +63,23 @@ class PredictorMetrics:
             self._first.setdefault(process, counters if started <= self._since else {})
             self._last[process] = counters
         return Window.between(self._first, self._last)
+
+
+def require_metrics(config: DeployConfig, cluster: Cluster | None = None) -> None:
+    """Check that the metrics of the stable predictor are readable from this machine.
+
+    Raises:
+        DeployError: they are not, or there is no InferenceService.
+    """
+    cluster = cluster or Cluster(config.namespace)
+    stable = read_state(cluster.inference_service(config.name)).champion
+    metrics = PredictorMetrics(cluster, config.name, stable.digest if stable else "")
+    metrics.read()
+    if metrics.problem:
+        raise DeployError(
+            f"{metrics.problem}; nothing was changed: run this command where the addresses of pods "
+            "are reachable, in a pod that the network policies admit"
+        )
 
 
 def _url(pod: V1Pod) -> str:

@@ -6,6 +6,7 @@ repeats the specification, also if the controller splits no traffic.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,9 @@ from serving.rollout.readiness import LABEL
 
 SHIFT_SECONDS = 60.0
 """How long the controller and the gateway may take to shift traffic."""
+PROXY_SECONDS = 5.0
+"""How long the gateway's proxies may take to follow a route that it has accepted (Traefik: 2 s).
+Until then they send requests to a predictor that should have no traffic any more."""
 _CONDITIONS = ("Accepted", "ResolvedRefs")
 
 
@@ -35,6 +39,7 @@ def wait_for_traffic(
     for _ in cluster.watch_deployments(f"{LABEL}={config.name}", SHIFT_SECONDS):
         problem = _problem(cluster.http_route(config.name), service, percent)
         if not problem:
+            time.sleep(PROXY_SECONDS)
             return
     raise DeployError(
         f"the gateway does not send {percent} % of the traffic to {digest}: HTTPRoute "

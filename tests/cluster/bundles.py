@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,12 +49,29 @@ def upload_bundles(store: Store, root: Path, base: Path, signing_key: Path) -> B
         "unsigned": make_bundle(root / "unsigned", base=base).path,
     }
     paths["failed_gate"] = _with_failed_decision(paths["first"], root / "failed_gate")
-    for name in paths.keys() - {"unsigned"}:
-        sign_bundle(paths[name], signing_key)
+    return Bundles(**_upload(store, paths, signing_key))
+
+
+def upload_candidates(
+    store: Store, root: Path, base: Path, signing_key: Path, names: Sequence[str]
+) -> dict[str, str]:
+    """Create, sign and upload valid bundles with different digests; return their URIs by name."""
+    paths = {}
+    for number, name in enumerate(names, 3):
+        config = tiny().with_settings([f"serving.max_items={number * 10}"])
+        paths[name] = make_bundle(root / name, config, base=base).path
+    return _upload(store, paths, signing_key)
+
+
+def _upload(store: Store, paths: Mapping[str, Path], signing_key: Path) -> dict[str, str]:
+    """Sign and upload bundles outside the prefix where deploy publishes them; return their URIs."""
     uris = {name: f"{store.uri}/incoming/{path.name}" for name, path in paths.items()}
-    for name, uri in uris.items():
-        file_system("s3").put(f"{paths[name]}/", f"{uri.removeprefix('s3://')}/", recursive=True)
-    return Bundles(**uris)
+    for name, path in paths.items():
+        if name != "unsigned":
+            sign_bundle(path, signing_key)
+        target = f"{uris[name].removeprefix('s3://')}/"
+        file_system("s3").put(f"{path}/", target, recursive=True)
+    return uris
 
 
 def _with_failed_decision(bundle: Path, root: Path) -> Path:

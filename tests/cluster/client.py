@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.api import kubectl
+from tests.cluster.api import Api, apply, kubectl, wait_until
 from tests.cluster.pods import pod
 from tests.manifests.kustomize import Object
 
 NAME = "client"
+GATEWAY = "http://kserve-ingress-gateway.kserve.svc"
+"""URL of the Gateway that kind/gateway.yaml installs."""
 _REQUEST = (Path(__file__).parent / "inside/request.py").read_text()
 _LOAD = (Path(__file__).parent / "inside/load.py").read_text()
 _SLEEP = "import time; time.sleep(86400)"
@@ -77,3 +79,29 @@ def client_pod(namespace: str, image: str) -> Object:
     manifest = pod(NAME, namespace, image, ["python", "-c", _SLEEP])
     manifest["metadata"]["labels"] = {"grocer-client": "true"}
     return manifest
+
+
+def start_client(namespace: str, image: str) -> Client:
+    """Create the client pod and wait until it runs."""
+    apply([client_pod(namespace, image)])
+    kubectl("wait", "--for=condition=Ready", f"pod/{NAME}", "-n", namespace, "--timeout=120s")
+    return Client(namespace)
+
+
+def http_route(api: Api, namespace: str) -> Object:
+    """Return the HTTPRoute of the InferenceService; wait until KServe has created it."""
+    path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}/httproutes/grocer"
+    return wait_until("KServe's controller creates the HTTPRoute", lambda: api.get(path))
+
+
+def route_host(api: Api, namespace: str) -> str:
+    """Return the Host header of requests to the gateway."""
+    return str(http_route(api, namespace)["spec"]["hostnames"][0])
+
+
+def summary(load: dict[str, Any]) -> str:
+    """Return what a load measured, in one line."""
+    return (
+        f"{load['sent']} requests in {load['seconds']} s, {load['failed']} failed, "
+        f"longest gap between successes {load['longest_gap']} s"
+    )

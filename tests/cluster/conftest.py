@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import boto3
@@ -28,13 +28,14 @@ import httpx
 import pytest
 
 from tests.cluster import installation
-from tests.cluster.api import Api, apply, is_ready, kubectl, kubectl_proxy, run_kubectl, wait_until
+from tests.cluster.api import Api, apply, is_ready, kubectl, kubectl_proxy, run_kubectl
 from tests.cluster.bundles import Bundles, upload_bundles
-from tests.cluster.client import NAME, Client, client_pod
+from tests.cluster.client import Client, start_client
 from tests.cluster.installation import Namespaces, Store
 from tests.cluster.pods import DeployStep
 from tests.fixtures.object_store import object_store
 from tests.fixtures.signing_keys import make_key
+from tests.manifests.kustomize import Object
 
 MEASUREMENTS = pytest.StashKey[list[str]]()
 Report = Callable[[str], None]
@@ -199,13 +200,7 @@ def bundles(
 @pytest.fixture(scope="session")
 def client(api: Api, namespaces: Namespaces, image: str) -> Client:
     """A running client pod."""
-    apply([client_pod(namespaces.steps, image)])
-    path = f"/api/v1/namespaces/{namespaces.steps}/pods/{NAME}"
-    wait_until(
-        "the client pod is running",
-        lambda: (api.get(path) or {}).get("status", {}).get("phase") == "Running",
-    )
-    return Client(namespaces.steps)
+    return start_client(namespaces.steps, image)
 
 
 @pytest.fixture(scope="session")
@@ -218,7 +213,8 @@ def deploy_step(
     signing_key: tuple[Path, Path],
 ) -> DeployStep:
     """The deploy step for the overlay `kind`, in which no bundle is deployed yet."""
-    return _install("overlays/kind", api, namespaces, image, store, signing_key[1])
+    objects = installation.kserve_objects("overlays/kind", namespaces, image)
+    return _install(objects, api, namespaces, image, store, signing_key[1])
 
 
 @pytest.fixture(scope="session")
@@ -234,36 +230,36 @@ def t4_deploy_step(
     names = new_namespaces()
     apply(installation.base_objects(names))
     apply(installation.empty_weights_volume(names))
-    return _install("overlays/gke-t4", api, names, image, store, signing_key[1])
+    objects = installation.kserve_objects("overlays/gke-t4", names, image)
+    return _install(objects, api, names, image, store, signing_key[1])
 
 
 @pytest.fixture(scope="session")
-def canary_deploy_step(
+def new_canary_step(
     api: Api,
     kserve: None,
     new_namespaces: Callable[[], Namespaces],
     image: str,
     store: Store,
     signing_key: tuple[Path, Path],
-) -> DeployStep:
-    """The deploy step for the overlay `kind` with the component `canary`, in other namespaces."""
+) -> Callable[..., DeployStep]:
+    """Installs the overlay `kind` with the component `canary`; the argument is that of `faulty`."""
     if not api.get(_GATEWAY):
         pytest.skip("KServe's Gateway is not installed (kind/gateway.yaml)")
-    names = new_namespaces()
-    apply(installation.base_objects(names))
-    return _install("overlays/kind", api, names, image, store, signing_key[1], "canary")
+
+    def install(faults: Mapping[str, str] | None = None) -> DeployStep:
+        names = new_namespaces()
+        apply(installation.base_objects(names))
+        objects = installation.kserve_objects("overlays/kind", names, image, "canary")
+        objects = installation.faulty(objects, faults) if faults else objects
+        return _install(objects, api, names, image, store, signing_key[1])
+
+    return install
 
 
 def _install(
-    overlay: str,
-    api: Api,
-    names: Namespaces,
-    image: str,
-    store: Store,
-    trusted: Path,
-    component: str = "",
+    objects: list[Object], api: Api, names: Namespaces, image: str, store: Store, trusted: Path
 ) -> DeployStep:
-    objects = installation.kserve_objects(overlay, names, image, component)
     # The ClusterStorageContainer is cluster-scoped: do not replace an existing one.
     exists = api.get("/apis/serving.kserve.io/v1alpha1/clusterstoragecontainers/grocer")
     apply([o for o in objects if not exists or o["kind"] != "ClusterStorageContainer"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from urllib.parse import urlsplit
 
 from tests.manifests.kustomize import Object, build, containers, get
 
+_FAULTY = (Path(__file__).parent / "inside/faulty_predictor.py").read_text()
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
@@ -98,6 +101,18 @@ def kserve_objects(
             container["image"] = image
             container["resources"]["requests"] |= {"cpu": "200m", "memory": "1Gi"}
     return [o for o in objects if o["apiVersion"].startswith("serving.kserve.io/")]
+
+
+def faulty(objects: list[Object], faults: Mapping[str, str]) -> list[Object]:
+    """Let the predictor of some bundles, by digest, be faulty as in inside/faulty_predictor.py."""
+    runtime = get(objects, "ServingRuntime")
+    runtime["spec"]["containers"][0]["command"] = [
+        "python",
+        "-c",
+        _FAULTY,
+        json.dumps(dict(faults)),
+    ]
+    return objects
 
 
 def trust(namespace: str, public_key: Path) -> Object:

@@ -65,8 +65,8 @@ class DeployResult:
         return self.log.strip().splitlines()[-1]
 
     @property
-    def predictions(self) -> list[dict[str, Any]]:
-        """The predictions of the smoke test; fails the test if deploy failed."""
+    def output(self) -> list[dict[str, Any]]:
+        """Predictions of the smoke test, or decisions; fails the test if deploy failed."""
         assert self.exit_code == 0, self.log
         return json.loads(self.last_line)
 

@@ -12,23 +12,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
 from serving.rollout.traffic import traffic_percent
-from tests.cluster.api import Api, apply, kubectl, predictor_pods, wait_until
+from tests.cluster.api import Api, kubectl, predictor_pods
 from tests.cluster.bundles import Bundles, digest_of
-from tests.cluster.client import NAME, Client, client_pod
+from tests.cluster.client import GATEWAY, Client, http_route, route_host, start_client, summary
 from tests.cluster.pods import DeployStep
-from tests.manifests.kustomize import Object
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-GATEWAY = "http://kserve-ingress-gateway.kserve.svc"
 PERCENT = 20
 REQUESTS = 2000
 Report = Callable[[str], None]
+
+
+@pytest.fixture(scope="module")
+def canary_deploy_step(new_canary_step: Callable[..., DeployStep]) -> DeployStep:
+    """The deploy step, in namespaces of its own."""
+    return new_canary_step()
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +41,9 @@ def namespace(canary_deploy_step: DeployStep) -> str:
 
 
 @pytest.fixture(scope="module")
-def gateway_client(api: Api, canary_deploy_step: DeployStep) -> Client:
+def gateway_client(canary_deploy_step: DeployStep) -> Client:
     """A running client pod that sends its requests to the gateway."""
-    steps = canary_deploy_step.namespaces.steps
-    apply([client_pod(steps, canary_deploy_step.image)])
-    kubectl("wait", "--for=condition=Ready", f"pod/{NAME}", "-n", steps, "--timeout=60s")
-    return Client(steps)
+    return start_client(canary_deploy_step.namespaces.steps, canary_deploy_step.image)
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +55,9 @@ def stable(canary_deploy_step: DeployStep, namespace: str, bundles: Bundles) -> 
     kubectl("delete", "isvc", "grocer", "-n", namespace)
 
 
-def _route(api: Api, namespace: str) -> Object:
-    path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}/httproutes/grocer"
-    return wait_until("KServe's controller creates the HTTPRoute", lambda: api.get(path))
-
-
-def _host(api: Api, namespace: str) -> str:
-    return str(_route(api, namespace)["spec"]["hostnames"][0])
-
-
 def _start_canary(step: DeployStep, bundles: Bundles) -> str:
     """Deploy the second bundle as a canary and return the name of its Service."""
-    result = step.run(bundles.second, canary=PERCENT)
+    result = step.run(bundles.second, canary=[PERCENT])
     assert result.exit_code == 0, result.log
     return f"grocer-c{digest_of(bundles.second)[:8]}-predictor"
 
@@ -90,11 +81,11 @@ def test_canary_gets_its_share_of_the_requests(
     bundles: Bundles,
     report: Report,
 ) -> None:
-    host = _host(api, namespace)
+    host = route_host(api, namespace)
     with gateway_client.load(GATEWAY, host) as during:
         service = _start_canary(canary_deploy_step, bundles)
     assert during["failed"] == 0, during["failures"]
-    assert traffic_percent(_route(api, namespace), service) == PERCENT
+    assert traffic_percent(http_route(api, namespace), service) == PERCENT
     sent: dict[str, int] = {}
     while sum(sent.values()) < REQUESTS:
         with gateway_client.load(GATEWAY, host) as load:
@@ -106,7 +97,7 @@ def test_canary_gets_its_share_of_the_requests(
     total, found = sum(sent.values()), sent[digest_of(bundles.second)]
     share = PERCENT / 100
     report(f"canary with {PERCENT} %: {found} of {total} requests ({100 * found / total:.1f} %)")
-    report(f"  while it started: {_summary(during)}")
+    report(f"  while it started: {summary(during)}")
     # Probability of 0.1 % that a random split of this weight lies outside.
     assert abs(found - share * total) <= 3.29 * math.sqrt(total * share * (1 - share))
 
@@ -114,12 +105,12 @@ def test_canary_gets_its_share_of_the_requests(
 def test_rollback_fails_no_request(
     stable: str, api: Api, gateway_client: Client, namespace: str, bundles: Bundles, report: Report
 ) -> None:
-    host = _host(api, namespace)
+    host = route_host(api, namespace)
     with gateway_client.load(GATEWAY, host) as load:
         line = _grocer("rollback", namespace)
         time.sleep(5)
     assert stable in line
-    report(f"rollback: {_summary(load)}")
+    report(f"rollback: {summary(load)}")
     assert load["failed"] == 0, load["failures"]
     with gateway_client.load(GATEWAY, host) as after:
         time.sleep(2)
@@ -136,19 +127,15 @@ def test_promotion_fails_no_request(
     bundles: Bundles,
     report: Report,
 ) -> None:
-    host, promoted = _host(api, namespace), digest_of(bundles.second)
+    host, promoted = route_host(api, namespace), digest_of(bundles.second)
     _start_canary(canary_deploy_step, bundles)
     with gateway_client.load(GATEWAY, host) as load:
         line = _grocer("promote", namespace)
         time.sleep(5)
     assert promoted in line
-    report(f"promotion: {_summary(load)}")
+    report(f"promotion: {summary(load)}")
     assert load["failed"] == 0, load["failures"]
-    assert _host(api, namespace) == host
+    assert route_host(api, namespace) == host
     with gateway_client.load(GATEWAY, host) as after:
         time.sleep(2)
     assert list(after["digests"]) == [promoted]
-
-
-def _summary(load: dict[str, Any]) -> str:
-    return f"{load['sent']} requests in {load['seconds']} s, {load['failed']} failed"

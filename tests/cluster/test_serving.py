@@ -8,13 +8,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
 from tests.cluster.api import Api, apply, is_ready, kubectl, predictor_pods, wait_until
 from tests.cluster.bundles import FAILED_RULE, Bundles, digest_of
-from tests.cluster.client import Client
+from tests.cluster.client import Client, summary
 from tests.cluster.pods import DeployResult, DeployStep
 from tests.fixtures.artifacts import LABELS
 from tests.manifests.kustomize import build, get
@@ -103,7 +102,7 @@ def test_no_pod_runs_before_the_first_deploy(
 def test_first_deploy_succeeds(
     first_deploy: FirstDeploy, bundles: Bundles, api: Api, namespace: str, report: Report
 ) -> None:
-    products = [prediction["product_name"] for prediction in first_deploy.result.predictions]
+    products = [prediction["product_name"] for prediction in first_deploy.result.output]
     assert products == ["Organic Milk", "Banana Bread"]
     (pod,) = predictor_pods(api, namespace, digest_of(bundles.first))
     assert is_ready(pod)
@@ -148,7 +147,7 @@ def test_update_fails_no_request(
     with client.load(url) as load:
         result = deploy_step.run(bundles.second)
     assert result.exit_code == 0, result.log
-    report(f"updated in {result.seconds:.1f} s; {_summary(load)}")
+    report(f"updated in {result.seconds:.1f} s; {summary(load)}")
     assert load["failed"] == 0, load["failures"]
     assert list(load["digests"]) == [digest_of(bundles.first), digest_of(bundles.second)]
 
@@ -183,7 +182,7 @@ def test_invalid_bundle_is_rolled_back(
     assert result.last_line.endswith(f"rolled back to {digest_of(bundles.second)[:12]}")
     assert observer.seen
     assert not observer.ready
-    report(f"{name}: rolled back after {result.seconds:.1f} s; {_summary(load)}")
+    report(f"{name}: rolled back after {result.seconds:.1f} s; {summary(load)}")
     report(f"  {result.last_line}")
     assert load["failed"] == 0, load["failures"]
     assert list(load["digests"]) == [digest_of(bundles.second)]
@@ -201,7 +200,7 @@ def test_killed_pod_is_replaced(
     with client.load(url) as load:
         _delete_one_pod(api, namespace, "--grace-period=0", "--force")
         _wait_for_pods(api, namespace, 1)
-    report(f"only pod killed: {_summary(load)}")
+    report(f"only pod killed: {summary(load)}")
     assert list(load["digests"]) == [digest_of(bundles.second)]
     assert load["failed"] < load["sent"]
     request = (f"{url}/v1/models/grocer:predict", {"instances": PRODUCTS})
@@ -225,7 +224,7 @@ def test_deleting_one_of_two_pods_fails_no_request(
     with client.load(url) as load:
         _delete_one_pod(api, namespace)
         _wait_for_pods(api, namespace, 2)
-    report(f"one pod of two deleted: {_summary(load)}")
+    report(f"one pod of two deleted: {summary(load)}")
     assert load["failed"] == 0, load["failures"]
 
 
@@ -242,10 +241,3 @@ def _wait_for_pods(api: Api, namespace: str, count: int) -> None:
         return len(pods) == count and all(is_ready(pod) for pod in pods)
 
     wait_until(f"{count} pods are ready", check, timeout=300)
-
-
-def _summary(load: dict[str, Any]) -> str:
-    return (
-        f"{load['sent']} requests in {load['seconds']} s, {load['failed']} failed, "
-        f"longest gap between successes {load['longest_gap']} s"
-    )

@@ -78,6 +78,15 @@ def test_rolled_back_canary_fails_the_step_if_configured(api: Api, tmp_path: Pat
     assert api.canary is None
 
 
+def test_first_deploy_has_a_verdict(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.service = Api({}).service
+    run(api, tmp_path, *CANARY)
+    assert api.canary is None
+    assert "deploy passed" in capsys.readouterr().out
+
+
 def test_step_without_a_canary_has_an_empty_page(api: Api, tmp_path: Path) -> None:
     run(api, tmp_path)
     assert "No canary" in (tmp_path / "analysis.md").read_text()

@@ -128,6 +128,7 @@ def test_labels_name_the_commit_but_no_credentials(checkout: Checkout) -> None:
     label = "--label org.opencontainers.image"
     for command in checkout.builds():
         assert f"{label}.version=9 {label}.revision={checkout.git('rev-parse', 'HEAD')} " in command
+        assert f"--build-arg COMMIT={checkout.git('rev-parse', 'HEAD')} " in command
         assert f"{label}.source=https://git.example/grocer.git " in command
         assert "secret" not in command
 

@@ -99,6 +99,14 @@ def test_command_receives_signals(stage: str) -> None:
         assert line.startswith("[")
 
 
+def test_wheel_records_commit_and_lock() -> None:
+    """grocer/release/provenance.py reads them."""
+    build = " ".join(instructions("build"))
+    assert "ARG COMMIT" in build
+    assert '"$COMMIT" "$(sha256sum requirements.lock' in build
+    assert "source/grocer/build.json" in build
+
+
 def test_no_package_index_or_latest_tag_is_hard_coded() -> None:
     for path in (ROOT / "images").iterdir():
         assert ":latest" not in path.read_text()

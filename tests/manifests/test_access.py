@@ -74,6 +74,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> Permissions:
     monkeypatch.setattr(deploying, "publish", lambda bundle, store: f"{store}/{bundle.digest}")
     monkeypatch.setattr(deploying, "_SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(traffic, "SHIFT_SECONDS", 1.0)
+    monkeypatch.setattr(traffic, "PROXY_SECONDS", 0.0)
     return permissions
 
 

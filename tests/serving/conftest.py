@@ -25,6 +25,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deploying, "publish", lambda bundle, store: f"{store}/{bundle.digest}")
     monkeypatch.setattr(deploying, "_SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(traffic, "SHIFT_SECONDS", 1.0)
+    monkeypatch.setattr(traffic, "PROXY_SECONDS", 0.0)
     monkeypatch.setattr(progressive, "POLL_SECONDS", 0.01)
 
 

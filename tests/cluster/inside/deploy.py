@@ -1,6 +1,7 @@
 """Runs in a step pod: deploy a bundle without the checks that would reject an invalid one.
 
-As if its evaluation had compared it with the deployed one.
+As if its evaluation had compared it with the deployed one. Prints the predictions of the smoke
+test, or the decisions of the analysis, if `analysis` is set.
 
 deploy.py URI DEPLOY_CONFIG_JSON
 """
@@ -20,7 +21,9 @@ from grocer.release.manifest import MANIFEST, Manifest
 from serving.rollout.deploy import deploy
 from serving.rollout.inference_service import read_state
 from serving.rollout.kubernetes import Cluster
+from serving.rollout.progressive import Products, analyse
 
+PRODUCTS = ["Organic Milk", "Banana Bread"]
 uri, config = sys.argv[1], DeployConfig.model_validate_json(sys.argv[2])
 digest = uri.rpartition("/")[2]
 path = Path("/tmp", digest)
@@ -33,6 +36,11 @@ if champion := read_state(Cluster(config.namespace).inference_service(config.nam
     manifest = manifest.model_copy(update={"evaluation": evaluation})
 bundle = LoadedBundle(path, digest, manifest)
 try:
-    print(json.dumps(deploy(bundle, config, ["Organic Milk", "Banana Bread"])))
+    result = deploy(bundle, config, PRODUCTS)
+    if config.analysis:
+        products = Products(PRODUCTS, 0.9)
+        decisions = analyse(config, products=products, digest=digest)
+        result = [decision.model_dump(mode="json") for decision in decisions]
+    print(json.dumps(result))
 except GrocerError as error:
     sys.exit(f"grocer: {error}")

@@ -14,6 +14,7 @@ from in_toto_attestation.v1.statement_pb2 import Statement as Message
 from grocer.artifacts.step import IMAGE_VARIABLE, RUN_VARIABLE, digest_of
 from grocer.errors import BundleError
 from grocer.io.atomic import file_digest, read_json
+from grocer.release import provenance
 from grocer.release.bundle import load_bundle
 from tests.fixtures.artifacts import make_bundle, rename_to_digest
 
@@ -81,3 +82,18 @@ def test_build_that_differs_from_the_provenance_is_rejected(bundle: Path, key: s
     (bundle / "bundle.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="does not describe this bundle"):
         load_bundle(rename_to_digest(bundle))
+
+
+@pytest.mark.parametrize(
+    ("content", "commit"), [('{"commit": "c0ffee", "lock": ""}', "c0ffee"), (None, None)]
+)
+def test_installation_without_a_checkout_has_the_commit_of_its_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, commit: str | None
+) -> None:
+    package = tmp_path / "grocer"
+    package.mkdir()
+    if content is not None:
+        (package / "build.json").write_text(content)
+    monkeypatch.setattr(provenance, "_PACKAGE", package)
+    build = make_bundle(tmp_path).manifest.build
+    assert (build.commit, build.lock) == (commit, None)

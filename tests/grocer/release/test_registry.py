@@ -20,7 +20,7 @@ from grocer.release import registry
 from grocer.release.bundle import LoadedBundle, load_bundle
 from grocer.release.manifest import MANIFEST
 from grocer.release.signature import MAX_SIGNATURE_BYTES, SIGNATURE
-from grocer.release.trust import Trust
+from grocer.release.trust import VARIABLE, Trust
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.signing_keys import make_key, sign_bundle
 
@@ -201,6 +201,21 @@ def test_signature_is_published_replaced_and_fetched(
         assert load_bundle(fetched.path, trust=Trust.read(public)).signer is not None
     registry.publish(bundle, f"s3://{bucket}")  # without a signature
     assert registry.fetch(uri, tmp_path / "kept").path.joinpath(SIGNATURE).is_file()
+
+
+def test_bundle_that_a_step_opens_needs_a_trusted_signature(
+    bundle: LoadedBundle, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the champion of a run, or to classify a shard."""
+    uri = registry.publish(bundle, f"s3://{bucket}")
+    private, public = make_key(tmp_path / "keys")
+    monkeypatch.setenv(VARIABLE, str(public))
+    with pytest.raises(BundleError, match="is not signed"):
+        registry.open_bundle(uri, tmp_path / "unsigned")
+    copy = Path(shutil.copytree(bundle.path, tmp_path / "signed" / bundle.digest))
+    sign_bundle(copy, private)
+    registry.publish(load_bundle(copy), f"s3://{bucket}")
+    assert registry.open_bundle(uri, tmp_path / "fetched").signer is not None
 
 
 def test_huge_signature_is_not_read(

@@ -10,6 +10,7 @@ import pytest
 from grocer.config.recipes import tiny
 from grocer.errors import BundleError, ConfigError
 from grocer.gate.rules import decide
+from grocer.release import trust
 from grocer.release.bundle import load_bundle, write_bundle
 from grocer.release.trust import VARIABLE, Trust
 from tests.fixtures.artifacts import make_bundle, write_artifacts
@@ -117,6 +118,22 @@ def test_trust_of_the_platform_is_named_by_the_environment(
         load_bundle(bundle)
     sign_bundle(bundle, private)
     assert load_bundle(bundle).signer is not None
+
+
+def test_empty_default_directory_requires_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubernetes mounts an optional ConfigMap that does not exist as an empty directory."""
+    bundle = make_bundle(tmp_path).path
+    (tmp_path / "trust" / "..2026_11_30").mkdir(parents=True)
+    monkeypatch.setattr(trust, "DIRECTORY", tmp_path / "trust")
+    assert load_bundle(bundle).signer is None
+    make_key(tmp_path / "trust")[0].unlink()
+    with pytest.raises(BundleError, match="is not signed"):
+        load_bundle(bundle)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "trust" / "..2026_11_30"))
+    with pytest.raises(ConfigError, match="no trusted key found"):
+        load_bundle(bundle)
 
 
 def test_signature_without_trusted_keys_is_not_verified(tmp_path: Path) -> None:

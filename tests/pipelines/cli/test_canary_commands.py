@@ -12,6 +12,7 @@ from grocer.config.deployment import DeployConfig
 from pipelines.cli.main import execute
 from serving.rollout.inference_service import Canary, Revision, State, apply_configuration
 from tests.fixtures.kubernetes_api import OLD, Api
+from tests.fixtures.ports import free_port
 
 NEW = "1" * 64
 
@@ -54,6 +55,14 @@ def test_canary_without_requests_is_rolled_back_with_its_own_exit_code(
     assert "too few requests" in capsys.readouterr().out.splitlines()[-1]
     assert api.canary is None
     assert api.model["storageUri"] == f"s3://b/{OLD}"
+
+
+def test_unreachable_pods_change_nothing(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.metrics_ports[OLD] = free_port()
+    assert execute(["promote", "--auto"]) == 2
+    assert "run this command where" in capsys.readouterr().err
+    assert api.canary is not None
+    assert api.canary.traffic_percent == 20
 
 
 def test_interrupted_promotion_is_completed(api: Api) -> None:

@@ -1,5 +1,6 @@
 """The summary of a run: every metric with its baselines, the gate, and the next command."""
 
+import dataclasses
 import io
 
 from rich.console import Console
@@ -80,6 +81,18 @@ def test_classifiers_are_compared_side_by_side(tmp_path):
     assert rows["adapter"] == ["90.7%", "0.300", "0.020", "100", "selected"]
     assert rows["linear"][:4] == ["80.7%", "0.400", "0.030", "100"]
     assert {"ensemble", "cascade"} <= rows.keys()
+
+
+def test_negative_calibration_error_is_shown_as_zero(tmp_path):
+    run = finished(tmp_path)
+    classifiers = parse(evaluation(ece=(-0.02, 0.9))).classifiers
+    summary = run.summary.model_copy(update={"classifiers": classifiers})
+    (line,) = [
+        line.split()
+        for line in output(dataclasses.replace(run, summary=summary)).splitlines()
+        if line.endswith("selected")
+    ]
+    assert line[3] == "0.000"
 
 
 def test_aisle_accuracy_is_shown_if_there_are_aisles(tmp_path):

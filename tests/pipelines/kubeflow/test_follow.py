@@ -105,7 +105,7 @@ def test_passed_gate_says_what_was_deployed(capsys, options, outcome):
 
 
 @pytest.mark.parametrize(
-    ("promoted", "outcome"), [(True, "passed: promoted"), (False, "failed: rolled back")]
+    ("promoted", "outcome"), [(True, "passed: deployed"), (False, "failed: rolled back")]
 )
 def test_verdict_of_a_canary_analysis(capsys, promoted, outcome):
     reasons = [{"rule": "error_rate", "passed": promoted, "sentence": "errors: 4 %"}]
@@ -115,6 +115,21 @@ def test_verdict_of_a_canary_analysis(capsys, promoted, outcome):
     *_, verdict, reason = capsys.readouterr().out.splitlines()
     assert verdict.split(maxsplit=1) == ["Canary", outcome]
     assert "errors: 4 %" in reason
+
+
+def test_rolled_back_canary_that_fails_the_run_has_the_exit_code_of_the_gate(capsys):
+    log = event("verdict", "deploy", passed=False, reasons=[])
+    log += event("failed", "deploy", text="rolled back", user_error=True)
+    failed = ("FAILED", {**PASSED[1], "deploy": "FAILED"})
+    with Kubeflow([failed], logs={"gate": gate_log(True), "deploy": log}) as server:
+        assert submit(server, "--canary", "5", "--analysis") == 3
+    assert "failed: rolled back" in capsys.readouterr().out
+
+
+def test_unknown_result_of_an_analysis_is_an_error(capsys):
+    with Kubeflow([PASSED], logs={"gate": gate_log(True)}) as server:
+        assert submit(server, "--canary", "5", "--analysis") == 1
+    assert "grocer status" in capsys.readouterr().err
 
 
 def test_user_error_is_reported_in_one_line(capsys):

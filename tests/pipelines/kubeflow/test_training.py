@@ -138,6 +138,13 @@ def test_steps_and_runs_have_timeouts(text, platform):
     assert set(seconds.values()) == {7200}
 
 
+def test_deploy_has_time_for_all_steps_of_a_canary():
+    settings = [*STORE, "deploy.canary=5,25", "deploy.analysis=true"]
+    platform = platform_of(compiled(recipe("llama2-7b-t4").with_settings(settings)))
+    steps = 2 * (900 + 3600) + 900  # each step, and the promotion
+    assert int(platform["deploy"]["activeDeadlineSeconds"]) == 7200 + 2 * 900 + steps
+
+
 def test_steps_run_as_non_root_with_a_writable_tmp(platform):
     assert set(platform) == STEPS
     for spec in platform.values():

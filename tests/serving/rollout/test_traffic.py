@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
+from serving.rollout import deploy as deploying
 from serving.rollout import traffic
 from serving.rollout.canary import promote, rollback
+from serving.rollout.kubernetes import Cluster
 from tests.fixtures.kubernetes_api import HTTP_ROUTES, OLD, Api
 
 
@@ -74,6 +79,40 @@ def test_route_without_a_gateway_is_not_accepted(api: Api, stub_bundle: LoadedBu
     api.route_conditions.clear()
     with pytest.raises(DeployError, match="not accepted by a gateway yet"):
         api.deploy(stub_bundle, canary=20)
+
+
+@pytest.mark.parametrize("end", [rollback, promote])
+def test_proxies_follow_the_route_before_a_predictor_is_removed(
+    end: Callable[..., str], api: Api, stub_bundle: LoadedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.deploy(stub_bundle, canary=20)
+    waits: list[tuple[float, int]] = []
+
+    def sleep(seconds: float) -> None:
+        assert api.canary is not None
+        waits.append((seconds, api.canary.traffic_percent))
+
+    monkeypatch.setattr(traffic, "time", SimpleNamespace(sleep=sleep))
+    end(api.config(), api.cluster)
+    assert waits == [(traffic.PROXY_SECONDS, 100 if end is promote else 0)]
+
+
+def test_failed_canary_has_no_traffic_when_it_is_removed(
+    api: Api, stub_bundle: LoadedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    percents: list[int | None] = []
+    apply = Cluster.apply
+
+    def record(self: Cluster, body: Mapping[str, Any]) -> None:
+        canaries = body["spec"].get("canary") or [{"trafficPercent": None}]
+        percents.append(canaries[0]["trafficPercent"])
+        apply(self, body)
+
+    monkeypatch.setattr(Cluster, "apply", record)
+    monkeypatch.setattr(deploying, "predict", Mock(side_effect=DeployError("wrong bundle")))
+    with pytest.raises(DeployError, match=r"wrong bundle; rolled back"):
+        api.deploy(stub_bundle, canary=20)
+    assert percents == [20, 0, None]
 
 
 def test_promotion_needs_the_route_and_rollback_does_not(
