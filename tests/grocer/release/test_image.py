@@ -190,7 +190,7 @@ def test_unexpected_entry_is_refused(
         + entry(f"models/{MANIFEST}", (bundle.path / MANIFEST).read_bytes()),
     }
     server.push(REPOSITORY, bundle.digest, valid[place] + HOSTILE[attack])
-    with pytest.raises(BundleError, match="was modified: its layer"):
+    with pytest.raises(BundleError, match=r"was modified: its layer (differs|has no bundle.json)"):
         registry.fetch(f"oci://{server.host}/{REPOSITORY}:{bundle.digest}", tmp_path / "a" / "b")
     assert not [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
 
