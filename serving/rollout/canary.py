@@ -6,7 +6,7 @@ shifted away from a predictor before it is removed.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from math import ceil
 
 from grocer.config.deployment import DeployConfig
 from grocer.errors import DeployError
@@ -78,12 +78,15 @@ def rollback(
 
 def drain(cluster: Cluster, config: DeployConfig, state: State) -> State:
     """Shift all traffic away from the canary of `state`, if it has one; return the new state."""
-    if state.canary is None:
+    if (canary := state.canary) is None:
         return state
-    drained = State(state.stable, replace(state.canary, traffic_percent=0), state.stopped)
+    # Without minReplicas KServe removes the pods at once, before the gateway follows the route.
+    stable = min_replicas(cluster.inference_service(config.name))
+    replicas = canary.min_replicas or ceil(stable * canary.traffic_percent / 100)
+    drained = State(state.stable, Canary(canary.revision, 0, replicas or None), state.stopped)
     update(cluster, config, state, drained)
     try:
-        wait_for_traffic(cluster, config, drained.revisions[-1], 0)
+        wait_for_traffic(cluster, config, canary.revision, 0)
     except DeployError as error:  # must not keep a canary that is to be removed
         say("deploy", str(error))
     return drained

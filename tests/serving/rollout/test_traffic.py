@@ -97,22 +97,25 @@ def test_proxies_follow_the_route_before_a_predictor_is_removed(
     assert waits == [(traffic.PROXY_SECONDS, 100 if end is promote else 0)]
 
 
-def test_failed_canary_has_no_traffic_when_it_is_removed(
+def test_failed_canary_has_pods_but_no_traffic_when_it_is_removed(
     api: Api, stub_bundle: LoadedBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    percents: list[int | None] = []
+    """Without a minimum, KServe would remove its pods together with its traffic."""
+    canaries: list[tuple[int, int | None]] = []
     apply = Cluster.apply
 
     def record(self: Cluster, body: Mapping[str, Any]) -> None:
-        canaries = body["spec"].get("canary") or [{"trafficPercent": None}]
-        percents.append(canaries[0]["trafficPercent"])
+        canaries.extend(
+            (each["trafficPercent"], each["predictor"].get("minReplicas"))
+            for each in body["spec"].get("canary", [])
+        )
         apply(self, body)
 
     monkeypatch.setattr(Cluster, "apply", record)
     monkeypatch.setattr(deploying, "predict", Mock(side_effect=DeployError("wrong bundle")))
     with pytest.raises(DeployError, match=r"wrong bundle; rolled back"):
         api.deploy(stub_bundle, canary=20)
-    assert percents == [20, 0, None]
+    assert canaries == [(20, None), (0, 1)]
 
 
 def test_promotion_needs_the_route_and_rollback_does_not(
