@@ -22,6 +22,9 @@ TRUST_CONFIG = "grocer-trust"  # optional ConfigMap: the files of grocer/release
 HUB_TOKEN_SECRET = "grocer-hub-token"  # optional; its key `token` is the Hub's access token
 
 
+_STORE = r"^((s3|gs)://[^/]+(/.*)?|oci(\+native)?://[^/@]+(/[a-z0-9._-]+)+)$"
+
+
 def _quantity(value: Any) -> Any:
     """Return a number as text: Kubernetes accepts both."""
     return str(value) if type(value) in (int, float) else value
@@ -97,9 +100,10 @@ class ServingConfig(Section):
 class DeployConfig(Section):
     """Deployment of an adapter that passed the gate."""
 
-    store: Annotated[str, Field(pattern=r"^(s3|gs)://[^/]+(/.*)?$")] | None = None
-    """Object store for bundles, `s3://bucket/prefix`, from which KServe serves them; null: no
-    rollout, only a smoke test of the predictor in the deploy step."""
+    store: Annotated[str, Field(pattern=_STORE)] | None = None
+    """Where KServe finds the bundles: an object store, `s3://bucket/prefix`, or an OCI registry,
+    `oci://registry/repository`; null: no rollout, only a smoke test of the predictor in the deploy
+    step."""
     signing_key: Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|[^:]+)$")] | None = (
         None
     )

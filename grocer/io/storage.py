@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -116,12 +116,8 @@ class Storage:
         Returns:
             What is wrong with the list or with a file in the store, or None.
         """
-        names = {PurePosixPath(name) for name in sizes}
-        for name in sizes:
-            path = PurePosixPath(name)
-            unsafe = not _FILE_NAME.fullmatch(name) or {".", ".."} & set(name.split("/"))
-            if unsafe or names & set(path.parents):
-                return f"{name[:80]!r} is not a valid file name"
+        if (name := invalid_name(sizes)) is not None:
+            return f"{name[:80]!r} is not a valid file name"
         for name, size in sizes.items():
             remote = _join(folder, name) if folder else name
             info = self._find_info(remote)
@@ -219,6 +215,16 @@ class Storage:
                 if self.step is not None:
                     progress.say(self.step, f"{address}: {reason}; retrying in {wait:g} s")
                 time.sleep(wait)
+
+
+def invalid_name(names: Collection[str]) -> str | None:
+    """Return the first relative name that is not safe to write, or is below another; else None."""
+    files = {PurePosixPath(name) for name in names}
+    for name in names:
+        unsafe = not _FILE_NAME.fullmatch(name) or {".", ".."} & set(name.split("/"))
+        if unsafe or files & set(PurePosixPath(name).parents):
+            return name
+    return None
 
 
 def file_system(protocol: str) -> Any:

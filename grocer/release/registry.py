@@ -1,6 +1,7 @@
-"""The registry: immutable bundles in an object store, each below its digest.
+"""The registry: immutable bundles in an object store or an OCI registry, named by their digests.
 
     s3://bucket/prefix/<digest>/adapter_model.safetensors ... bundle.json
+    oci://registry/repository:<digest>, as grocer/release/image.py says
 
 `bundle.json` is uploaded last, so a bundle that has this file is complete. Only the signature is
 ever overwritten, by another one of the same bundle.
@@ -26,14 +27,21 @@ def publish(bundle: LoadedBundle, store: str) -> str:
     """Upload a bundle; files that already exist in the store are verified, not overwritten.
 
     Args:
-        store: `s3://` or `gs://` URI that holds bundles.
+        store: `s3://`, `gs://` or `oci://` URI that holds bundles.
 
     Returns:
-        The bundle's URI, `<store>/<digest>`, after verifying every file there.
+        The bundle's URI, `<store>/<digest>` (OCI: `<store>:<digest>`), after verifying it there.
 
     Raises:
         OutputError: the store cannot be written, or a file at the URI has another SHA-256.
     """
+    if is_image(store):
+        from grocer.release.image import publish_image
+
+        uri = f"{store}:{bundle.digest}"
+        outcome = "already published" if publish_image(bundle, uri, _STORE) else "published"
+        progress.say("deploy", f"{outcome}: {uri}")
+        return uri
     uri = f"{store.rstrip('/')}/{bundle.digest}"
     digests = {**bundle.manifest.files, MANIFEST: file_digest(bundle.path / MANIFEST)}
     storage = Storage(uri, setting=_STORE, step="deploy")
@@ -58,7 +66,7 @@ def publish(bundle: LoadedBundle, store: str) -> str:
 def fetch(
     uri: str, directory: Path, *, setting: str = "--bundle", step: str | None = None
 ) -> LoadedBundle:
-    """Download the bundle at `uri` (`.../<digest>`) to `directory/<digest>` and verify it.
+    """Download the bundle at `uri`, which ends in its digest, to `directory`, and verify it.
 
     Only the signature and the files that `bundle.json` lists are read, after it was verified by the
     digest.
@@ -72,9 +80,15 @@ def fetch(
             of `load_bundle`.
         OutputError: `directory` cannot be written.
     """
-    digest = uri.rstrip("/").rpartition("/")[2]
-    if not re.fullmatch("[0-9a-f]{64}", digest):
+    digest = uri.rstrip("/")[-64:]
+    if not re.search("[/:][0-9a-f]{64}/?$", uri):
         raise BundleError(f"{setting} {uri}: expected an address that ends in a bundle's digest")
+    if is_image(uri):
+        from grocer.release.image import fetch_image
+
+        with output_directory(directory / digest) as part:
+            fetch_image(uri, digest, part, setting)
+        return load_bundle(directory / digest)
     storage = Storage(uri, setting=setting, step=step, error=BundleError)
     if not storage.exists(MANIFEST):
         raise BundleError(f"{setting} {uri}: no bundle found, or an incomplete one")
@@ -88,6 +102,11 @@ def fetch(
             signature = storage.read_bytes(SIGNATURE, MAX_SIGNATURE_BYTES)
             (part / SIGNATURE).write_bytes(signature)
     return load_bundle(directory / digest)
+
+
+def is_image(uri: str) -> bool:
+    """Return whether a bundle's or a store's URI is that of an OCI registry."""
+    return re.match(r"oci(\+native)?://", uri) is not None
 
 
 def open_bundle(

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 def verify(
     bundle: Annotated[
-        str, Argument(metavar="BUNDLE", help="Directory of a bundle, or its s3:// or gs:// address")
+        str,
+        Argument(
+            metavar="BUNDLE", help="Directory of a bundle, or its s3://, gs:// or oci:// address"
+        ),
     ],
     key: Key = None,
 ) -> None:

@@ -30,7 +30,8 @@ TMP_SIZE = "64Gi"
 
 A base model of 7 billion parameters has 14 GB.
 """
-_CREDENTIALS = {key: key for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "ORAS_USER", "ORAS_PASS")
+_CREDENTIALS = {key: key for key in _KEYS}
 _ENDPOINT = {key: key for key in ("AWS_ENDPOINT_URL", "AWS_REGION")}
 
 

@@ -22,7 +22,7 @@ from pipelines.kubeflow.compiled import Package
 STORES = ("s3", "gs")
 """Protocols that pods can write to."""
 EXPERIMENT = "grocer"
-_BUNDLE = re.compile(r"(s3|gs)://[^/]+/(.+/)?[0-9a-f]{64}")
+_BUNDLE = re.compile(r"((s3|gs)://[^/]+/(.+/)?|oci(\+native)?://[^/@]+/[^:@]+:)[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ def check_address(option: str, address: str, protocols: tuple[str, ...]) -> None
 def _check_bundle(option: str, address: str | None) -> None:
     if address is not None and not _BUNDLE.fullmatch(address):
         raise ConfigError(
-            f"{option} {address}: not the address of a bundle; expected s3:// or gs://, ending "
-            "in the digest"
+            f"{option} {address}: not the address of a bundle; expected s3://, gs:// or oci://, "
+            "ending in the digest"
         )
 
 

@@ -129,12 +129,22 @@ def storage() -> Object:
     return get(SERVING, "ClusterStorageContainer", name)["spec"]
 
 
-@pytest.mark.parametrize("store", ["s3://bundles", "s3://bundles/of/grocer", "gs://b"])
+@pytest.mark.parametrize(
+    "store",
+    [
+        "s3://bundles",
+        "s3://bundles/of/grocer",
+        "gs://b",
+        "oci://r.test:5000/a/b",
+        "oci+native://r/a",
+    ],
+)
 def test_storage_container_accepts_bundle_uris_only(store: str) -> None:
     assert DeployConfig(store=store)
     (accepted,) = storage()["supportedUriFormats"]
-    assert re.match(accepted["regex"], f"{store}/{'0123456789abcdef' * 4}")
-    assert not re.match(accepted["regex"], f"{store}/somebodys-model")
+    separator = ":" if store.startswith("oci") else "/"
+    assert re.match(accepted["regex"], f"{store}{separator}{'0123456789abcdef' * 4}")
+    assert not re.match(accepted["regex"], f"{store}{separator}somebodys-model")
 
 
 def test_store_config_and_secret_names_match() -> None:

@@ -112,6 +112,12 @@ def test_images_from_a_file(tmp_path, capsys):
             (*DATA, *STORE, "--champion", "s3://b/p"),
             "--champion s3://b/p: not the address of a bundle",
         ),
+        (
+            (*DATA, *STORE, "--champion", "oci://host/repository:latest"),
+            "--champion oci://host/repository:latest: not the address of a bundle",
+        ),
+        ((*DATA, "--set", "deploy.store=oci://host/Repository"), "deploy.store: "),
+        ((*DATA, "--set", "deploy.store=oci://host/repository:tag"), "deploy.store: "),
         ((*DATA, *STORE, "--canary", "100"), "deploy.canary.0: "),
         ((*DATA, *STORE, "--canary", "some"), "deploy.canary: "),
         ((*DATA, *STORE, "--canary", "25,5", "--analysis"), "must ascend"),

@@ -212,6 +212,8 @@ def test_steps_that_use_the_object_store_have_its_credentials(platform):
         assert names == [
             "AWS_ACCESS_KEY_ID",
             "AWS_SECRET_ACCESS_KEY",
+            "ORAS_USER",
+            "ORAS_PASS",
             "AWS_ENDPOINT_URL",
             "AWS_REGION",
         ]

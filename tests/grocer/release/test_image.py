@@ -1,0 +1,324 @@
+"""Bundles as images in an OCI registry."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from grocer.config.deployment import DeployConfig
+from grocer.errors import BundleError, OutputError
+from grocer.io.atomic import tree_digest, tree_digests
+from grocer.release import registry
+from grocer.release.bundle import LoadedBundle
+from grocer.release.manifest import MANIFEST
+from grocer.release.signature import SIGNATURE
+from pipelines.cli.main import execute
+from tests.fixtures.artifacts import make_bundle
+from tests.fixtures.oci_registry import (
+    BINARY,
+    PASSWORD,
+    USER,
+    OciRegistry,
+    docker_registry,
+    small_registry,
+)
+from tests.fixtures.signing_keys import make_key, sign_bundle
+
+REPOSITORY = "team/grocer"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
+    return make_bundle(tmp_path_factory.mktemp("bundles"))
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("ORAS_USER", "ORAS_PASS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(
+    params=[
+        "small",
+        pytest.param("docker", marks=pytest.mark.skipif(not BINARY, reason="not installed")),
+    ]
+)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OciRegistry]:
+    chosen = small_registry() if request.param == "small" else docker_registry(tmp_path / "oci")
+    with chosen as running:
+        yield running
+
+
+def layers(server: OciRegistry, tag: str) -> list[str]:
+    image = json.loads(server.manifest(REPOSITORY, tag))
+    return [layer["digest"] for layer in image["layers"]]
+
+
+def entry(name: str, content: bytes | None = b"", **fields: object) -> bytes:
+    """An entry of a tar file; without content, a directory."""
+    info = tarfile.TarInfo(name)
+    if content is None:
+        info.type, info.mode = tarfile.DIRTYPE, 0o755
+    info.size = len(content or b"")
+    for key, value in fields.items():
+        setattr(info, key, value)
+    data = content or b""
+    return info.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % 512)
+
+
+def test_fetched_bundle_is_identical(
+    bundle: LoadedBundle, server: OciRegistry, tmp_path: Path
+) -> None:
+    store = f"oci://{server.host}/{REPOSITORY}"
+    assert DeployConfig(store=store).store == store
+    uri = registry.publish(bundle, store)
+    assert uri == f"{store}:{bundle.digest}"
+    fetched = registry.fetch(uri, tmp_path / "fetched")
+    assert fetched.digest == bundle.digest
+    assert tree_digests(fetched.path) == tree_digests(bundle.path)
+
+
+def test_image_has_the_layout_that_kserve_reads(bundle: LoadedBundle, server: OciRegistry) -> None:
+    registry.publish(bundle, f"oci://{server.host}/{REPOSITORY}")
+    image = json.loads(server.manifest(REPOSITORY, bundle.digest))
+    config = json.loads(server.blob(REPOSITORY, image["config"]["digest"]))
+    assert config["rootfs"]["diff_ids"] == layers(server, bundle.digest)
+    (layer,) = layers(server, bundle.digest)
+    with tarfile.open(fileobj=io.BytesIO(server.blob(REPOSITORY, layer))) as archive:
+        members = archive.getmembers()
+        files = {member.name: member for member in members if member.isfile()}
+        assert set(files) == {f"models/{name}" for name in tree_digests(bundle.path)}
+        for member in members:
+            assert member.isfile() or member.isdir()
+            assert (member.mtime, member.uid, member.gid, member.uname) == (0, 0, 0, "")
+            assert member.mode == (0o755 if member.isdir() else 0o644)
+
+
+def test_publishing_again_changes_nothing(
+    bundle: LoadedBundle, server: OciRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = f"oci://{server.host}/{REPOSITORY}"
+    registry.publish(bundle, store)
+    image = server.manifest(REPOSITORY, bundle.digest)
+    server.requests.clear()
+    registry.publish(bundle, store)
+    assert server.manifest(REPOSITORY, bundle.digest) == image
+    assert not [each for each in server.requests if each.startswith(("PUT", "POST"))]
+
+
+def test_signature_is_a_layer_of_its_own_and_can_be_renewed(
+    server: OciRegistry, tmp_path: Path
+) -> None:
+    bundle = make_bundle(tmp_path / "bundles")
+    store = f"oci://{server.host}/{REPOSITORY}"
+    seen = []
+    for name in ("first", "second"):
+        sign_bundle(bundle.path, make_key(tmp_path / name)[0])
+        uri = registry.publish(bundle, store)
+        fetched = registry.fetch(uri, tmp_path / f"fetched-{name}")
+        written = (fetched.path / SIGNATURE).read_bytes()
+        assert written == (bundle.path / SIGNATURE).read_bytes()
+        seen.append(layers(server, bundle.digest))
+    assert [len(each) for each in seen] == [2, 2]
+    assert seen[0][0] == seen[1][0]
+    assert seen[0][1] != seen[1][1]
+
+
+def test_other_image_under_the_tag_is_not_overwritten(
+    bundle: LoadedBundle, server: OciRegistry
+) -> None:
+    server.push(REPOSITORY, bundle.digest, b"somebody else's")
+    before = server.manifest(REPOSITORY, bundle.digest)
+    with pytest.raises(OutputError, match="already exists with other files"):
+        registry.publish(bundle, f"oci://{server.host}/{REPOSITORY}")
+    assert server.manifest(REPOSITORY, bundle.digest) == before
+
+
+@pytest.mark.parametrize("offset", [3, 600, -5000])
+def test_tampered_layer_is_refused(
+    bundle: LoadedBundle, server: OciRegistry, tmp_path: Path, offset: int
+) -> None:
+    uri = registry.publish(bundle, f"oci://{server.host}/{REPOSITORY}")
+    (layer,) = layers(server, bundle.digest)
+    content = bytearray(server.blob(REPOSITORY, layer))
+    content[offset] ^= 1
+    server.corrupt(layer, bytes(content))
+    with pytest.raises(BundleError):
+        registry.fetch(uri, tmp_path / "fetched")
+
+
+def test_truncated_layer_is_refused(
+    bundle: LoadedBundle, server: OciRegistry, tmp_path: Path
+) -> None:
+    uri = registry.publish(bundle, f"oci://{server.host}/{REPOSITORY}")
+    (layer,) = layers(server, bundle.digest)
+    server.corrupt(layer, server.blob(REPOSITORY, layer)[:-4000])
+    with pytest.raises(BundleError):
+        registry.fetch(uri, tmp_path / "fetched")
+    assert not list((tmp_path / "fetched").iterdir())
+
+
+HOSTILE = {
+    "parent": entry("models/../../escaped", b"x"),
+    "absolute": entry("/tmp/escaped", b"x"),
+    "link": entry("models/MODEL_CARD.md", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+    "hard link": entry("models/MODEL_CARD.md", type=tarfile.LNKTYPE, linkname="models/bundle.json"),
+    "device": entry("models/MODEL_CARD.md", type=tarfile.CHRTYPE, devmajor=1, devminor=5),
+    "huge": entry("models/MODEL_CARD.md", size=1 << 40),
+    "huge header": entry("models/x", type=tarfile.XHDTYPE, size=1 << 40),
+    "unlisted": entry("models/extra.py", b"x"),
+    "nothing": bytes(1024),
+}
+
+
+@pytest.mark.parametrize("place", ["second", "after bundle.json"])
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_unexpected_entry_is_refused(
+    bundle: LoadedBundle, server: OciRegistry, tmp_path: Path, attack: str, place: str
+) -> None:
+    valid = {
+        "second": entry("models/", None),
+        "after bundle.json": entry("models/", None)
+        + entry(f"models/{MANIFEST}", (bundle.path / MANIFEST).read_bytes()),
+    }
+    server.push(REPOSITORY, bundle.digest, valid[place] + HOSTILE[attack])
+    with pytest.raises(BundleError, match=r"was modified: its layer (differs|has no bundle.json)"):
+        registry.fetch(f"oci://{server.host}/{REPOSITORY}:{bundle.digest}", tmp_path / "a" / "b")
+    assert not [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("name", [MANIFEST, SIGNATURE])
+def test_huge_document_is_refused_by_its_header(
+    bundle: LoadedBundle, server: OciRegistry, tmp_path: Path, name: str
+) -> None:
+    uri = registry.publish(bundle, f"oci://{server.host}/{REPOSITORY}")
+    (valid,) = (server.blob(REPOSITORY, layer) for layer in layers(server, bundle.digest))
+    huge = entry(f"models/{name}", size=1 << 40)
+    pushed = [entry("models/", None) + huge] if name == MANIFEST else [valid, huge]
+    server.push(REPOSITORY, bundle.digest, *pushed)
+    with pytest.raises(BundleError, match=rf"no {name} of at most"):
+        registry.fetch(uri, tmp_path / "fetched")
+
+
+@pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped", "labels.json/x"])
+def test_consistent_bundle_with_an_unsafe_name_is_refused(
+    bundle: LoadedBundle, server: OciRegistry, tmp_path: Path, name: str
+) -> None:
+    content = json.loads((bundle.path / MANIFEST).read_bytes())
+    content["files"][name], content["sizes"][name] = sha256(b"x").hexdigest(), 1
+    text = json.dumps(content).encode()
+    digest = tree_digest({**content["files"], MANIFEST: sha256(text).hexdigest()})
+    server.push(REPOSITORY, digest, entry("models/", None) + entry(f"models/{MANIFEST}", text))
+    with pytest.raises(BundleError, match="is not a valid file name"):
+        registry.fetch(f"oci://{server.host}/{REPOSITORY}:{digest}", tmp_path / "fetched")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "not JSON",
+        '{"layers": []}',
+        '{"layers": [{"digest": "../../other/blobs/x"}]}',
+        '{"layers": [{"digest": 5}]}',
+    ],
+)
+def test_image_without_layers_of_a_bundle_is_refused(
+    bundle: LoadedBundle, tmp_path: Path, text: str
+) -> None:
+    with small_registry() as server:  # docker-registry refuses most of these itself
+        server.put_manifest(REPOSITORY, bundle.digest, text)
+        with pytest.raises(BundleError, match="not the image of a bundle"):
+            registry.fetch(f"oci://{server.host}/{REPOSITORY}:{bundle.digest}", tmp_path / "a")
+
+
+def test_endless_manifest_is_refused(bundle: LoadedBundle, tmp_path: Path) -> None:
+    with small_registry() as server:
+        server.put_manifest(REPOSITORY, bundle.digest, " " * (5 * 1024**2))
+        with pytest.raises(BundleError, match="its manifest exceeds"):
+            registry.fetch(f"oci://{server.host}/{REPOSITORY}:{bundle.digest}", tmp_path / "a")
+
+
+def test_missing_repository_is_one_line_and_exit_code_2(
+    bundle: LoadedBundle, server: OciRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["verify", f"oci://{server.host}/nowhere:{bundle.digest}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no bundle found" in line
+
+
+def test_missing_layer_is_named(bundle: LoadedBundle, tmp_path: Path) -> None:
+    with small_registry() as server:
+        text = json.dumps({"layers": [{"digest": "sha256:" + "0" * 64}]})
+        server.put_manifest(REPOSITORY, bundle.digest, text)
+        with pytest.raises(BundleError, match=r"the blob sha256:0+ is missing"):
+            registry.fetch(f"oci://{server.host}/{REPOSITORY}:{bundle.digest}", tmp_path / "a")
+
+
+def test_unreachable_registry_is_one_line(bundle: LoadedBundle, tmp_path: Path) -> None:
+    with small_registry() as server:
+        store = f"oci://{server.host}/{REPOSITORY}"
+    with pytest.raises(OutputError, match=r"deploy.store: cannot access oci://") as raised:
+        registry.publish(bundle, store)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("auth", ["basic", "bearer"])
+@pytest.mark.parametrize("source", ["environment", "docker login"])
+def test_credentials(
+    bundle: LoadedBundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    auth: str,
+    source: str,
+) -> None:
+    with small_registry(auth) as server:
+        if source == "environment":
+            monkeypatch.setenv("ORAS_USER", USER)
+            monkeypatch.setenv("ORAS_PASS", PASSWORD)
+        else:
+            login = {"auths": {server.host: {"auth": "Y2k6c2VjcmV0"}}}
+            (tmp_path / "home" / ".docker").mkdir(parents=True)
+            (tmp_path / "home" / ".docker" / "config.json").write_text(json.dumps(login))
+        uri = registry.publish(bundle, f"oci://{server.host}/{REPOSITORY}")
+        assert registry.fetch(uri, tmp_path / "fetched").digest == bundle.digest
+
+
+@pytest.mark.parametrize("auth", ["basic", "bearer"])
+@pytest.mark.parametrize("password", [None, "wrong"])
+def test_refused_credentials_are_one_line(
+    bundle: LoadedBundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    auth: str,
+    password: str | None,
+) -> None:
+    if password:
+        monkeypatch.setenv("ORAS_USER", USER)
+        monkeypatch.setenv("ORAS_PASS", password)
+    with small_registry(auth) as server:
+        for error, action in (
+            (OutputError, lambda uri: registry.publish(bundle, uri)),
+            (BundleError, lambda uri: registry.fetch(f"{uri}:{bundle.digest}", tmp_path / "a")),
+        ):
+            with pytest.raises(error, match=r"access denied \(401\); set ORAS_USER"):
+                action(f"oci://{server.host}/{REPOSITORY}")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "uri", ["oci://registry/grocer/{}", "oci://user:password@registry/grocer:{}", "oci://r:{}"]
+)
+def test_invalid_address_is_refused(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="expected oci://registry/repository:DIGEST") as raised:
+        registry.fetch(uri.format("a" * 64), tmp_path)
+    assert "password" not in str(raised.value)
