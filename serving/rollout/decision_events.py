@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,7 +36,8 @@ def record(cluster: Cluster, config: DeployConfig, decision: CanaryDecision) -> 
         involved |= {"namespace": config.namespace, "uid": service["metadata"].get("uid", "")}
         body: dict[str, Any] = {
             "metadata": {
-                "generateName": f"{config.name}.",
+                # As in client-go: the API lists by name, so events of one second stay in order.
+                "name": f"{config.name}.{time.time_ns():x}",
                 "annotations": {_ANNOTATION: decision.model_dump_json()},
             },
             "involvedObject": involved,
