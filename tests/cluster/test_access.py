@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -15,7 +18,7 @@ from serving.rollout.inference_service import (
     State,
     apply_configuration,
 )
-from tests.cluster.api import Api, run_kubectl
+from tests.cluster.api import Api, kubectl, run_kubectl, wait_until
 from tests.cluster.installation import Namespaces
 from tests.cluster.pods import DeployStep
 from tests.manifests.kustomize import Object, build, get
@@ -133,10 +136,47 @@ def test_deploy_account_can_make_every_change_of_a_rollout(deploy_step: DeploySt
     )
     states = [State(old), State(old, Canary(new, 20)), State(old, Canary(new, 100, 1)), State(new)]
     for state in [*states, State(new, stopped=True)]:
-        body = names.rename(apply_configuration(config, state))
-        options = (f"--field-manager={FIELD_MANAGER}", "--as", _account(names), "--dry-run=server")
-        result = run_kubectl("apply", "--server-side", *options, "-f", "-", stdin=json.dumps(body))
+        result = _try_state(names, config, state)
         assert result.returncode == 0, result.stderr
+
+
+def test_bundles_of_an_oci_store_are_tags(deploy_step: DeployStep) -> None:
+    names, digest, store = deploy_step.namespaces, "a" * 64, "oci://registry.example/bundles"
+    config = DeployConfig(store=store)
+
+    def is_allowed(uri: str) -> bool:
+        revision = Revision(uri, digest, config.name, "", Record(State()))
+        return _try_state(names, config, State(revision)).returncode == 0
+
+    with _store(names, store, deploy_step.store):
+        wait_until("the new store is allowed", lambda: is_allowed(f"{store}:{digest}"), 30)
+        assert not is_allowed(f"{store}/{digest}")
+        assert not is_allowed(f"oci://registry.example/others:{digest}")
+        assert not is_allowed(f"{store}:{'b' * 64}")
+
+
+@contextmanager
+def _store(names: Namespaces, store: str, before: str) -> Iterator[None]:
+    """Allow another store to the deploy account meanwhile."""
+
+    def allow(uri: str) -> None:
+        patch = json.dumps({"data": {"store": uri}})
+        kubectl("patch", "configmap", "grocer-deploy", "-n", names.serving, "-p", patch)
+
+    allow(store)
+    try:
+        yield
+    finally:
+        allow(before)
+
+
+def _try_state(
+    names: Namespaces, config: DeployConfig, state: State
+) -> subprocess.CompletedProcess[str]:
+    """Apply a state with the deploy account, as a dry run."""
+    body = names.rename(apply_configuration(config, state))
+    options = (f"--field-manager={FIELD_MANAGER}", "--as", _account(names), "--dry-run=server")
+    return run_kubectl("apply", "--server-side", *options, "-f", "-", stdin=json.dumps(body))
 
 
 @pytest.mark.parametrize(
