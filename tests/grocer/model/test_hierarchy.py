@@ -52,6 +52,16 @@ def test_department_times_conditional_equals_stepwise_decoding(catalogue, seed):
         np.testing.assert_allclose(log_department + conditional, expected, rtol=1e-10, atol=1e-10)
 
 
+def test_choices_among_aisles_follow_the_shared_prefix():
+    sequences = [(5, COLON, 3, EOS), (5, COLON, 4, 6, EOS), (5, COLON, 4, 7, EOS)]
+    completions = label_completions(["milk", "soft cheese", "hard cheese"], sequences)
+    assert completions.prefix == (5, COLON)
+    assert completions.choices("milk") == [(2, (3, 4), 3)]
+    assert completions.choices("hard cheese") == [(2, (3, 4), 4), (3, (6, 7), 7)]
+    assert completions.choices("yogurt") == []
+    assert label_completions(["milk"], sequences[:1]).choices("milk") == []
+
+
 @given(
     st.lists(st.integers(0, 4), min_size=2, max_size=6),
     st.integers(0, 2**32 - 1),

@@ -42,6 +42,20 @@ def test_trie_has_only_tokens_that_lead_to_a_branching_node(
     assert all(parent < index for index, parent in enumerate(trie.parents))
 
 
+@given(label_sets)
+def test_choices_are_the_branches_on_the_way_to_a_label(sequences: list[tuple[int, ...]]) -> None:
+    trie = label_trie([str(i) for i in range(len(sequences))], sequences)
+    for label, sequence in enumerate(sequences):
+        expected = []
+        for offset, token in enumerate(sequence):
+            followers = {each[offset] for each in sequences if each[:offset] == sequence[:offset]}
+            if len(followers) > 1:
+                expected.append((offset, followers, token))
+        choices = trie.choices(label)
+        assert [(offset, set(tokens), token) for offset, tokens, token in choices] == expected
+        assert all(len(set(choice.candidates)) == len(choice.candidates) for choice in choices)
+
+
 def test_distinct_first_tokens_need_no_extra_token() -> None:
     trie = label_trie(["a", "b", "c"], [(5, EOS), (6, 7, EOS), (8, EOS)])
     assert (trie.tokens, trie.nodes) == ((), (-1,))
