@@ -106,6 +106,12 @@ def test_gate_fails_when_a_department_metric_is_undefined(metric):
     assert f"1 of 180: departments.dairy.{metric}." in reason(decision, "measured").sentence
 
 
+def test_undefined_metric_after_a_department_without_products_is_found():
+    content = changed(COMPLETE, ("departments", "bulk", "support"), 0)
+    decision = judged(changed(content, ("departments", "dairy", "recall"), None))
+    assert "departments.dairy.recall" in reason(decision, "measured").sentence
+
+
 def test_precision_is_undefined_only_for_a_label_that_is_never_predicted():
     limits = policy(min_accuracy=0.5, min_department_recall=0.0)
     content = evaluation(NEVER_PREDICTED, linear=(40, 10))

@@ -318,6 +318,17 @@ def test_champion_must_be_compared_on_every_test_product():
     assert champion.sentence == "Champion: compared on 200 of 300 test products."
 
 
+@pytest.mark.parametrize("strategy", ["adapter", "linear"])
+@pytest.mark.parametrize("name", ["linear", "majority"])
+def test_missing_baseline_fails_its_rule(strategy, name):
+    content = evaluation(strategy=strategy)
+    del content["baselines"][name]
+    decision = judged(content)
+    missing = [each for each in decision.failures if each.rule == f"baseline:{name}"]
+    assert [each.sentence for each in missing] == [f"Metric unavailable: baselines.{name}."]
+    assert not decision.passed
+
+
 def test_linear_model_is_not_compared_with_itself():
     assert judged(evaluation(strategy="linear")).passed
 
