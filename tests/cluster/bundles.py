@@ -31,7 +31,7 @@ class Bundles:
     missing_base: str
     """Its base model is not available in any pod."""
     unsigned: str
-    """Valid, but nobody has signed it."""
+    """Valid, but without a signature."""
 
 
 def digest_of(uri: str) -> str:
