@@ -25,6 +25,7 @@ from grocer.artifacts.metrics import (
     DepartmentMetrics,
     HierarchicalMetrics,
     OperatingPoint,
+    RawLabels,
     Reference,
     ReliabilityBin,
     RowSplitLeakage,
@@ -75,6 +76,8 @@ class Evaluation(Artifact):
     aisles: HierarchicalMetrics | None
     """None: the label has one level."""
     slices: tuple[SliceMetrics, ...]
+    raw_labels: RawLabels | None = None
+    """None: the run has no corrections table. All other metrics are of the corrected labels."""
 
     @property
     def public(self) -> Evaluation:

@@ -42,6 +42,9 @@ class DataConfig(Section):
     """Memory limit of DuckDB in MiB, one thread per 200 MiB; raise it for larger order logs."""
     drop_rows_with_null: bool = True
     """Drop order lines with a null (first orders of a user), as the reference study does."""
+    corrections: str | None = None
+    """Table of reviewed labels that `grocer review import` writes, a directory or an `s3://` or
+    `gs://` URI; null: none."""
 
 
 class ValidationConfig(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -50,6 +51,12 @@ def require_key(key: Path | None) -> None:
         os.environ[VARIABLE] = str(key.expanduser().absolute())
 
 
+def corrected_settings(settings: list[str] | None, corrections: str | None) -> list[str]:
+    """Return the settings with that of `--corrections`, if it is given."""
+    added = [] if corrections is None else [f"data.corrections={json.dumps(corrections)}"]
+    return [*(settings or []), *added]
+
+
 def complete_settings(incomplete: str) -> list[str]:
     """Return the configuration keys that start with `incomplete`, for shell completion."""
 
@@ -90,6 +97,14 @@ Recipe = Annotated[
 MinProbability = Annotated[
     float,
     Option(metavar="P", min=0.0, max=1.0, help="Leave the department empty below this probability"),
+]
+Corrections = Annotated[
+    str | None,
+    Option(
+        metavar="URI",
+        help="Table of reviewed labels, as written by grocer review import: a directory, or an "
+        "s3:// or gs:// URI; sets data.corrections",
+    ),
 ]
 Key = Annotated[
     Path | None,

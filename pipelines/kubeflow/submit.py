@@ -65,6 +65,8 @@ def training_job(
     from pipelines.kubeflow.training import package
 
     check_address("--data", data, PROTOCOLS)
+    if config.data.corrections is not None:
+        check_address("--corrections", config.data.corrections, STORES)
     _check_bundle("--champion", champion)
     if not deploy:
         without = ("deploy.store=null", "deploy.analysis=false", "deploy.canary=[]")
