@@ -79,9 +79,9 @@ class Corrections:
         return cls(effective, conflicts)
 
 
-def open_table(address: str) -> Storage:
+def open_table(address: str, setting: str = "--corrections") -> Storage:
     """Return the corrections table at a local path or an `s3://` or `gs://` URI."""
-    return Storage(address, setting="data.corrections", error=SourceError)
+    return Storage(address, setting=setting, error=SourceError)
 
 
 def read_table(table: Storage) -> list[Correction]:
@@ -125,7 +125,7 @@ def correct_products(address: str, tables: Path, label: str) -> CorrectionCounts
         SourceError: the corrections table cannot be read.
         TableError: a correction to a label that the source does not have.
     """
-    rows = read_table(open_table(address))
+    rows = read_table(open_table(address, "data.corrections"))
     corrections = Corrections.of(rows)
     known = pq.read_table(tables / f"{label}s.parquet").to_pydict()
     ids = dict(zip(map(_single_spaces, known[label]), known[f"{label}_id"], strict=True))

@@ -117,7 +117,9 @@ def _write(database: Database, staged: Collection[str], drop_nulls: bool, out: P
     rows = {t.name: database.number(f"SELECT count(*) FROM {t.name}") for t in _DIMENSIONS}
     return Counts(
         order_lines=line_counts,
-        **rows,
+        products=rows[PRODUCTS.name],
+        departments=rows[DEPARTMENTS.name],
+        aisles=rows[AISLES.name],
         orphans=orphans,
         nulls=lines.count_nulls(),
         duplicates=duplicates,

@@ -1,7 +1,8 @@
-"""`grocer review import`: take the corrections of reviewers."""
+"""`grocer review export` and `import`: what to review, and the corrections of reviewers."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,59 @@ from typer import Argument, Option
 review = typer.Typer(
     name="review", help="Review labels, and collect corrections.", rich_markup_mode=None
 )
+
+
+class Format(StrEnum):
+    """Format of the review queue."""
+
+    csv = "csv"
+    label_studio = "label-studio"
+    html = "html"
+
+
+@review.command()
+def export(
+    out: Annotated[Path, Argument(metavar="OUT", help="Output file")],
+    run: Annotated[
+        Path, Option(metavar="DIR", help="Output directory of a run: its products and models")
+    ],
+    form: Annotated[
+        Format, Option("--format", help="CSV, tasks for Label Studio, or a page for a browser")
+    ] = Format.csv,
+    predictions: Annotated[
+        list[Path] | None,
+        Option(
+            metavar="FILE",
+            help="Add the uncertain rows of an output of grocer classify or bulk; repeatable",
+        ),
+    ] = None,
+    column: Annotated[
+        str, Option(metavar="NAME", help="Column of --predictions with the product names")
+    ] = "product_name",
+    corrections: Annotated[
+        str | None,
+        Option(metavar="URI", help="Corrections table; products that it labels are left out"),
+    ] = None,
+    limit: Annotated[
+        int, Option(metavar="N", min=1, help="Maximum number of products, the most valuable first")
+    ] = 500,
+) -> None:
+    """Write the products whose label is worth a look.
+
+    These are products whose label is probably wrong, products without a label, and uncertain
+    predictions, ordered by the probability of an error times the number of purchases.
+    """
+    from grocer.ingest.corrections import Corrections, open_table, read_table
+    from grocer.review.formats import FORMATS
+    from grocer.review.queue import RunOutput, build_queue, classified
+
+    output = RunOutput.read(run)
+    reviewed = Corrections.of(read_table(open_table(corrections)) if corrections else ())
+    looks = [look for path in predictions or () for look in classified(path, column)]
+    looks += output.looks()
+    queue = build_queue(looks, reviewed.effective, limit)
+    FORMATS[form](queue, output.labels, out)
+    typer.echo(f"{out}: {len(queue):,} products to review")
 
 
 @review.command(name="import")
