@@ -61,22 +61,30 @@ class Corrections:
 
     @classmethod
     def of(cls, table: Iterable[Correction]) -> Corrections:
-        """Resolve the rows of a corrections table; of equal times, the later row counts."""
-        latest: dict[str, dict[str, Correction]] = defaultdict(dict)
-        for row in sorted(table, key=lambda row: row.when):
-            reviewers = latest[name_key(row.name)]
-            if row.source == RESOLUTION:
-                reviewers.clear()
-            reviewers.pop(row.who, None)
-            reviewers[row.who] = row
+        """Resolve the rows of a corrections table."""
         effective, conflicts = {}, {}
-        for key, reviewers in latest.items():
+        for key, reviewers in latest_rows(table).items():
             rows = tuple(reviewers.values())
             if len({row.label for row in rows}) > 1:
                 conflicts[key] = rows
             else:
                 effective[key] = rows[-1]
         return cls(effective, conflicts)
+
+
+def latest_rows(table: Iterable[Correction]) -> dict[str, dict[str, Correction]]:
+    """Return each reviewer's last correction of each name, by normal form and reviewer.
+
+    Corrections before a resolution are left out; of equal times, the later row counts.
+    """
+    latest: dict[str, dict[str, Correction]] = defaultdict(dict)
+    for row in sorted(table, key=lambda row: row.when):
+        reviewers = latest[name_key(row.name)]
+        if row.source == RESOLUTION:
+            reviewers.clear()
+        reviewers.pop(row.who, None)  # so that the last row is the latest one
+        reviewers[row.who] = row
+    return latest
 
 
 def open_table(address: str, setting: str = "--corrections") -> Storage:

@@ -21,6 +21,7 @@ from grocer.ingest.corrections import (
     Correction,
     Corrections,
     append,
+    latest_rows,
     open_table,
     read_table,
 )
@@ -69,7 +70,7 @@ def import_file(
     table = open_table(address)
     existing = read_table(table) if table.exists() else []
     before = Corrections.of(existing)
-    latest = {(name_key(row.name), row.who): row for row in sorted(existing, key=_when)}
+    latest = latest_rows(existing)
     moment = f"{now or datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     rows: dict[tuple[str, str, str], Correction] = {}
     known = skipped = 0
@@ -88,7 +89,7 @@ def import_file(
                 f"{where}: {row.who} gave {row.name!r} both {old.label!r} and {row.label!r}; keep "
                 "one of them"
             )
-        last = latest.get((key, row.who))
+        last = latest.get(key, {}).get(row.who)
         if last is not None and last.label == row.label and last.source == row.source:
             known += 1
             continue
@@ -110,10 +111,6 @@ def known_labels(run: Path) -> tuple[str, ...]:
     if (run / MANIFEST).is_file():
         return load_bundle(run).labels
     return Evaluation.read(run / "artifacts" / "evaluate").labels
-
-
-def _when(row: Correction) -> str:
-    return row.when
 
 
 def _correction(where: str, values: Mapping[str, str], labels: Sequence[str]) -> Correction:

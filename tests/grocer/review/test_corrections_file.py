@@ -69,6 +69,13 @@ def test_conflict_is_reported_and_resolved_only_on_request(table: Table) -> None
     assert effective["gouda"].label == "produce"
 
 
+def test_opinion_can_be_repeated_after_a_resolution(table: Table) -> None:
+    table.add("name,label,who\nGouda,dairy eggs,ann\n")
+    table.add("name,label,who\nGouda,produce,eve\n", resolve=True)
+    result = table.add("name,label,who,when\nGouda,dairy eggs,ann,2026-12-01\n")
+    assert (result.added, len(result.conflicts)) == (1, 1)
+
+
 def test_conflict_within_a_file_is_reported(table: Table) -> None:
     result = table.add("name,label,who\nGouda,dairy eggs,ann\ngouda,produce,bob\n")
     assert (result.added, len(result.conflicts)) == (2, 1)
