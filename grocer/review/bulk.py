@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from grocer.inference.sharded import read_state
+from grocer.inference.known import read_state
 from grocer.io.storage import Storage
 from grocer.review.formats import write_csv
 from grocer.review.queue import build_queue, classified
