@@ -29,7 +29,12 @@ def export(
         Path, Option(metavar="DIR", help="Output directory of a run: its products and models")
     ],
     form: Annotated[
-        Format, Option("--format", help="CSV, tasks for Label Studio, or a page for a browser")
+        Format,
+        Option(
+            "--format",
+            metavar="NAME",
+            help="Format: csv, label-studio (tasks with predictions), or html (a page for a browser)",
+        ),
     ] = Format.csv,
     predictions: Annotated[
         list[Path] | None,
