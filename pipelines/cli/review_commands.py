@@ -33,7 +33,7 @@ def export(
         Option(
             "--format",
             metavar="NAME",
-            help="Format: csv, label-studio (tasks with predictions), or html (a page for a browser)",
+            help="Format: csv, label-studio (tasks with predictions) or html (offline page)",
         ),
     ] = Format.csv,
     predictions: Annotated[
