@@ -171,13 +171,13 @@ def _classify_chunk(
     added = list(schema)[chunk.num_columns :]
     names = chunk.column(column).to_pylist()
     rows = {name: known.find(name, len(added)) for name in filter(_has_text, names)}
-    unknown = [name for name, row in rows.items() if row is None]
-    scores = classifier.predict(unknown)
-    rows.update(zip(unknown, _rows(scores, min_probability, len(added)), strict=True))
+    if unknown := [name for name, row in rows.items() if row is None]:
+        scored = _rows(classifier.predict(unknown), min_probability, len(added))
+        rows.update(zip(unknown, scored, strict=True))
     blank = (None,) * len(added)
-    columns = zip(*(rows.get(name) or blank for name in names), strict=True)
-    for field, values in zip(added, columns, strict=True):
-        chunk = chunk.append_column(field, pa.array(values, field.type))
+    values = [rows.get(name) or blank for name in names]
+    for i, field in enumerate(added):
+        chunk = chunk.append_column(field, pa.array([row[i] for row in values], field.type))
     return chunk
 
 

@@ -74,7 +74,8 @@ def shard_table(
         check_format(local)
         Storage(source, setting="--data", error=SourceError).get(local)
         table = open_source(local)
-        output_schema(table, f"--data {source}", column)
+        limited = min_probability > 0
+        output_schema(table, f"--data {source}", column, with_alternatives=limited)
         rows = table.count()
         reviewed = reviewed_labels(corrections) if corrections else {}
         plan = {

@@ -98,7 +98,7 @@ def test_only_new_names_are_scored_and_corrections_are_final(bulk: Bulk) -> None
     assert scored == ["New Cheese"]
     assert second.loc[name, "predicted_department"] == label
     assert second.loc[name, "predicted_probability"] == 1.0
-    others = [each for each in first.index if each != name]
+    others = [each for each in NAMES if each not in (name, "")]
     pd.testing.assert_frame_equal(second.loc[others], first.loc[others], check_dtype=False)
     # A correction that no longer applies is not kept as a prediction.
     third, scored = bulk.run("third", NAMES, previous=bulk.address("second"))
