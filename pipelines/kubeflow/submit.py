@@ -106,9 +106,9 @@ def bulk_job(
     check_address("--out", out, STORES)
     for address in (data, out):
         check_format(Path(address))
-    for name in ("previous", "corrections"):
-        if options.get(name):
-            check_address(f"--{name}", options[name], STORES)
+    options = {name: value for name, value in options.items() if value != ""}
+    for name in {"previous", "corrections"} & set(options):
+        check_address(f"--{name}", options[name], STORES)
     _check_bundle("--bundle", bundle)
     parameters = {"data": data, "out": out, **options} | ({"bundle": bundle} if bundle else {})
     return Job(package(config, images), parameters, service_account)
