@@ -25,7 +25,8 @@ DOWNLOADS = ("cert-manager.yaml", "standard-install.yaml", "kserve-crds.yaml", "
 def checkout(tmp_path: Path) -> Path:
     """A copy of kind/ whose tools record their arguments in the file `calls`."""
     shutil.copytree(ROOT / "kind", tmp_path / "kind")
-    python = 'case "$2" in pytest) sleep 0.2; exit "${TESTS:-0}";; *) echo grocer-serve:1;; esac\n'
+    images = "echo grocer-data:1; echo grocer-serve:1"
+    python = f'case "$2" in pytest) sleep 0.2; exit "${{TESTS:-0}}";; *) {images};; esac\n'
     stubs = {f"bin/{name}": body for name, body in _STUBS.items()} | {".venv/bin/python": python}
     for name, body in stubs.items():
         path = tmp_path / name
@@ -61,6 +62,7 @@ def test_up_downloads_the_released_manifests(checkout: Path) -> None:
     assert all(file.startswith("https://github.com/") for file in files)
     (create,) = (call for call in calls if call.startswith("kind create"))
     assert "--image kindest/node:v" in create
+    assert "kind load docker-image grocer-data:1 grocer-serve:1 --name grocer" in calls
 
 
 def test_up_uses_local_manifests_and_another_node_image(checkout: Path) -> None:
