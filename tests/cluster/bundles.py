@@ -41,7 +41,7 @@ def digest_of(uri: str) -> str:
 
 def upload_bundles(store: Store, root: Path, base: Path, signing_key: Path) -> Bundles:
     """Create the bundles below `root`, sign them and upload them."""
-    config = tiny().with_settings(["serving.top_k=2"])
+    config = tiny().with_settings(["serving.max_items=512"])
     paths = {
         "first": make_bundle(root / "first", base=base).path,
         "second": make_bundle(root / "second", config, base=base).path,

@@ -19,6 +19,12 @@ from tests.fixtures.predictor_process import (  # noqa: F401
 )
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop of asynchronous tests."""
+    return "asyncio"
+
+
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip uploads and waits of a rollout."""

@@ -13,6 +13,7 @@ from tests.fixtures.evaluations import (
     FLOATS,
     LABELS,
     LENIENT,
+    MATRIX,
     changed,
     comparison,
     evaluation,
@@ -52,6 +53,8 @@ def test_good_adapter_passes_with_a_reason_for_each_rule():
 
 
 ACCURACY = 272 / 300
+EYE = np.eye(15, dtype=int)
+SMALL = (17 * EYE + np.roll(EYE, 1, axis=1)).tolist()  # 18 products of each of 15 labels
 NEWER = {"champion_margin_reason": "newer data"}
 TIED = {"linear": (20, 20)}  # the baseline is as good as the model
 BEHIND = {"linear": (10, 25)}  # it is 0.05 better
@@ -91,8 +94,8 @@ BEHIND = {"linear": (10, 25)}  # it is 0.05 better
         ("recall", True, {}, {"min_department_recall": 0.9}),
         ("recall", True, {}, {"min_department_recall": 0.89}),
         ("recall", False, {}, {"min_department_recall": 0.91}),
-        ("recall", False, {}, {"min_department_recall": 0.91, "min_department_support": 100}),
-        ("recall", True, {}, {"min_department_recall": 0.91, "min_department_support": 101}),
+        ("recall", False, {"matrix": [[17, 3, 0], *MATRIX[1:]]}, {"min_department_recall": 0.86}),
+        ("recall", True, {"matrix": [[16, 3, 0], *MATRIX[1:]]}, {"min_department_recall": 0.86}),
         ("ece", True, {"ece": (0.1, 0.01)}, {"max_ece": 0.1}),
         ("ece", True, {"ece": (0.099, 0.01)}, {"max_ece": 0.1}),
         ("ece", False, {"ece": (0.101, 0.01)}, {"max_ece": 0.1}),
@@ -175,10 +178,10 @@ def test_only_baselines_of_the_policy_are_required():
         ),
         (
             "recall",
+            {"matrix": SMALL, "labels": list(map(str, range(15)))},
             {},
-            {"min_department_support": 1000},
-            "No departments with at least 1,000 test products; rule skipped (minimum recall "
-            "0.300). Exempt, with fewer test products: 3 of 3.",
+            "No departments with at least 20 test products; rule skipped (minimum recall 0.300). "
+            "Exempt, with fewer test products: 15 of 15.",
         ),
         (
             "baseline:linear",

@@ -52,13 +52,6 @@ def test_six_files_are_joined_and_lines_with_nulls_dropped(tmp_path: Path) -> No
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
 
 
-def test_lines_with_nulls_can_be_kept(tmp_path: Path) -> None:
-    config = DataConfig(drop_rows_with_null=False)
-    counts = ingest(write_csvs(tmp_path / "in", tables()), tmp_path / "out", config)
-    assert (counts.order_lines.with_nulls, counts.order_lines.kept) == (2, 7)
-    assert read(tmp_path / "out", "products")["purchases"].tolist() == [3, 3, 1, 0]
-
-
 def test_order_lines_without_orders_are_accepted_with_a_note(tmp_path: Path) -> None:
     content = tables()
     del content["orders"], content["order_products__prior"]

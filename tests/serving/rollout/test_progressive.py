@@ -11,7 +11,7 @@ import pytest
 from grocer.artifacts.canary_decision import CanaryDecision, to_markdown
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
-from serving.rollout import progressive
+from serving.rollout import analysis, progressive
 from serving.rollout.canary import promote, rollback
 from serving.rollout.decision_events import decisions
 from serving.rollout.kubernetes import Cluster, UnreachableError
@@ -27,10 +27,15 @@ STEPS = {
     "analysis": True,
     "analysis_requests": 100,
     "analysis_seconds": 20.0,
-    "analysis_error": 1e-4,  # the tests run hundreds of rollouts
 }
 ONE_STEP = STEPS | {"canary": [20]}
 BAD = Traffic(error=0.3)
+
+
+@pytest.fixture(autouse=True)
+def rare_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests run hundreds of rollouts."""
+    monkeypatch.setattr(analysis, "ERROR_PROBABILITY", 1e-4)
 
 
 @pytest.fixture
@@ -72,17 +77,12 @@ def run(api: Api, cluster: Cluster | None = None, **settings: Any) -> list[Canar
     return analyse(api.config(**STEPS | settings), cluster or api.cluster)
 
 
-def percents(api: Api) -> list[int | None]:
-    canaries = [body["spec"].get("canary") for body in api.applied]
-    return [entry[0]["trafficPercent"] if entry else None for entry in canaries]
-
-
 def test_canary_without_a_worse_signal_is_promoted(api: Api, stub_bundle: LoadedBundle) -> None:
     found = run(api)
     actions = [each.action for each in found]
     assert actions == ["hold", "hold", "continue", "hold", "hold", "promote"]
     assert [each.percent for each in found] == [5, 5, 5, 50, 50, 50]
-    assert percents(api) == [5, 50, 100, None]
+    assert api.traffic_percents == [5, 50, 100, None]
     assert digests(api) == (stub_bundle.digest, None, None)
     assert min(each.canary_requests for each in found) >= 25
     assert found[-1].canary_requests >= 100
@@ -106,7 +106,7 @@ def test_worse_canary_is_rolled_back(
     last = run(api)[-1]
     assert last.action == "roll_back"
     assert rule in {signal.rule for signal in last.signals if not signal.passed}
-    assert percents(api)[-2:] == [0, None]
+    assert api.traffic_percents[-2:] == [0, None]
     assert digests(api) == (OLD, None, None)
 
 
@@ -127,7 +127,7 @@ def test_later_step_rolls_back_too(api: Api, canary: MetricsServer) -> None:
     found = run(api, api.observed(break_canary))
     assert found[-1].percent == 50
     assert found[-1].action == "roll_back"
-    assert percents(api) == [5, 50, 0, None]
+    assert api.traffic_percents == [5, 50, 0, None]
 
 
 @pytest.mark.parametrize("idle", ["stable", "canary"])
@@ -190,11 +190,10 @@ def test_steps_are_kept_for_a_resumed_analysis(api: Api) -> None:
 def test_repeated_deploy_resumes(
     api: Api, stub_bundle: LoadedBundle, percent: int, promoted: bool
 ) -> None:
-    assert api.service is not None
     api.service["spec"]["canary"][0]["trafficPercent"] = percent
     api.applied.clear()
     api.deploy(stub_bundle, **STEPS)
-    assert percents(api) == [percent]
+    assert api.traffic_percents == [percent]
     assert run(api)[-1].promoted == promoted
     assert digests(api) == (stub_bundle.digest if promoted else OLD, None, None)
 
@@ -210,7 +209,6 @@ def test_canary_without_steps_is_analysed_at_its_share(
 
 
 def test_canary_with_more_traffic_than_all_steps_is_analysed_there(api: Api) -> None:
-    assert api.service is not None
     api.service["spec"]["canary"][0]["trafficPercent"] = 70
     found = run(api)
     assert {each.percent for each in found} == {70}
@@ -227,7 +225,6 @@ def test_nothing_to_analyse_after_a_first_deploy(at_once: None, stub_bundle: Loa
 
 @pytest.mark.parametrize("percent", [0, 100])
 def test_interrupted_end_is_completed(api: Api, stub_bundle: LoadedBundle, percent: int) -> None:
-    assert api.service is not None
     api.service["spec"]["canary"][0]["trafficPercent"] = percent
     (decision,) = run(api)
     assert decision.promoted == (percent == 100)

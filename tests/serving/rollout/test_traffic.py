@@ -89,7 +89,6 @@ def test_proxies_follow_the_route_before_a_predictor_is_removed(
     waits: list[tuple[float, int]] = []
 
     def sleep(seconds: float) -> None:
-        assert api.canary is not None
         waits.append((seconds, api.canary.traffic_percent))
 
     monkeypatch.setattr(traffic, "time", SimpleNamespace(sleep=sleep))
