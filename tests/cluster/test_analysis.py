@@ -77,11 +77,7 @@ def test_faulty_canary_is_rolled_back(
 
 
 def test_good_canary_is_promoted(
-    stable: str,
-    step: DeployStep,
-    gateway: Gateway,
-    candidates: dict[str, str],
-    report: Report,
+    stable: str, step: DeployStep, gateway: Gateway, candidates: dict[str, str], report: Report
 ) -> None:
     with gateway.load() as load:
         result = step.run(candidates["good"], **SETTINGS)
@@ -97,11 +93,7 @@ def test_good_canary_is_promoted(
 
 
 def test_step_that_was_killed_is_resumed(
-    stable: str,
-    step: DeployStep,
-    gateway: Gateway,
-    candidates: dict[str, str],
-    report: Report,
+    stable: str, step: DeployStep, gateway: Gateway, candidates: dict[str, str], report: Report
 ) -> None:
     """The canary keeps its traffic; the same step again continues from there."""
     steps = step.namespaces.steps

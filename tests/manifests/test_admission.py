@@ -10,13 +10,7 @@ from typing import Any
 import pytest
 
 from grocer.config.deployment import DeployConfig
-from serving.rollout.inference_service import (
-    Canary,
-    Record,
-    Revision,
-    State,
-    apply_configuration,
-)
+from serving.rollout.inference_service import Canary, Record, Revision, State, apply_configuration
 from tests.manifests.admission import violations
 from tests.manifests.kustomize import BUILDS, Object, build, get, set_field
 

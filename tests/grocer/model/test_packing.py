@@ -13,11 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from grocer.model.attention import pack_layout, packed_forward, use_packed_attention
 from grocer.model.base import load_nf4, load_tokenizer
-from grocer.model.packing import (
-    IGNORE_INDEX,
-    pack,
-    token_batches,
-)
+from grocer.model.packing import IGNORE_INDEX, pack, token_batches
 from grocer.training.trainer import PackingCollator
 from tests.fixtures.tiny_model import LABELS, NAMES, encoder
 

@@ -22,12 +22,7 @@ from tests.fixtures.metrics_server import MetricsServer, Traffic
 from tests.serving.rollout.test_interruptions import digests, killed_and_repeated
 
 CRASHED = {"status": {"containerStatuses": [container(exit_code=1, restarts=3)]}}
-STEPS = {
-    "canary": [5, 50],
-    "analysis": True,
-    "analysis_requests": 100,
-    "analysis_seconds": 20.0,
-}
+STEPS = {"canary": [5, 50], "analysis": True, "analysis_requests": 100, "analysis_seconds": 20.0}
 ONE_STEP = STEPS | {"canary": [20]}
 BAD = Traffic(error=0.3)
 
@@ -56,10 +51,7 @@ def make(at_once: None, stable: MetricsServer, canary: MetricsServer) -> Callabl
 
     def api(states: dict[str, Any] | None = None) -> Api:
         made = Api(states or {}, first=OLD)
-        made.metrics_ports = {
-            OLD: stable.server_port,
-            canary.bundle.digest: canary.server_port,
-        }
+        made.metrics_ports = {OLD: stable.server_port, canary.bundle.digest: canary.server_port}
         return made
 
     return api
