@@ -99,14 +99,12 @@ def kubectl_proxy() -> Iterator[Api]:
         process.wait(10)
 
 
-def wait_until(
-    condition: str, check: Callable[[], T | None], timeout: float = 120, interval: float = 0.5
-) -> T:
+def wait_until(condition: str, check: Callable[[], T | None], timeout: float = 120) -> T:
     """Poll `check` until it returns a truthy value, and return that."""
     deadline = time.monotonic() + timeout
     while not (value := check()):
         assert time.monotonic() < deadline, f"timed out after {timeout:g} s: {condition}"
-        time.sleep(interval)
+        time.sleep(0.5)
     return value
 
 
