@@ -1,7 +1,5 @@
 """The learning curve: cells, samples, resuming, and the statements on its page."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

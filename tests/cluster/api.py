@@ -1,7 +1,5 @@
 """Access to the Kubernetes API of the test cluster through kubectl."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import time
@@ -91,7 +89,6 @@ def kubectl_proxy() -> Iterator[Api]:
         ["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     try:
-        assert process.stdout is not None
         address = process.stdout.readline().decode().split()[-1]
         yield Api(f"http://{address}")
     finally:

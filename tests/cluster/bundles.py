@@ -1,7 +1,5 @@
 """Bundles for the cluster tests: valid ones, and ones that the predictor must reject."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping, Sequence

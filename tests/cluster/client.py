@@ -1,7 +1,5 @@
 """A client pod that sends requests to the predictor through its Service."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import time
@@ -61,7 +59,6 @@ class Client:
         )
         result: dict[str, Any] = {}
         try:
-            assert process.stdout is not None
             assert process.stdout.readline() == "started\n", "no request succeeded"
             yield result
             output, _ = process.communicate("", timeout=60)

@@ -15,8 +15,6 @@ The tests run in temporary namespaces of the cluster of KUBECONFIG. Environment 
     GROCER_TEST_KEEP          keep the namespaces for inspection
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

@@ -1,7 +1,5 @@
 """Tests of RBAC with the API server's own authorizer. Requires an API server."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Iterator

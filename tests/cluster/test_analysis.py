@@ -4,8 +4,6 @@ Requires KServe, its Gateway as in kind/gateway.yaml, the predictor image and a 
 depend on each other, in this order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Requires KServe, its Gateway as in kind/gateway.yaml, the predictor image and a 
 depend on each other, in this order.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The deploy step as Kubeflow calls it, with object storage and a Kubernetes API over HTTP."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace

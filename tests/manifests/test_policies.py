@@ -1,7 +1,5 @@
 """Policies for all manifests: pinned images, resources, security contexts, network, RBAC."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """docs/configuration.md matches `RunConfig`."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

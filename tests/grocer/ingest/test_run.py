@@ -1,7 +1,5 @@
 """Ingest accepts each documented shape of source, and leaves no incomplete output."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -119,7 +117,7 @@ def test_file_that_changes_while_read_is_rejected(
     stage = ingest_run._stage
 
     def stage_and_append(*arguments: object) -> None:
-        stage(*arguments)  # type: ignore[arg-type]
+        stage(*arguments)
         with (folder / "orders.csv").open("a") as file:
             file.write("13,2,prior,1,0,0,\n")
 

@@ -1,8 +1,6 @@
 """Storage on a real S3 server, web servers and Google's protocol: transient errors are retried,
 other errors are one line, and truncated or changed files are rejected."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import http.client
@@ -96,10 +94,10 @@ def test_truncated_response_is_retried(serve: Serve, csvs: Path, tmp_path: Path)
         def copyfile(self, source: object, outputfile: object) -> None:
             if remaining["truncated"]:
                 remaining["truncated"] -= 1
-                outputfile.write(source.read(100))  # type: ignore[attr-defined]
+                outputfile.write(source.read(100))
                 self.close_connection = True
                 return
-            super().copyfile(source, outputfile)  # type: ignore[arg-type]
+            super().copyfile(source, outputfile)
 
     address = serve(partial(Truncating, directory=str(tmp_path / "web")))
     assert kept_lines(f"{address}/all.zip", tmp_path) == 5

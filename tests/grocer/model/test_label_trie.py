@@ -1,7 +1,5 @@
 """The token trie: its probabilities equal those of stepwise constrained decoding."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

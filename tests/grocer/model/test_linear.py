@@ -1,7 +1,5 @@
 """The linear model: learns departments, is deterministic, and its file is validated."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

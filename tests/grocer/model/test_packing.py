@@ -1,7 +1,5 @@
 """Sequence packing: losses, gradients and probabilities equal those of separate sequences."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A bundle is named by its content, and only an evaluated adapter that passed is bundled."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Bundles as images in an OCI registry."""
 
-from __future__ import annotations
-
 import io
 import json
 import tarfile

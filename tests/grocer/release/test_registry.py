@@ -1,7 +1,5 @@
 """The registry on an S3 server: bundles are complete, verified and immutable."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import uuid

@@ -1,7 +1,5 @@
 """A signature is about all files of a bundle, and only that of a trusted signer is valid."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from functools import partial

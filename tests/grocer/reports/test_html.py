@@ -1,8 +1,6 @@
 """Pages are accessible (narrow screens, colour schemes, colour vision deficiency, screen readers)
 and load no external resources."""
 
-from __future__ import annotations
-
 import re
 from html.parser import HTMLParser
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """`grocer promote` and `grocer rollback` end a canary."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The middleware around an application that records its requests."""
 
-from __future__ import annotations
-
 import asyncio
 from itertools import pairwise
 from types import SimpleNamespace

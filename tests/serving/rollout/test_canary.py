@@ -1,7 +1,5 @@
 """Canary deployment, promotion and rollback: the traffic split at each step."""
 
-from __future__ import annotations
-
 import pytest
 
 from grocer.errors import DeployError

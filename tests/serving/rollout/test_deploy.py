@@ -1,7 +1,5 @@
 """Deploy on a cluster: only a bundle that passes its smoke test stays deployed."""
 
-from __future__ import annotations
-
 import pytest
 
 from grocer.errors import DeployError

@@ -3,8 +3,6 @@
 A process is killed, or another one runs, after each of its requests to the Kubernetes API.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import suppress

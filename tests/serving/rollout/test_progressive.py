@@ -1,7 +1,5 @@
 """Canaries that are promoted or rolled back by their metrics, over HTTP."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -352,8 +350,6 @@ def test_expected_agreement_is_that_of_the_evaluation(stub_bundle: LoadedBundle)
     assert Products.of(compared_with(stub_bundle, None), PRODUCTS) is None
     bundle = compared_with(stub_bundle, OLD)
     products, champion = Products.of(bundle, PRODUCTS), bundle.manifest.evaluation.champion
-    assert products is not None
-    assert champion is not None
     only_old = champion.paired.only_baseline_right / champion.products
     both_right = champion.paired.baseline_accuracy - only_old
     assert products.expected_agreement == pytest.approx(both_right)

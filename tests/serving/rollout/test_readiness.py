@@ -1,7 +1,5 @@
 """Waiting for a rollout, and the pod's reason when it fails."""
 
-from __future__ import annotations
-
 import json
 from types import SimpleNamespace
 from typing import Any

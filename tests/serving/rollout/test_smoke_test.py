@@ -1,7 +1,5 @@
 """The smoke test: a predictor on loopback, retries, and the digest that must be served."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 

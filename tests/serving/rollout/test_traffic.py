@@ -1,7 +1,5 @@
 """The traffic of a canary is read from the HTTPRoute."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any

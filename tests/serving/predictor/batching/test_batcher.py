@@ -1,7 +1,5 @@
 """The batcher: shared passes, fairness, limits, deadlines, isolation and device failures."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

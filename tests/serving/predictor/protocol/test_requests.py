@@ -1,7 +1,5 @@
 """Requests are validated strictly; errors contain the path and the constraint, never the input."""
 
-from __future__ import annotations
-
 import json
 import struct
 
