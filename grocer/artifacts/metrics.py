@@ -16,6 +16,7 @@ from grocer.artifacts.base import (
     Share,
 )
 from grocer.artifacts.combination import Combination
+from grocer.artifacts.drift import DriftReference
 
 
 class Accuracy(Record):
@@ -161,6 +162,8 @@ class Reference(Record):
     """Share of the purchases of all products, by department."""
     mean_confidence: Share
     """Of the predictions for test products."""
+    drift: DriftReference
+    """Signals of the test products."""
 
 
 class RowSplitLeakage(Record):

@@ -9,6 +9,7 @@ and a single name takes a fraction of a millisecond.
 from __future__ import annotations
 
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ MAX_FEATURES = 65536
 half of all features are as accurate as all of them."""
 CHARACTERS = (2, 5)
 """Shortest and longest character n-gram."""
+EMBEDDING = 64
+"""Dimensions of `TfIdf.embed`."""
 _WORD = re.compile(r"\w+")
 
 
@@ -92,6 +95,30 @@ class TfIdf:
         norms = np.sqrt(np.bincount(segments, values**2, minlength=len(lengths)))
         scaled = (values / norms[segments]).astype(np.float32)
         return csr_matrix((scaled, columns, ends[::2]), shape=(len(names), len(self)))
+
+    def new_words(self, name: str) -> tuple[int, list[str]]:
+        """Return the number of words of a name, and those that are not in the vocabulary."""
+        words = _WORD.findall(clean(name).lower())
+        return len(words), [word for word in words if word not in self._columns[0]]
+
+    def embed(self, names: Sequence[str]) -> NDArray[np.float64]:
+        """Return unit vectors, float64 [names, EMBEDDING], 0 for a name without known n-grams.
+
+        The features are hashed into fewer dimensions, with signs, which preserves distances of
+        means approximately.
+        """
+        vectors = np.asarray(self.transform(names) @ self._hashed, dtype=np.float64)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        result: NDArray[np.float64] = vectors / np.where(lengths > 0, lengths, 1.0)
+        return result
+
+    @cached_property
+    def _hashed(self) -> NDArray[np.float32]:
+        """One dimension and sign for each feature, [features, EMBEDDING]."""
+        hashes = np.array([zlib.crc32(each.encode()) for each in self.words + self.characters])
+        result = np.zeros((len(self), EMBEDDING), dtype=np.float32)
+        result[np.arange(len(self)), hashes % EMBEDDING] = np.where(hashes >> 31, 1.0, -1.0)
+        return result
 
 
 def _ngrams(name: str) -> tuple[list[str], list[str]]:
