@@ -146,7 +146,8 @@ class _Products:
     """The distinct products of a file, with their predictions and new words."""
 
     def __init__(self, names: Sequence[str], scores: Scores, features: TfIdf | None) -> None:
-        self._names, self._scores = names, scores
+        self._names, self._labels = names, scores.predicted_labels
+        self._confidence = scores.confidence
         self._new = [features.new_words(name)[1] if features else [] for name in names]
 
     def frequent_words(self) -> tuple[NewWord, ...]:
@@ -160,8 +161,8 @@ class _Products:
         return tuple(
             DrivingProduct(
                 product_name=self._names[i],
-                department=self._scores.labels[self._scores.predicted[i]],
-                confidence=self._scores.confidence[i],
+                department=self._labels[i],
+                confidence=self._confidence[i],
                 new_words=tuple(self._new[i]),
             )
             for i in np.argsort(-contributions, kind="stable")[:DRIVERS]

@@ -13,7 +13,10 @@ MAX_DEPARTMENTS = 15
 """Rows of the plot."""
 TEXTS: dict[Signal, tuple[str, str]] = {
     "confidence": ("Confidence", "Mean probability of the predicted {label}; lower is drift"),
-    "new_words": ("New words", "Share of words that no training product has; higher is drift"),
+    "new_words": (
+        "New words",
+        "Share of words unknown to the training vocabulary; higher is drift",
+    ),
     "names": ("Names", "Distance of the names from those of the test products; 0: none"),
 }
 """Name and description of each signal."""
@@ -48,7 +51,7 @@ def drift_page(report: DriftReport, source: str) -> str:
             "text": TEXTS[name][1].format(label=report.label),
             "value": show_value(name, each.value),
             "reference": show_value(name, each.reference),
-            "p_value": "below 0.0001" if each.p_value < 1e-4 else f"{each.p_value:.4f}",
+            "p_value": "below 0.0001" if each.p_value < 1e-4 else f"{each.p_value:.2g}",
             "drift": each.drift,
         }
         for name, each in report.signals.items()
@@ -82,5 +85,6 @@ def _departments_plot(report: DriftReport) -> Markup:
     axes.tick_params(axis="y", length=0)
     axes.set(xlabel="share of products, %")
     axes.grid(axis="x", alpha=0.25, color=INK)
+    axes.set_axisbelow(True)
     axes.legend(frameon=False)
     return svg(figure)
