@@ -149,6 +149,7 @@ def measure(
         known = drift.reference(
             {name: values[order[:half]] for name, values in plain.signals.items()},
             purchases[order[:half]],
+            sum(len(tables[side]) for side in ("train", "validation", "test")),
         )
         expected = float(plain.correct[order[:half]].mean())
         for window in windows(random, order[half:], truth, purchases, options.size):
@@ -177,7 +178,7 @@ def measure(
 
 def score(model: LinearModel, weight: float, names: list[str], truth: np.ndarray) -> Products:
     probabilities = scale(model.log_probabilities(names), weight)
-    signals = drift.measure(names, probabilities.max(axis=1), model.features)
+    signals = drift.measure(names, probabilities, model.features)
     correct = (probabilities.argmax(axis=1) == truth).astype(np.float64)
     return Products(probabilities, correct, signals)
 

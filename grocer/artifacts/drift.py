@@ -8,18 +8,18 @@ from pydantic import Field
 
 from grocer.artifacts.base import Count, Digest, NonNegative, PositiveCount, Record, Share
 
-Signal = Literal["confidence", "new_words", "names"]
-"""Probability of the predicted label; share of words that are not in the training vocabulary; a
-vector that represents the name."""
+Signal = Literal["confidence", "new_words", "names", "departments"]
+"""Probability of the predicted label; share of words, and of character n-grams, that are not in the
+training vocabulary; the predicted label as a vector of zeros and a one."""
 
 
 class SignalReference(Record):
-    """Mean and variance of a signal over the test products; scalars have one element."""
+    """Mean and variance of a signal over the test products; departments have several elements."""
 
     products: tuple[float, ...]
     """Mean of the products."""
     purchases: tuple[float, ...]
-    """Mean of the products, weighted by purchases."""
+    """Mean of the products, weighted by how often they occur in a window of purchases."""
     variance: NonNegative
     """Trace of the covariance matrix; the larger one of products and purchases."""
     largest_variance: NonNegative
@@ -39,9 +39,9 @@ class SignalTest(Record):
     """Comparison of one signal with the test products."""
 
     value: float
-    """Mean; for `names`, the distance of the means, debiased."""
+    """Mean; for `departments`, the Euclidean distance of the means, debiased."""
     reference: float
-    """Mean of the test products; for `names`, 0."""
+    """Mean of the test products; for `departments`, 0."""
     p_value: Share
     """Corrected for the number of signals and of the windows that were tested."""
     drift: bool

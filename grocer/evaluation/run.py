@@ -125,9 +125,12 @@ def _measure(
             mean_confidence=float(confidence.mean()),
             drift=drift.reference(
                 drift.measure(
-                    test.table["product_name"].tolist(), confidence, predictions.linear.features
+                    test.table["product_name"].tolist(),
+                    test.scores.probabilities,
+                    predictions.linear.features,
                 ),
                 test.table["purchases"].to_numpy(dtype=np.float64),
+                len(products),
             ),
         ),
         baselines=_baselines(predictions, tables["train"], settings),

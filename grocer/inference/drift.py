@@ -1,8 +1,9 @@
 """Drift: how far products are from the test products of an evaluation.
 
-A signal is measured for each product: the confidence of its prediction, the share of its words
-that are not in the training vocabulary, and a vector that represents its name. The mean of a
-signal is compared with that of the test products, which the model has not seen in training.
+A signal is measured for each product: the confidence of its prediction, the shares of its words and
+of its character n-grams that are not in the training vocabulary, and the predicted department. The
+mean of a signal is compared with that of the test products, which the model has not seen in
+training.
 
 Traffic may consist of products, each about equally often, or follow purchases, of which a few
 popular products are a large part. Neither is drift, nor is a mixture of both: a test rejects only
@@ -40,10 +41,10 @@ WINDOW = 1000
 SAMPLE = 32
 """Maximum number of names of one request that are measured: products of one request are alike, and
 the event loop waits meanwhile."""
-_DIRECTION: dict[Signal, int] = {"confidence": -1, "new_words": 1}
+_DIRECTION: dict[Signal, int] = {"confidence": -1, "new_words": 1, "names": 1}
 """Sign of the difference that is drift; a vector has none."""
-_BOUND: dict[Signal, float] = {"confidence": 1.0, "new_words": 1.0, "names": 2.0}
-"""Maximum distance of a product's signal from the mean."""
+_BOUND: dict[Signal, float] = {"departments": sqrt(2)}
+"""Maximum distance of a product's signal from the mean; 1 for others."""
 _MIXTURES = np.linspace(0.0, 1.0, 11)
 _Z = 1.96  # 95 % intervals
 
@@ -56,36 +57,58 @@ def name_key(name: str) -> str:
 
 
 def measure(
-    names: Sequence[str], confidence: Floats, features: TfIdf | None
+    names: Sequence[str], probabilities: Floats, features: TfIdf | None
 ) -> dict[Signal, Floats]:
-    """Return the signals of products, float64 [products, 1 or dimensions] each.
+    """Return the signals of products, float64 [products, 1]; of departments [products, labels].
 
     Args:
-        confidence: [products], calibrated.
+        probabilities: [products, labels], calibrated.
         features: of the linear model; None: the names are not measured.
     """
-    signals: dict[Signal, Floats] = {"confidence": np.reshape(confidence, (-1, 1))}
+    signals: dict[Signal, Floats] = {"confidence": probabilities.max(axis=1, keepdims=True)}
     if features is not None:
-        shares = [len(new) / max(1, words) for words, new in map(features.new_words, names)]
-        signals["new_words"] = np.reshape(np.array(shares, dtype=np.float64), (-1, 1))
-        signals["names"] = features.embed(names)
+        shares = np.reshape([features.new_shares(name) for name in names], (-1, 2))
+        signals |= {"new_words": shares[:, :1], "names": shares[:, 1:]}
+    signals["departments"] = np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)]
     return signals
 
 
-def reference(signals: Mapping[Signal, Floats], purchases: Floats) -> DriftReference:
+def reference(
+    signals: Mapping[Signal, Floats], purchases: Floats, catalogue: int
+) -> DriftReference:
     """Return what other products are compared with.
 
     Args:
         signals: of the test products.
-        purchases: [products]; all equal to 1 if there are none.
+        purchases: [products], of the test products.
+        catalogue: number of all products, of which the test products are a random sample.
     """
-    weights = purchases if purchases.sum() > 0 else np.ones_like(purchases)
+    weights = _occurrence(purchases, WINDOW / catalogue)
     weights = weights / weights.sum()
     return DriftReference(
         products=len(purchases),
         effective_purchases=max(1.0, float(1 / (weights**2).sum())),
         signals={name: _describe(values, weights) for name, values in signals.items()},
     )
+
+
+def _occurrence(purchases: Floats, share: float) -> Floats:
+    """Return the probability of each product to occur among as many purchases as have `share` of
+    all products. They are equal if so many products were not purchased.
+    """
+    from scipy.optimize import brentq
+
+    if (purchases > 0).mean() <= share:
+        return np.ones_like(purchases)
+
+    def excess(rate: float) -> float:
+        return float(-np.expm1(-rate * purchases).mean()) - share
+
+    # With this rate, every product that was purchased occurs almost certainly.
+    result: Floats = -np.expm1(
+        -brentq(excess, 0.0, 40 / purchases[purchases > 0].min()) * purchases
+    )
+    return result
 
 
 def _describe(values: Floats, weights: Floats) -> SignalReference:
@@ -127,7 +150,7 @@ def _test(name: Signal, values: Floats, known: DriftReference, tests: int) -> Si
         centre = (1 - purchases) * np.array(expected.products)
         centre += purchases * np.array(expected.purchases)
         error = _standard_error(known, purchases) ** 2
-        scale, bound = 1 / len(values) + error, _BOUND[name] * max(1 / len(values), error)
+        scale, bound = 1 / len(values) + error, _BOUND.get(name, 1.0) * max(1 / len(values), error)
         difference = mean - centre
         squared = float((difference**2).sum())
         distance = min(distance, sqrt(max(0.0, squared - expected.variance * scale)))
@@ -199,7 +222,7 @@ class Monitor:
         self._keys: set[int] = set()
         self._parts: list[dict[Signal, Floats]] = []
 
-    def observe(self, names: Sequence[str], confidence: Floats) -> bool:
+    def observe(self, names: Sequence[str], probabilities: Floats) -> bool:
         """Add at most `SAMPLE` products of one request; return whether a window is complete.
 
         The products are evenly spaced; repeated names of a window are skipped.
@@ -211,7 +234,7 @@ class Monitor:
                 self._keys.add(key)
                 rows.append(row)
         if rows:
-            measured = measure([names[row] for row in rows], confidence[rows], self.features)
+            measured = measure([names[row] for row in rows], probabilities[rows], self.features)
             self._parts.append(measured)
         complete = len(self._keys) == WINDOW
         if complete:

@@ -115,7 +115,7 @@ def _score(
     for start in range(0, len(names), CHUNK_ROWS):
         chunk = names[start : start + CHUNK_ROWS]
         scores = classifier.predict(chunk)
-        parts.append((scores, drift.measure(chunk, scores.confidence, features)))
+        parts.append((scores, drift.measure(chunk, scores.probabilities, features)))
         if ticker is not None:
             ticker.at(start + len(chunk))
     signals = {name: np.concatenate([each[name] for _, each in parts]) for name in parts[0][1]}
@@ -126,7 +126,7 @@ def _contributions(name: Signal, values: Floats, known: SignalReference) -> Floa
     """Return how far each product [products] moves the mean in the direction of its drift."""
     if name == "confidence":
         return -values[:, 0]
-    if name == "new_words":
+    if name != "departments":
         return values[:, 0]
     result: Floats = values @ (values.mean(axis=0) - np.array(known.products))
     return result

@@ -9,7 +9,6 @@ and a single name takes a fraction of a millisecond.
 from __future__ import annotations
 
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,8 +26,6 @@ MAX_FEATURES = 65536
 half of all features are as accurate as all of them."""
 CHARACTERS = (2, 5)
 """Shortest and longest character n-gram."""
-EMBEDDING = 64
-"""Dimensions of `TfIdf.embed`."""
 _WORD = re.compile(r"\w+")
 
 
@@ -96,29 +93,23 @@ class TfIdf:
         scaled = (values / norms[segments]).astype(np.float32)
         return csr_matrix((scaled, columns, ends[::2]), shape=(len(names), len(self)))
 
-    def new_words(self, name: str) -> tuple[int, list[str]]:
-        """Return the number of words of a name, and those that are not in the vocabulary."""
+    def new_words(self, name: str) -> list[str]:
+        """Return the words of a name that are not in the vocabulary."""
         words = _WORD.findall(clean(name).lower())
-        return len(words), [word for word in words if word not in self._columns[0]]
+        return [word for word in words if word not in self._columns[0]]
 
-    def embed(self, names: Sequence[str]) -> NDArray[np.float64]:
-        """Return unit vectors, float64 [names, EMBEDDING], 0 for a name without known n-grams.
+    def new_shares(self, name: str) -> tuple[float, float]:
+        """Return the shares of words and of character n-grams that are not in the vocabulary.
 
-        The features are hashed into fewer dimensions, with signs, which preserves distances of
-        means approximately.
+        A share is 0 if the name has none.
         """
-        vectors = np.asarray(self.transform(names) @ self._hashed, dtype=np.float64)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        result: NDArray[np.float64] = vectors / np.where(lengths > 0, lengths, 1.0)
-        return result
-
-    @cached_property
-    def _hashed(self) -> NDArray[np.float32]:
-        """One dimension and sign for each feature, [features, EMBEDDING]."""
-        hashes = np.array([zlib.crc32(each.encode()) for each in self.words + self.characters])
-        result = np.zeros((len(self), EMBEDDING), dtype=np.float32)
-        result[np.arange(len(self)), hashes % EMBEDDING] = np.where(hashes >> 31, 1.0, -1.0)
-        return result
+        words, characters = _ngrams(name)
+        words = [word for word in words if " " not in word]
+        parts = zip((words, characters), self._columns, strict=True)
+        shares = (
+            sum(each not in known for each in found) / (len(found) or 1) for found, known in parts
+        )
+        return next(shares), next(shares)
 
 
 def _ngrams(name: str) -> tuple[list[str], list[str]]:

@@ -17,13 +17,15 @@ TEXTS: dict[Signal, tuple[str, str]] = {
         "New words",
         "Share of words unknown to the training vocabulary; higher is drift",
     ),
-    "names": ("Names", "Distance of the names from those of the test products; 0: none"),
+    "names": ("Names", "Share of character n-grams unknown to the vocabulary; higher is drift"),
+    "departments": ("Departments", "Distance of the predicted {label}s; 0: none"),
 }
 """Name and description of each signal."""
 DRIVERS: dict[Signal, str] = {
     "confidence": "Least confident predictions",
     "new_words": "Products with the largest share of new words",
-    "names": "Names that differ most in the direction of the drift",
+    "names": "Products with the largest share of new character n-grams",
+    "departments": "Products of the departments that are too frequent",
 }
 
 
@@ -37,7 +39,7 @@ def verdict(report: DriftReport) -> str:
 
 def show_value(name: Signal, value: float) -> str:
     """Return a value of a signal as text."""
-    return f"{value:.3f}" if name == "names" else f"{100 * value:.1f} %"
+    return f"{value:.3f}" if name == "departments" else f"{100 * value:.1f} %"
 
 
 def drift_page(report: DriftReport, source: str) -> str:

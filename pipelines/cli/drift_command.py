@@ -30,7 +30,8 @@ def drift(
 ) -> None:
     """Compare the products in a file with those that a bundle was evaluated on.
 
-    Shows the estimated accuracy, and whether confidence, words or names differ by more than chance.
+    Shows the estimated accuracy, and whether confidence, words, names or departments differ
+    by more than chance.
     The exit code is 0 with and without drift.
     """
     silence_frameworks()

@@ -68,8 +68,8 @@ _METRICS: dict[str, Callable[..., Any]] = {
     "drift_windows": _metric(Gauge, "Complete windows of 1,000 distinct names"),
     "drift_signal": _metric(
         Gauge,
-        "Mean of a signal in the latest complete window; for names, the distance from the test "
-        "split, debiased",
+        "Mean of a signal in the latest complete window; for departments, the distance from the "
+        "test split, debiased",
         "signal",
     ),
     "drift_reference": _metric(Gauge, "Mean of a signal on the test split", "signal"),
@@ -142,7 +142,7 @@ class Metrics:
 
     def observe_predictions(self, names: Sequence[str], scores: Scores) -> None:
         """Count predictions; called on the event loop."""
-        if self._monitor.observe(names, scores.confidence):
+        if self._monitor.observe(names, scores.probabilities):
             self._set_drift()
         predicted, confidence = scores.predicted.tolist(), scores.confidence
         self._metrics["items"].inc(len(predicted))

@@ -64,11 +64,11 @@ def test_names_of_the_catalogue_are_no_drift(
     assert tree_files(bundle) == files
 
 
-def test_without_a_linear_model_only_confidence_is_measured(tmp_path: Path) -> None:
+def test_without_a_linear_model_names_are_not_measured(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     source = write(tmp_path / "names.csv", ["Bread", "Milk"])
     measured = report(source, bundle.path, load=lambda _: StubScorer(bundle.labels))  # type: ignore[arg-type,return-value]
-    assert set(measured.signals) == set(measured.drivers) == {"confidence"}
+    assert set(measured.signals) == set(measured.drivers) == {"confidence", "departments"}
     assert measured.new_words == ()
 
 
