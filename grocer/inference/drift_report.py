@@ -148,7 +148,7 @@ class _Products:
     def __init__(self, names: Sequence[str], scores: Scores, features: TfIdf | None) -> None:
         self._names, self._labels = names, scores.predicted_labels
         self._confidence = scores.confidence
-        self._new = [features.new_words(name)[1] if features else [] for name in names]
+        self._new = [features.new_words(name) if features else [] for name in names]
 
     def frequent_words(self) -> tuple[NewWord, ...]:
         """Return the new words of the most products."""
