@@ -291,7 +291,7 @@ def run_nannyml(python: str, table: pd.DataFrame) -> dict[str, dict[str, float]]
         path = Path(directory) / "windows.parquet"
         table.to_parquet(path)
         command = [python, "-c", _NANNYML, str(path)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
     return result
 
