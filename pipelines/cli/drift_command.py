@@ -28,7 +28,7 @@ def drift(
     as_json: Annotated[bool, Option("--json", help="Print the report as JSON")] = False,
     key: Key = None,
 ) -> None:
-    """Compare the products in a file with those that a bundle was evaluated on.
+    """Compare the products in a file with a bundle's test products.
 
     Shows the estimated accuracy, and whether confidence, words, names or departments differ
     by more than chance.
