@@ -127,7 +127,8 @@ class DeployConfig(Section):
     analysis_error: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
     """Maximum probability that a canary that behaves like the stable bundle is rolled back."""
     address: Annotated[str, Field(pattern=r"^https?://")] | None = None
-    """URL of the predictor from outside the cluster (`kubectl port-forward`); null: its Service."""
+    """URL of the predictor from outside the cluster (`kubectl port-forward`), or at the gateway,
+    which the component `scale-to-zero` requires; null: its Service."""
     timeout_seconds: Annotated[float, Field(gt=0.0)] = 900.0
     """Time limit of a rollout in seconds, after which it is rolled back."""
 

@@ -76,6 +76,7 @@ def classifier_loader(
         classifier = load_for_serving(bundle, token_budget=config.token_budget, base=base)
         # Exclude the loaded model from garbage collection, which would pause requests by 0.3 s.
         gc.freeze()
+        log.info("model loaded", extra={"digest": bundle.digest})
         return classifier
 
     return load

@@ -12,7 +12,7 @@ import pytest
 
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
-from serving.rollout.smoke_test import predict, running_predictor
+from serving.rollout.smoke_test import predict, request_pods, running_predictor
 from tests.fixtures.predictor_process import READY
 
 STUB_COMMAND = ("-m", "tests.fixtures.predictor")
@@ -31,6 +31,9 @@ def serve() -> Iterator[Serve]:
         pending = list(responses)
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.do_POST()
+
             def do_POST(self) -> None:
                 code, digest, body = pending.pop(0) if len(pending) > 1 else pending[0]
                 if not code:
@@ -53,6 +56,16 @@ def serve() -> Iterator[Serve]:
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.parametrize("response", [(503, "", "no available server"), (200, "", "ready")])
+def test_request_for_pods_accepts_any_response(serve: Serve, response: Response) -> None:
+    request_pods(serve(response))
+
+
+def test_request_for_pods_fails_without_a_gateway() -> None:
+    with pytest.raises(DeployError, match=r"127\.0\.0\.1:1.*deploy\.address"):
+        request_pods("http://127.0.0.1:1")
 
 
 def test_prediction_has_its_product_name(serve: Serve) -> None:
