@@ -27,7 +27,6 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from grocer.errors import DeployError, GrocerError  # noqa: E402
-from grocer.progress import say  # noqa: E402
 from serving.rollout.readiness import CONTAINER, LABEL  # noqa: E402
 
 Object = Mapping[str, Any]
@@ -193,12 +192,12 @@ def measure(options: argparse.Namespace) -> None:
     log = kubectl(namespace, "logs", name, "-c", CONTAINER).splitlines()
     seconds = parts(pod, events["items"], log)
     for part, value in [*seconds.items(), ("scheduled to ready", sum(seconds.values()))]:
-        say("cold_start", f"{part:40} {value:6.1f} s")
+        print(f"{part:40} {value:6.1f} s")
     result: dict[str, Any] = {"pod": name, "seconds": seconds}
     if answer:
         result |= {"first_request_to_answer": answer[0] - sent, "failed_requests": answer[1]}
-        say("cold_start", f"first request to first answer: {answer[0] - sent:.1f} s")
-        say("cold_start", f"requests that failed until then: {answer[1]}")
+        print(f"first request to first answer: {answer[0] - sent:.1f} s")
+        print(f"requests that failed until then: {answer[1]}")
     print(json.dumps(result))
 
 
