@@ -8,8 +8,6 @@ one is answered by a new pod. Kubernetes reports times in whole seconds, so part
 with a time of Kubernetes have an error of up to 1 s. The last line is a JSON object with seconds.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -19,6 +19,7 @@ from typing import IO, Any
 from grocer.errors import DeployError
 
 _MODEL = "grocer"
+_READY_SECONDS = 180
 Prediction = dict[str, Any]
 
 
@@ -82,7 +83,6 @@ def request_pods(url: str) -> None:
 def running_predictor(
     bundle: Path,
     *,
-    seconds: float = 180.0,
     settings: Sequence[str] = (),
     command: Sequence[str] = ("-m", "serving.predictor"),
 ) -> Iterator[str]:
@@ -98,7 +98,7 @@ def running_predictor(
         )
         try:
             url = f"http://127.0.0.1:{port}"
-            _wait_until_ready(process, f"{url}/v2/models/{_MODEL}/ready", log, seconds)
+            _wait_until_ready(process, f"{url}/v2/models/{_MODEL}/ready", log)
             yield url
         finally:
             process.terminate()
@@ -109,10 +109,8 @@ def running_predictor(
                 process.wait()
 
 
-def _wait_until_ready(
-    process: subprocess.Popen[bytes], url: str, log: IO[str], seconds: float
-) -> None:
-    deadline = time.monotonic() + seconds
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: IO[str]) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
             line = _last_line(log)
@@ -122,7 +120,7 @@ def _wait_until_ready(
             return
         except OSError:
             time.sleep(0.05)
-    raise DeployError(f"the predictor was not ready after {seconds:g} s: {_last_line(log)}")
+    raise DeployError(f"the predictor was not ready after {_READY_SECONDS} s: {_last_line(log)}")
 
 
 def _request(url: str, body: bytes | None = None) -> tuple[Any, Any]:

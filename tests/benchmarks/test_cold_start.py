@@ -1,7 +1,5 @@
 """The parts of a pod's start, from the pod, its events and the predictor's log."""
 
-from __future__ import annotations
-
 import json
 import sys
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """Tests that KServe's webhooks accept the manifests and every change that deploy makes."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """Tests that the component `scale-to-zero` reads the requests that the gateway counts."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -17,7 +17,7 @@ FILES = {"summary.json", "config.json", "run.log", "artifacts"}
 
 
 def test_model_is_deployed_only_if_the_gate_passes(toy):
-    passed = toy.run("--set", "gate.min_department_support=30")
+    passed = toy.run("--set", "gate.min_test_products=30")
     assert (passed.returncode, passed.stderr) == (0, "")
     assert toy.outputs() == {"out"}
     assert {path.name for path in toy.out.iterdir()} == PAGES | FILES | {"bundle"}
@@ -31,7 +31,7 @@ def test_model_is_deployed_only_if_the_gate_passes(toy):
     assert all(mb > 0 for mb in summary["peak_rss_mb"].values())
     assert summary["order_lines"] == {"read": 10, "with_nulls": 2, "kept": 8}
     config = json.loads((toy.out / "config.json").read_text())
-    assert config["gate"]["min_department_support"] == 30
+    assert config["gate"]["min_test_products"] == 30
 
     # Only events reach the console; the log has the frameworks' output, too.
     assert "message of train" in passed.stdout

@@ -1,7 +1,5 @@
 """Deploy on a cluster: only a bundle that passes its smoke test stays deployed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -68,7 +66,6 @@ def test_no_rollback_without_a_record_of_the_previous_state(
 
 def test_invalid_record_is_reported(api: Api, stub_bundle: LoadedBundle) -> None:
     api.deploy(stub_bundle)
-    assert api.service is not None
     api.service["spec"]["predictor"]["annotations"]["grocer-deploy/rollout"] = "{"
     with pytest.raises(DeployError, match=r"grocer-deploy/rollout .*kubectl edit"):
         api.deploy(stub_bundle)
@@ -130,7 +127,6 @@ def test_failed_first_deploy_is_stopped_and_not_champion(
     new_api.pod_states[stub_bundle.digest] = NO_IMAGE
     with pytest.raises(DeployError, match="stopped its pods"):
         new_api.deploy(stub_bundle)
-    assert new_api.service is not None
     assert new_api.service["metadata"]["annotations"] == {STOP: "true"}
     assert champion(new_api.config(), new_api.cluster) == ""
     new_api.pod_states.clear()
