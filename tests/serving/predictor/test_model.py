@@ -116,8 +116,8 @@ def test_predictor_does_not_load_the_compiler_of_torch(
 ) -> None:
     """Importing bitsandbytes loads it by default, which takes seconds."""
     script = (
-        "import sys; from pathlib import Path; from serving.predictor.__main__ import main; main(); "
-        f"Path({str(tmp_path / 'modules')!r}).write_text(' '.join(sys.modules))"
+        "import pathlib, sys; from serving.predictor.__main__ import main; main(); "
+        f"pathlib.Path({str(tmp_path / 'modules')!r}).write_text(' '.join(sys.modules))"
     )
     with running_predictor(bundle.path, command=("-c", script)) as url:
         predict(url, NAMES[:1], bundle.digest, timeout=0)
