@@ -58,6 +58,7 @@ def serve(
     sys.setswitchinterval(0.001)
     # bitsandbytes calls torch.compile when it is imported, which loads TorchInductor for seconds,
     # although the predictor uses none of the compiled functions.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     # Importing KServe takes seconds: an invalid bundle is rejected first.
     from serving.predictor import tracing
     from serving.predictor.server import Server
