@@ -88,7 +88,6 @@ def _measure(
     settings, labels, test = config.evaluation, predictions.labels, predictions.sides.test
     validation = predictions.sides.validation
     matrix = confusion_matrix(test.truth, test.scores.predicted, labels=range(len(labels)))
-    shares = np.bincount(test.scores.predicted, minlength=len(labels)) / len(test.table)
     products = pd.concat([tables[side] for side in SIDES], ignore_index=True)
     confidence = test.scores.confidence
     return Evaluation(
@@ -121,20 +120,7 @@ def _measure(
             settings.confidence,
         ),
         confident_errors=_confident_errors(test),
-        reference=Reference(
-            departments=dict(zip(labels, shares.tolist(), strict=True)),
-            purchases=_purchase_shares(products, labels),
-            mean_confidence=float(confidence.mean()),
-            drift=drift.reference(
-                drift.measure(
-                    test.table["product_name"].tolist(),
-                    test.scores.probabilities,
-                    predictions.linear.features,
-                ),
-                test.table["purchases"].to_numpy(dtype=np.float64),
-                len(products),
-            ),
-        ),
+        reference=_reference(predictions, products),
         baselines=_baselines(predictions, tables["train"], settings),
         champion=None if champion is None else _champion(champion, test, config),
         row_split_leakage=baselines.row_split_leakage(
@@ -147,6 +133,22 @@ def _measure(
             test.table.assign(correct=test.correct), tables["train"]["product_name"]
         ),
         raw_labels=_raw_labels(test, settings) if UNCORRECTED in test.table else None,
+    )
+
+
+def _reference(predictions: ModelPredictions, products: pd.DataFrame) -> Reference:
+    """Return what the predictor compares its answers with, from the test products."""
+    test, labels = predictions.sides.test, predictions.labels
+    shares = np.bincount(test.scores.predicted, minlength=len(labels)) / len(test.table)
+    measured = drift.measure(
+        test.table["product_name"].tolist(), test.scores.probabilities, predictions.linear.features
+    )
+    purchases = test.table["purchases"].to_numpy(dtype=np.float64)
+    return Reference(
+        departments=dict(zip(labels, shares.tolist(), strict=True)),
+        purchases=_purchase_shares(products, labels),
+        mean_confidence=float(test.scores.confidence.mean()),
+        drift=drift.reference(measured, purchases, len(products)),
     )
 
 

@@ -85,46 +85,41 @@ def classify(
         raise OutputError(f"{out} already exists; choose another name or remove it first")
     table = open_source(source)
     checked = load_bundle(bundle)
-    schema = output_schema(
-        table,
-        source,
-        column,
-        two_levels=bool(checked.leaves),
-        with_alternatives=min_probability > 0,
-    )
+    limited, two_levels = min_probability > 0, bool(checked.leaves)
+    schema = output_schema(table, source, column, two_levels=two_levels, with_alternatives=limited)
     added = schema.names[len(table.schema.names) :]
     known = Known.read(previous, column, added, corrections)
     rows = table.count()
-    settings = {"column": column, "min_probability": min_probability, "chunk_rows": chunk_rows}
-    if previous is not None or corrections:
-        settings |= {
-            "previous": previous and file_digest(previous),
-            "corrections": json_digest(dict(corrections)),
-        }
-    plan = {"source": file_digest(source), "bundle": checked.digest, "format": out.suffix}
-    with _chunk_directory(out, {**plan, **settings}) as directory:
-        classifier = load(checked)
+    plan = {
+        **{"source": file_digest(source), "bundle": checked.digest, "format": out.suffix},
+        **{"column": column, "min_probability": min_probability, "chunk_rows": chunk_rows},
+        "previous": previous and file_digest(previous),
+        "corrections": json_digest(dict(corrections)),
+    }
+    with _chunk_directory(out, plan) as directory:
+        scored = column, min_probability, load(checked), schema, known
         ticker = Ticker("classify", rows, "names")
         chunks: dict[Path, dict[str, int]] = {}
         for number, chunk in enumerate(table.chunks(chunk_rows)):
             path = directory / f"{number:08d}.chunk"
             if (counts := _finished(path, chunk.num_rows)) is None:
-                classified = _classify_chunk(
-                    chunk, column, min_probability, classifier, schema, known
-                )
-                with output_file(path) as part:
-                    write_part(part, classified, out.suffix)
-                counts = count_table(classified)
-                digest = file_digest(path)
-                write_json(path.with_suffix(".json"), {"counts": counts, "sha256": digest})
+                counts = _write_chunk(path, _classify_chunk(chunk, *scored), out.suffix)
             chunks[path] = counts
             ticker.at(sum_counts(chunks.values())["rows"])
-        total = sum_counts(chunks.values())
-        if total["rows"] != rows:
+        if sum_counts(chunks.values())["rows"] != rows:
             raise OutputError(f"{source} changed while it was read: {rows:,} rows; run again")
         with output_file(out) as part:
             join_parts(chunks, schema, part, out.suffix)
-        return total
+        return sum_counts(chunks.values())
+
+
+def _write_chunk(path: Path, classified: pa.Table, suffix: str) -> dict[str, int]:
+    """Write a chunk, and the record that it is complete; return its counts."""
+    with output_file(path) as part:
+        write_part(part, classified, suffix)
+    counts = count_table(classified)
+    write_json(path.with_suffix(".json"), {"counts": counts, "sha256": file_digest(path)})
+    return counts
 
 
 def sum_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:

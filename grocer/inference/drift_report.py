@@ -69,12 +69,8 @@ def report(
     evaluation = checked.manifest.evaluation
     known = evaluation.reference.drift
     products = _Products(names, scores, features)
-    references = np.array(
-        [
-            [shares.get(label, 0.0) for label in scores.labels]
-            for shares in (evaluation.reference.departments, evaluation.reference.purchases)
-        ]
-    )
+    shares = evaluation.reference.departments, evaluation.reference.purchases
+    references = np.array([[each.get(label, 0.0) for label in scores.labels] for each in shares])
     counts = np.bincount(scores.predicted, minlength=len(scores.labels)).astype(np.float64)
     distance = drift.department_distance(counts, references)
     return DriftReport(

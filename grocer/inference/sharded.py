@@ -79,13 +79,8 @@ def shard_table(
         rows = table.count()
         reviewed = reviewed_labels(corrections) if corrections else {}
         plan = {
-            "out": out,
-            "source": file_digest(local),
-            "rows": rows,
-            "bundle": bundle,
-            "column": column,
-            "min_probability": min_probability,
-            "shards": shards,
+            **{"out": out, "source": file_digest(local), "rows": rows, "shards": shards},
+            **{"bundle": bundle, "column": column, "min_probability": min_probability},
             "corrections": json_digest(reviewed),
         }
         plan["previous"] = usable_previous(previous, plan) if previous else None

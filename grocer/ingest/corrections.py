@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -148,24 +149,13 @@ def correct_products(address: str, tables: Path, label: str) -> CorrectionCounts
         if correction is None:
             continue
         if correction.label not in ids:
-            raise TableError(
-                f"data.corrections {address}: {correction.name!r} has the label "
-                f"{correction.label!r}, which is not a {label} of the data; import a correction "
-                f"with one of its {label}s"
-            )
+            raise _unknown_label(address, correction, label)
         if _single_spaces(labels[i]) == correction.label:
             confirmed.add(key)
             continue
         changed[key].append(_single_spaces(labels[i]))
         labels[i], numbers[i] = correction.label, ids[correction.label]
-    uncorrected = products.column(label)
-    for column, values in ((label, labels), (f"{label}_id", numbers)):
-        field = products.schema.field(column)
-        position = products.schema.get_field_index(column)
-        products = products.set_column(position, field.name, pa.array(values, field.type))
-    with atomic_file(tables / "products.parquet") as part:
-        products = products.append_column(UNCORRECTED, uncorrected)
-        pq.write_table(products, part, compression="zstd")
+    _write_products(tables, products, {label: labels, f"{label}_id": numbers}, label)
     counts = CorrectionCounts(
         digest=json_digest([row.model_dump() for row in rows]),
         rows=len(rows),
@@ -184,17 +174,32 @@ def correct_products(address: str, tables: Path, label: str) -> CorrectionCounts
                 when=row.when,
                 products=len(labels),
             )
-            for row, labels in [
-                (corrections.effective[key], changed[key]) for key in sorted(changed)
-            ][:_MAX_LISTED]
+            for key in sorted(changed)[:_MAX_LISTED]
+            for row, labels in [(corrections.effective[key], changed[key])]
         ),
     )
-    progress.say(
-        "ingest",
-        f"corrections: {counts.changed_products:,} products relabelled, "
-        f"{counts.unmatched_names:,} names not found, {len(counts.conflicts):,} conflicts ignored",
-    )
+    text = f"{counts.changed_products:,} products relabelled, {counts.unmatched_names:,} names"
+    progress.say("ingest", f"corrections: {text} not found, {len(counts.conflicts):,} conflicts")
     return counts
+
+
+def _unknown_label(address: str, correction: Correction, label: str) -> TableError:
+    return TableError(
+        f"data.corrections {address}: {correction.name!r} has the label {correction.label!r}, "
+        f"which is not a {label} of the data; import a correction with one of its {label}s"
+    )
+
+
+def _write_products(
+    tables: Path, products: pa.Table, columns: Mapping[str, list[Any]], label: str
+) -> None:
+    """Write the products with new columns; `UNCORRECTED` keeps the old one of the label."""
+    products = products.append_column(UNCORRECTED, products.column(label))
+    for name, values in columns.items():
+        field, position = products.schema.field(name), products.schema.get_field_index(name)
+        products = products.set_column(position, name, pa.array(values, field.type))
+    with atomic_file(tables / "products.parquet") as part:
+        pq.write_table(products, part, compression="zstd")
 
 
 def _single_spaces(label: str | None) -> str:
