@@ -9,11 +9,13 @@ import signal
 import pytest
 
 from grocer.errors import ConfigError
+from grocer.release.lineage import Lineage
 from pipelines.local import run as module
+from tests.fixtures.model_registry import model_registry
 
 STRICT = ("--set", "gate.min_accuracy=0.995")
 PAGES = {"report.html", "validation.html", "split.html", "loss.html", "decision.md"}
-FILES = {"summary.json", "config.json", "run.log", "artifacts"}
+FILES = {"summary.json", "lineage.json", "config.json", "run.log", "artifacts"}
 
 
 def test_model_is_deployed_only_if_the_gate_passes(toy):
@@ -56,6 +58,26 @@ def test_model_is_deployed_only_if_the_gate_passes(toy):
     assert "deploy" not in summary["seconds"]
     assert "– deploy" in failed.stdout
     assert "failed: nothing deployed" in failed.stdout
+
+
+def test_both_verdicts_are_registered_and_a_failing_registry_changes_none(toy):
+    with model_registry() as registry:
+        address = ("--set", f"registry.address={registry.address}")
+        assert toy.run(*address).returncode == 0
+        lineage = Lineage.read(toy.out)
+        assert toy.run("--replace", *address, *STRICT).returncode == 3
+        passed, failed = registry.versions
+        assert (passed["name"], passed["externalId"]) == (lineage.run, lineage.bundle)
+        assert (passed["state"], failed["state"]) == ("LIVE", "ARCHIVED")
+        uris = [artifact["uri"] for artifact in registry.tables["artifacts"]]
+        assert uris == [f"{toy.out}/bundle/{lineage.bundle}", f"{toy.out}/report.html"]
+        registry.fault = "500"
+        for code, options in ((0, ()), (3, STRICT)):
+            run = toy.run("--replace", *address, *options)
+            assert (run.returncode, run.stderr) == (code, "")
+            assert run.stdout.count("warning") == 1
+        assert Lineage.read(toy.out).verdict == "failed"
+    assert len(registry.versions) == 2
 
 
 def test_user_error_in_a_step_is_one_line_and_changes_nothing(toy):
