@@ -112,7 +112,7 @@ class ModelRegistry:
         if version is None and (
             model := self._get(f"registered_model?name={quote(name, safe='')}")
         ):
-            version = self._get(f"model_version?name={key}&parentResourceId={model['id']}")
+            version = self._get(f"model_version?name={key}&parentResourceId={model.get('id')}")
         if version is None:
             return None
         try:
