@@ -4,6 +4,7 @@
     .venv/bin/python benchmarks/learning_curve.py --data DIRECTORY --out curve --sizes 200 500 \\
         --set train.num_train_epochs=6
     .venv/bin/python benchmarks/learning_curve.py --out curve --page curve.html   # page only
+    .venv/bin/python benchmarks/learning_curve.py --out curve --plot curve.svg    # plot only
 
 A cell trains and measures all classifiers with *n labels*, as the stages train and evaluate do. n
 counts every label that a classifier sees: 90 % are training products; 10 %, but at least 50, are
@@ -30,7 +31,7 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks.learning_curve_cell import Cell, measure, sample_sizes  # noqa: E402
-from benchmarks.learning_curve_page import learning_curve_page  # noqa: E402
+from benchmarks.learning_curve_page import accuracy_svg, learning_curve_page  # noqa: E402
 from grocer.artifacts.counts import Counts  # noqa: E402
 from grocer.artifacts.splits import Splits  # noqa: E402
 from grocer.artifacts.step import step  # noqa: E402
@@ -60,16 +61,18 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--test", type=int, help="maximum test products, a random sample")
     parser.add_argument("--page", type=Path, help="HTML file to write")
+    parser.add_argument("--plot", type=Path, help="SVG file to write: the accuracy by labels")
     options = parser.parse_args()
     try:
         if options.data:
             config = recipe(options.recipe).with_settings(options.set)
             run(options.data, config, options.out, options.sizes, options.seeds, options.test)
-        if options.page:
-            page = learning_curve_page(read_cells(options.out / CELLS))
-            with output_file(options.page) as part:
-                part.write_text(page, encoding="utf-8")
-            say("benchmark", f"page: {options.page}")
+        for path, render in ((options.page, learning_curve_page), (options.plot, accuracy_svg)):
+            if path:
+                text = render(read_cells(options.out / CELLS))
+                with output_file(path) as part:
+                    part.write_text(text, encoding="utf-8")
+                say("benchmark", f"written: {path}")
     except GrocerError as error:
         parser.error(str(error))
 

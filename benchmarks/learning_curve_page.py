@@ -118,6 +118,16 @@ def learning_curve_page(cells: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def accuracy_svg(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Return the plot of the accuracy as a file of its own, on a white background.
+
+    Raises:
+        GrocerError: no cells, or cells of different catalogues or test products.
+    """
+    text = str(plot(select(cells), "accuracy"))
+    return text.replace("<svg", "<svg style='background: white'", 1)
+
+
 def select(cells: Sequence[Mapping[str, Any]]) -> list[Size]:
     """Return the sizes in ascending order, each with one of its settings.
 

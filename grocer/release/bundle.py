@@ -166,9 +166,9 @@ def load_bundle(path: Path, digest: str | None = None, trust: Trust | None = Non
     """
     trust = Trust.of_platform() if trust is None else trust
     if not (path / MANIFEST).is_file():
-        raise BundleError(
-            f"{path} is not a bundle: no {MANIFEST}; expected a directory <root>/<digest>"
-        )
+        inside = [manifest.parent for manifest in path.glob(f"*/{MANIFEST}")]
+        hint = f"did you mean {inside[0]}?" if inside else "expected a directory <root>/<digest>"
+        raise BundleError(f"{path} is not a bundle: no {MANIFEST}; {hint}")
     expected = digest or path.resolve().name
     if len(expected) != 64:
         raise BundleError(

@@ -27,8 +27,8 @@ def doctor(
         str | None,
         Option(
             metavar="URI",
-            help="Object storage to check, as s3://bucket/prefix; default: that at "
-            "AWS_ENDPOINT_URL",
+            help="Store to check, as s3://bucket/prefix or oci://registry/repository; "
+            "default: that at AWS_ENDPOINT_URL",
         ),
     ] = None,
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of the table")] = False,
@@ -58,7 +58,7 @@ def check(server: Server, store: str | None) -> Iterator[Finding]:
     """Yield every finding in the order of the table.
 
     Raises:
-        ConfigError: `store` is not the address of an object store.
+        ConfigError: `store` is not the address of a store.
     """
     from pipelines.doctor import cluster as doctor_cluster
     from pipelines.doctor import machine as doctor_machine

@@ -1,15 +1,18 @@
-"""Check a cluster: the Kubernetes API, KServe and Kubeflow Pipelines."""
+"""Check a cluster: the Kubernetes API, KServe, trusted keys and Kubeflow Pipelines."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from grocer.config.deployment import TRUST_CONFIG, DeployConfig
 from grocer.errors import ConfigError, DeployError
 from pipelines.doctor.report import Finding, failed, ok, optional, probe
 from pipelines.kubeflow.client import Server
@@ -23,7 +26,9 @@ MIN_KUBERNETES = (1, 32)
 RESOURCES = {"v1alpha1": "servingruntimes", "v1beta1": "inferenceservices"}
 """KServe's custom resources that manifests/ and deploy use, by version."""
 _KUBERNETES, _KSERVE, _CONTROLLER = "Kubernetes", "KServe", "KServe's controller"
-_KUBEFLOW = "Kubeflow Pipelines"
+_TRUST, _KUBEFLOW = "Trusted keys", "Kubeflow Pipelines"
+_NAMESPACE = DeployConfig().namespace
+_SIGNATURES = "docs/cluster.md#signatures-and-gate-policy"
 _REQUEST_SECONDS = 4
 _CLUSTER_INFO = "kubectl cluster-info"
 _FORWARD = (
@@ -56,9 +61,10 @@ def _cluster() -> list[Finding]:
             (_KUBERNETES, partial(_version, identity)),
             (_KSERVE, _custom_resources),
             (_CONTROLLER, _controller),
+            (_TRUST, _trust),
         ):
             findings.append(_explain_errors(what, check, api))
-            if findings[-1].state != "ok":
+            if findings[-1].state == "failed":
                 break
     return findings
 
@@ -76,8 +82,12 @@ def _explain_errors(what: str, check: Callable[[ApiClient], Finding], api: ApiCl
         code = getattr(error, "status", None)
         if what == _CONTROLLER and code == 404:
             return failed(what, "not in namespace kserve", "kubectl get pods -A | grep kserve")
-        if what == _CONTROLLER and code == 403:
-            return optional(what, "not checked: no read access to namespace kserve")
+        if what == _TRUST and code == 404:
+            where = f"no ConfigMap {TRUST_CONFIG} in namespace {_NAMESPACE}"
+            return optional(what, f"{where}; signatures are not required", _SIGNATURES)
+        if what in (_CONTROLLER, _TRUST) and code == 403:
+            namespace = "kserve" if what == _CONTROLLER else _NAMESPACE
+            return optional(what, f"not checked: no read access to namespace {namespace}")
         next_step = "check your login: kubectl auth whoami" if code else _CLUSTER_INFO
         return failed(what, describe_error(error, api.configuration.host), next_step)
 
@@ -137,6 +147,29 @@ def _controller(api: ApiClient) -> Finding:
         return ok(_CONTROLLER, f"available, {image}")
     next_step = "kubectl -n kserve logs deployment/kserve-controller-manager"
     return failed(_CONTROLLER, f"no available pod, {image}", next_step)
+
+
+def _trust(api: ApiClient) -> Finding:
+    """Check the trusted keys and the gate policy that the predictor and the pipeline mount."""
+    from kubernetes.client import CoreV1Api
+
+    from grocer.release.trust import Trust
+
+    files = (
+        CoreV1Api(api)
+        .read_namespaced_config_map(TRUST_CONFIG, _NAMESPACE, _request_timeout=_REQUEST_SECONDS)
+        .data
+    )
+    where = f"ConfigMap {TRUST_CONFIG} in namespace {_NAMESPACE}"
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in (files or {}).items():
+            Path(folder, name).write_text(text)
+        try:
+            trust = Trust.read(Path(folder))
+        except ConfigError as error:
+            return failed(_TRUST, f"{where}: {str(error).replace(f'{folder}/', '')}", _SIGNATURES)
+    policy = "a gate policy" if trust.floor else "no gate policy"
+    return ok(_TRUST, f"{where}: {', '.join(each.name for each in trust.signers)}; {policy}")
 
 
 def kubeflow(server: Server, has_cluster: bool) -> list[Finding]:

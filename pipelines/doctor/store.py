@@ -1,4 +1,4 @@
-"""Check that an object store is reachable, and readable with the current credentials."""
+"""Check that an object store or a registry is reachable with the current credentials."""
 
 from __future__ import annotations
 
@@ -20,19 +20,25 @@ _ENDPOINT = {
     "s3": "set AWS_ENDPOINT_URL and AWS_REGION to those of the store",
     "gs": "check the connection to storage.googleapis.com",
 }
+_REGISTRY = "check the address, and ORAS_USER and ORAS_PASS or docker login"
 
 
 def store(address: str | None) -> list[Finding]:
     """Check the store at `address`, or else that of AWS_ENDPOINT_URL, without writing to it.
 
     Raises:
-        ConfigError: not the address of an object store.
+        ConfigError: not the address of a store.
     """
     if address is None and not os.environ.get("AWS_ENDPOINT_URL"):
         return [optional(WHAT, "no --store, no AWS_ENDPOINT_URL", "grocer doctor --store s3://…")]
     protocol, _, path = (address or "s3://").partition("://")
+    if address and protocol in ("oci", "oci+native") and all(path.partition("/")):
+        return probe(WHAT, "oras", "data", lambda: [_registry(address)], _REGISTRY, needed=True)
     if protocol not in _ENDPOINT or (address and not path.strip("/")):
-        raise ConfigError(f"--store {address}: expected s3://bucket/prefix or gs://bucket/prefix")
+        raise ConfigError(
+            f"--store {address}: expected s3://bucket/prefix, gs://bucket/prefix or "
+            "oci://registry/repository"
+        )
     needed = address is not None
     return probe(
         WHAT,
@@ -42,6 +48,17 @@ def store(address: str | None) -> list[Finding]:
         _ENDPOINT[protocol],
         needed=needed,
     )
+
+
+def _registry(address: str) -> Finding:
+    """Ask for the manifest of no bundle, which needs the right to read."""
+    from grocer.io.oci_registry import Repository
+
+    try:
+        Repository(f"{address}:{'0' * 64}", setting="--store", error=ConfigError).manifest()
+    except ConfigError as error:
+        return failed(WHAT, str(error), _REGISTRY, needed=True)
+    return ok(WHAT, f"{address} is readable; write access not checked")
 
 
 def _store(protocol: str, path: str, needed: bool) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from benchmarks.bases import CATALOGUE
 from benchmarks.learning_curve import append_cell, plan, read_cells, run, settings_of
 from benchmarks.learning_curve_cell import sample, sample_sizes
-from benchmarks.learning_curve_page import learning_curve_page, outcome, select
+from benchmarks.learning_curve_page import accuracy_svg, learning_curve_page, outcome, select
 from grocer.config.recipes import recipe
 from grocer.errors import GrocerError
 from tests.fixtures.stage_artifacts import SPLITS
@@ -154,6 +155,12 @@ def test_page_has_plots_and_intervals() -> None:
     assert "Content-Security-Policy" in page
     assert page.count("<svg") == 2
     assert "60.0 (58.0 to 62.0)" in page
+
+
+def test_plot_is_a_well_formed_file_of_its_own() -> None:
+    root = ElementTree.fromstring(accuracy_svg([cell(200), cell(500)]))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "background" in root.attrib["style"]
 
 
 def test_cells_of_different_splits_are_rejected() -> None:

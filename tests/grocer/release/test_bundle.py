@@ -392,3 +392,10 @@ def test_manifest_with_an_invalid_part_is_rejected(
 def test_directory_without_a_manifest_is_not_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is not a bundle"):
         load_bundle(tmp_path / "absent")
+
+
+def test_parent_of_a_bundle_is_rejected_with_the_bundle_in_it(tmp_path: Path) -> None:
+    (tmp_path / "abc").mkdir()
+    (tmp_path / "abc" / "bundle.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"did you mean .*/abc"):
+        load_bundle(tmp_path)

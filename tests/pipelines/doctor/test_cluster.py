@@ -12,9 +12,11 @@ from pipelines.kubeflow.client import Server
 from tests.fixtures import kubeflow_server
 from tests.fixtures.kubeflow_server import Kubeflow
 from tests.fixtures.kubernetes_api import Api, api_status
+from tests.fixtures.signing_keys import make_key
 
 VERSION = "/version/"
 CONTROLLER = "/apis/apps/v1/namespaces/kserve/deployments/kserve-controller-manager"
+TRUST = "/api/v1/namespaces/grocer/configmaps/grocer-trust"
 ALPHA, BETA = f"/apis/{GROUP}/v1alpha1", f"/apis/{GROUP}/v1beta1"
 
 
@@ -56,6 +58,10 @@ def api(server, monkeypatch, tmp_path):
         ALPHA: (200, api_resources("v1alpha1", "servingruntimes", "servingruntimes/status")),
         BETA: (200, api_resources("v1beta1", "inferenceservices")),
         CONTROLLER: (200, controller(availableReplicas=1)),
+        TRUST: (
+            200,
+            {"data": {"release.pem": make_key(tmp_path)[1].read_text(), "gate.json": "{}"}},
+        ),
     }
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config")))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
@@ -77,6 +83,10 @@ def test_cluster_with_kserve(api):
             "serving.kserve.io: servingruntimes v1alpha1, inferenceservices v1beta1",
         ),
         "KServe's controller": ("ok", "available, kserve-controller:v0.21.0"),
+        "Trusted keys": (
+            "ok",
+            "ConfigMap grocer-trust in namespace grocer: release.pem; a gate policy",
+        ),
     }
 
 
@@ -127,6 +137,31 @@ def test_controller_that_splits_no_traffic_is_too_old(api):
 def test_controller_that_is_absent_or_not_readable(api, status, state):
     api.responses[CONTROLLER] = status, api_status("deployments")
     assert results()["KServe's controller"][0] == state
+
+
+@pytest.mark.parametrize(
+    ("status", "text"), [(404, "signatures are not required"), (403, "not checked")]
+)
+def test_trusted_keys_that_are_absent_or_not_readable(api, status, text):
+    api.responses[TRUST] = status, api_status("configmaps")
+    state, found = results()["Trusted keys"]
+    assert state == "optional"
+    assert text in found
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "no trusted key found"),
+        ({"release.pem": "x"}, "release.pem: "),
+        ({"release.key": "x"}, "release.key: unknown file"),
+    ],
+)
+def test_invalid_trusted_keys(api, files, message):
+    api.responses[TRUST] = 200, {"data": files}
+    state, found = results()["Trusted keys"]
+    assert state == "failed"
+    assert message in found
 
 
 @pytest.mark.parametrize(("path", "what"), [(VERSION, "Kubernetes"), (BETA, "KServe")])

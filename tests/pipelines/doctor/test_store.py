@@ -11,6 +11,7 @@ import pytest
 from grocer.errors import ConfigError
 from pipelines.doctor.store import store
 from tests.fixtures.object_store import object_store
+from tests.fixtures.oci_registry import PASSWORD, USER, small_registry
 
 
 @pytest.fixture
@@ -57,6 +58,23 @@ def post(url, body):
     import httpx
 
     httpx.post(url, content=body, trust_env=False).raise_for_status()
+
+
+def test_registry_that_is_readable(monkeypatch):
+    monkeypatch.setenv("ORAS_USER", USER)
+    monkeypatch.setenv("ORAS_PASS", PASSWORD)
+    with small_registry("basic") as registry:
+        (finding,) = store(f"oci://{registry.host}/grocer/bundles")
+    assert finding.state == "ok"
+    assert f"oci://{registry.host}/grocer/bundles is readable" in finding.found
+
+
+def test_registry_that_denies_access(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with small_registry("basic") as registry:
+        (finding,) = store(f"oci://{registry.host}/grocer/bundles")
+    assert (finding.state, finding.needed) == ("failed", True)
+    assert "access denied" in finding.found
 
 
 def test_missing_credentials(s3_environment, monkeypatch, tmp_path):
