@@ -1,7 +1,5 @@
 """Fixtures that several test folders share."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from grocer.events import VARIABLE
 from grocer.model import device
 from grocer.model.prompt_template import template
 from grocer.model.tiny_llama import tiny_base
+from tests.fixtures.http_server import serve  # noqa: F401
 from tests.fixtures.object_store import object_store
 from tests.fixtures.tiny_model import LABELS, NAMES, SHAPE
 

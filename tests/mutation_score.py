@@ -6,8 +6,6 @@ A mutant counts as killed if a test fails or times out. Mutants that no test cov
 not run, count as survived.
 """
 
-from __future__ import annotations
-
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping

@@ -46,11 +46,7 @@ class Record(BaseModel):
     """Part of an artifact: immutable, strictly typed, without unknown keys, NaN or Inf."""
 
     model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        serialize_by_alias=True,
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, serialize_by_alias=True
     )
 
 

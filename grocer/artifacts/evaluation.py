@@ -6,15 +6,7 @@ from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from grocer.artifacts.base import (
-    Artifact,
-    BySide,
-    Count,
-    Digest,
-    Labels,
-    Record,
-    Share,
-)
+from grocer.artifacts.base import Artifact, BySide, Count, Digest, Labels, Record, Share
 from grocer.artifacts.combination import Combination, Strategy
 from grocer.artifacts.metrics import (
     BaselineComparison,

@@ -6,15 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from grocer.artifacts.base import (
-    BySide,
-    Count,
-    Digest,
-    NonNegative,
-    PositiveCount,
-    Record,
-    Share,
-)
+from grocer.artifacts.base import BySide, Count, Digest, NonNegative, PositiveCount, Record, Share
 from grocer.artifacts.combination import Combination
 
 

@@ -6,14 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from grocer.artifacts.base import (
-    Artifact,
-    BySide,
-    Count,
-    NonNegative,
-    PositiveCount,
-    Record,
-)
+from grocer.artifacts.base import Artifact, BySide, Count, NonNegative, PositiveCount, Record
 from grocer.artifacts.combination import Strategy
 from grocer.artifacts.counts import Counts
 from grocer.artifacts.decision import Decision

@@ -54,11 +54,11 @@ class ServingConfig(Section):
     drift_window: ClassVar[int] = 10_000  # latest predictions that the drift metrics describe
     explain_items: ClassVar[int] = 16
     explain_words: ClassVar[int] = 40  # each word costs one more item in a forward pass
+    max_name_characters: ClassVar[int] = 1000  # five times what a prompt shows
+    top_k: ClassVar[int] = 3  # alternatives of a prediction, unless the request sets its own
 
     max_items: Positive = 1024
     """Maximum items per request (400); limits of the queue and of in-flight requests follow."""
-    max_name_characters: Positive = 1000
-    """Maximum characters of a product name (400)."""
     max_body_bytes: Positive = 8 * 1024**2
     """Maximum bytes of a request body (413)."""
     body_seconds: Annotated[float, Field(gt=0.0)] = 10.0
@@ -74,8 +74,6 @@ class ServingConfig(Section):
     """Time limit in seconds of one forward pass; beyond it, the server exits."""
     drain_seconds: Annotated[float, Field(ge=0.0)] = 3.0
     """Seconds after SIGTERM in which readiness is false but requests are still accepted."""
-    top_k: Positive = 3
-    """Default number of alternatives in a prediction, including the best one."""
     low_confidence: Fraction = 0.5
     """Predictions with a lower probability are counted as low-confidence."""
     ui: bool = False
@@ -124,8 +122,6 @@ class DeployConfig(Section):
     """Requests that each of the two must answer at each percentage."""
     analysis_seconds: Annotated[float, Field(gt=0.0)] = 3600.0
     """Time limit in seconds for these requests, after which the canary is rolled back."""
-    analysis_error: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
-    """Maximum probability that a canary that behaves like the stable bundle is rolled back."""
     address: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """URL of the predictor from outside the cluster (`kubectl port-forward`); null: its Service."""
     timeout_seconds: Annotated[float, Field(gt=0.0)] = 900.0
@@ -158,6 +154,10 @@ class RegistryConfig(Section):
 class ClusterConfig(Section):
     """Kubernetes settings of the compiled pipeline."""
 
+    # Of train, evaluate and the shards of bulk runs, with exponential backoff. Other steps fail for
+    # reasons that a retry does not change.
+    retries: ClassVar[int] = 2
+
     accelerator: Literal["nvidia.com/gpu"] | None = "nvidia.com/gpu"
     """Resource of train and evaluate, one each, and the taint they tolerate; null: CPU only."""
     node_selector: Mapping[str, str] = {"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}
@@ -170,9 +170,6 @@ class ClusterConfig(Section):
     """Memory request and limit of the other steps; raise it with `data.memory_limit_mb`."""
     data_cpu: Cpu = "2"
     """CPU request and limit of the other steps."""
-    retries: Annotated[int, Field(ge=0)] = 2
-    """Retries of train, evaluate and the shards of bulk runs, with exponential backoff. Other steps
-    fail for reasons that a retry does not change."""
     model_timeout_seconds: Positive = 86_400
     """Time limit in seconds of one attempt of train or evaluate. Other steps get a twelfth of it,
     the whole run three times as much, including the wait for a node."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 REMOVED: Mapping[str, str] = {
+    "data.drop_rows_with_null": "order lines with a null are always dropped",
     "data.threads": "derived from data.memory_limit_mb, one thread per 200 MiB",
     "validation.min_departments": "fixed at 2",
     "validation.max_split_aisles": "fixed at 0; leave out aisles that span departments",
@@ -25,9 +26,12 @@ REMOVED: Mapping[str, str] = {
     "evaluation.bootstrap": "fixed at 1000 resamples",
     "evaluation.seed": "fixed at 23",
     "gate.linear_margin": "fixed at 0; use predictor.strategy=auto",
+    "gate.min_department_support": "fixed at 20",
     "gate.significance": "derived as 1 - evaluation.confidence",
     "serving.threads": "set the environment variable OMP_NUM_THREADS",
     "serving.max_requests": "derived as 2 x serving.max_items",
+    "serving.max_name_characters": "fixed at 1000",
+    "serving.top_k": "fixed at 3; a request can set the parameter top_k",
     "serving.batch_wait_ms": "fixed at 2 ms; use serving.token_budget",
     "serving.queue_items": "derived as 4 x serving.max_items",
     "serving.grace_seconds": "derived from serving.deadline_seconds",
@@ -35,7 +39,9 @@ REMOVED: Mapping[str, str] = {
     "serving.explain_items": "fixed at 16",
     "serving.explain_words": "fixed at 40",
     "serving.smoke_names": "the smoke test sends the most purchased test products",
+    "deploy.analysis_error": "fixed at 0.05",
     "deploy.runtime": "derived: the ServingRuntime has the name deploy.name",
+    "cluster.retries": "fixed at 2",
     "cluster.toleration_key": "derived from cluster.accelerator",
     "cluster.data_timeout_seconds": "derived as cluster.model_timeout_seconds / 12",
     "cluster.run_timeout_seconds": "derived as 3 x cluster.model_timeout_seconds",

@@ -40,8 +40,6 @@ class DataConfig(Section):
     """Column mapping of a single-table catalogue; null: the source has Instacart's files."""
     memory_limit_mb: Positive = 425
     """Memory limit of DuckDB in MiB, one thread per 200 MiB; raise it for larger order logs."""
-    drop_rows_with_null: bool = True
-    """Drop order lines with a null (first orders of a user), as the reference study does."""
 
 
 class ValidationConfig(Section):
@@ -245,9 +243,7 @@ class GatePolicy(Section):
     """Baselines that the classifier must beat significantly: in accuracy (McNemar's exact test), or
     for `linear` in log-loss at an accuracy that is not lower."""
     min_department_recall: Fraction = 0.3
-    """Minimum recall of each department with at least `min_department_support` test products."""
-    min_department_support: Positive = 20
-    """Departments with fewer test products are exempt from the recall floor."""
+    """Minimum recall of each department with at least 20 test products."""
     max_ece: Fraction = 0.10
     """Maximum expected calibration error, debiased."""
     champion_margin: Fraction | None = None

@@ -190,9 +190,7 @@ def _score(scorer: Scorer, linear: LinearModel, tables: Mapping[str, pd.DataFram
 
 
 def _with_aisles(
-    probabilities: Mapping[str, metrics.Floats],
-    tables: Mapping[str, pd.DataFrame],
-    scorer: Scorer,
+    probabilities: Mapping[str, metrics.Floats], tables: Mapping[str, pd.DataFrame], scorer: Scorer
 ) -> tuple[dict[str, Scores], float]:
     """The scores of both levels, and the temperature of the aisles.
 

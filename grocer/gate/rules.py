@@ -29,6 +29,9 @@ LOOKS = 52
 They all use the same test products. Without this, chance alone would replace the champion.
 """
 
+MIN_SUPPORT = 20
+"""Labels with fewer test products are exempt from the recall floor."""
+
 # Whether a rule passed, and the sentence that states value and limit.
 Verdict = tuple[bool, str]
 Rule = Callable[[Evaluation, GatePolicy], Verdict]
@@ -157,7 +160,7 @@ def _recall(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     passed, sentence = _lowest_recall(evaluation, policy)
     supports = {name: metrics.support for name, metrics in evaluation.departments.items()}
     untested = [name for name, support in supports.items() if not support]
-    exempt = sum(support < policy.min_department_support for support in supports.values())
+    exempt = sum(support < MIN_SUPPORT for support in supports.values())
     if exempt:
         sentence += f" Exempt, with fewer test products: {exempt} of {len(supports)}."
     if untested:
@@ -166,13 +169,13 @@ def _recall(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 
 
 def _lowest_recall(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
-    limit, support = policy.min_department_recall, policy.min_department_support
+    limit = policy.min_department_recall
     recall = {
         name: metrics.recall or 0.0
         for name, metrics in evaluation.departments.items()
-        if metrics.support >= support
+        if metrics.support >= MIN_SUPPORT
     }
-    judged = f"{evaluation.label}s with at least {support:,} test products"
+    judged = f"{evaluation.label}s with at least {MIN_SUPPORT} test products"
     if not recall:
         return True, f"No {judged}; rule skipped (minimum recall {limit:.3f})."
     low = sorted((value, name) for name, value in recall.items() if value < limit)

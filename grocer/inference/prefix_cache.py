@@ -100,20 +100,12 @@ class PrefixCachedModel:
     def _forward(self, packed: Pack, positions: Tensor, layout: PackLayout, rows: Tensor) -> Tensor:
         """Return the logits [rows, vocabulary] of a pack after the cached prefix."""
         device = self.model.device
-        inputs = {
-            "input_ids": packed.input_ids.to(device),
-            "position_ids": positions.to(device),
-        }
+        inputs = {"input_ids": packed.input_ids.to(device), "position_ids": positions.to(device)}
         layout = PackLayout(layout.positions.to(device), layout.mask.to(device))
         cache, self._cached = self._prefix_cache(), None
         with torch.inference_mode():
             output = packed_forward(
-                self.model,
-                inputs,
-                layout,
-                rows.to(device),
-                past_key_values=cache,
-                use_cache=True,
+                self.model, inputs, layout, rows.to(device), past_key_values=cache, use_cache=True
             )
         cache.crop(-packed.input_ids.shape[1])
         # Set only after success: a failed pass leaves its own keys in the cache.

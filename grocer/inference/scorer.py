@@ -33,13 +33,7 @@ class Scorer:
     the memory; a single longer product gets its own pass.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        encoder: Encoder,
-        *,
-        token_budget: int = 1024,
-    ) -> None:
+    def __init__(self, model: Any, encoder: Encoder, *, token_budget: int = 1024) -> None:
         self.model, self.encoder = model.eval(), encoder
         self.trie = encoder.trie
         tries = [self.trie, *(each.trie for each in encoder.completions if each.trie)]

@@ -46,18 +46,18 @@ class OrderLines:
         columns = ("order_id", "product_id", *PRODUCT_COLUMNS, "add_to_cart_order", "reordered")
         return (*columns, *ORDER_COLUMNS) if self.has_orders else columns
 
-    def write(self, path: Path, drop_nulls: bool) -> int:
-        """Write the joined lines, without those that have a null if `drop_nulls`.
+    def write(self, path: Path) -> int:
+        """Write the joined lines that have no null, as in the reference study.
 
         All threads write, so the order of row groups varies between runs. Keys are joined in
         the narrowest types, because the hash table of orders takes most of the memory. Returns
         the number of lines written.
         """
         types = narrow_types(self.database, "lines", PRIOR.columns)
-        query = _SQL.join(self.columns, types, self.has_orders, drop_nulls)
+        query = _SQL.join(self.columns, types, self.has_orders)
         return self.database.write(query, path, "joining order lines")
 
-    def count(self, written: int, drop_nulls: bool) -> OrderLineCounts:
+    def count(self, written: int) -> OrderLineCounts:
         """Count all lines in the table `tally`, by product and null values.
 
         `tally` has the columns product_id, line_nulls, order_nulls, product_nulls and n (lines).
@@ -71,8 +71,7 @@ class OrderLines:
         query = _SQL.create_null_order_counts(LINE_COLUMNS, ORDER_COLUMNS, self.has_orders)
         self.database.run(query, label)
         read = self.count_lines("all_counts")
-        dropped = self.count_lines("null_order_counts") if drop_nulls else 0
-        if self.has_orders and written + dropped != read:
+        if self.has_orders and written + self.count_lines("null_order_counts") != read:
             self.database.run(_SQL.add_lines_without_order(LINE_COLUMNS), label)
         self.database.run(_SQL.create_tally())
         self.database.run(_SQL.create_joined())
@@ -82,7 +81,7 @@ class OrderLines:
             orphans=read - joined,
             joined=joined,
             with_nulls=joined - complete,
-            kept=complete if drop_nulls else joined,
+            kept=complete,
         )
 
     def count_nulls(self) -> dict[str, int]:

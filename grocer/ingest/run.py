@@ -46,7 +46,7 @@ def run(data: str, config: DataConfig, out: Path) -> Counts:
             else:
                 check_shape(files, data)
                 _stage(database, files)
-            counts = _write(database, _complete(database), config.drop_rows_with_null, out)
+            counts = _write(database, _complete(database), out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     counts.write(out)
@@ -87,7 +87,7 @@ def _complete(database: Database) -> set[str]:
     return staged
 
 
-def _write(database: Database, staged: Collection[str], drop_nulls: bool, out: Path) -> Counts:
+def _write(database: Database, staged: Collection[str], out: Path) -> Counts:
     """Join the staged tables, write the Parquet files, and return the counts."""
     duplicates = {
         table.name: count_duplicates(database, table.name, table.key)
@@ -95,11 +95,11 @@ def _write(database: Database, staged: Collection[str], drop_nulls: bool, out: P
     }
     database.run(_SQL.create_lines(LINES))
     lines = OrderLines(database, duplicates, has_orders=ORDERS.name in staged)
-    written = lines.write(out / "order_lines.parquet", drop_nulls)
-    line_counts = lines.count(written, drop_nulls)
+    written = lines.write(out / "order_lines.parquet")
+    line_counts = lines.count(written)
     duplicates["order_lines"] = count_duplicates(database, "lines", ("order_id", "product_id"))
     lines.write_rejected(out / "rejected.parquet", duplicates)
-    _write_dimensions(database, staged, drop_nulls, out)
+    _write_dimensions(database, staged, out)
     no_department = _SQL.count_orphan_products(DEPARTMENTS.name, "department_id")
     no_aisle = _SQL.count_orphan_products(AISLES.name, "aisle_id")
     orphans = OrphanCounts(
@@ -119,16 +119,14 @@ def _write(database: Database, staged: Collection[str], drop_nulls: bool, out: P
     )
 
 
-def _write_dimensions(
-    database: Database, staged: Collection[str], drop_nulls: bool, out: Path
-) -> None:
+def _write_dimensions(database: Database, staged: Collection[str], out: Path) -> None:
     """Write products with department, aisle and purchases; departments; and aisles."""
     purchases = "1"
     if CATALOGUE in staged:
         purchases = "p.purchases"
     elif any(name in staged for name in LINES):
         purchases = "coalesce(b.n, 0)"
-    products = _SQL.products(purchases, WITHOUT_NULLS if drop_nulls else "true")
+    products = _SQL.products(purchases, WITHOUT_NULLS)
     with database.single_thread():
         database.write(products, out / "products.parquet", PRODUCTS.name)
         for table in (AISLES, DEPARTMENTS):

@@ -144,10 +144,7 @@ def template(config: PromptConfig, noun: str = "department", *, aisles: bool = F
         noun: what a label is called in the instruction.
         aisles: whether completions name an aisle too; the instruction lists the labels only.
     """
-    limits = {
-        "max_name_characters": MAX_NAME_CHARACTERS,
-        "max_name_tokens": config.max_name_tokens,
-    }
+    limits = {"max_name_characters": MAX_NAME_CHARACTERS, "max_name_tokens": config.max_name_tokens}
     if config.template == "short":
         return Template(id="short-v1", form="short", system="", user="{product_name} =>", **limits)
     if config.template == "list":

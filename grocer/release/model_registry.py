@@ -118,8 +118,9 @@ class ModelRegistry:
         try:
             return _lineage(version.get("customProperties") or {})
         except (ValidationError, KeyError, TypeError, AttributeError) as error:
-            invalid = isinstance(error, ValidationError)
-            problem = validation_problems(error)[0] if invalid else "properties of another type"
+            problem = "properties of another type"
+            if isinstance(error, ValidationError):
+                problem = validation_problems(error)[0]
             raise RegistryError(
                 f"{self._address}: version {version.get('id')} was not registered by this version "
                 f"of Grocer: {problem}"

@@ -22,6 +22,8 @@ from grocer.artifacts.canary_decision import Signal
 LOOKS = (0.25, 0.5, 1.0)
 """Shares of the required requests at which a step is tested; only the last one ends it."""
 SIGNALS = 6
+ERROR_PROBABILITY = 0.05
+"""Maximum probability that a canary that behaves like the stable predictor is rolled back."""
 SLOWER, LESS_CONFIDENT, LESS_ACCURATE, DEPARTMENTS = 1.25, 0.05, 0.02, 0.1
 """Tolerated differences: ratio of mean durations; shares of low-confidence predictions; estimated
 accuracies; total variation distance of the departments. A better model moves some products."""

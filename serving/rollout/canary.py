@@ -11,13 +11,7 @@ from math import ceil
 from grocer.config.deployment import DeployConfig
 from grocer.errors import DeployError
 from grocer.progress import say
-from serving.rollout.inference_service import (
-    Canary,
-    Revision,
-    State,
-    min_replicas,
-    read_state,
-)
+from serving.rollout.inference_service import Canary, Revision, State, min_replicas, read_state
 from serving.rollout.kubernetes import Cluster, UnreachableError
 from serving.rollout.readiness import wait_until_ready
 from serving.rollout.traffic import wait_for_traffic

@@ -65,13 +65,13 @@ class PredictorMetrics:
         return Window.between(self._first, self._last)
 
 
-def require_metrics(config: DeployConfig, cluster: Cluster | None = None) -> None:
+def require_metrics(config: DeployConfig) -> None:
     """Check that the metrics of the stable predictor are readable from this machine.
 
     Raises:
         DeployError: they are not, or there is no InferenceService.
     """
-    cluster = cluster or Cluster(config.namespace)
+    cluster = Cluster(config.namespace)
     stable = read_state(cluster.inference_service(config.name)).champion
     metrics = PredictorMetrics(cluster, config.name, stable.digest if stable else "")
     metrics.read()

@@ -114,7 +114,7 @@ class _Rollout:
     def run(self, products: Products | None) -> None:
         """Go through the steps from the canary's share, then promote or roll back."""
         percent = self.percent
-        level = analysis.significance(self.config.analysis_error, len(self.steps))
+        level = analysis.significance(analysis.ERROR_PROBABILITY, len(self.steps))
         if percent == 0:
             self.decide("roll_back", "a rollback was interrupted")
         elif percent == 100:

@@ -19,6 +19,7 @@ from typing import IO, Any
 from grocer.errors import DeployError
 
 _MODEL = "grocer"
+_READY_SECONDS = 180
 Prediction = dict[str, Any]
 
 
@@ -68,7 +69,6 @@ def predict(url: str, products: Sequence[str], digest: str, *, timeout: float) -
 def running_predictor(
     bundle: Path,
     *,
-    seconds: float = 180.0,
     settings: Sequence[str] = (),
     command: Sequence[str] = ("-m", "serving.predictor"),
 ) -> Iterator[str]:
@@ -84,7 +84,7 @@ def running_predictor(
         )
         try:
             url = f"http://127.0.0.1:{port}"
-            _wait_until_ready(process, f"{url}/v2/models/{_MODEL}/ready", log, seconds)
+            _wait_until_ready(process, f"{url}/v2/models/{_MODEL}/ready", log)
             yield url
         finally:
             process.terminate()
@@ -95,10 +95,8 @@ def running_predictor(
                 process.wait()
 
 
-def _wait_until_ready(
-    process: subprocess.Popen[bytes], url: str, log: IO[str], seconds: float
-) -> None:
-    deadline = time.monotonic() + seconds
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: IO[str]) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
             line = _last_line(log)
@@ -108,7 +106,7 @@ def _wait_until_ready(
             return
         except OSError:
             time.sleep(0.05)
-    raise DeployError(f"the predictor was not ready after {seconds:g} s: {_last_line(log)}")
+    raise DeployError(f"the predictor was not ready after {_READY_SECONDS} s: {_last_line(log)}")
 
 
 def _request(url: str, body: bytes | None = None) -> tuple[Any, Any]:

@@ -1,7 +1,5 @@
 """The learning curve: cells, samples, resuming, and the statements on its page."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -65,8 +63,7 @@ def cell(labels: int, seed: int = 0, *, gain: float = 0.1, p: float = 0.01, **se
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"),
-    [("200", (150, 50)), ("1000", (900, 100)), ("all", (9_000, 1_000))],
+    ("size", "expected"), [("200", (150, 50)), ("1000", (900, 100)), ("all", (9_000, 1_000))]
 )
 def test_labels_include_validation_products(size: str, expected: tuple[int, int]) -> None:
     assert sample_sizes(size, splits(9_000, 2_000)) == expected

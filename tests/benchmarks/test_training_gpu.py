@@ -1,7 +1,5 @@
 """The GPU benchmark: failures are reported, and every measurement runs on a CPU."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """Access to the Kubernetes API of the test cluster through kubectl."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import time
@@ -91,7 +89,6 @@ def kubectl_proxy() -> Iterator[Api]:
         ["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     try:
-        assert process.stdout is not None
         address = process.stdout.readline().decode().split()[-1]
         yield Api(f"http://{address}")
     finally:
@@ -99,14 +96,12 @@ def kubectl_proxy() -> Iterator[Api]:
         process.wait(10)
 
 
-def wait_until(
-    condition: str, check: Callable[[], T | None], timeout: float = 120, interval: float = 0.5
-) -> T:
+def wait_until(condition: str, check: Callable[[], T | None], timeout: float = 120) -> T:
     """Poll `check` until it returns a truthy value, and return that."""
     deadline = time.monotonic() + timeout
     while not (value := check()):
         assert time.monotonic() < deadline, f"timed out after {timeout:g} s: {condition}"
-        time.sleep(interval)
+        time.sleep(0.5)
     return value
 
 

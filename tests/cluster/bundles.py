@@ -1,7 +1,5 @@
 """Bundles for the cluster tests: valid ones, and ones that the predictor must reject."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -41,7 +39,7 @@ def digest_of(uri: str) -> str:
 
 def upload_bundles(store: Store, root: Path, base: Path, signing_key: Path) -> Bundles:
     """Create the bundles below `root`, sign them and upload them."""
-    config = tiny().with_settings(["serving.top_k=2"])
+    config = tiny().with_settings(["serving.max_items=512"])
     paths = {
         "first": make_bundle(root / "first", base=base).path,
         "second": make_bundle(root / "second", config, base=base).path,

@@ -1,11 +1,10 @@
 """A client pod that sends requests to the predictor through its Service."""
 
-from __future__ import annotations
-
 import json
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,6 @@ class Client:
         )
         result: dict[str, Any] = {}
         try:
-            assert process.stdout is not None
             assert process.stdout.readline() == "started\n", "no request succeeded"
             yield result
             output, _ = process.communicate("", timeout=60)
@@ -88,15 +86,34 @@ def start_client(namespace: str, image: str) -> Client:
     return Client(namespace)
 
 
-def http_route(api: Api, namespace: str) -> Object:
-    """Return the HTTPRoute of the InferenceService; wait until KServe has created it."""
-    path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}/httproutes/grocer"
-    return wait_until("KServe's controller creates the HTTPRoute", lambda: api.get(path))
+@dataclass(frozen=True)
+class Gateway:
+    """Sends requests to the InferenceService of a namespace through the Gateway."""
 
+    client: Client
+    api: Api
+    namespace: str
 
-def route_host(api: Api, namespace: str) -> str:
-    """Return the Host header of requests to the gateway."""
-    return str(http_route(api, namespace)["spec"]["hostnames"][0])
+    @property
+    def route(self) -> Object:
+        """The HTTPRoute of the InferenceService; waits until KServe has created it."""
+        path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{self.namespace}/httproutes/grocer"
+        return wait_until("KServe's controller creates the HTTPRoute", lambda: self.api.get(path))
+
+    @property
+    def host(self) -> str:
+        """The Host header of requests to the gateway."""
+        return str(self.route["spec"]["hostnames"][0])
+
+    def load(self) -> AbstractContextManager[dict[str, Any]]:
+        """Send prediction requests continuously, as `Client.load`."""
+        return self.client.load(GATEWAY, self.host)
+
+    def digests(self, seconds: float = 0) -> list[str]:
+        """Return the digests of the bundles that answer requests for some time."""
+        with self.load() as load:
+            time.sleep(seconds)
+        return list(load["digests"])
 
 
 def summary(load: dict[str, Any]) -> str:

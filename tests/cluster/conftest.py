@@ -15,8 +15,6 @@ The tests run in temporary namespaces of the cluster of KUBECONFIG. Environment 
     GROCER_TEST_KEEP          keep the namespaces for inspection
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil
@@ -29,13 +27,12 @@ import pytest
 
 from tests.cluster import installation
 from tests.cluster.api import Api, apply, is_ready, kubectl, kubectl_proxy, run_kubectl
-from tests.cluster.bundles import Bundles, upload_bundles
-from tests.cluster.client import Client, start_client
+from tests.cluster.bundles import Bundles, digest_of, upload_bundles
+from tests.cluster.client import Client, Gateway, start_client
 from tests.cluster.installation import Namespaces, Store
 from tests.cluster.pods import DeployStep
 from tests.fixtures.object_store import object_store
 from tests.fixtures.signing_keys import make_key
-from tests.manifests.kustomize import Object
 
 MEASUREMENTS = pytest.StashKey[list[str]]()
 Report = Callable[[str], None]
@@ -203,67 +200,76 @@ def client(api: Api, namespaces: Namespaces, image: str) -> Client:
     return start_client(namespaces.steps, image)
 
 
+Install = Callable[..., DeployStep]
+
+
 @pytest.fixture(scope="session")
-def deploy_step(
-    api: Api,
-    kserve: None,
-    namespaces: Namespaces,
-    image: str,
-    store: Store,
-    signing_key: tuple[Path, Path],
-) -> DeployStep:
+def install(
+    api: Api, kserve: None, image: str, store: Store, signing_key: tuple[Path, Path]
+) -> Install:
+    """Installs an overlay in namespaces that have the accounts, and returns its deploy step.
+
+    The arguments after the namespaces and the overlay are a component, and faults as in `faulty`.
+    """
+
+    def install(
+        names: Namespaces, overlay: str, component: str = "", faults: Mapping[str, str] = {}
+    ) -> DeployStep:
+        objects = installation.kserve_objects(overlay, names, image, component)
+        objects = installation.faulty(objects, faults) if faults else objects
+        # The ClusterStorageContainer is cluster-scoped: do not replace an existing one.
+        exists = api.get("/apis/serving.kserve.io/v1alpha1/clusterstoragecontainers/grocer")
+        apply([o for o in objects if not exists or o["kind"] != "ClusterStorageContainer"])
+        apply([installation.trust(names.serving, signing_key[1])])
+        for namespace in (names.serving, names.steps):
+            apply(installation.store_access(namespace, store))
+        return DeployStep(api, names, image, f"{store.uri}/published")
+
+    return install
+
+
+@pytest.fixture(scope="session")
+def deploy_step(install: Install, namespaces: Namespaces) -> DeployStep:
     """The deploy step for the overlay `kind`, in which no bundle is deployed yet."""
-    objects = installation.kserve_objects("overlays/kind", namespaces, image)
-    return _install(objects, api, namespaces, image, store, signing_key[1])
+    return install(namespaces, "overlays/kind")
 
 
 @pytest.fixture(scope="session")
-def t4_deploy_step(
-    api: Api,
-    kserve: None,
-    new_namespaces: Callable[[], Namespaces],
-    image: str,
-    store: Store,
-    signing_key: tuple[Path, Path],
-) -> DeployStep:
+def t4_deploy_step(install: Install, new_namespaces: Callable[[], Namespaces]) -> DeployStep:
     """The deploy step for the overlay `gke-t4`, in separate namespaces."""
     names = new_namespaces()
     apply(installation.base_objects(names))
     apply(installation.empty_weights_volume(names))
-    objects = installation.kserve_objects("overlays/gke-t4", names, image)
-    return _install(objects, api, names, image, store, signing_key[1])
+    return install(names, "overlays/gke-t4")
 
 
 @pytest.fixture(scope="session")
 def new_canary_step(
-    api: Api,
-    kserve: None,
-    new_namespaces: Callable[[], Namespaces],
-    image: str,
-    store: Store,
-    signing_key: tuple[Path, Path],
+    api: Api, install: Install, new_namespaces: Callable[[], Namespaces]
 ) -> Callable[..., DeployStep]:
     """Installs the overlay `kind` with the component `canary`; the argument is that of `faulty`."""
     if not api.get(_GATEWAY):
         pytest.skip("KServe's Gateway is not installed (kind/gateway.yaml)")
 
-    def install(faults: Mapping[str, str] | None = None) -> DeployStep:
+    def install_canary(faults: Mapping[str, str] = {}) -> DeployStep:
         names = new_namespaces()
         apply(installation.base_objects(names))
-        objects = installation.kserve_objects("overlays/kind", names, image, "canary")
-        objects = installation.faulty(objects, faults) if faults else objects
-        return _install(objects, api, names, image, store, signing_key[1])
+        return install(names, "overlays/kind", "canary", faults)
 
-    return install
+    return install_canary
 
 
-def _install(
-    objects: list[Object], api: Api, names: Namespaces, image: str, store: Store, trusted: Path
-) -> DeployStep:
-    # The ClusterStorageContainer is cluster-scoped: do not replace an existing one.
-    exists = api.get("/apis/serving.kserve.io/v1alpha1/clusterstoragecontainers/grocer")
-    apply([o for o in objects if not exists or o["kind"] != "ClusterStorageContainer"])
-    apply([installation.trust(names.serving, trusted)])
-    for namespace in (names.serving, names.steps):
-        apply(installation.store_access(namespace, store))
-    return DeployStep(api, names, image, f"{store.uri}/published")
+@pytest.fixture(scope="module")
+def gateway(api: Api, step: DeployStep) -> Gateway:
+    """A running client pod for the gateway, in the namespaces of the module's fixture `step`."""
+    client = start_client(step.namespaces.steps, step.image)
+    return Gateway(client, api, step.namespaces.serving)
+
+
+@pytest.fixture(scope="module")
+def stable(step: DeployStep, bundles: Bundles) -> Iterator[str]:
+    """Deploys the first bundle; its digest."""
+    result = step.run(bundles.first)
+    assert result.exit_code == 0, result.log
+    yield digest_of(bundles.first)
+    kubectl("delete", "isvc", "grocer", "-n", step.namespaces.serving)

@@ -1,7 +1,5 @@
 """The objects of manifests/, adapted to the namespaces, image and store of a test session."""
 
-from __future__ import annotations
-
 import ipaddress
 import json
 from collections.abc import Mapping

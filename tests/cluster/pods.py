@@ -1,7 +1,5 @@
 """Manifests of pods that the restricted profile admits, and the deploy step in a pod."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Tests of RBAC with the API server's own authorizer. Requires an API server."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Iterator
@@ -114,13 +112,7 @@ def test_account_has_exactly_its_roles(
     ],
 )
 def test_deploy_account_in_the_serving_namespace(
-    verb: str,
-    group: str,
-    resource: str,
-    name: str,
-    allowed: bool,
-    api: Api,
-    namespaces: Namespaces,
+    verb: str, group: str, resource: str, name: str, allowed: bool, api: Api, namespaces: Namespaces
 ) -> None:
     resource, _, subresource = resource.partition("/")
     attributes = {"verb": verb, "group": group, "resource": resource, "name": name}

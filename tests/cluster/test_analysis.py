@@ -4,16 +4,14 @@ Requires KServe, its Gateway as in kind/gateway.yaml, the predictor image and a 
 depend on each other, in this order.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.api import Api, kubectl
-from tests.cluster.bundles import Bundles, digest_of, upload_candidates
-from tests.cluster.client import GATEWAY, Client, http_route, route_host, start_client, summary
+from tests.cluster.api import kubectl
+from tests.cluster.bundles import digest_of, upload_candidates
+from tests.cluster.client import Gateway, summary
 from tests.cluster.installation import Store
 from tests.cluster.pods import DeployStep
 
@@ -43,43 +41,26 @@ def step(new_canary_step: Callable[..., DeployStep], candidates: dict[str, str])
     return new_canary_step({digest_of(candidates[fault]): fault for fault in FAULTS})
 
 
-@pytest.fixture(scope="module")
-def gateway_client(step: DeployStep) -> Client:
-    """A running client pod that sends its requests to the gateway."""
-    return start_client(step.namespaces.steps, step.image)
-
-
-@pytest.fixture(scope="module")
-def stable(step: DeployStep, bundles: Bundles) -> Iterator[str]:
-    """Deploys the first bundle; its digest."""
-    result = step.run(bundles.first)
-    assert result.exit_code == 0, result.log
-    yield digest_of(bundles.first)
-    kubectl("delete", "isvc", "grocer", "-n", step.namespaces.serving)
-
-
 class _KilledError(Exception):
     """The test has deleted the pod of the deploy step."""
 
 
-def _backends(api: Api, step: DeployStep) -> int:
+def _backends(gateway: Gateway) -> int:
     """Return the number of Services that get traffic."""
-    rules = http_route(api, step.namespaces.serving)["spec"]["rules"]
-    return max(len(rule["backendRefs"]) for rule in rules)
+    return max(len(rule["backendRefs"]) for rule in gateway.route["spec"]["rules"])
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faulty_canary_is_rolled_back(
     fault: str,
     stable: str,
-    api: Api,
     step: DeployStep,
-    gateway_client: Client,
+    gateway: Gateway,
     candidates: dict[str, str],
     report: Report,
 ) -> None:
     """No request to the stable predictor fails; only those to a canary that returns errors do."""
-    with gateway_client.load(GATEWAY, route_host(api, step.namespaces.serving)) as load:
+    with gateway.load() as load:
         result = step.run(candidates[fault], **SETTINGS)
     last = result.output[-1]
     failed = [signal["rule"] for signal in last["signals"] if not signal["passed"]]
@@ -89,48 +70,34 @@ def test_faulty_canary_is_rolled_back(
     assert FAULTS[fault] in failed
     assert fault == "errors" or load["failed"] == 0, load["failures"]
     assert all("500" in failure for failure in load["failures"]), load["failures"]
-    assert _backends(api, step) == 1
-    with gateway_client.load(GATEWAY, route_host(api, step.namespaces.serving)) as after:
-        pass
-    assert list(after["digests"]) == [stable]
+    assert _backends(gateway) == 1
+    assert gateway.digests() == [stable]
 
 
 def test_good_canary_is_promoted(
-    stable: str,
-    api: Api,
-    step: DeployStep,
-    gateway_client: Client,
-    candidates: dict[str, str],
-    report: Report,
+    stable: str, step: DeployStep, gateway: Gateway, candidates: dict[str, str], report: Report
 ) -> None:
-    with gateway_client.load(GATEWAY, route_host(api, step.namespaces.serving)) as load:
+    with gateway.load() as load:
         result = step.run(candidates["good"], **SETTINGS)
     last = result.output[-1]
     report(f"good canary: {last['action']} at {last['percent']} %: {last['reason']}")
     report(f"  {result.seconds:.0f} s; {summary(load)}")
     assert last["action"] == "promote", result.log
     assert load["failed"] == 0, load["failures"]
-    assert _backends(api, step) == 1
-    with gateway_client.load(GATEWAY, route_host(api, step.namespaces.serving)) as after:
-        pass
-    assert list(after["digests"]) == [digest_of(candidates["good"])]
+    assert _backends(gateway) == 1
+    assert gateway.digests() == [digest_of(candidates["good"])]
     events = kubectl("get", "events", "-n", step.namespaces.serving, "-o", "name")
     assert events.count("event/grocer.") >= 4, events
 
 
 def test_step_that_was_killed_is_resumed(
-    stable: str,
-    api: Api,
-    step: DeployStep,
-    gateway_client: Client,
-    candidates: dict[str, str],
-    report: Report,
+    stable: str, step: DeployStep, gateway: Gateway, candidates: dict[str, str], report: Report
 ) -> None:
     """The canary keeps its traffic; the same step again continues from there."""
     steps = step.namespaces.steps
 
     def kill() -> None:
-        if _backends(api, step) == 2:
+        if _backends(gateway) == 2:
             name = next(
                 n
                 for n in kubectl("get", "pods", "-n", steps, "-o", "name").split()
@@ -139,10 +106,10 @@ def test_step_that_was_killed_is_resumed(
             kubectl("delete", name, "-n", steps, "--grace-period=0", "--force")
             raise _KilledError
 
-    with gateway_client.load(GATEWAY, route_host(api, step.namespaces.serving)) as load:
+    with gateway.load() as load:
         with pytest.raises(_KilledError):
             step.run(candidates["resumed"], kill, **SETTINGS)
-        assert _backends(api, step) == 2
+        assert _backends(gateway) == 2
         result = step.run(candidates["resumed"], **SETTINGS)
     last = result.output[-1]
     report(f"killed step: {last['action']} at {last['percent']} %; {summary(load)}")

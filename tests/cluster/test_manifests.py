@@ -3,8 +3,6 @@
 Requires an API server. Kinds without a CRD on the cluster are skipped.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

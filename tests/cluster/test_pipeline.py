@@ -3,8 +3,6 @@
 Requires Kubeflow Pipelines in the namespace kubeflow, KServe, the three images and a store.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -92,7 +90,6 @@ def submit(
 def _deployed_digest(api: Api, namespace: str) -> str:
     path = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices/grocer"
     service = api.get(path)
-    assert service is not None
     revision = read_state(service).champion
     return revision.digest if revision else ""
 

@@ -4,8 +4,6 @@ Requires KServe, the predictor image, a store, and permission to change a node: 
 patched to advertise a GPU, and restored afterwards.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

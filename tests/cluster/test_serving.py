@@ -3,8 +3,6 @@
 Requires KServe, the predictor image and a store. The tests depend on each other, in this order.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The deploy step as Kubeflow calls it, with object storage and a Kubernetes API over HTTP."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,11 +29,7 @@ def api(s3_environment: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 def run(api: Api, tmp_path: Path, *settings: str) -> Any:
     config = tiny().with_settings(
-        [
-            "deploy.store=s3://deployed/all",
-            f"deploy.address={api.url}",
-            *settings,
-        ]
+        ["deploy.store=s3://deployed/all", f"deploy.address={api.url}", *settings]
     )
     artifacts = write_artifacts(tmp_path / "artifacts", config, champion=OLD)
     deploy.python_func(

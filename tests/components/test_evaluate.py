@@ -1,7 +1,5 @@
 """A champion in object storage is fetched and verified before the comparison."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """The champion is the configured bundle, or else the one deployed on the cluster."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

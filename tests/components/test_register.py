@@ -1,7 +1,5 @@
 """A failed gate is registered with its report; a registry that is down does not fail the step."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +9,7 @@ from components.register import register
 from grocer.config.recipes import tiny
 from grocer.release.lineage import Lineage
 from tests.fixtures.artifacts import write_artifacts, write_decision
-from tests.fixtures.model_registry import model_registry
+from tests.fixtures.model_registry import ModelRegistry
 
 URI = "s3://runs/1/lineage"
 
@@ -20,9 +18,9 @@ URI = "s3://runs/1/lineage"
 def test_failed_gate_is_registered(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str
 ) -> None:
-    with model_registry() as server:
+    with ModelRegistry() as server:
         server.fault = fault
-        config = tiny().with_settings([f"registry.address={server.address}"])
+        config = tiny().with_settings([f"registry.address={server.url}"])
         artifacts = write_artifacts(tmp_path / "artifacts", config)
         digests = {"evaluation": "e" * 64}
         artifacts["decision"] = write_decision(tmp_path / "failed", digests, passed=False)

@@ -1,7 +1,5 @@
 """Parse README.md and docs/ as GitHub does."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections import Counter

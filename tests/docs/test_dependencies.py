@@ -1,7 +1,5 @@
 """Tests of docs/decisions/dependencies.md, docs/licences.md and `make audit`."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Tests that relative links and anchors resolve, and that the index links every page."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

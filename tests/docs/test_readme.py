@@ -1,7 +1,5 @@
 """Tests that the README is short and its layout matches the repository."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 

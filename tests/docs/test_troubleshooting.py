@@ -1,7 +1,5 @@
 """Tests that settings, error classes, gate rules and metrics in the documentation exist."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

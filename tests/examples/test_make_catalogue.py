@@ -1,7 +1,5 @@
 """Tests that the sample catalogue is reproducible and resembles Instacart's data."""
 
-from __future__ import annotations
-
 import csv
 import os
 import subprocess

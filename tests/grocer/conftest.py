@@ -1,7 +1,5 @@
 """Fixtures that several test packages of grocer share."""
 
-from __future__ import annotations
-
 import pytest
 
 from grocer.artifacts.adapter import Adapter

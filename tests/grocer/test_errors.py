@@ -1,7 +1,5 @@
 """Messages have no credentials."""
 
-from __future__ import annotations
-
 import pytest
 
 from grocer.errors import SourceError, redacted

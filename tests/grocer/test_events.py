@@ -1,7 +1,5 @@
 """Events reach the reader complete, in order, and never as something else."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -87,7 +85,6 @@ def test_pod_prints_each_event_once(
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(PREFIX)
     event = parse(line.removeprefix(PREFIX))
-    assert event is not None
     assert (event.step, event.text) == ("train", "é\u2028")
 
 
@@ -119,7 +116,6 @@ def test_invalid_event_is_not_read(content: str) -> None:
 
 def test_verdict_without_a_value_has_not_passed() -> None:
     event = parse('{"event": "verdict", "step": "gate"}')
-    assert event is not None
     assert event.passed is False
 
 

@@ -1,7 +1,5 @@
 """Progress is reported as events and as readable lines, at a limited rate."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

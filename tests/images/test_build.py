@@ -1,7 +1,5 @@
 """Tests of `make images` in a temporary git repository, with a fake docker that logs its calls."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

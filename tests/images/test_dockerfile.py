@@ -1,7 +1,5 @@
 """Tests of policies for images/Dockerfile: pinned base, non-root user, locked packages."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The lock has the hash of every file, which pip and uv verify."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Tests of `make scan` with fake scanners that use the exit codes of trivy and grype."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from dataclasses import astuple

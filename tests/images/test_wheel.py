@@ -1,7 +1,5 @@
 """Tests that the wheel holds every tracked file of the four packages, data files included."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -6,8 +6,6 @@ Covers the rules that apply to objects like Grocer's, after KServe's source of A
 `test_admission`. Not covered: custom predictors, transformers, multi-node inference.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

@@ -4,8 +4,6 @@ Supports only the features that these kustomizations use and raises on any other
 `test_kustomize` compares the result with `kubectl kustomize`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from functools import cache

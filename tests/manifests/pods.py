@@ -1,7 +1,5 @@
 """The pods that a cluster creates from a set of manifests."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -5,8 +5,6 @@ package (KServe's kinds) and kubeflow-trainer-api (Trainer's kinds). No installe
 schemas of the Prometheus operator; `test_monitoring` checks those kinds.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from functools import cache

@@ -1,7 +1,5 @@
 """Tests that the pipeline's RBAC grants exactly what its steps use."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Tests that KServe's webhooks accept the manifests and every change that deploy makes."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from copy import deepcopy
@@ -10,13 +8,7 @@ from typing import Any
 import pytest
 
 from grocer.config.deployment import DeployConfig
-from serving.rollout.inference_service import (
-    Canary,
-    Record,
-    Revision,
-    State,
-    apply_configuration,
-)
+from serving.rollout.inference_service import Canary, Record, Revision, State, apply_configuration
 from tests.manifests.admission import violations
 from tests.manifests.kustomize import BUILDS, Object, build, get, set_field
 

@@ -1,7 +1,5 @@
 """The Gateway that kind/up installs fits the component `canary`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tests.manifests.kustomize import build, documents, get

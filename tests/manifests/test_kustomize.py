@@ -1,7 +1,5 @@
 """Tests of the structure of manifests/, and of the renderer that the other tests use."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Tests that alerts, dashboard and autoscaling query metrics that the predictor exports."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Tests that manifests and code agree on names, paths, ports and durations."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

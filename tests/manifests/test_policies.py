@@ -1,7 +1,5 @@
 """Policies for all manifests: pinned images, resources, security contexts, network, RBAC."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -103,16 +101,8 @@ def test_pod_runs_as_user_1000_without_api_token(name: str, pod: Object) -> None
     [
         ({"hostNetwork": True}, {}, {"hostNetwork"}),
         ({"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}, {}, {"volume hostPath"}),
-        (
-            {"securityContext": {"runAsNonRoot": True}},
-            {"seccompProfile": None},
-            {"seccomp"},
-        ),
-        (
-            {"initContainers": [{"name": "storage-initializer"}]},
-            {},
-            {"privileges", "capabilities"},
-        ),
+        ({"securityContext": {"runAsNonRoot": True}}, {"seccompProfile": None}, {"seccomp"}),
+        ({"initContainers": [{"name": "storage-initializer"}]}, {}, {"privileges", "capabilities"}),
         ({}, {"runAsUser": 0, "privileged": True}, {"root", "privileges"}),
         ({}, {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]}}, {"capabilities"}),
     ],

@@ -1,7 +1,5 @@
 """Tests that all manifests pass strict schema validation."""
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """Tests of the TrainJob for multi-GPU training; its schema and pods are tested with the others."""
 
-from __future__ import annotations
-
 import importlib
 
 from tests.manifests.kustomize import Object, build, get

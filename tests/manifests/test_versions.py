@@ -1,7 +1,5 @@
 """The versions that kind/up installs belong to the Python packages."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Fixtures of the predictor and its rollout."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +15,12 @@ from tests.fixtures.predictor_process import (  # noqa: F401
     start_server,
     stub_bundle,
 )
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop of asynchronous tests."""
+    return "asyncio"
 
 
 @pytest.fixture

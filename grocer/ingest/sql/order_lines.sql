@@ -45,16 +45,14 @@ FROM {{ table }}
   SELECT * REPLACE (TRY_CAST({{ key }} AS {{ types[key] }}) AS {{ key }}) FROM {{ table }}
 ) USING ({{ key }}){% endmacro %}
 
-{% macro join(columns, line_types, has_orders, drop_nulls) %}
+{% macro join(columns, line_types, has_orders) %}
 SELECT {{ columns | join(", ") }}
 FROM (SELECT {{ cast(line_types) }} FROM lines)
 JOIN {{ narrowed("product_details", "product_id", line_types) }}
 {% if has_orders %}
 JOIN {{ narrowed("order_details", "order_id", line_types) }}
 {% endif %}
-{% if drop_nulls %}
 WHERE {% for column in columns %}{{ column }} IS NOT NULL{{ " AND " if not loop.last }}{% endfor %}
-{% endif %}
 {% endmacro %}
 
 {# ---- Counts: lines by product and null masks ---------------------------------------------- #}

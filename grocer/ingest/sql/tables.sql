@@ -18,8 +18,8 @@ FROM {{ table }}{{ " UNION ALL" if not loop.last }}
 {% endmacro %}
 
 {# Products with their department, aisle and number of purchases.
-   purchases: SQL; of lines, those without a null if `drop_nulls`. #}
-{% macro products(purchases, condition) %}
+   purchases: SQL; of lines, those without a null. #}
+{% macro products(purchases, without_nulls) %}
 SELECT
   p.product_id, p.product_name, p.aisle_id, aisle, p.department_id, department,
   ({{ purchases }})::BIGINT AS purchases
@@ -27,7 +27,7 @@ FROM products p
 LEFT JOIN aisles_deduplicated USING (aisle_id)
 LEFT JOIN departments_deduplicated USING (department_id)
 LEFT JOIN (
-  SELECT product_id, sum(n) AS n FROM joined WHERE {{ condition }} GROUP BY ALL
+  SELECT product_id, sum(n) AS n FROM joined WHERE {{ without_nulls }} GROUP BY ALL
 ) b USING (product_id)
 ORDER BY p.rowid
 {% endmacro %}

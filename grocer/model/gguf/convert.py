@@ -32,10 +32,7 @@ _NAMES = {
     "ffn_down": "mlp.down_proj",
 }
 # Unquantised tensors keep their type; quantised ones have scales in float16.
-_TYPES = {
-    GGMLQuantizationType.F32: torch.float32,
-    GGMLQuantizationType.BF16: torch.bfloat16,
-}
+_TYPES = {GGMLQuantizationType.F32: torch.float32, GGMLQuantizationType.BF16: torch.bfloat16}
 
 
 def convert(source: Path, directory: Path) -> None:
@@ -162,10 +159,9 @@ def _shards(file: GgufFile) -> Iterator[list[Tensor]]:
 def _weight(file: GgufFile, tensor: Tensor, config: dict[str, Any]) -> torch.Tensor:
     """Return a tensor as transformers stores it."""
     values = torch.tensor(tensor.values())
-    heads = {
-        "attn_q": config["num_attention_heads"],
-        "attn_k": config["num_key_value_heads"],
-    }.get(tensor.name.split(".")[-2])
+    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}.get(
+        tensor.name.split(".")[-2]
+    )
     if heads:
         # GGUF interleaves the two halves of each head that rotary embeddings pair.
         rows, columns = values.shape

@@ -6,8 +6,6 @@ test, or the decisions of the analysis, if `analysis` is set.
 deploy.py URI DEPLOY_CONFIG_JSON
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

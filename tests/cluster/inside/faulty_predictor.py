@@ -3,8 +3,6 @@
 faulty_predictor.py FAULTS_JSON ARGUMENTS...: faults by the digest of the bundle.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -33,5 +31,5 @@ async def faulty_score(self: Predictor, names: Sequence[str]) -> Scores:
     return scores
 
 
-Predictor._score = faulty_score  # type: ignore[method-assign]
+Predictor._score = faulty_score
 runpy.run_module("serving.predictor", run_name="__main__", alter_sys=True)

@@ -6,8 +6,6 @@ Requests are not retried, so every failure is counted.
 load.py URL [HOST]: HOST is the header that selects the route of a gateway.
 """
 
-from __future__ import annotations
-
 import collections
 import http.client
 import json

@@ -1,7 +1,5 @@
 """Runs in the client pod: send the requests on standard input and print the responses as JSON."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

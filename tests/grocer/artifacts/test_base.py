@@ -1,7 +1,5 @@
 """Typed artifacts are validated when read, and an invalid one is reported in one line."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path
@@ -116,4 +114,4 @@ def test_number_that_is_not_finite_is_rejected(seconds: float) -> None:
 
 def test_artifact_is_immutable() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        COUNTS.products = 1  # type: ignore[misc]
+        COUNTS.products = 1

@@ -1,7 +1,5 @@
 """A combination's weights are consistent with its strategy."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

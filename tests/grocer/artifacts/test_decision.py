@@ -1,7 +1,5 @@
 """A decision agrees with its reasons and names its inputs by digest."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """A step reports how it ended, and its artifact is complete or absent, with digests."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +47,6 @@ def test_success_is_reported_after_the_artifact_is_complete(
         assert [event.event for event in events.read()] == ["started"]
     (event,) = events.read()
     assert (event.event, event.step) == ("succeeded", "ingest")
-    assert event.seconds is not None
     assert event.seconds >= 0
     assert (tmp_path / "a/artifact.json").is_file()
 

@@ -1,7 +1,5 @@
 """`RunConfig` is frozen and strict, and every mistake is reported in one line."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -24,7 +22,7 @@ def test_json_round_trip(name: str) -> None:
 
 def test_configuration_is_immutable() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        recipe("tiny").gate.min_accuracy = 0.0  # type: ignore[misc]
+        recipe("tiny").gate.min_accuracy = 0.0
 
 
 @pytest.mark.parametrize(
@@ -49,7 +47,6 @@ def test_setting_changes_one_field(setting: str, section: str, field: str, value
 
 def test_any_column_key_enables_the_column_mapping() -> None:
     columns = recipe("tiny").with_settings(["data.columns.product_name=title"]).data.columns
-    assert columns is not None
     assert (columns.product_name, columns.department) == ("title", "department")
 
 

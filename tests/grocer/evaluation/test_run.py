@@ -25,14 +25,7 @@ from grocer.io.atomic import tree_digests
 from grocer.model.combination import combine
 from grocer.model.linear import LinearModel
 from tests.fixtures.artifacts import write_model
-from tests.fixtures.predictions import (
-    LABELS,
-    LEAVES,
-    NounScorer,
-    aisle_of,
-    products,
-    write_splits,
-)
+from tests.fixtures.predictions import LABELS, LEAVES, NounScorer, aisle_of, products, write_splits
 
 CONFIG: RunConfig = tiny().model_copy(
     update={"evaluation": EvaluationConfig(sample_size=30), "predictor": PredictorConfig()}

@@ -85,10 +85,7 @@ def test_linear_baseline_is_the_linear_classifier(name):
     ("name", "contradiction"),
     [
         ("model_log_loss", "linear: paired log-loss of the model differs from test log-loss"),
-        (
-            "baseline_log_loss",
-            "linear: paired log-loss differs from that of the classifier linear",
-        ),
+        ("baseline_log_loss", "linear: paired log-loss differs from that of the classifier linear"),
     ],
 )
 def test_log_losses_of_the_paired_test_are_those_of_both_classifiers(name, contradiction):

@@ -2,57 +2,36 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from grocer.config.stages import GatePolicy
-from grocer.gate.rules import decide
 from tests.fixtures.evaluations import (
-    COMPLETE,
-    FLOATS,
-    LABELS,
     LENIENT,
+    MATRIX,
+    NEWER,
     changed,
     comparison,
     evaluation,
     judged,
     mcnemar,
-    parse,
     policy,
     reason,
-    value_at,
     with_linear,
 )
 
 
-def test_good_adapter_passes_with_a_reason_for_each_rule():
+def test_good_adapter_passes_every_rule():
     decision = judged(evaluation())
     assert decision.passed
-    assert {each.rule: each.sentence for each in decision.reasons} == {
-        "test_products": "Test products: 300 (minimum 200).",
-        "accuracy": "Test accuracy, lower bound of the 95 % confidence interval (Wilson): "
-        "0.877 (minimum 0.800).",
-        "gap": "Train accuracy minus test accuracy: 0.043 (no maximum).",
-        "baseline:majority": "Accuracy vs baseline majority on the same 300 products: "
-        "0.907 vs 0.333, p < 0.001 (required: higher with p < 0.05).",
-        "baseline:linear": "Accuracy vs baseline linear on the same 300 products: "
-        "0.907 vs 0.807, p < 0.001; log-loss 0.300 vs 0.400, p = 0.200 (required: higher accuracy, "
-        "or lower log-loss without lower accuracy, with p < 0.05).",
-        "baseline:base_model": "Accuracy vs baseline base_model on the same 200 products: "
-        "0.905 vs 0.330, p < 0.001 (required: higher with p < 0.05).",
-        "recall": "Lowest recall of 3 departments with at least 20 test products: 0.900 in bulk "
-        "(minimum 0.300).",
-        "ece": "Expected calibration error, debiased: 0.020 (maximum 0.100), p = 0.010 (fails "
-        "above the maximum with p < 0.05).",
-        "champion": "No champion deployed; rule skipped.",
-        "measured": "Missing or invalid metrics: 0 of 167.",
-        "consistent": "Contradictions between metrics: 0.",
-    }
+    assert [each.rule for each in decision.reasons] == [
+        *("test_products", "accuracy", "gap"),
+        *("baseline:majority", "baseline:linear", "baseline:base_model"),
+        *("recall", "ece", "champion", "measured", "consistent"),
+    ]
 
 
 ACCURACY = 272 / 300
-NEWER = {"champion_margin_reason": "newer data"}
+EYE = np.eye(15, dtype=int)
+SMALL = (17 * EYE + np.roll(EYE, 1, axis=1)).tolist()  # 18 products of each of 15 labels
 TIED = {"linear": (20, 20)}  # the baseline is as good as the model
 BEHIND = {"linear": (10, 25)}  # it is 0.05 better
 
@@ -91,8 +70,8 @@ BEHIND = {"linear": (10, 25)}  # it is 0.05 better
         ("recall", True, {}, {"min_department_recall": 0.9}),
         ("recall", True, {}, {"min_department_recall": 0.89}),
         ("recall", False, {}, {"min_department_recall": 0.91}),
-        ("recall", False, {}, {"min_department_recall": 0.91, "min_department_support": 100}),
-        ("recall", True, {}, {"min_department_recall": 0.91, "min_department_support": 101}),
+        ("recall", False, {"matrix": [[17, 3, 0], *MATRIX[1:]]}, {"min_department_recall": 0.86}),
+        ("recall", True, {"matrix": [[16, 3, 0], *MATRIX[1:]]}, {"min_department_recall": 0.86}),
         ("ece", True, {"ece": (0.1, 0.01)}, {"max_ece": 0.1}),
         ("ece", True, {"ece": (0.099, 0.01)}, {"max_ece": 0.1}),
         ("ece", False, {"ece": (0.101, 0.01)}, {"max_ece": 0.1}),
@@ -143,76 +122,45 @@ def test_only_baselines_of_the_policy_are_required():
     assert judged(content, policy(baselines=())).passed
 
 
-@pytest.mark.parametrize(
-    ("rule", "values", "limits", "sentence"),
-    [
-        (
-            "accuracy",
-            {"cluster_low": 0.812},
-            {},
-            "Test accuracy, lower bound of the 95 % confidence interval (bootstrap over first "
-            "words): 0.812 (minimum 0.800).",
-        ),
-        (
-            "gap",
-            {},
-            {"max_train_test_gap": 0.1},
-            "Train accuracy minus test accuracy: 0.043 (maximum 0.100).",
-        ),
-        (
-            "ece",
-            {"ece": (0.10004, 0.0009)},
-            {"max_ece": 0.1},
-            "Expected calibration error, debiased: 0.10004 (maximum 0.10000), p < 0.001 (fails "
-            "above the maximum with p < 0.05).",
-        ),
-        (
-            "recall",
-            {},
-            {"min_department_recall": 0.91},
-            "Recall of 2 of 3 departments with at least 20 test products: 0.900 in bulk, "
-            "0.900 in pets (minimum 0.91).",
-        ),
-        (
-            "recall",
-            {},
-            {"min_department_support": 1000},
-            "No departments with at least 1,000 test products; rule skipped (minimum recall "
-            "0.300). Exempt, with fewer test products: 3 of 3.",
-        ),
-        (
-            "baseline:linear",
-            BEHIND,
-            {},
-            "Accuracy vs baseline linear on the same 300 products: 0.907 vs 0.957, p = 0.017; "
-            "log-loss 0.300 vs 0.400, p = 0.200 (required: higher accuracy, or lower log-loss "
-            "without lower accuracy, with p < 0.05).",
-        ),
-        (
-            "baseline:linear",
-            {"strategy": "linear"},
-            {},
-            "The selected classifier is the linear model; rule skipped. The language model is not "
-            "deployed.",
-        ),
-        (
-            "champion",
-            {"champion": (5, 5)},
-            {},
-            "Accuracy vs champion on the same 300 products: 0.907 vs 0.907, p = 1.000 (required: "
-            "higher with p < 0.00096, which is 0.05 for 52 comparisons).",
-        ),
-        (
-            "champion",
-            {"champion": (11, 0)},
-            {},
-            "Accuracy vs champion on the same 300 products: 0.907 vs 0.870, p = 0.00098 (required: "
-            "higher with p < 0.00096, which is 0.05 for 52 comparisons).",
-        ),
-    ],
-)
-def test_reason_states_value_and_limit(rule, values, limits, sentence):
-    assert reason(judged(evaluation(**values), policy(**limits)), rule).sentence == sentence
+WITH_CHAMPION = "p < 0.00096, which is 0.05 for 52 comparisons"
+STATED = [
+    ("test_products", {}, {}, ["300", "200"]),
+    ("accuracy", {}, {}, ["95 %", "Wilson", "0.877", "0.800"]),
+    ("accuracy", {"cluster_low": 0.812}, {}, ["bootstrap over first words", "0.812", "0.800"]),
+    ("gap", {}, {}, ["0.043", "no maximum"]),
+    ("gap", {}, {"max_train_test_gap": 0.1}, ["0.043", "maximum 0.100"]),
+    ("baseline:majority", {}, {}, ["300", "0.907 vs 0.333, p < 0.001", "p < 0.05"]),
+    ("baseline:linear", {}, {}, ["0.907 vs 0.807, p < 0.001", "0.300 vs 0.400, p = 0.200"]),
+    ("baseline:linear", BEHIND, {}, ["0.907 vs 0.957, p = 0.017", "0.300 vs 0.400, p = 0.200"]),
+    ("baseline:linear", {"strategy": "linear"}, {}, ["skipped"]),
+    ("baseline:base_model", {}, {}, ["200", "0.905 vs 0.330, p < 0.001", "p < 0.05"]),
+    ("recall", {}, {}, ["3 departments", "20", "0.900 in bulk", "minimum 0.300"]),
+    (
+        "recall",
+        {},
+        {"min_department_recall": 0.91},
+        ["2 of 3 departments", "0.900 in bulk, 0.900 in pets", "minimum 0.91"],
+    ),
+    (
+        "recall",
+        {"matrix": SMALL, "labels": list(map(str, range(15)))},
+        {},
+        ["20", "skipped", "0.300", "15 of 15"],
+    ),
+    ("ece", {}, {}, ["0.020", "0.100", "p = 0.010", "p < 0.05"]),
+    ("ece", {"ece": (0.10004, 0.0009)}, {"max_ece": 0.1}, ["0.10004", "0.10000", "p < 0.001"]),
+    ("champion", {}, {}, ["skipped"]),
+    ("champion", {"champion": (5, 5)}, {}, ["0.907 vs 0.907, p = 1.000", WITH_CHAMPION]),
+    ("champion", {"champion": (11, 0)}, {}, ["0.907 vs 0.870, p = 0.00098", WITH_CHAMPION]),
+    ("measured", {}, {}, ["0 of 167"]),
+    ("consistent", {}, {}, ["0"]),
+]
+
+
+@pytest.mark.parametrize(("rule", "values", "limits", "stated"), STATED)
+def test_reason_states_value_and_limit(rule, values, limits, stated):
+    sentence = reason(judged(evaluation(**values), policy(**limits)), rule).sentence
+    assert [text for text in stated if text not in sentence] == []
 
 
 @pytest.mark.parametrize(
@@ -372,107 +320,3 @@ def test_decision_names_policy_and_digests():
     decision = judged(evaluation())
     assert decision.policy == LENIENT
     assert decision.digests == {"model": "a" * 64, "splits": "b" * 64}
-
-
-_losses = st.floats(0.1, 0.6)
-
-
-@st.composite
-def cases(draw):
-    """A policy, a valid evaluation near its limits, and the same with one metric made worse."""
-    # At least 45 of 300 are wrong, as a baseline may be correct on up to 41 of those.
-    hits = [draw(st.integers(60, 85)) for _ in LABELS]
-    wrong = draw(st.sampled_from(range(3)))
-    limits = {
-        "min_accuracy": draw(st.floats(0.5, 0.85)),
-        "max_train_test_gap": draw(st.floats(0.0, 0.3)),
-        "min_department_recall": draw(st.floats(0.5, 1.0)),
-        "max_ece": draw(st.floats(0.0, 0.2)),
-        "baselines": ("linear",),
-        "champion_margin": draw(st.none() | st.floats(0.0, 0.1)),
-    }
-    if limits["champion_margin"] is not None:
-        limits |= NEWER
-    right = sum(hits)
-    values = {
-        "train": draw(st.integers(600, 999)),
-        "low": draw(st.floats(0.7, 1.0)) * right / 300,
-        "cluster_low": draw(st.floats(0.7, 1.0)) * right / 300,
-        "ece": (draw(st.floats(-0.1, 0.2)), draw(st.floats(0.0, 0.2))),
-        "linear": (draw(st.integers(1, 40)), draw(st.integers(0, 40))),
-        "log_loss": draw(st.tuples(_losses, _losses, st.floats(0.0, 0.2))),
-        "strategy": draw(st.sampled_from(["adapter", "ensemble", "cascade"])),
-        "champion": draw(st.none() | st.tuples(st.integers(1, 30), st.integers(0, 9))),
-    }
-    worse = dict(values)
-    fewer = list(hits)
-    changes = ["low", "cluster_low", "ece", "train", "hit", "linear", "log_loss", "champion"]
-    match draw(st.sampled_from(changes)):
-        case "low" | "cluster_low" as name:
-            worse[name] = values[name] * draw(st.floats(0.0, 1.0))
-        case "ece":
-            ece, p_value = values["ece"]
-            worse["ece"] = draw(st.floats(ece, 1.0)), draw(st.floats(0.0, p_value))
-        case "train":
-            worse["train"] = draw(st.integers(values["train"], 1000))
-        case "log_loss":
-            model, baseline, p_value = values["log_loss"]
-            model += draw(st.floats(0.0, 0.3))
-            baseline -= draw(st.floats(0.0, baseline))
-            # A difference that is closer to 0 is less significant.
-            p_value = draw(st.floats(p_value if model < baseline else 0.0, 1.0))
-            worse["log_loss"] = (model, baseline, p_value)
-        case "hit":  # one more test product is wrong, for which each baseline was wrong or correct
-            fewer[wrong] -= 1
-            for name in ("linear", "champion"):
-                if values[name]:
-                    won, lost = values[name]
-                    worse[name] = draw(st.sampled_from([(won - 1, lost), (won, lost + 1)]))
-            for name in ("low", "cluster_low"):
-                worse[name] = min(values[name], (right - 1) / 300)
-        case other:
-            assume(values[other])
-            won, lost = values[other]
-            worse[other] = draw(st.sampled_from([(won - 1, lost), (won, lost + 1)]))
-    return GatePolicy(**limits), case_of(hits, values), case_of(fewer, worse)
-
-
-def case_of(hits, values):
-    matrix = [[0, 0, 0] for _ in hits]
-    for index, hit in enumerate(hits):
-        matrix[index][index], matrix[index][index - 1] = hit, 100 - hit
-    return parse(evaluation(matrix, **values))
-
-
-@given(cases())
-def test_worse_metric_never_passes_a_failed_rule(case):
-    limits, before, after = case
-    old, new = decide(before, limits), decide(after, limits)
-    assert reason(old, "measured").passed
-    assert reason(old, "consistent").passed
-    for old_reason, new_reason in zip(old.reasons, new.reasons, strict=True):
-        assert old_reason.rule == new_reason.rule
-        assert old_reason.passed or not new_reason.passed
-    assert old.passed or not new.passed
-
-
-@given(st.sampled_from(FLOATS), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
-def test_single_worse_value_never_passes_a_failed_decision(path, limit, value):
-    """Also if it contradicts the other values, which fails the decision by itself."""
-    better_low = {
-        "ece",
-        "ece_debiased",
-        "log_loss",
-        "model_log_loss",
-        "p_value",
-        "baseline_accuracy",
-    }
-    lower_is_better = path[-1] in better_low
-    if path[:2] == ("metrics", "train") or "combination" in path or path[0] == "confidence":
-        return
-    now = value_at(COMPLETE, path)
-    worse = max(now, value) if lower_is_better else min(now, value)
-    limits = GatePolicy(min_accuracy=limit, max_ece=limit, min_department_recall=limit)
-    assert (
-        judged(COMPLETE, limits).passed or not judged(changed(COMPLETE, path, worse), limits).passed
-    )

@@ -1,7 +1,5 @@
 """Batch classification: row order, resume after an interruption, and clear errors."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Sequence
 from pathlib import Path

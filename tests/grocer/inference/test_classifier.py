@@ -1,7 +1,5 @@
 """The classifier of a bundle: each strategy uses only its models, and combines them."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Callable, Sequence

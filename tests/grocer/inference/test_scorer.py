@@ -1,7 +1,5 @@
 """The scorer: packed and cached scoring equals stepwise constrained decoding."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Scores: predictions, ranking, slices, and consistent shapes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Sharded classification: the same output as for the unsplit table, on disk and on S3."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from datetime import UTC, datetime
@@ -245,7 +243,7 @@ def test_invalid_arguments_are_rejected_before_work_starts(
     arguments = {"source": "{tmp}/in.csv", "out": "{tmp}/out.csv", "bundle": str(bundle.path)}
     arguments = {k: v.replace("{tmp}", str(tmp_path)) for k, v in (arguments | changed).items()}
     with pytest.raises(kind) as caught:
-        shard_table(**arguments, shards=2)  # type: ignore[arg-type]
+        shard_table(**arguments, shards=2)
     assert message in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 

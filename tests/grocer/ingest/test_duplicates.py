@@ -1,7 +1,5 @@
 """The count of duplicate keys is exact for any slicing of the table."""
 
-from __future__ import annotations
-
 from contextlib import closing
 from pathlib import Path
 

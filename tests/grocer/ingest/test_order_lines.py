@@ -1,7 +1,5 @@
 """Each order line is joined once, and lines that do not match are counted and listed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

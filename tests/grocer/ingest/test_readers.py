@@ -1,7 +1,5 @@
 """CSV and Parquet files are read without changing names; invalid files raise one-line errors."""
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path
@@ -59,119 +57,96 @@ def _remove(*names: str) -> object:
     return lambda folder: [(folder / f"{name}.csv").unlink() for name in names]
 
 
-FAULTS = {
-    "no tables": (_remove(*tables()), SourceError, "none of products, departments"),
-    "no products": (_remove("products"), SourceError, r"products.csv .* is missing"),
-    "no departments": (_remove("departments"), SourceError, r"departments.csv .* is missing"),
-    "no aisles": (_remove("aisles"), SourceError, r"aisles.csv .* is missing"),
+SOURCE_FAULTS = {
+    "no tables": (_remove(*tables()), "none of products, departments"),
+    "no products": (_remove("products"), r"products.csv .* is missing"),
+    "no departments": (_remove("departments"), r"departments.csv .* is missing"),
+    "no aisles": (_remove("aisles"), r"aisles.csv .* is missing"),
     "no prior lines": (
         _remove("order_products__prior"),
-        SourceError,
         r"order_products__prior.csv .* is missing",
-    ),
-    "renamed column": (
-        _replace("products", b"product_name", b"product_nam"),
-        TableError,
-        "products.csv: column 'product_name' is missing; did you rename 'product_nam'",
-    ),
-    "missing column": (
-        _replace("departments", b"department_id,department", b"department_id,d"),
-        TableError,
-        "departments.csv: column 'department' is missing",
-    ),
-    "duplicate column": (
-        _replace("aisles", b"aisle_id,aisle", b"aisle,aisle"),
-        TableError,
-        "duplicate column",
-    ),
-    "empty file": (
-        lambda folder: (folder / "orders.csv").write_bytes(b""),
-        TableError,
-        "orders.csv is empty",
-    ),
-    "header without rows": (
-        lambda folder: (folder / "aisles.csv").write_bytes(b"aisle_id,aisle\n"),
-        TableError,
-        "aisles is empty",
-    ),
-    "too many fields": (
-        _replace("products", b"Whole Milk,2,16", b"Whole Milk,2,16,0"),
-        TableError,
-        "products.csv, line 3: expected 4 columns, found 5",
-    ),
-    "too few fields": (
-        _replace("orders", b"23,7.0", b"23"),
-        TableError,
-        "orders.csv, line 3: expected 7 columns, found 6",
-    ),
-    "text in a number column": (
-        _replace("order_products__train", b"12,1,1,1", b"12,one,1,1"),
-        TableError,
-        "train.csv, line 2: column 'product_id' holds 'one', expected a whole number",
-    ),
-    "number out of range": (
-        _replace("orders", b"prior,2,0", b"prior,2,70000"),
-        TableError,
-        "line 3: column 'order_dow' holds '70000', expected a whole number from -32,768 to 32,767",
-    ),
-    "unclosed quote": (
-        _replace("products", b"Whole Milk", b'"Whole Milk'),
-        TableError,
-        "products.csv, line 3: a quoted field is not closed",
-    ),
-    "very long line": (
-        _replace("products", b"Whole Milk", b"Whole Milk" * 250_000),
-        TableError,
-        "products.csv.*: a line is longer than 2 MB",
-    ),
-    "Latin-1": (
-        _replace("products", b"Whole Milk", b"Cr\xe8me"),
-        TableError,
-        "products.csv: byte 0xe8 at byte offset 73 is not UTF-8",
-    ),
-    "Latin-1 in a number column": (
-        _replace("order_products__prior", b"11,3,3", b"11,\xb3,3"),
-        TableError,
-        "order_products__prior.csv: byte 0xb3 at byte offset 87 is not UTF-8",
-    ),
-    "UTF-16": (
-        lambda folder: (folder / "aisles.csv").write_text("aisle_id,aisle\n", encoding="utf-16"),
-        TableError,
-        "aisles.csv: byte 0xff at byte offset 0",
-    ),
-    "binary file": (
-        lambda folder: (folder / "products.csv").write_bytes(b"PK\3\4\0\0\x08\0garbage"),
-        TableError,
-        "products.csv: byte 0x00 at byte offset 4",
-    ),
-    "truncated UTF-8 character": (
-        lambda folder: (folder / "aisles.csv").write_bytes(b"aisle_id,aisle\n1,caf\xc3"),
-        TableError,
-        "aisles.csv: byte 0xc3 at byte offset 20",
-    ),
-    "mixed line endings": (
-        _replace("products", b"4\n2,Whole Milk", b"4\r\n2,Whole Milk"),
-        TableError,
-        "products.csv.*: mixed line endings",
     ),
     "not Parquet": (
         lambda folder: (folder / "aisles.csv").rename(folder / "aisles.parquet"),
-        SourceError,
         "aisles.parquet: not a complete Parquet file",
     ),
     "two files of a table": (
         lambda folder: (folder / "aisles.parquet").write_bytes(b""),
-        SourceError,
         "two files for aisles",
+    ),
+}
+TABLE_FAULTS = {
+    "renamed column": (
+        _replace("products", b"product_name", b"product_nam"),
+        "products.csv: column 'product_name' is missing; did you rename 'product_nam'",
+    ),
+    "missing column": (
+        _replace("departments", b"department_id,department", b"department_id,d"),
+        "departments.csv: column 'department' is missing",
+    ),
+    "duplicate column": (_replace("aisles", b"aisle_id,aisle", b"aisle,aisle"), "duplicate column"),
+    "empty file": (lambda folder: (folder / "orders.csv").write_bytes(b""), "orders.csv is empty"),
+    "header without rows": (
+        lambda folder: (folder / "aisles.csv").write_bytes(b"aisle_id,aisle\n"),
+        "aisles is empty",
+    ),
+    "too many fields": (
+        _replace("products", b"Whole Milk,2,16", b"Whole Milk,2,16,0"),
+        "products.csv, line 3: expected 4 columns, found 5",
+    ),
+    "too few fields": (
+        _replace("orders", b"23,7.0", b"23"),
+        "orders.csv, line 3: expected 7 columns, found 6",
+    ),
+    "text in a number column": (
+        _replace("order_products__train", b"12,1,1,1", b"12,one,1,1"),
+        "train.csv, line 2: column 'product_id' holds 'one', expected a whole number",
+    ),
+    "number out of range": (
+        _replace("orders", b"prior,2,0", b"prior,2,70000"),
+        "line 3: column 'order_dow' holds '70000', expected a whole number from -32,768 to 32,767",
+    ),
+    "unclosed quote": (
+        _replace("products", b"Whole Milk", b'"Whole Milk'),
+        "products.csv, line 3: a quoted field is not closed",
+    ),
+    "very long line": (
+        _replace("products", b"Whole Milk", b"Whole Milk" * 250_000),
+        "products.csv.*: a line is longer than 2 MB",
+    ),
+    "Latin-1": (
+        _replace("products", b"Whole Milk", b"Cr\xe8me"),
+        "products.csv: byte 0xe8 at byte offset 73 is not UTF-8",
+    ),
+    "Latin-1 in a number column": (
+        _replace("order_products__prior", b"11,3,3", b"11,\xb3,3"),
+        "order_products__prior.csv: byte 0xb3 at byte offset 87 is not UTF-8",
+    ),
+    "UTF-16": (
+        lambda folder: (folder / "aisles.csv").write_text("aisle_id,aisle\n", encoding="utf-16"),
+        "aisles.csv: byte 0xff at byte offset 0",
+    ),
+    "binary file": (
+        lambda folder: (folder / "products.csv").write_bytes(b"PK\3\4\0\0\x08\0garbage"),
+        "products.csv: byte 0x00 at byte offset 4",
+    ),
+    "truncated UTF-8 character": (
+        lambda folder: (folder / "aisles.csv").write_bytes(b"aisle_id,aisle\n1,caf\xc3"),
+        "aisles.csv: byte 0xc3 at byte offset 20",
+    ),
+    "mixed line endings": (
+        _replace("products", b"4\n2,Whole Milk", b"4\r\n2,Whole Milk"),
+        "products.csv.*: mixed line endings",
     ),
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", SOURCE_FAULTS | TABLE_FAULTS)
 def test_invalid_source_raises_one_line_and_leaves_no_output(tmp_path: Path, fault: str) -> None:
-    change, error, message = FAULTS[fault]
+    error = SourceError if fault in SOURCE_FAULTS else TableError
+    change, message = (SOURCE_FAULTS | TABLE_FAULTS)[fault]
     folder = write_csvs(tmp_path / "in", tables())
-    change(folder)  # type: ignore[operator]
+    change(folder)
     with pytest.raises(error, match=message) as caught, step.step("ingest", tmp_path / "o") as out:
         run(str(folder), CONFIG, out)
     assert "\n" not in str(caught.value)

@@ -1,7 +1,5 @@
 """Ingest accepts each documented shape of source, and leaves no incomplete output."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -50,13 +48,6 @@ def test_six_files_are_joined_and_lines_with_nulls_dropped(tmp_path: Path) -> No
     assert products["purchases"].tolist() == [2, 2, 1, 0]
     assert products["product_id"].dtype == products["purchases"].dtype == "int64"
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
-
-
-def test_lines_with_nulls_can_be_kept(tmp_path: Path) -> None:
-    config = DataConfig(drop_rows_with_null=False)
-    counts = ingest(write_csvs(tmp_path / "in", tables()), tmp_path / "out", config)
-    assert (counts.order_lines.with_nulls, counts.order_lines.kept) == (2, 7)
-    assert read(tmp_path / "out", "products")["purchases"].tolist() == [3, 3, 1, 0]
 
 
 def test_order_lines_without_orders_are_accepted_with_a_note(tmp_path: Path) -> None:
@@ -126,7 +117,7 @@ def test_file_that_changes_while_read_is_rejected(
     stage = ingest_run._stage
 
     def stage_and_append(*arguments: object) -> None:
-        stage(*arguments)  # type: ignore[arg-type]
+        stage(*arguments)
         with (folder / "orders.csv").open("a") as file:
             file.write("13,2,prior,1,0,0,\n")
 

@@ -1,7 +1,5 @@
 """Sources on this machine: folders, zip archives and nested archives, CSV and Parquet."""
 
-from __future__ import annotations
-
 import zipfile
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """SQL templates quote names and texts from users."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import duckdb

@@ -1,7 +1,5 @@
 """Output files and directories appear only when they are complete."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

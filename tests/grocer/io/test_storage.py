@@ -1,19 +1,15 @@
 """Storage on a real S3 server, web servers and Google's protocol: transient errors are retried,
 other errors are one line, and truncated or changed files are rejected."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import http.client
-import json
 import os
 import shutil
-import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -23,10 +19,9 @@ import pytest
 from grocer.errors import OutputError, SourceError
 from grocer.io import storage
 from grocer.io.storage import Storage
+from tests.fixtures.http_server import Handler, Serve
 from tests.fixtures.ingest import ingest
 from tests.fixtures.tables import tables, write_csvs
-
-Serve = Callable[[type[BaseHTTPRequestHandler] | partial], str]
 
 
 def kept_lines(data: str, tmp_path: Path) -> int:
@@ -53,24 +48,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "FIRST_WAIT_SECONDS", 0.01)
 
 
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Return a function that starts a web server on loopback and returns its address."""
-    servers = []
-
-    def start(handler: type[BaseHTTPRequestHandler] | partial) -> str:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-class Files(SimpleHTTPRequestHandler):
+class Files(Handler, SimpleHTTPRequestHandler):
     """Serve a folder; the first `failures` requests fail with 503."""
 
     failures = 0
@@ -81,9 +59,6 @@ class Files(SimpleHTTPRequestHandler):
             self.send_error(503)
             return
         super().do_GET()
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 # ---- web ------------------------------------------------------------------------------------
@@ -119,10 +94,10 @@ def test_truncated_response_is_retried(serve: Serve, csvs: Path, tmp_path: Path)
         def copyfile(self, source: object, outputfile: object) -> None:
             if remaining["truncated"]:
                 remaining["truncated"] -= 1
-                outputfile.write(source.read(100))  # type: ignore[attr-defined]
+                outputfile.write(source.read(100))
                 self.close_connection = True
                 return
-            super().copyfile(source, outputfile)  # type: ignore[arg-type]
+            super().copyfile(source, outputfile)
 
     address = serve(partial(Truncating, directory=str(tmp_path / "web")))
     assert kept_lines(f"{address}/all.zip", tmp_path) == 5
@@ -139,7 +114,7 @@ def test_credentials_of_an_address_are_not_shown(
         def do_GET(self) -> None:
             self.send_error(status)
 
-        do_HEAD = do_GET  # noqa: N815
+        do_HEAD = do_GET
 
     host = serve(Failing).removeprefix("http://")
     for address in (f"http://user:secret@{host}/all.zip", f"http://{host}/all.zip?sig=secret"):
@@ -174,7 +149,7 @@ def test_missing_object_or_bucket_is_one_line(s3: str, tmp_path: Path) -> None:
         assert missing in source_error(missing, tmp_path)
 
 
-class Proxy(BaseHTTPRequestHandler):
+class Proxy(Handler):
     """Forward requests to S3, except the first `failures`, which get 503 SlowDown."""
 
     target = ""
@@ -184,30 +159,19 @@ class Proxy(BaseHTTPRequestHandler):
     def _forward(self) -> None:
         if type(self).failures:
             type(self).failures -= 1
-            self._respond(503, {}, b"<Error><Code>SlowDown</Code></Error>")
+            self.reply(503, b"<Error><Code>SlowDown</Code></Error>")
             return
         upstream = http.client.HTTPConnection(urlsplit(self.target).netloc)
         upstream.request(self.command, self.path, headers=dict(self.headers))
         response = upstream.getresponse()
         body = response.read()
         self.after(f"{self.command} {self.path}")
-        self._respond(response.status, dict(response.getheaders()), body)
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        for name in ("transfer-encoding", "connection", "server", "date"):
+            headers.pop(name, None)
+        self.reply(response.status, body, headers)
 
-    do_GET = do_HEAD = _forward  # noqa: N815
-
-    def _respond(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            if name.lower() not in ("transfer-encoding", "connection", "server", "date"):
-                self.send_header(name, value)
-        if not any(name.lower() == "content-length" for name in headers):
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+    do_GET = do_HEAD = _forward
 
 
 def test_transient_errors_of_s3_are_retried(
@@ -248,9 +212,9 @@ def test_missing_or_wrong_credentials_are_access_denied(
 ) -> None:
     class Denying(Proxy):
         def _forward(self) -> None:
-            self._respond(403, {}, b"<Error><Code>InvalidAccessKeyId</Code></Error>")
+            self.reply(403, b"<Error><Code>InvalidAccessKeyId</Code></Error>")
 
-        do_GET = do_HEAD = _forward  # noqa: N815
+        do_GET = do_HEAD = _forward
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", serve(Denying))
     for source in ("s3://grocer/data", "s3://grocer/all.zip"):
@@ -341,7 +305,7 @@ def test_unknown_protocol_is_one_line() -> None:
 def test_folder_on_google_storage(
     serve: Serve, csvs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class GoogleStorage(BaseHTTPRequestHandler):
+    class GoogleStorage(Handler):
         """The JSON API as far as reading needs it: list a prefix, get objects and metadata."""
 
         def do_GET(self) -> None:
@@ -349,28 +313,17 @@ def test_folder_on_google_storage(
             names = [f"data/{file.name}" for file in csvs.iterdir()]
             name = unquote(path.rpartition("/o/")[2])
             if path.endswith("/o"):
-                self._respond(
-                    json.dumps({"items": [self._metadata(name) for name in names]}).encode()
-                )
+                self.reply(200, {"items": [self._metadata(name) for name in names]})
             elif name not in names:
                 self.send_error(404)
             elif "alt=media" in query or path.startswith("/download"):
-                self._respond((csvs / Path(name).name).read_bytes())
+                self.reply(200, (csvs / Path(name).name).read_bytes())
             else:
-                self._respond(json.dumps(self._metadata(name)).encode())
+                self.reply(200, self._metadata(name))
 
         def _metadata(self, name: str) -> dict[str, str]:
             size = (csvs / Path(name).name).stat().st_size
             return {"name": name, "bucket": "grocer", "size": str(size), "generation": "1"}
-
-        def _respond(self, body: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
 
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", serve(GoogleStorage))
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "grocer")

@@ -1,7 +1,5 @@
 """Zip archives: only tables are unpacked, and no more than their declared sizes."""
 
-from __future__ import annotations
-
 import shutil
 import zipfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Attention of packed products equals attention with a block-diagonal mask."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

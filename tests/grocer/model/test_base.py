@@ -1,7 +1,5 @@
 """Base models and adapters: loaded and verified."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import shutil

@@ -1,7 +1,5 @@
 """Prompts in the base's chat template: special tokens come from the template only."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

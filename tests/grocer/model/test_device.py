@@ -1,7 +1,5 @@
 """Device, data types and threads: chosen by compute capability and CPU limit, with a reason."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The label hierarchy: exact constrained decoding, and aisles within the predicted department."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,7 +1,5 @@
 """The token trie: its probabilities equal those of stepwise constrained decoding."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np
@@ -88,11 +86,7 @@ def test_500_labels_are_accepted_and_501_rejected() -> None:
     ("labels", "sequences", "message"),
     [
         (["a"], [(3, EOS)], "^1 labels: expected 2 to 500"),
-        (
-            ["a", "b"],
-            [(3, EOS), (3, EOS)],
-            "^labels 'a' and 'b' have the same tokens; .* them$",
-        ),
+        (["a", "b"], [(3, EOS), (3, EOS)], "^labels 'a' and 'b' have the same tokens; .* them$"),
         (["a", "b"], [(3,), (3, 4)], "^label 'a' is a token prefix of label 'b'; .* them$"),
         (["a", "b"], [(3, 4, 5, 6), (3, 4)], "^label 'b' is a token prefix of label 'a'"),
         (["a", "b"], [(3, EOS), ()], "^label 'b' has no tokens; rename it$"),

@@ -1,7 +1,5 @@
 """The linear model: learns departments, is deterministic, and its file is validated."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +75,7 @@ def test_names_without_features_give_the_frequencies_of_the_labels() -> None:
     assert shares == pytest.approx([1 / 3, 0, 2 / 3], abs=1e-5)
 
 
-def test_larger_c_is_tried_until_the_validation_loss_rises(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_larger_c_is_tried_until_the_validation_loss_rises(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([0.5, 0.4, 0.45, 0.3])
     monkeypatch.setattr(linear, "calibrated_log_loss", lambda *_: next(losses))
     assert fit().c == C_GRID[1]

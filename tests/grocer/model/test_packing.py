@@ -1,7 +1,5 @@
 """Sequence packing: losses, gradients and probabilities equal those of separate sequences."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from grocer.model.attention import pack_layout, packed_forward, use_packed_attention
 from grocer.model.base import load_nf4, load_tokenizer
-from grocer.model.packing import (
-    IGNORE_INDEX,
-    pack,
-    token_batches,
-)
+from grocer.model.packing import IGNORE_INDEX, pack, token_batches
 from grocer.training.trainer import PackingCollator
 from tests.fixtures.tiny_model import LABELS, NAMES, encoder
 

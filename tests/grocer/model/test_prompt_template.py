@@ -1,7 +1,5 @@
 """The prompt template: an instruction and one cleaned product name, whatever the name contains."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Base models: found, downloaded, converted and verified as configured."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """TF-IDF features equal those of scikit-learn."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer

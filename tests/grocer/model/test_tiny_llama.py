@@ -1,7 +1,5 @@
 """The tiny base: cached, reproducible, with a tokenizer that behaves like Llama's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

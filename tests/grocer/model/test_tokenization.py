@@ -1,7 +1,5 @@
 """Tokenization: a product name stays data, and prefix, suffix and completion are exact."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

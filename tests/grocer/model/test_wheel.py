@@ -1,7 +1,5 @@
 """Files in wheels: downloaded with pip, verified and extracted."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import zipfile

@@ -4,8 +4,6 @@ The attacker can write every file and name the directory as he likes, and knows 
 attack is tried naively and, where it makes a difference, with all digests updated.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Bundles as images in an OCI registry."""
 
-from __future__ import annotations
-
 import io
 import json
 import tarfile
@@ -274,11 +272,7 @@ def test_unreachable_registry_is_one_line(bundle: LoadedBundle, tmp_path: Path) 
 @pytest.mark.parametrize("auth", ["basic", "bearer"])
 @pytest.mark.parametrize("source", ["environment", "docker login"])
 def test_credentials(
-    bundle: LoadedBundle,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    auth: str,
-    source: str,
+    bundle: LoadedBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auth: str, source: str
 ) -> None:
     with small_registry(auth) as server:
         if source == "environment":

@@ -1,7 +1,5 @@
 """The lineage of bundles and of runs whose gate failed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Registering verdicts: the contract, repeated and interrupted runs, and failing registries."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,6 @@ from grocer.release.lineage import Lineage
 from grocer.release.model_registry import ModelRegistry, Version, register_verdict
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.model_registry import ModelRegistry as Server
-from tests.fixtures.model_registry import model_registry
 from tests.fixtures.ports import free_port
 
 RUN = "01234567-89ab-cdef-0123-456789abcdef"
@@ -21,7 +18,7 @@ RUN = "01234567-89ab-cdef-0123-456789abcdef"
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with model_registry() as server:
+    with Server() as server:
         yield server
 
 
@@ -38,7 +35,7 @@ def failed(passed: Lineage) -> Lineage:
 
 
 def test_passed_run_becomes_a_live_version_with_its_bundle(server: Server, passed: Lineage) -> None:
-    assert ModelRegistry(server.address).register(passed) == Version("1", "1")
+    assert ModelRegistry(server.url).register(passed) == Version("1", "1")
     (version,) = server.versions
     assert (version["name"], version["externalId"]) == (RUN, passed.bundle)
     assert version["state"] == "LIVE"
@@ -53,7 +50,7 @@ def test_passed_run_becomes_a_live_version_with_its_bundle(server: Server, passe
 def test_failed_run_becomes_an_archived_version_with_its_report(
     server: Server, failed: Lineage
 ) -> None:
-    ModelRegistry(server.address).register(failed)
+    ModelRegistry(server.url).register(failed)
     (version,) = server.versions
     assert version["state"] == "ARCHIVED"
     assert "externalId" not in version
@@ -63,7 +60,7 @@ def test_failed_run_becomes_an_archived_version_with_its_report(
 
 
 def test_versions_are_found_by_digest_and_by_run(server: Server, passed: Lineage) -> None:
-    registry = ModelRegistry(server.address)
+    registry = ModelRegistry(server.url)
     assert registry.find(RUN, passed.name) is None
     registry.register(passed)
     assert passed.bundle is not None
@@ -73,7 +70,7 @@ def test_versions_are_found_by_digest_and_by_run(server: Server, passed: Lineage
 
 
 def test_failed_run_is_found_by_its_id(server: Server, failed: Lineage) -> None:
-    registry = ModelRegistry(server.address)
+    registry = ModelRegistry(server.url)
     registry.register(failed)
     assert registry.find(RUN, failed.name) == failed
 
@@ -81,7 +78,7 @@ def test_failed_run_is_found_by_its_id(server: Server, failed: Lineage) -> None:
 def test_registering_is_idempotent_and_completes_an_interrupted_one(
     server: Server, passed: Lineage
 ) -> None:
-    registry = ModelRegistry(server.address)
+    registry = ModelRegistry(server.url)
     server.fail_path = "/artifacts"
     with pytest.raises(RegistryError, match="database is down"):
         registry.register(passed)
@@ -91,7 +88,7 @@ def test_registering_is_idempotent_and_completes_an_interrupted_one(
 
 
 def test_two_runs_are_versions_of_one_model(server: Server, passed: Lineage) -> None:
-    registry = ModelRegistry(server.address)
+    registry = ModelRegistry(server.url)
     registry.register(passed)
     other = passed.model_copy(update={"run": RUN.replace("0", "f"), "bundle": "f" * 64})
     assert registry.register(other) == Version("1", "2")
@@ -111,13 +108,13 @@ def test_failing_registry_is_one_warning_and_a_command(
 ) -> None:
     monkeypatch.setattr(module, "_TIMEOUT_SECONDS", (0.2, 0.2))
     server.fault = fault
-    assert register_verdict(passed, server.address, "build/run") is None
+    assert register_verdict(passed, server.url, "build/run") is None
     (line,) = capsys.readouterr().out.splitlines()
     assert problem in line
-    command = f"grocer lineage --register build/run --set registry.address={server.address}"
+    command = f"grocer lineage --register build/run --set registry.address={server.url}"
     assert line.endswith(command)
     with pytest.raises(RegistryError, match=problem):
-        ModelRegistry(server.address).find("0" * 64, "grocer")
+        ModelRegistry(server.url).find("0" * 64, "grocer")
 
 
 def test_registry_that_is_down_is_one_warning(
@@ -136,7 +133,7 @@ def test_nothing_is_registered_without_an_address(
 
 
 def test_version_of_another_program_is_rejected(server: Server, passed: Lineage) -> None:
-    registry = ModelRegistry(server.address)
+    registry = ModelRegistry(server.url)
     registry.register(passed)
     del server.versions[0]["customProperties"]["accuracy"]
     with pytest.raises(RegistryError, match="accuracy"):

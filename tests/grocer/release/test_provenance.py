@@ -1,7 +1,5 @@
 """Provenance is an in-toto statement about the bundle's files, and follows from bundle.json."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The registry on an S3 server: bundles are complete, verified and immutable."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import uuid
@@ -119,11 +117,7 @@ def test_file_changed_in_the_store_is_rejected(
 
 
 def test_only_listed_files_are_read(
-    bundle: LoadedBundle,
-    bucket: str,
-    s3: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    bundle: LoadedBundle, bucket: str, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = registry.publish(bundle, f"s3://{bucket}")
     outside = tmp_path / "outside"

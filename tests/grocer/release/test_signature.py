@@ -1,7 +1,5 @@
 """A signature is about all files of a bundle, and only that of a trusted signer is valid."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from functools import partial
@@ -108,9 +106,7 @@ def test_unusable_signing_key_is_reported_with_the_setting(tmp_path: Path, key: 
 
     (tmp_path / "garbage.pem").write_text("no key")
     pem = rsa.generate_private_key(65537, 2048).private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     (tmp_path / "rsa.pem").write_bytes(pem)
     name = key if ":" in key else str(tmp_path / key)

@@ -1,7 +1,5 @@
 """The platform decides which signers and which gate policy a bundle needs."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 """Pages are accessible (narrow screens, colour schemes, colour vision deficiency, screen readers)
 and load no external resources."""
 
-from __future__ import annotations
-
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -103,9 +101,7 @@ def test_heading_levels_are_not_skipped(outline: tuple[str, Outline]) -> None:
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_headers_and_plots_are_labelled_for_screen_readers(
-    outline: tuple[str, Outline],
-) -> None:
+def test_headers_and_plots_are_labelled_for_screen_readers(outline: tuple[str, Outline]) -> None:
     _, page = outline
     assert all(each.get("scope") in {"row", "col"} for each in page.all("th"))
     assert all(each.get("role") == "img" and each["aria-label"] for each in page.all("svg"))

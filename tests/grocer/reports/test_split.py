@@ -1,7 +1,5 @@
 """The split page shows every label and names those without test products."""
 
-from __future__ import annotations
-
 import re
 from html import unescape
 

@@ -1,7 +1,5 @@
 """Checkpoints are published while training continues, one at a time."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,7 +39,7 @@ def state(step: int) -> Any:
 
 
 def publisher_of(checkpoints: SlowCheckpoints) -> CheckpointPublisher:
-    return CheckpointPublisher(checkpoints)  # type: ignore[arg-type]
+    return CheckpointPublisher(checkpoints)
 
 
 def test_training_does_not_wait_for_the_copy() -> None:

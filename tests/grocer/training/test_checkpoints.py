@@ -1,7 +1,5 @@
 """Checkpoints: complete or skipped, private to one run, on disk and on S3."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -56,7 +54,6 @@ def test_publishing_a_step_again_replaces_it(root: str, tmp_path: Path) -> None:
     (path / "inner" / "state.json").unlink()
     Checkpoints(root, IDENTITY).publish(path)
     fetched = Checkpoints(root, IDENTITY).fetch_newest(tmp_path / "fetched")
-    assert fetched is not None
     assert tree_digests(fetched) == tree_digests(path)
 
 
@@ -109,7 +106,6 @@ def test_only_listed_files_of_a_checkpoint_are_read(root: str, tmp_path: Path) -
                 Bucket=bucket, Key=f"{prefix}/checkpoint-000001/{key}", Body=b"x"
             )
     fetched = checkpoints.fetch_newest(tmp_path / "fetched")
-    assert fetched is not None
     assert sorted(tree_digests(fetched)) == ["adapter.safetensors", "inner/state.json"]
     assert not (tmp_path / "outside").exists()
 

@@ -1,7 +1,5 @@
 """Training data: the same tokens packed and padded, and no silent truncation."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The memory estimate: plausible for Llama-2-7b, and rejects runs that do not fit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

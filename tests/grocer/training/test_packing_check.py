@@ -1,7 +1,5 @@
 """Bases on which packed products get other probabilities than single ones are rejected."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The training stage: its artifact, packing against padded batches, resume, and errors."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """The trainer: exact gradients, float32 adapters, equality with TRL, and NaN/Inf checks."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

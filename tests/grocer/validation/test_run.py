@@ -1,7 +1,5 @@
 """Each kind of invalid data fails validation with one line, and its rows are quarantined."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

@@ -1,7 +1,5 @@
 """`grocer promote` and `grocer rollback` end a canary."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,12 +59,10 @@ def test_unreachable_pods_change_nothing(api: Api, capsys: pytest.CaptureFixture
     api.metrics_ports[OLD] = free_port()
     assert execute(["promote", "--auto"]) == 2
     assert "run this command where" in capsys.readouterr().err
-    assert api.canary is not None
     assert api.canary.traffic_percent == 20
 
 
 def test_interrupted_promotion_is_completed(api: Api) -> None:
-    assert api.service is not None
     api.service["spec"]["canary"][0]["trafficPercent"] = 100
     assert execute(["promote", "--auto"]) == 0
     assert api.model["storageUri"] == f"s3://b/{NEW}"

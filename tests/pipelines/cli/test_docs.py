@@ -244,7 +244,7 @@ def test_bash_completes_with_the_sourced_script(shell):
         ("grocer run --rec", ["--recipe"]),
         ("grocer run --recipe ", list(RECIPES)),
         ("grocer run --recipe l", ["llama2-7b-t4"]),
-        ("grocer serve --set top", ["top_k="]),
+        ("grocer serve --set token", ["token_budget="]),
         ("grocer promote --set deploy.na", ["deploy.namespace=", "deploy.name="]),
         ("grocer doctor --sto", ["--store"]),
         ("grocer serve --bundle /tm", []),  # so that the shell completes the path

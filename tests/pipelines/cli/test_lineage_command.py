@@ -1,7 +1,5 @@
 """`grocer lineage`: from the registry, from the store, and from what an InferenceService serves."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +16,13 @@ from serving.rollout.inference_service import Canary, Revision, State, apply_con
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.kubernetes_api import Api
 from tests.fixtures.model_registry import ModelRegistry as Server
-from tests.fixtures.model_registry import model_registry
 
 RUN = "01234567-89ab-cdef-0123-456789abcdef"
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with model_registry() as server:
+    with Server() as server:
         yield server
 
 
@@ -59,11 +56,11 @@ def test_digest_is_looked_up_in_the_registry_then_in_the_store(
 ) -> None:
     stored = Lineage.of_bundle(bundle, f"s3://lineage/all/{bundle.digest}")
     registered = stored.model_copy(update={"run": RUN})
-    address = f"registry.address={server.address}"
+    address = f"registry.address={server.url}"
     both = ("--set", address, "--set", store)
     assert found(capsys, bundle.digest, "--set", store) == [stored]
     assert found(capsys, bundle.digest, *both) == [stored]
-    ModelRegistry(server.address).register(registered)
+    ModelRegistry(server.url).register(registered)
     assert found(capsys, bundle.digest, *both) == [registered]
     assert found(capsys, RUN, "--set", address) == [registered]
     header = f"x-model-digest: {bundle.digest}"
@@ -104,7 +101,7 @@ def test_service_leads_to_its_stable_bundle_and_its_canary(
     canary = Lineage.of_bundle(bundle, "s3://lineage/all/x").model_copy(
         update={"bundle": "f" * 64, "run": RUN}
     )
-    ModelRegistry(server.address).register(canary)
+    ModelRegistry(server.url).register(canary)
     uri = f"s3://lineage/all/{bundle.digest}"
     state = State(
         Revision(uri, bundle.digest, "grocer"),
@@ -113,7 +110,7 @@ def test_service_leads_to_its_stable_bundle_and_its_canary(
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with Api({}) as api:
         monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
-        options = ("grocer/grocer", "--set", f"registry.address={server.address}")
+        options = ("grocer/grocer", "--set", f"registry.address={server.url}")
         assert "no bundle" in failure(capsys, *options)
         api.apply(apply_configuration(api.config(), state))
         assert found(capsys, *options) == [Lineage.of_bundle(bundle, uri), canary]
@@ -125,7 +122,7 @@ def test_run_is_registered_later(
     lineage = Lineage.of_bundle(bundle, str(bundle.path))
     (tmp_path / "run").mkdir()
     lineage.write(tmp_path / "run")
-    address = f"registry.address={server.address}"
+    address = f"registry.address={server.url}"
     for source in (tmp_path / "run", bundle.path):
         assert found(capsys, "--register", str(source), "--set", address) == [lineage]
     assert len(server.versions) == 1

@@ -1,7 +1,5 @@
 """`grocer verify`: one screen about a valid bundle, one line about another."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

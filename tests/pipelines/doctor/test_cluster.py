@@ -78,10 +78,7 @@ def results():
 def test_cluster_with_kserve(api):
     assert results() == {
         "Kubernetes": ("ok", "context x, v1.36.0"),
-        "KServe": (
-            "ok",
-            "serving.kserve.io: servingruntimes v1alpha1, inferenceservices v1beta1",
-        ),
+        "KServe": ("ok", "serving.kserve.io: servingruntimes v1alpha1, inferenceservices v1beta1"),
         "KServe's controller": ("ok", "available, kserve-controller:v0.21.0"),
         "Trusted keys": (
             "ok",

@@ -1,15 +1,13 @@
 """Object store checks of `grocer doctor`, against an S3 server and without one."""
 
-import json
 import uuid
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 
 import boto3
 import pytest
 
 from grocer.errors import ConfigError
 from pipelines.doctor.store import store
+from tests.fixtures.http_server import Handler
 from tests.fixtures.object_store import object_store
 from tests.fixtures.oci_registry import PASSWORD, USER, small_registry
 
@@ -97,27 +95,16 @@ def test_unreachable_store(s3_environment, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [200, 403, 404])
-def test_google_cloud_storage(monkeypatch, status):
-    class Handler(BaseHTTPRequestHandler):
+def test_google_cloud_storage(monkeypatch, serve, status):
+    class GoogleStorage(Handler):
         def do_GET(self):
             requests.append(self.path)
-            response = {"items": []} if status == 200 else {"error": {"message": "denied"}}
-            body = json.dumps(response).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
+            content = {"items": []} if status == 200 else {"error": {"message": "denied"}}
+            self.reply(status, content, {"content-type": "application/json"})
 
     requests = []
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
-        (finding,) = store("gs://bucket/bundles")
-        server.shutdown()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", serve(GoogleStorage))
+    (finding,) = store("gs://bucket/bundles")
     assert requests
     assert all("/b/bucket/o?prefix=bundles" in path for path in requests)
     if status == 200:

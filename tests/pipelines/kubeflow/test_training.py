@@ -314,11 +314,9 @@ def default_config(pipeline):
     return RunConfig.from_json(inputs["config"]["defaultValue"])
 
 
-def test_without_accelerator_and_retries_none_are_requested():
-    text = compiled(
-        recipe("llama2-7b-t4").with_settings(["cluster.accelerator=null", "cluster.retries=0"])
-    )
-    for word in ("accelerator:", "nodeSelector", "tolerations", "retryPolicy"):
+def test_without_accelerator_none_is_requested():
+    text = compiled(recipe("llama2-7b-t4").with_settings(["cluster.accelerator=null"]))
+    for word in ("accelerator:", "nodeSelector", "tolerations"):
         assert word not in text.replace('"accelerator"', "")
 
 

@@ -11,7 +11,7 @@ import pytest
 from grocer.errors import ConfigError
 from grocer.release.lineage import Lineage
 from pipelines.local import run as module
-from tests.fixtures.model_registry import model_registry
+from tests.fixtures.model_registry import ModelRegistry
 
 STRICT = ("--set", "gate.min_accuracy=0.995")
 PAGES = {"report.html", "validation.html", "split.html", "loss.html", "decision.md"}
@@ -19,7 +19,7 @@ FILES = {"summary.json", "lineage.json", "config.json", "run.log", "artifacts"}
 
 
 def test_model_is_deployed_only_if_the_gate_passes(toy):
-    passed = toy.run("--set", "gate.min_department_support=30")
+    passed = toy.run("--set", "gate.min_test_products=30")
     assert (passed.returncode, passed.stderr) == (0, "")
     assert toy.outputs() == {"out"}
     assert {path.name for path in toy.out.iterdir()} == PAGES | FILES | {"bundle"}
@@ -33,7 +33,7 @@ def test_model_is_deployed_only_if_the_gate_passes(toy):
     assert all(mb > 0 for mb in summary["peak_rss_mb"].values())
     assert summary["order_lines"] == {"read": 10, "with_nulls": 2, "kept": 8}
     config = json.loads((toy.out / "config.json").read_text())
-    assert config["gate"]["min_department_support"] == 30
+    assert config["gate"]["min_test_products"] == 30
 
     # Only events reach the console; the log has the frameworks' output, too.
     assert "message of train" in passed.stdout
@@ -61,8 +61,8 @@ def test_model_is_deployed_only_if_the_gate_passes(toy):
 
 
 def test_both_verdicts_are_registered_and_a_failing_registry_changes_none(toy):
-    with model_registry() as registry:
-        address = ("--set", f"registry.address={registry.address}")
+    with ModelRegistry() as registry:
+        address = ("--set", f"registry.address={registry.url}")
         assert toy.run(*address).returncode == 0
         lineage = Lineage.read(toy.out)
         assert toy.run("--replace", *address, *STRICT).returncode == 3

@@ -1,7 +1,5 @@
 """The HTTP API of a running predictor: predictions, errors, routes, headers, metrics, logs."""
 
-from __future__ import annotations
-
 import json
 import re
 import socket

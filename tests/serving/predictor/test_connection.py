@@ -187,7 +187,7 @@ class Upload:
 
     def read(self) -> None:
         self._reads.append(self)
-        self._turns.add(self)  # type: ignore[arg-type]
+        self._turns.add(self)
 
 
 def test_uploads_are_read_in_turns() -> None:
@@ -195,7 +195,7 @@ def test_uploads_are_read_in_turns() -> None:
         turns, reads, counts = Turns(), list[Upload](), []
         uploads = [Upload(turns, reads) for _ in range(100)]
         for upload in uploads:
-            turns.add(upload)  # type: ignore[arg-type]
+            turns.add(upload)
         for _ in range(20):
             await asyncio.sleep(0)
             counts.append(len(reads))

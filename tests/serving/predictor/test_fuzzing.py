@@ -1,7 +1,5 @@
 """Invalid and fuzzed requests: no 5xx, no input in errors, no closed connection."""
 
-from __future__ import annotations
-
 import json
 import random
 import struct

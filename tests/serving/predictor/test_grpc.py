@@ -1,7 +1,5 @@
 """gRPC: disabled by default, with the same limits and errors as HTTP."""
 
-from __future__ import annotations
-
 import asyncio
 from types import SimpleNamespace
 from unittest.mock import AsyncMock

@@ -1,7 +1,5 @@
 """Logs: frequent lines are limited."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest

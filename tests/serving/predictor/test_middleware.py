@@ -1,15 +1,16 @@
 """The middleware around an application that records its requests."""
 
-from __future__ import annotations
-
 import asyncio
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from grocer.config.deployment import ServingConfig
 from serving.predictor.middleware import RequestMiddleware
 
+pytestmark = pytest.mark.anyio
 PATH = "/v1/models/grocer:predict"
 
 
@@ -45,7 +46,7 @@ async def respond(send: Any) -> None:
     await send({"type": "http.response.body", "body": b"{}"})
 
 
-def test_event_loop_serves_others_between_two_large_bodies() -> None:
+async def test_event_loop_serves_others_between_two_large_bodies() -> None:
     iterations = 0
     started: list[int] = []
 
@@ -59,37 +60,29 @@ def test_event_loop_serves_others_between_two_large_bodies() -> None:
             iterations += 1
             await asyncio.sleep(0)
 
-    async def test() -> None:
-        middleware = RequestMiddleware(app, predictor(), ServingConfig())
-        counter = asyncio.create_task(count())
-        statuses = await asyncio.gather(*(post(middleware, b"x" * 100_000) for _ in range(8)))
-        assert set(statuses) == {200}
-        counter.cancel()
-
-    asyncio.run(test())
+    middleware = RequestMiddleware(app, predictor(), ServingConfig())
+    counter = asyncio.create_task(count())
+    statuses = await asyncio.gather(*(post(middleware, b"x" * 100_000) for _ in range(8)))
+    assert set(statuses) == {200}
+    counter.cancel()
     assert all(later - earlier >= 4 for earlier, later in pairwise(started))
 
 
-def test_large_bodies_have_a_common_budget_which_small_ones_may_exceed() -> None:
+async def test_large_bodies_have_a_common_budget_which_small_ones_may_exceed() -> None:
     release = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await release.wait()
         await respond(send)
 
-    async def test() -> None:
-        middleware = RequestMiddleware(app, predictor(), ServingConfig(max_body_bytes=100_000))
-        large = [
-            asyncio.create_task(post(middleware, b"x" * 50_000, b"x" * 50_000)) for _ in range(20)
-        ]
-        await asyncio.wait(large, timeout=0.5)
-        small = asyncio.create_task(post(middleware, b"x" * 1000))
-        await asyncio.sleep(0)
-        release.set()
-        statuses = [await task for task in large]
-        assert (statuses.count(200), statuses.count(429)) == (16, 4)
-        assert await small == 200
-        # The budget is released with the requests.
-        assert await post(middleware, b"x" * 100_000) == 200
-
-    asyncio.run(test())
+    middleware = RequestMiddleware(app, predictor(), ServingConfig(max_body_bytes=100_000))
+    large = [asyncio.create_task(post(middleware, b"x" * 50_000, b"x" * 50_000)) for _ in range(20)]
+    await asyncio.wait(large, timeout=0.5)
+    small = asyncio.create_task(post(middleware, b"x" * 1000))
+    await asyncio.sleep(0)
+    release.set()
+    statuses = [await task for task in large]
+    assert (statuses.count(200), statuses.count(429)) == (16, 4)
+    assert await small == 200
+    # The budget is released with the requests.
+    assert await post(middleware, b"x" * 100_000) == 200

@@ -1,7 +1,5 @@
 """The predictor with real models: its predictions equal those of the classifier."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -1,7 +1,5 @@
 """Lifecycle of the process: loading, draining, overload, device failure, invalid bundles."""
 
-from __future__ import annotations
-
 import signal
 import socket
 import threading

@@ -5,8 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
+from threading import Event
 from typing import Any, ClassVar
 
 import pytest
@@ -15,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from grocer.release.bundle import LoadedBundle
 from serving.predictor import tracing
+from tests.fixtures.http_server import Handler, Serve
 from tests.fixtures.predictor_process import Start
 
 CALLER = "0af7651916cd43dd8448eb211c80319c"
@@ -55,46 +55,35 @@ def test_span_without_a_provider_is_not_recording() -> None:
         assert not span.is_recording()
 
 
-class Collector(BaseHTTPRequestHandler):
+class Collector(Handler):
     """An OpenTelemetry collector over HTTP that keeps the spans."""
 
     spans: ClassVar[list[Any]] = []
     both: ClassVar[Event] = Event()
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
+        body = self.read()
         if self.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
         message = ExportTraceServiceRequest.FromString(body)
         for resource in message.resource_spans:
             for scope in resource.scope_spans:
                 self.spans.extend(scope.spans)
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
+        self.reply(200)
         if len(self.spans) >= 2:
             self.both.set()
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 def test_collector_receives_the_spans_of_a_request_without_product_names(
-    start_server: Start, stub_bundle: LoadedBundle
+    start_server: Start, serve: Serve, stub_bundle: LoadedBundle
 ) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
-        Thread(target=collector.serve_forever, daemon=True).start()
-        environment = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
-            "OTEL_BSP_SCHEDULE_DELAY": "50",
-        }
-        server = start_server(stub_bundle, environment=environment).wait_until_ready()
-        headers = {"traceparent": f"00-{CALLER}-b7ad6b7169203331-01"}
-        body = {"instances": ["secret cheese"]}
-        response = server.post("/v1/models/grocer:predict", json=body, headers=headers)
-        assert response.status_code == 200
-        assert Collector.both.wait(20)
-        collector.shutdown()
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": serve(Collector), "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    server = start_server(stub_bundle, environment=environment).wait_until_ready()
+    headers = {"traceparent": f"00-{CALLER}-b7ad6b7169203331-01"}
+    body = {"instances": ["secret cheese"]}
+    response = server.post("/v1/models/grocer:predict", json=body, headers=headers)
+    assert response.status_code == 200
+    assert Collector.both.wait(20)
     spans = {span.name: span for span in Collector.spans}
     assert set(spans) == {"POST predict", "score"}
     assert {span.trace_id.hex() for span in spans.values()} == {CALLER}

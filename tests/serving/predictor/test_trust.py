@@ -1,7 +1,5 @@
 """The predictor serves what a trusted key has signed, and nothing else."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The page at /ui: self-contained, accessible, and working in a browser."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

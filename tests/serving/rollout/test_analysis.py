@@ -1,7 +1,5 @@
 """The comparison of canary and stable predictor, by simulated traffic."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise

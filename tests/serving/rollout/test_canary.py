@@ -1,7 +1,5 @@
 """Canary deployment, promotion and rollback: the traffic split at each step."""
 
-from __future__ import annotations
-
 import pytest
 
 from grocer.config.deployment import RegistryConfig
@@ -10,7 +8,7 @@ from grocer.release.bundle import LoadedBundle
 from serving.rollout.canary import promote, rollback
 from serving.rollout.deploy import champion, deploy
 from tests.fixtures.kubernetes_api import OLD, PRODUCTS, Api, compared_with, container
-from tests.fixtures.model_registry import model_registry
+from tests.fixtures.model_registry import ModelRegistry
 
 OOM_KILLED = {"status": {"containerStatuses": [container(exit_code=137, reason="OOMKilled")]}}
 
@@ -22,15 +20,8 @@ def with_canary(api: Api, stub_bundle: LoadedBundle) -> Api:
     return api
 
 
-def traffic_percents(api: Api) -> list[int | None]:
-    """The canary's traffic in each configuration that was applied."""
-    canaries = [body["spec"].get("canary") for body in api.applied]
-    return [entry[0]["trafficPercent"] if entry else None for entry in canaries]
-
-
 def test_canary_runs_beside_stable_revision(with_canary: Api, stub_bundle: LoadedBundle) -> None:
     canary = with_canary.canary
-    assert canary is not None
     assert canary.traffic_percent == 20
     assert canary.revision.uri == f"s3://b/{stub_bundle.digest}"
     assert canary.revision.deployment("grocer") == f"grocer-c{stub_bundle.digest[:8]}-predictor"
@@ -40,8 +31,8 @@ def test_canary_runs_beside_stable_revision(with_canary: Api, stub_bundle: Loade
 
 def test_labels_are_those_of_the_stable_revision(api: Api, stub_bundle: LoadedBundle) -> None:
     bundle = compared_with(stub_bundle, OLD)
-    with model_registry() as server:
-        settings = RegistryConfig(address=server.address)
+    with ModelRegistry() as server:
+        settings = RegistryConfig(address=server.url)
         deploy(bundle, api.config(canary=20), PRODUCTS, api.cluster, settings)
     promote(api.config(), api.cluster)
     first, *_, last = api.applied
@@ -60,9 +51,8 @@ def test_promotion_shifts_all_traffic_before_stable_revision_is_removed(
     with_canary: Api, stub_bundle: LoadedBundle
 ) -> None:
     assert stub_bundle.digest in promote(with_canary.config(), with_canary.cluster)
-    assert traffic_percents(with_canary) == [20, 100, None]
+    assert with_canary.traffic_percents == [20, 100, None]
     assert with_canary.applied[1]["spec"]["canary"][0]["predictor"]["minReplicas"] == 1
-    assert with_canary.service is not None
     assert with_canary.service["spec"]["predictor"]["name"] == f"c{stub_bundle.digest[:8]}"
     assert champion(with_canary.config(), with_canary.cluster) == f"s3://b/{stub_bundle.digest}"
     with pytest.raises(DeployError, match=r"no canary; .*--canary"):
@@ -70,11 +60,10 @@ def test_promotion_shifts_all_traffic_before_stable_revision_is_removed(
 
 
 def test_promotion_needs_as_many_pods_as_stable_revision(with_canary: Api) -> None:
-    assert with_canary.service is not None
     with_canary.service["spec"]["predictor"]["minReplicas"] = 3
     with pytest.raises(DeployError, match=r"timed out after 1 s.*; restored .* 20 %"):
         promote(with_canary.config(), with_canary.cluster)
-    assert traffic_percents(with_canary) == [20, 100, 20]
+    assert with_canary.traffic_percents == [20, 100, 20]
     assert with_canary.model["storageUri"] == f"s3://b/{OLD}"
 
 
@@ -93,7 +82,7 @@ def test_rollback_drains_canary_before_it_is_removed(
     message = rollback(with_canary.config(), with_canary.cluster)
     assert stub_bundle.digest[:12] in message
     assert OLD in message
-    assert traffic_percents(with_canary) == [20, 0, None]
+    assert with_canary.traffic_percents == [20, 0, None]
     assert with_canary.canary is None
     assert with_canary.model["storageUri"] == f"s3://b/{OLD}"
     with pytest.raises(DeployError, match="no canary"):
@@ -114,7 +103,6 @@ def test_failed_canary_restores_previous_canary(
     with_canary.pod_states[other_bundle.digest] = OOM_KILLED
     with pytest.raises(DeployError, match="OOMKilled"):
         with_canary.deploy(other_bundle, canary=50)
-    assert with_canary.canary is not None
     assert with_canary.canary.traffic_percent == 20
     assert with_canary.canary.revision.digest == stub_bundle.digest
 
@@ -125,6 +113,5 @@ def test_deploy_after_promotion_keeps_predictor_name(
     """With another name KServe would create another Service."""
     promote(with_canary.config(), with_canary.cluster)
     with_canary.deploy(other_bundle)
-    assert with_canary.service is not None
     assert with_canary.service["spec"]["predictor"]["name"] == f"c{stub_bundle.digest[:8]}"
     assert champion(with_canary.config(), with_canary.cluster) == f"s3://b/{other_bundle.digest}"

@@ -1,7 +1,5 @@
 """Deploy on a cluster: only a bundle that passes its smoke test stays deployed."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
@@ -26,7 +24,7 @@ from tests.fixtures.kubernetes_api import (
     container,
     revision,
 )
-from tests.fixtures.model_registry import model_registry
+from tests.fixtures.model_registry import ModelRegistry
 
 NO_IMAGE = {"status": {"containerStatuses": [container(waiting="ImagePullBackOff")]}}
 
@@ -59,8 +57,8 @@ def test_deploying_the_same_bundle_again_changes_nothing(
 
 
 def test_registered_bundle_is_linked_to_its_version(api: Api, stub_bundle: LoadedBundle) -> None:
-    with model_registry() as server:
-        settings = RegistryConfig(address=server.address)
+    with ModelRegistry() as server:
+        settings = RegistryConfig(address=server.url)
         bundle = compared_with(stub_bundle, OLD)
         deploy(bundle, api.config(), PRODUCTS, api.cluster, registry=settings)
         (version,) = server.versions
@@ -78,9 +76,9 @@ def test_registered_bundle_is_linked_to_its_version(api: Api, stub_bundle: Loade
 def test_bundle_is_deployed_without_labels_if_the_registry_fails(
     api: Api, stub_bundle: LoadedBundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with model_registry() as server:
+    with ModelRegistry() as server:
         server.fault = "500"
-        settings = RegistryConfig(address=server.address)
+        settings = RegistryConfig(address=server.url)
         deploy(compared_with(stub_bundle, OLD), api.config(), PRODUCTS, api.cluster, settings)
     assert f"--register s3://b/{stub_bundle.digest}" in capsys.readouterr().out
     assert api.model["storageUri"] == f"s3://b/{stub_bundle.digest}"
@@ -95,8 +93,8 @@ def test_rollback_restores_the_labels_of_the_previous_version(
     api.applied.clear()
     api.pod_states[stub_bundle.digest] = NO_IMAGE
     bundle = compared_with(stub_bundle, OLD)
-    with model_registry() as server:
-        settings = RegistryConfig(address=server.address)
+    with ModelRegistry() as server:
+        settings = RegistryConfig(address=server.url)
         with pytest.raises(DeployError, match="rolled back"):
             deploy(bundle, api.config(timeout_seconds=0.2), PRODUCTS, api.cluster, settings)
     assert [body["metadata"]["labels"][VERSION_LABEL] for body in api.applied] == ["1", "7"]
@@ -119,7 +117,6 @@ def test_no_rollback_without_a_record_of_the_previous_state(
 
 def test_invalid_record_is_reported(api: Api, stub_bundle: LoadedBundle) -> None:
     api.deploy(stub_bundle)
-    assert api.service is not None
     api.service["spec"]["predictor"]["annotations"]["grocer-deploy/rollout"] = "{"
     with pytest.raises(DeployError, match=r"grocer-deploy/rollout .*kubectl edit"):
         api.deploy(stub_bundle)
@@ -151,7 +148,6 @@ def test_failed_first_deploy_is_stopped_and_not_champion(
     new_api.pod_states[stub_bundle.digest] = NO_IMAGE
     with pytest.raises(DeployError, match="stopped its pods"):
         new_api.deploy(stub_bundle)
-    assert new_api.service is not None
     assert new_api.service["metadata"]["annotations"] == {STOP: "true"}
     assert champion(new_api.config(), new_api.cluster) == ""
     new_api.pod_states.clear()

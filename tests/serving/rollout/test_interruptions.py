@@ -3,8 +3,6 @@
 A process is killed, or another one runs, after each of its requests to the Kubernetes API.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -36,7 +34,6 @@ def without_waits(at_once: None) -> None:
 def digests(api: Api) -> tuple[str, str | None, int | None]:
     """Return the digests of the stable revision and the canary, and the canary's traffic."""
     canary = api.state.canary
-    assert api.state.champion is not None
     return (
         api.state.champion.digest,
         canary and canary.revision.digest,
@@ -68,6 +65,14 @@ def killed_and_repeated(make: Callable[[], Api], run: Run) -> Iterator[Api]:
 def deploying(bundle: LoadedBundle, **settings: object) -> Run:
     bundle = compared_with(bundle, OLD)
     return lambda api, cluster: deploy(bundle, api.config(**settings), PRODUCTS, cluster)
+
+
+def promoting(api: Api, cluster: Cluster) -> object:
+    return promote(api.config(), cluster)
+
+
+def rolling_back(api: Api, cluster: Cluster) -> object:
+    return rollback(api.config(), cluster)
 
 
 @pytest.mark.parametrize("canary", [0, 20])
@@ -113,33 +118,23 @@ def with_canary(bundle: LoadedBundle, pod_states: dict[str, object] | None = Non
 
 
 def test_killed_promotion_is_completed(stub_bundle: LoadedBundle) -> None:
-    def run(api: Api, cluster: Cluster) -> object:
-        return promote(api.config(), cluster)
-
-    for api in killed_and_repeated(lambda: with_canary(stub_bundle), run):
+    for api in killed_and_repeated(lambda: with_canary(stub_bundle), promoting):
         assert digests(api) == (stub_bundle.digest, None, None)
 
 
 def test_killed_promotion_of_a_broken_canary_restores_its_traffic(
     stub_bundle: LoadedBundle,
 ) -> None:
-    def run(api: Api, cluster: Cluster) -> object:
-        return promote(api.config(), cluster)
-
     def make() -> Api:
         return with_canary(stub_bundle, {stub_bundle.digest: BROKEN})
 
-    for api in killed_and_repeated(make, run):
+    for api in killed_and_repeated(make, promoting):
         assert digests(api) == (OLD, stub_bundle.digest, 20)
-        assert api.canary is not None
         assert api.canary.min_replicas is None
 
 
 def test_killed_rollback_is_completed(stub_bundle: LoadedBundle) -> None:
-    def run(api: Api, cluster: Cluster) -> object:
-        return rollback(api.config(), cluster)
-
-    for api in killed_and_repeated(lambda: with_canary(stub_bundle), run):
+    for api in killed_and_repeated(lambda: with_canary(stub_bundle), rolling_back):
         assert digests(api) == (OLD, None, None)
 
 
@@ -197,11 +192,8 @@ def test_undo_overwrites_no_other_deploy(
 def test_promotion_overwrites_no_deploy(
     stub_bundle: LoadedBundle, other_bundle: LoadedBundle
 ) -> None:
-    def run(api: Api, cluster: Cluster) -> object:
-        return promote(api.config(), cluster)
-
     for api, promoted, deployed in interleaved(
-        lambda: with_canary(stub_bundle), run, deploying(other_bundle)
+        lambda: with_canary(stub_bundle), promoting, deploying(other_bundle)
     ):
         assert promoted != deployed
         winner = stub_bundle if promoted else other_bundle

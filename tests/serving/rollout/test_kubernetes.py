@@ -1,7 +1,5 @@
 """Errors of the Kubernetes API, restarted watches, and connection settings."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +149,7 @@ def test_no_kubeconfig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_root_cause_is_the_innermost() -> None:
     inner = ConnectionRefusedError(111, "Connection refused")
     outer = RuntimeError("Max retries exceeded")
-    outer.reason = ValueError("new connection")  # type: ignore[attr-defined]
-    outer.reason.__cause__ = inner  # type: ignore[attr-defined]
+    outer.reason = ValueError("new connection")
+    outer.reason.__cause__ = inner
     assert root_cause(outer) == "Connection refused"
     assert root_cause(TimeoutError()) == "TimeoutError"

@@ -1,7 +1,5 @@
 """Counters of pods that restart, appear, disappear or do not respond."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -64,7 +62,7 @@ def pods(simulated: MetricsServer) -> Pods:
 
 @pytest.fixture
 def metrics(pods: Pods) -> PredictorMetrics:
-    metrics = PredictorMetrics(pods, "grocer", OLD)  # type: ignore[arg-type]
+    metrics = PredictorMetrics(pods, "grocer", OLD)
     assert metrics.read().requests == 0
     return metrics
 
@@ -127,13 +125,13 @@ def test_pods_of_other_bundles_and_without_address_are_skipped(
 ) -> None:
     found = [pod("a", simulated.server_port, **skipped)]
     monkeypatch.setattr(pods, "pods", lambda selector: found)
-    metrics = PredictorMetrics(pods, "grocer", OLD)  # type: ignore[arg-type]
+    metrics = PredictorMetrics(pods, "grocer", OLD)
     assert [metrics.read().requests for _ in range(2)] == [0, 0]
 
 
 def test_ipv6_address_is_tried(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pods, "pods", lambda selector: [pod("a", 1, ip="::1")])
-    metrics = PredictorMetrics(pods, "grocer", OLD)  # type: ignore[arg-type]
+    metrics = PredictorMetrics(pods, "grocer", OLD)
     metrics.read()
     assert "refused" in metrics.problem or "Cannot assign" in metrics.problem
 
@@ -141,8 +139,8 @@ def test_ipv6_address_is_tried(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> N
 def test_metrics_of_a_real_predictor(server: Running, pods: Pods) -> None:
     """Without a start time, a restarted container would not be noticed."""
     port = urlsplit(server.url).port
-    pods.servers = {"a": SimpleNamespace(server_port=port)}  # type: ignore[dict-item]
-    metrics = PredictorMetrics(pods, "grocer", OLD)  # type: ignore[arg-type]
+    pods.servers = {"a": SimpleNamespace(server_port=port)}
+    metrics = PredictorMetrics(pods, "grocer", OLD)
     before = metrics.read()
     assert (before.requests, metrics.problem) == (0, "")
     assert all(started > 1e9 for _, started in metrics._first)

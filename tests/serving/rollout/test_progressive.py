@@ -1,7 +1,5 @@
 """Canaries that are promoted or rolled back by their metrics, over HTTP."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -11,7 +9,7 @@ import pytest
 from grocer.artifacts.canary_decision import CanaryDecision, to_markdown
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
-from serving.rollout import progressive
+from serving.rollout import analysis, progressive
 from serving.rollout.canary import promote, rollback
 from serving.rollout.decision_events import decisions
 from serving.rollout.kubernetes import Cluster, UnreachableError
@@ -22,15 +20,15 @@ from tests.fixtures.metrics_server import MetricsServer, Traffic
 from tests.serving.rollout.test_interruptions import digests, killed_and_repeated
 
 CRASHED = {"status": {"containerStatuses": [container(exit_code=1, restarts=3)]}}
-STEPS = {
-    "canary": [5, 50],
-    "analysis": True,
-    "analysis_requests": 100,
-    "analysis_seconds": 20.0,
-    "analysis_error": 1e-4,  # the tests run hundreds of rollouts
-}
+STEPS = {"canary": [5, 50], "analysis": True, "analysis_requests": 100, "analysis_seconds": 20.0}
 ONE_STEP = STEPS | {"canary": [20]}
 BAD = Traffic(error=0.3)
+
+
+@pytest.fixture(autouse=True)
+def rare_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests run hundreds of rollouts."""
+    monkeypatch.setattr(analysis, "ERROR_PROBABILITY", 1e-4)
 
 
 @pytest.fixture
@@ -51,10 +49,7 @@ def make(at_once: None, stable: MetricsServer, canary: MetricsServer) -> Callabl
 
     def api(states: dict[str, Any] | None = None) -> Api:
         made = Api(states or {}, first=OLD)
-        made.metrics_ports = {
-            OLD: stable.server_port,
-            canary.bundle.digest: canary.server_port,
-        }
+        made.metrics_ports = {OLD: stable.server_port, canary.bundle.digest: canary.server_port}
         return made
 
     return api
@@ -72,17 +67,12 @@ def run(api: Api, cluster: Cluster | None = None, **settings: Any) -> list[Canar
     return analyse(api.config(**STEPS | settings), cluster or api.cluster)
 
 
-def percents(api: Api) -> list[int | None]:
-    canaries = [body["spec"].get("canary") for body in api.applied]
-    return [entry[0]["trafficPercent"] if entry else None for entry in canaries]
-
-
 def test_canary_without_a_worse_signal_is_promoted(api: Api, stub_bundle: LoadedBundle) -> None:
     found = run(api)
     actions = [each.action for each in found]
     assert actions == ["hold", "hold", "continue", "hold", "hold", "promote"]
     assert [each.percent for each in found] == [5, 5, 5, 50, 50, 50]
-    assert percents(api) == [5, 50, 100, None]
+    assert api.traffic_percents == [5, 50, 100, None]
     assert digests(api) == (stub_bundle.digest, None, None)
     assert min(each.canary_requests for each in found) >= 25
     assert found[-1].canary_requests >= 100
@@ -106,7 +96,7 @@ def test_worse_canary_is_rolled_back(
     last = run(api)[-1]
     assert last.action == "roll_back"
     assert rule in {signal.rule for signal in last.signals if not signal.passed}
-    assert percents(api)[-2:] == [0, None]
+    assert api.traffic_percents[-2:] == [0, None]
     assert digests(api) == (OLD, None, None)
 
 
@@ -127,7 +117,7 @@ def test_later_step_rolls_back_too(api: Api, canary: MetricsServer) -> None:
     found = run(api, api.observed(break_canary))
     assert found[-1].percent == 50
     assert found[-1].action == "roll_back"
-    assert percents(api) == [5, 50, 0, None]
+    assert api.traffic_percents == [5, 50, 0, None]
 
 
 @pytest.mark.parametrize("idle", ["stable", "canary"])
@@ -190,11 +180,10 @@ def test_steps_are_kept_for_a_resumed_analysis(api: Api) -> None:
 def test_repeated_deploy_resumes(
     api: Api, stub_bundle: LoadedBundle, percent: int, promoted: bool
 ) -> None:
-    assert api.service is not None
     api.service["spec"]["canary"][0]["trafficPercent"] = percent
     api.applied.clear()
     api.deploy(stub_bundle, **STEPS)
-    assert percents(api) == [percent]
+    assert api.traffic_percents == [percent]
     assert run(api)[-1].promoted == promoted
     assert digests(api) == (stub_bundle.digest if promoted else OLD, None, None)
 
@@ -210,7 +199,6 @@ def test_canary_without_steps_is_analysed_at_its_share(
 
 
 def test_canary_with_more_traffic_than_all_steps_is_analysed_there(api: Api) -> None:
-    assert api.service is not None
     api.service["spec"]["canary"][0]["trafficPercent"] = 70
     found = run(api)
     assert {each.percent for each in found} == {70}
@@ -227,7 +215,6 @@ def test_nothing_to_analyse_after_a_first_deploy(at_once: None, stub_bundle: Loa
 
 @pytest.mark.parametrize("percent", [0, 100])
 def test_interrupted_end_is_completed(api: Api, stub_bundle: LoadedBundle, percent: int) -> None:
-    assert api.service is not None
     api.service["spec"]["canary"][0]["trafficPercent"] = percent
     (decision,) = run(api)
     assert decision.promoted == (percent == 100)
@@ -363,8 +350,6 @@ def test_expected_agreement_is_that_of_the_evaluation(stub_bundle: LoadedBundle)
     assert Products.of(compared_with(stub_bundle, None), PRODUCTS) is None
     bundle = compared_with(stub_bundle, OLD)
     products, champion = Products.of(bundle, PRODUCTS), bundle.manifest.evaluation.champion
-    assert products is not None
-    assert champion is not None
     only_old = champion.paired.only_baseline_right / champion.products
     both_right = champion.paired.baseline_accuracy - only_old
     assert products.expected_agreement == pytest.approx(both_right)

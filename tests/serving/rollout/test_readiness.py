@@ -1,7 +1,5 @@
 """Waiting for a rollout, and the pod's reason when it fails."""
 
-from __future__ import annotations
-
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -171,12 +169,7 @@ def typed(**status: int) -> V1Deployment:
 
 @pytest.mark.parametrize(
     "status",
-    [
-        {"observedGeneration": 1},
-        {"updatedReplicas": 1},
-        {"availableReplicas": 1},
-        {"replicas": 3},
-    ],
+    [{"observedGeneration": 1}, {"updatedReplicas": 1}, {"availableReplicas": 1}, {"replicas": 3}],
     ids=lambda status: next(iter(status)),
 )
 def test_rollout_is_complete_when_every_status_field_agrees(status: dict[str, int]) -> None:

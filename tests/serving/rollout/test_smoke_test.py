@@ -1,11 +1,7 @@
 """The smoke test: a predictor on loopback, retries, and the digest that must be served."""
 
-from __future__ import annotations
-
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -13,50 +9,38 @@ import pytest
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
 from serving.rollout.smoke_test import predict, running_predictor
+from tests.fixtures.http_server import Handler, Serve
 from tests.fixtures.predictor_process import READY
 
 STUB_COMMAND = ("-m", "tests.fixtures.predictor")
 DIGEST = "d" * 64
 BODY = json.dumps({"predictions": [{"department": "produce"}]})
 Response = tuple[int, str, str]
-Serve = Callable[..., str]
+Respond = Callable[..., str]
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def respond(serve: Serve) -> Respond:
     """Serve responses (status, digest, body) in turn, repeating the last one."""
-    servers = []
 
     def start(*responses: Response) -> str:
         pending = list(responses)
 
-        class Handler(BaseHTTPRequestHandler):
+        class Responder(Handler):
             def do_POST(self) -> None:
                 code, digest, body = pending.pop(0) if len(pending) > 1 else pending[0]
-                if not code:
+                if code:
+                    self.reply(code, body, {"x-model-digest": digest})
+                else:
                     self.wfile.write(b"\x15\x03\x01\r\n\r\n")  # not HTTP
-                    return
-                self.send_response(code)
-                self.send_header("x-model-digest", digest)
-                self.end_headers()
-                self.wfile.write(body.encode())
 
-            def log_message(self, *_: object) -> None:
-                pass
+        return serve(Responder)
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return start
 
 
-def test_prediction_has_its_product_name(serve: Serve) -> None:
-    url = serve((200, DIGEST, BODY))
+def test_prediction_has_its_product_name(respond: Respond) -> None:
+    url = respond((200, DIGEST, BODY))
     (prediction,) = predict(url, ["Organic Bananas"], DIGEST, timeout=0)
     assert prediction == {"product_name": "Organic Bananas", "department": "produce"}
 
@@ -66,8 +50,8 @@ def test_prediction_has_its_product_name(serve: Serve) -> None:
     [(503, DIGEST, "not ready"), (200, "f" * 64, BODY), (0, "", "")],
     ids=["not ready", "previous revision", "not HTTP"],
 )
-def test_transient_failure_is_retried(serve: Serve, first: Response) -> None:
-    url = serve(first, (200, DIGEST, BODY))
+def test_transient_failure_is_retried(respond: Respond, first: Response) -> None:
+    url = respond(first, (200, DIGEST, BODY))
     assert predict(url, ["Organic Bananas"], DIGEST, timeout=60)
 
 
@@ -81,9 +65,9 @@ def test_transient_failure_is_retried(serve: Serve, first: Response) -> None:
     ],
     ids=["other digest", "bad request", "not JSON", "not HTTP"],
 )
-def test_failure_is_one_line(serve: Serve, response: Response, fragment: str) -> None:
+def test_failure_is_one_line(respond: Respond, response: Response, fragment: str) -> None:
     with pytest.raises(DeployError, match=fragment) as error:
-        predict(serve(response), ["Organic Bananas"], DIGEST, timeout=0)
+        predict(respond(response), ["Organic Bananas"], DIGEST, timeout=0)
     assert "\n" not in str(error.value)
 
 

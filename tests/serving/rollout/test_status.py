@@ -1,7 +1,5 @@
 """What `grocer status` shows."""
 
-from __future__ import annotations
-
 from grocer.release.bundle import LoadedBundle
 from serving.rollout.progressive import analyse
 from serving.rollout.status import Status, status, table

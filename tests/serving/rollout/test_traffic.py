@@ -1,7 +1,5 @@
 """The traffic of a canary is read from the HTTPRoute."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -89,7 +87,6 @@ def test_proxies_follow_the_route_before_a_predictor_is_removed(
     waits: list[tuple[float, int]] = []
 
     def sleep(seconds: float) -> None:
-        assert api.canary is not None
         waits.append((seconds, api.canary.traffic_percent))
 
     monkeypatch.setattr(traffic, "time", SimpleNamespace(sleep=sleep))

@@ -1,7 +1,5 @@
 """GGUF files converted to safetensors: equal weights and predictions, or a clear error."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

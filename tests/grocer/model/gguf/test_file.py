@@ -1,7 +1,5 @@
 """The reader of GGUF files: values, tensors, and files that are damaged."""
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 from typing import Any

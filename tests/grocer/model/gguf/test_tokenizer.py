@@ -1,7 +1,5 @@
 """Tokenizers of GGUF files: the tokens, merges and splits that the metadata says."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The batcher: shared passes, fairness, limits, deadlines, isolation and device failures."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time
@@ -17,6 +15,7 @@ from serving.predictor.batching.batcher import PROBE, Batcher, DeviceError
 from serving.predictor.errors import RequestError
 from tests.fixtures.predictor import Product, StubScorer
 
+pytestmark = pytest.mark.anyio
 LABELS = ("a", "b", "c")
 
 
@@ -98,257 +97,211 @@ async def check_capacity(batcher: Batcher, in_flight: int) -> None:
     batcher.queue.check_capacity(in_flight)
 
 
-def run(test: Callable[[], object]) -> None:
-    asyncio.run(test())
+async def test_each_request_receives_its_own_scores_in_order() -> None:
+    scorer = StubScorer(LABELS)
+    requests = [[f"{i} {j}" for j in range(1 + i % 7)] for i in range(5)]
+    async with running(scorer) as batcher:
+        results = await asyncio.gather(*(batcher.score(names, 10) for names in requests))
+    for names, scores in zip(requests, results, strict=True):
+        expected = StubScorer(LABELS).predict(names)
+        assert_array_equal(scores.probabilities, expected.probabilities)
 
 
-def test_each_request_receives_its_own_scores_in_order() -> None:
-    async def test() -> None:
-        scorer = StubScorer(LABELS)
-        requests = [[f"{i} {j}" for j in range(1 + i % 7)] for i in range(5)]
-        async with running(scorer) as batcher:
-            results = await asyncio.gather(*(batcher.score(names, 10) for names in requests))
-        for names, scores in zip(requests, results, strict=True):
-            expected = StubScorer(LABELS).predict(names)
-            assert_array_equal(scores.probabilities, expected.probabilities)
-
-    run(test)
+async def test_waiting_requests_share_a_pass_within_the_token_budget() -> None:
+    scorer = BlockedScorer()
+    async with running(scorer) as batcher:
+        tasks = [await occupy(batcher, scorer)]
+        tasks += [asyncio.create_task(batcher.score([f"n{i}"], 10)) for i in range(12)]
+        await wait_for(lambda: batcher.metrics.items == 12)
+        scorer.resume.set()
+        await asyncio.gather(*tasks)
+    assert [len(names) for names in scorer.passes] == [1, 8, 4]
 
 
-def test_waiting_requests_share_a_pass_within_the_token_budget() -> None:
-    async def test() -> None:
-        scorer = BlockedScorer()
-        async with running(scorer) as batcher:
-            tasks = [await occupy(batcher, scorer)]
-            tasks += [asyncio.create_task(batcher.score([f"n{i}"], 10)) for i in range(12)]
-            await wait_for(lambda: batcher.metrics.items == 12)
-            scorer.resume.set()
-            await asyncio.gather(*tasks)
-        assert [len(names) for names in scorer.passes] == [1, 8, 4]
-
-    run(test)
-
-
-def test_large_request_does_not_delay_a_small_one() -> None:
-    async def test() -> None:
-        scorer, order = BlockedScorer(), []
-        async with running(scorer) as batcher:
-            first = await occupy(batcher, scorer)
-            large = asyncio.create_task(batcher.score([f"l{i}" for i in range(16)], 10))
-            await wait_for(lambda: batcher.metrics.items == 16)
-            small = asyncio.create_task(batcher.score(["small"], 10))
-            await wait_for(lambda: batcher.metrics.items == 17)
-            for name, task in (("large", large), ("small", small)):
-                task.add_done_callback(lambda _, name=name: order.append(name))
-            scorer.resume.set()
-            await asyncio.gather(first, large, small)
-            await asyncio.sleep(0)
-        assert order == ["small", "large"]
-
-    run(test)
+async def test_large_request_does_not_delay_a_small_one() -> None:
+    scorer, order = BlockedScorer(), []
+    async with running(scorer) as batcher:
+        first = await occupy(batcher, scorer)
+        large = asyncio.create_task(batcher.score([f"l{i}" for i in range(16)], 10))
+        await wait_for(lambda: batcher.metrics.items == 16)
+        small = asyncio.create_task(batcher.score(["small"], 10))
+        await wait_for(lambda: batcher.metrics.items == 17)
+        for name, task in (("large", large), ("small", small)):
+            task.add_done_callback(lambda _, name=name: order.append(name))
+        scorer.resume.set()
+        await asyncio.gather(first, large, small)
+        await asyncio.sleep(0)
+    assert order == ["small", "large"]
 
 
-def test_name_that_exceeds_the_budget_is_scored() -> None:
-    async def test() -> None:
-        async with running(StubScorer(LABELS), token_budget=2) as batcher:
-            scores = await batcher.score(["one two three four", "five"], 10)
-        assert scores.probabilities.shape == (2, 3)
-
-    run(test)
+async def test_name_that_exceeds_the_budget_is_scored() -> None:
+    async with running(StubScorer(LABELS), token_budget=2) as batcher:
+        scores = await batcher.score(["one two three four", "five"], 10)
+    assert scores.probabilities.shape == (2, 3)
 
 
-def test_items_without_tokens_are_scored_without_a_forward_pass() -> None:
+async def test_items_without_tokens_are_scored_without_a_forward_pass() -> None:
     class MixedScorer(StubScorer):
         def encode(self, names: Sequence[str]) -> list[Product]:
             return [Product(name, 0 if name.startswith("easy") else 3) for name in names]
 
-    async def test() -> None:
-        async with running(MixedScorer(LABELS), token_budget=3) as batcher:
-            scores = await batcher.score([f"easy {i}" for i in range(19)], 10)
-            assert (len(scores), batcher.metrics.passes, batcher.metrics.linear) == (19, [0], 19)
-            scores = await batcher.score(["easy", "hard", "easy", "hard"], 10)
-        assert_array_equal(
-            scores.probabilities,
-            StubScorer(LABELS).predict(["easy", "hard", "easy", "hard"]).probabilities,
-        )
-        assert (batcher.metrics.passes, batcher.metrics.linear) == ([0, 1, 1], 21)
-
-    run(test)
+    async with running(MixedScorer(LABELS), token_budget=3) as batcher:
+        scores = await batcher.score([f"easy {i}" for i in range(19)], 10)
+        assert (len(scores), batcher.metrics.passes, batcher.metrics.linear) == (19, [0], 19)
+        scores = await batcher.score(["easy", "hard", "easy", "hard"], 10)
+    assert_array_equal(
+        scores.probabilities,
+        StubScorer(LABELS).predict(["easy", "hard", "easy", "hard"]).probabilities,
+    )
+    assert (batcher.metrics.passes, batcher.metrics.linear) == ([0, 1, 1], 21)
 
 
-def test_full_queue_returns_429_with_retry_after() -> None:
-    async def test() -> None:
-        scorer = BlockedScorer()
-        async with running(scorer) as batcher:
-            tasks = [await occupy(batcher, scorer)]
-            tasks.append(asyncio.create_task(batcher.score(["n"] * 15, 10)))
-            await wait_for(lambda: batcher.metrics.items == 15)
-            with pytest.raises(RequestError, match="queue full: 15 items") as caught:
-                await batcher.score(["n"] * 6, 10)
-            assert (caught.value.status, caught.value.retry_after) == (429, 1)
-            scorer.resume.set()
-            await asyncio.gather(*tasks)
-
-    run(test)
+async def test_full_queue_returns_429_with_retry_after() -> None:
+    scorer = BlockedScorer()
+    async with running(scorer) as batcher:
+        tasks = [await occupy(batcher, scorer)]
+        tasks.append(asyncio.create_task(batcher.score(["n"] * 15, 10)))
+        await wait_for(lambda: batcher.metrics.items == 15)
+        with pytest.raises(RequestError, match="queue full: 15 items") as caught:
+            await batcher.score(["n"] * 6, 10)
+        assert (caught.value.status, caught.value.retry_after) == (429, 1)
+        scorer.resume.set()
+        await asyncio.gather(*tasks)
 
 
-def test_slow_passes_lower_the_capacity_of_the_queue() -> None:
-    async def test() -> None:
-        scorer = BlockedScorer()
-        async with running(scorer, queue_seconds=0.005) as batcher:
-            for _ in range(50):
-                batcher.queue.record_pass(seconds=0.008, items=3, tokens=8)
-            tasks = [await occupy(batcher, scorer)]
-            tasks.append(asyncio.create_task(batcher.score(["n"] * 10, 10)))
-            await wait_for(lambda: batcher.metrics.items == 10)
-            with pytest.raises(RequestError, match="queue full"):
-                await batcher.score(["n"] * 3, 10)
-            # A small request does not wait for all of a large one.
-            tasks.append(asyncio.create_task(batcher.score(["n"] * 2, 10)))
-            await wait_for(lambda: batcher.metrics.items == 12)
-            scorer.resume.set()
-            await asyncio.gather(*tasks)
-
-    run(test)
+async def test_slow_passes_lower_the_capacity_of_the_queue() -> None:
+    scorer = BlockedScorer()
+    async with running(scorer, queue_seconds=0.005) as batcher:
+        for _ in range(50):
+            batcher.queue.record_pass(seconds=0.008, items=3, tokens=8)
+        tasks = [await occupy(batcher, scorer)]
+        tasks.append(asyncio.create_task(batcher.score(["n"] * 10, 10)))
+        await wait_for(lambda: batcher.metrics.items == 10)
+        with pytest.raises(RequestError, match="queue full"):
+            await batcher.score(["n"] * 3, 10)
+        # A small request does not wait for all of a large one.
+        tasks.append(asyncio.create_task(batcher.score(["n"] * 2, 10)))
+        await wait_for(lambda: batcher.metrics.items == 12)
+        scorer.resume.set()
+        await asyncio.gather(*tasks)
 
 
-def test_lag_of_the_event_loop_lowers_the_capacity_until_the_queue_is_empty() -> None:
-    async def test() -> None:
-        scorer = BlockedScorer()
-        async with running(scorer, queue_seconds=0.2) as batcher:
-            first = await occupy(batcher, scorer)
-            scorer.resume.set()
-            time.sleep(0.5)  # block the event loop
-            await first
-            scorer.started.clear()
-            scorer.resume.clear()
-            for _ in range(50):
-                batcher.queue.record_pass(seconds=0.001, items=19, tokens=80)
-            tasks = [await occupy(batcher, scorer)]
-            # The next pass has room for two, whatever the lag.
-            for waiting in (1, 2):
-                batcher.queue.check_capacity(waiting)
-                tasks.append(asyncio.create_task(batcher.score(["waits"], 10)))
-                await wait_for(lambda: batcher.metrics.items == waiting)  # noqa: B023
-            for rejected in (batcher.score(["late"], 10), check_capacity(batcher, 3)):
-                with pytest.raises(RequestError, match="queue full: 2 items"):
-                    await rejected
-            scorer.resume.set()
-            await asyncio.gather(*tasks)
-            await batcher.score(["after"], 10)
-
-    run(test)
+async def test_lag_of_the_event_loop_lowers_the_capacity_until_the_queue_is_empty() -> None:
+    scorer = BlockedScorer()
+    async with running(scorer, queue_seconds=0.2) as batcher:
+        first = await occupy(batcher, scorer)
+        scorer.resume.set()
+        time.sleep(0.5)  # block the event loop
+        await first
+        scorer.started.clear()
+        scorer.resume.clear()
+        for _ in range(50):
+            batcher.queue.record_pass(seconds=0.001, items=19, tokens=80)
+        tasks = [await occupy(batcher, scorer)]
+        # The next pass has room for two, whatever the lag.
+        for waiting in (1, 2):
+            batcher.queue.check_capacity(waiting)
+            tasks.append(asyncio.create_task(batcher.score(["waits"], 10)))
+            await wait_for(lambda: batcher.metrics.items == waiting)  # noqa: B023
+        for rejected in (batcher.score(["late"], 10), check_capacity(batcher, 3)):
+            with pytest.raises(RequestError, match="queue full: 2 items"):
+                await rejected
+        scorer.resume.set()
+        await asyncio.gather(*tasks)
+        await batcher.score(["after"], 10)
 
 
-def test_requests_outside_the_queue_count_towards_its_capacity() -> None:
-    async def test() -> None:
-        scorer = BlockedScorer()
-        async with running(scorer, queue_seconds=0.005) as batcher:
-            for _ in range(50):
-                batcher.queue.record_pass(seconds=0.008, items=3, tokens=8)
-            batcher.queue.check_capacity(2)
-            with pytest.raises(RequestError, match="queue full: 3 items") as caught:
-                batcher.queue.check_capacity(3)
-            assert caught.value.status == 429
-            # One in a pass and one in the queue are not counted twice.
-            tasks = [await occupy(batcher, scorer)]
-            tasks.append(asyncio.create_task(batcher.score(["n"] * 2, 10)))
-            await wait_for(lambda: batcher.metrics.items == 2)
+async def test_requests_outside_the_queue_count_towards_its_capacity() -> None:
+    scorer = BlockedScorer()
+    async with running(scorer, queue_seconds=0.005) as batcher:
+        for _ in range(50):
+            batcher.queue.record_pass(seconds=0.008, items=3, tokens=8)
+        batcher.queue.check_capacity(2)
+        with pytest.raises(RequestError, match="queue full: 3 items") as caught:
             batcher.queue.check_capacity(3)
-            with pytest.raises(RequestError, match="queue full"):
-                batcher.queue.check_capacity(4)
-            scorer.resume.set()
-            await asyncio.gather(*tasks)
-
-    run(test)
-
-
-def test_request_past_its_deadline_is_504_and_is_not_scored() -> None:
-    async def test() -> None:
-        scorer = BlockedScorer()
-        async with running(scorer) as batcher:
-            first = await occupy(batcher, scorer)
-            with pytest.raises(RequestError) as caught:
-                await batcher.score(["late"], 0.01)
-            assert caught.value.status == 504
-            scorer.resume.set()
-            await first
-            await batcher.score(["after"], 10)
-        assert scorer.passes == [["first"], ["after"]]
-
-    run(test)
+        assert caught.value.status == 429
+        # One in a pass and one in the queue are not counted twice.
+        tasks = [await occupy(batcher, scorer)]
+        tasks.append(asyncio.create_task(batcher.score(["n"] * 2, 10)))
+        await wait_for(lambda: batcher.metrics.items == 2)
+        batcher.queue.check_capacity(3)
+        with pytest.raises(RequestError, match="queue full"):
+            batcher.queue.check_capacity(4)
+        scorer.resume.set()
+        await asyncio.gather(*tasks)
 
 
-def test_cancelled_request_leaves_the_queue() -> None:
-    async def test() -> None:
-        scorer = BlockedScorer()
-        async with running(scorer) as batcher:
-            first = await occupy(batcher, scorer)
-            gone = asyncio.create_task(batcher.score(["gone"], 10))
-            await wait_for(lambda: batcher.metrics.items == 1)
-            gone.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await gone
-            scorer.resume.set()
-            await first
-            await batcher.score(["after"], 10)
-        assert scorer.passes == [["first"], ["after"]]
-
-    run(test)
+async def test_request_past_its_deadline_is_504_and_is_not_scored() -> None:
+    scorer = BlockedScorer()
+    async with running(scorer) as batcher:
+        first = await occupy(batcher, scorer)
+        with pytest.raises(RequestError) as caught:
+            await batcher.score(["late"], 0.01)
+        assert caught.value.status == 504
+        scorer.resume.set()
+        await first
+        await batcher.score(["after"], 10)
+    assert scorer.passes == [["first"], ["after"]]
 
 
-def test_item_that_cannot_be_scored_fails_only_its_request() -> None:
-    async def test() -> None:
-        scorer = BlockedScorer()
-        async with running(scorer) as batcher:
-            first = await occupy(batcher, scorer)
-            good = asyncio.create_task(batcher.score(["good"], 10))
-            bad = asyncio.create_task(batcher.score(["fine", "poison"], 10))
-            await wait_for(lambda: batcher.metrics.items == 3)
-            scorer.resume.set()
-            with pytest.raises(RequestError, match="item 1: the model cannot score it") as caught:
-                await bad
-            assert caught.value.status == 400
-            expected = StubScorer(LABELS).predict(["good"])
-            assert_array_equal((await good).probabilities, expected.probabilities)
-            await first
-            assert batcher.failure is None
-
-    run(test)
+async def test_cancelled_request_leaves_the_queue() -> None:
+    scorer = BlockedScorer()
+    async with running(scorer) as batcher:
+        first = await occupy(batcher, scorer)
+        gone = asyncio.create_task(batcher.score(["gone"], 10))
+        await wait_for(lambda: batcher.metrics.items == 1)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        scorer.resume.set()
+        await first
+        await batcher.score(["after"], 10)
+    assert scorer.passes == [["first"], ["after"]]
 
 
-def test_name_that_cannot_be_tokenized_fails_only_its_request() -> None:
-    async def test() -> None:
-        scorer = BlockedScorer()
-        async with running(scorer) as batcher:
-            first = await occupy(batcher, scorer)
-            good = asyncio.create_task(batcher.score(["good"], 10))
-            bad = asyncio.create_task(batcher.score(["fine", "panic"], 10))
-            await wait_for(lambda: batcher.metrics.items == 3)
-            scorer.resume.set()
-            with pytest.raises(RequestError, match="item 1") as caught:
-                await bad
-            assert (caught.value.status, len(await good)) == (400, 1)
-            await first
-            assert batcher.failure is None
-        assert scorer.passes[-1] == ["good"]
-
-    run(test)
+async def test_item_that_cannot_be_scored_fails_only_its_request() -> None:
+    scorer = BlockedScorer()
+    async with running(scorer) as batcher:
+        first = await occupy(batcher, scorer)
+        good = asyncio.create_task(batcher.score(["good"], 10))
+        bad = asyncio.create_task(batcher.score(["fine", "poison"], 10))
+        await wait_for(lambda: batcher.metrics.items == 3)
+        scorer.resume.set()
+        with pytest.raises(RequestError, match="item 1: the model cannot score it") as caught:
+            await bad
+        assert caught.value.status == 400
+        expected = StubScorer(LABELS).predict(["good"])
+        assert_array_equal((await good).probabilities, expected.probabilities)
+        await first
+        assert batcher.failure is None
 
 
-def test_lack_of_memory_is_503_with_retry_after() -> None:
-    async def test() -> None:
-        async with running(StubScorer(LABELS)) as batcher:
-            with pytest.raises(RequestError) as caught:
-                await batcher.score(["fine", "memory"], 10)
-            assert (caught.value.status, caught.value.retry_after) == (503, 1)
-            assert len(await batcher.score(["fine"], 10)) == 1
-            assert batcher.failure is None
+async def test_name_that_cannot_be_tokenized_fails_only_its_request() -> None:
+    scorer = BlockedScorer()
+    async with running(scorer) as batcher:
+        first = await occupy(batcher, scorer)
+        good = asyncio.create_task(batcher.score(["good"], 10))
+        bad = asyncio.create_task(batcher.score(["fine", "panic"], 10))
+        await wait_for(lambda: batcher.metrics.items == 3)
+        scorer.resume.set()
+        with pytest.raises(RequestError, match="item 1") as caught:
+            await bad
+        assert (caught.value.status, len(await good)) == (400, 1)
+        await first
+        assert batcher.failure is None
+    assert scorer.passes[-1] == ["good"]
 
-    run(test)
+
+async def test_lack_of_memory_is_503_with_retry_after() -> None:
+    async with running(StubScorer(LABELS)) as batcher:
+        with pytest.raises(RequestError) as caught:
+            await batcher.score(["fine", "memory"], 10)
+        assert (caught.value.status, caught.value.retry_after) == (503, 1)
+        assert len(await batcher.score(["fine"], 10)) == 1
+        assert batcher.failure is None
 
 
-def test_tokenizing_counts_as_busy_time() -> None:
+async def test_tokenizing_counts_as_busy_time() -> None:
     class SlowTokenizer(StubScorer):
         started, resume = threading.Event(), threading.Event()
 
@@ -358,47 +311,38 @@ def test_tokenizing_counts_as_busy_time() -> None:
                 assert self.resume.wait(10)
             return super().encode(names)
 
-    async def test() -> None:
-        scorer = SlowTokenizer(LABELS)
-        async with running(scorer) as batcher:
-            request = asyncio.create_task(batcher.score(["slow"], 10))
-            await wait_for(scorer.started.is_set)
-            assert batcher.stalled_seconds() > 0
-            scorer.resume.set()
-            await request
-            await wait_for(lambda: batcher.stalled_seconds() == 0)
-
-    run(test)
+    scorer = SlowTokenizer(LABELS)
+    async with running(scorer) as batcher:
+        request = asyncio.create_task(batcher.score(["slow"], 10))
+        await wait_for(scorer.started.is_set)
+        assert batcher.stalled_seconds() > 0
+        scorer.resume.set()
+        await request
+        await wait_for(lambda: batcher.stalled_seconds() == 0)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("break", DeviceError), ("dead", SystemExit)])
-def test_device_failure_rejects_all_requests(name: str, kind: type) -> None:
-    async def test() -> None:
-        async with running(StubScorer(LABELS)) as batcher:
-            requests = [batcher.score([text], 10) for text in (name, *["more"] * 12)]
-            errors = await asyncio.gather(*requests, return_exceptions=True)
-            assert all(isinstance(error, RequestError) for error in errors)
-            assert {error.status for error in errors} == {503}
-            await asyncio.wait_for(batcher.failed.wait(), 10)
-            assert isinstance(batcher.failure, kind)
-            with pytest.raises(RequestError) as caught:
-                await batcher.score(["after"], 10)
-            assert caught.value.status == 503
-
-    run(test)
+async def test_device_failure_rejects_all_requests(name: str, kind: type) -> None:
+    async with running(StubScorer(LABELS)) as batcher:
+        requests = [batcher.score([text], 10) for text in (name, *["more"] * 12)]
+        errors = await asyncio.gather(*requests, return_exceptions=True)
+        assert all(isinstance(error, RequestError) for error in errors)
+        assert {error.status for error in errors} == {503}
+        await asyncio.wait_for(batcher.failed.wait(), 10)
+        assert isinstance(batcher.failure, kind)
+        with pytest.raises(RequestError) as caught:
+            await batcher.score(["after"], 10)
+        assert caught.value.status == 503
 
 
-def test_close_rejects_waiting_requests_and_completes_the_current_pass() -> None:
-    async def test() -> None:
-        scorer = BlockedScorer()
-        async with running(scorer) as batcher:
-            first = await occupy(batcher, scorer)
-            waiting = asyncio.create_task(batcher.score(["waits"], 10))
-            await wait_for(lambda: batcher.metrics.items == 1)
-            batcher.close()
-            scorer.resume.set()
-            assert len(await first) == 1
-            with pytest.raises(RequestError, match="shutting down"):
-                await waiting
-
-    run(test)
+async def test_close_rejects_waiting_requests_and_completes_the_current_pass() -> None:
+    scorer = BlockedScorer()
+    async with running(scorer) as batcher:
+        first = await occupy(batcher, scorer)
+        waiting = asyncio.create_task(batcher.score(["waits"], 10))
+        await wait_for(lambda: batcher.metrics.items == 1)
+        batcher.close()
+        scorer.resume.set()
+        assert len(await first) == 1
+        with pytest.raises(RequestError, match="shutting down"):
+            await waiting

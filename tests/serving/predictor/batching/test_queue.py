@@ -1,7 +1,5 @@
 """Fair shares of a forward pass, and the expected wait."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,7 +1,5 @@
 """Requests are validated strictly; errors contain the path and the constraint, never the input."""
 
-from __future__ import annotations
-
 import json
 import struct
 
@@ -19,7 +17,7 @@ from serving.predictor.protocol import requests
 from serving.predictor.protocol.models import OUTPUTS, Models
 from serving.predictor.protocol.requests import PredictionRequest, parse_grpc, parse_v1, parse_v2
 
-CONFIG = ServingConfig(max_items=20, max_name_characters=100)
+CONFIG = ServingConfig(max_items=20)
 MODELS = Models(CONFIG, ("bakery", "pets", "produce"))
 TENSOR = {"name": "product_name", "datatype": "BYTES", "shape": [1]}
 
@@ -85,7 +83,7 @@ def test_parameters_are_equal_in_both_protocols() -> None:
         (b'{"instances": ["\\u2028"]}', "control characters"),
         (b'{"instances": ["a", "\\ud800"]}', "invalid JSON"),
         (b'{"instances": ["a", "\\udc00x"]}', "invalid JSON"),
-        (b'{"instances": ["' + b"a" * 101 + b'"]}', r"instances\[0\]: .*at most 100 characters"),
+        (b'{"instances": ["' + b"a" * 1001 + b'"]}', r"instances\[0\]: .*at most 1000 characters"),
         (b'{"instances": ["a"], "more": 1}', "request body: unknown field"),
         (b'{"instances": ["a"], "parameters": []}', "parameters: .*object"),
         (b'{"instances": ["a"], "parameters": {"k": 1}}', "parameters: unknown field"),

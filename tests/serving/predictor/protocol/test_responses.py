@@ -1,7 +1,5 @@
 """Responses of a bundle with aisles, and models of the responses."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode, openapi
