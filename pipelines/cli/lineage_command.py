@@ -50,7 +50,7 @@ def lineage(
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of a table")] = False,
     settings: Settings = None,
 ) -> None:
-    """Show which run, data and base a model comes from, and why it was deployed.
+    """Show which run, data and base model a bundle comes from.
 
     Reads the model registry, registry.address, if it is set; otherwise, or if the model is not
     registered there, the bundle in deploy.store. A run whose gate failed is only in the registry.
