@@ -150,7 +150,7 @@ class TrainConfig(Section):
     """Training parameters of the reference study, under their current names in transformers."""
 
     num_train_epochs: Annotated[float, Field(gt=0.0)] | Literal["auto"] = 1.0
-    """Passes over the training products; `auto`: 1, or on a small catalogue up to 8, so that there
+    """Passes over the training products; `auto`: 2, or on a small catalogue up to 8, so that there
     are at least 60 optimizer steps."""
     max_steps: Annotated[int, Field(ge=-1)] = -1
     """Number of optimizer steps, overrides num_train_epochs; -1: by epochs."""

@@ -22,9 +22,9 @@ from grocer.model.packing import IGNORE_INDEX, pack
 from grocer.progress import say
 from grocer.training.dataset import TrainingSet
 
-MIN_STEPS, MAX_EPOCHS = 60, 8
-"""Optimizer steps that a small catalogue gets at least with `train.num_train_epochs=auto`, and the
-most epochs for them."""
+MIN_STEPS, MIN_EPOCHS, MAX_EPOCHS = 60, 2, 8
+"""With `train.num_train_epochs=auto`: the minimum number of optimizer steps, and the limits of the
+number of epochs, which have precedence."""
 # GradScaler starts at 2^16 and halves its scale: after 20 overflows in a row it is below 1.
 _MAX_OVERFLOWS = 20
 
@@ -210,7 +210,8 @@ def resolve_epochs(config: RunConfig, products: int) -> RunConfig:
     if settings.num_train_epochs != "auto":
         return config
     batch = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    epochs = min(math.ceil(MIN_STEPS / math.ceil(products / batch)), MAX_EPOCHS)
+    epochs = math.ceil(MIN_STEPS / math.ceil(products / batch))
+    epochs = min(max(epochs, MIN_EPOCHS), MAX_EPOCHS)
     say("train", f"train.num_train_epochs={epochs} for {products:,} products")
     train = settings.model_copy(update={"num_train_epochs": float(epochs)})
     return config.model_copy(update={"train": train})

@@ -36,7 +36,7 @@ from tests.fixtures.training_runs import products, short_run
 
 @pytest.mark.parametrize(
     ("products", "epochs"),
-    [(1, 8), (32, 8), (33, 8), (480, 4), (481, 4), (1888, 2), (1889, 1), (100_000, 1)],
+    [(1, 8), (32, 8), (33, 8), (480, 4), (481, 4), (928, 3), (929, 2), (100_000, 2)],
 )
 def test_small_catalogues_are_seen_more_often(products: int, epochs: int) -> None:
     config = recipe("smollm2")
