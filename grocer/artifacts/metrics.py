@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from grocer.artifacts.base import BySide, Count, Digest, NonNegative, PositiveCount, Record, Share
 from grocer.artifacts.combination import Combination
+from grocer.artifacts.drift import DriftReference, Signal
 
 
 class Accuracy(Record):
@@ -153,6 +154,14 @@ class Reference(Record):
     """Share of the purchases of all products, by department."""
     mean_confidence: Share
     """Of the predictions for test products."""
+    drift: DriftReference
+    """Signals of the test products."""
+
+    @model_validator(mode="after")
+    def _has_every_signal(self) -> Self:
+        if missing := set(get_args(Signal)) - set(self.drift.signals):
+            raise ValueError(f"drift.signals: missing: {', '.join(sorted(missing))}")
+        return self
 
 
 class RowSplitLeakage(Record):

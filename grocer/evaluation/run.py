@@ -30,6 +30,7 @@ from grocer.evaluation.predictions import (
     predict_labels,
     read_tables,
 )
+from grocer.inference import drift
 from grocer.inference.scores import Scores
 from grocer.io.atomic import write_json
 from grocer.progress import say
@@ -122,6 +123,15 @@ def _measure(
             departments=dict(zip(labels, shares.tolist(), strict=True)),
             purchases=_purchase_shares(products, labels),
             mean_confidence=float(confidence.mean()),
+            drift=drift.reference(
+                drift.measure(
+                    test.table["product_name"].tolist(),
+                    test.scores.probabilities,
+                    predictions.linear.features,
+                ),
+                test.table["purchases"].to_numpy(dtype=np.float64),
+                len(products),
+            ),
         ),
         baselines=_baselines(predictions, tables["train"], settings),
         champion=None if champion is None else _champion(champion, test, config),

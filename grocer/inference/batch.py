@@ -102,12 +102,8 @@ def output_schema(
     table: Source, source: Path | str, column: str, *, two_levels: bool = False
 ) -> pa.Schema:
     """Return the source's columns and the new ones; TableError if they do not fit."""
+    require_text(table, source, column)
     names = table.schema.names
-    if column not in names:
-        raise TableError(f"{source}: no column {column!r}; found {', '.join(names)}")
-    kind = table.schema.field(column).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise TableError(f"{source}: column {column!r} has type {kind}, expected text")
     added = [pa.field(DEPARTMENT, pa.string()), pa.field(PROBABILITY, pa.float64())]
     if two_levels:
         added += [pa.field(AISLE, pa.string()), pa.field(AISLE_PROBABILITY, pa.float64())]
@@ -115,6 +111,16 @@ def output_schema(
         if field.name in names:
             raise TableError(f"{source}: column {field.name!r} already exists; rename it")
     return pa.schema([*table.schema, *added])
+
+
+def require_text(table: Source, source: Path | str, column: str) -> None:
+    """Raise `TableError` unless the source has the column, and its type is text."""
+    names = table.schema.names
+    if column not in names:
+        raise TableError(f"{source}: no column {column!r}; found {', '.join(names)}")
+    kind = table.schema.field(column).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise TableError(f"{source}: column {column!r} has type {kind}, expected text")
 
 
 def _classify_chunk(

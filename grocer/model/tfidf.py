@@ -93,6 +93,24 @@ class TfIdf:
         scaled = (values / norms[segments]).astype(np.float32)
         return csr_matrix((scaled, columns, ends[::2]), shape=(len(names), len(self)))
 
+    def new_words(self, name: str) -> list[str]:
+        """Return the words of a name that are not in the vocabulary."""
+        words = _WORD.findall(clean(name).lower())
+        return [word for word in words if word not in self._columns[0]]
+
+    def new_shares(self, name: str) -> tuple[float, float]:
+        """Return the shares of words and of character n-grams that are not in the vocabulary.
+
+        A share is 0 if the name has none.
+        """
+        words, characters = _ngrams(name)
+        words = [word for word in words if " " not in word]
+        parts = zip((words, characters), self._columns, strict=True)
+        shares = (
+            sum(each not in known for each in found) / (len(found) or 1) for found, known in parts
+        )
+        return next(shares), next(shares)
+
 
 def _ngrams(name: str) -> tuple[list[str], list[str]]:
     """Return the words and word pairs, and the character n-grams, with repetitions."""

@@ -11,6 +11,7 @@ from typer import Option
 from pipelines.cli.kubeflow_commands import CompileOptions, OutFile, start
 from pipelines.cli.options import (
     Account,
+    Column,
     Cron,
     Follow,
     MinProbability,
@@ -55,9 +56,7 @@ class BulkOptions(PipelineOptions):
             metavar="N", min=1, max=1000, help="Maximum number of shards, each with its own pod"
         ),
     ] = 8
-    column: Annotated[str, Option(metavar="NAME", help="Column with the product names")] = (
-        "product_name"
-    )
+    column: Column = "product_name"
     min_probability: MinProbability = 0.0
     service_account: Account = ACCOUNT
 

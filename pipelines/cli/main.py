@@ -6,10 +6,8 @@ or a canary was rolled back; 130: interrupted.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,15 +21,18 @@ from grocer.errors import GrocerError, redacted
 from pipelines.cli.bulk_commands import bulk
 from pipelines.cli.canary_commands import promote, rollback, status
 from pipelines.cli.doctor_commands import doctor
+from pipelines.cli.drift_command import drift
 from pipelines.cli.kubeflow_commands import compile_pipeline, schedule, submit
 from pipelines.cli.lineage_command import lineage
 from pipelines.cli.options import (
+    Column,
     Key,
     MinProbability,
     Recipe,
     Settings,
     complete_serving,
     require_key,
+    silence_frameworks,
 )
 from pipelines.cli.verify_command import verify
 
@@ -146,7 +147,7 @@ def serve(
     Endpoints: /v1/models/grocer:predict (V1) and /v2/models/grocer/infer (V2). On SIGTERM or
     Ctrl-C the server completes in-flight requests, then exits.
     """
-    _silence_frameworks()
+    silence_frameworks()
     require_key(key)
     from serving.predictor.serve import serve as serve_bundle
 
@@ -161,9 +162,7 @@ def classify(
         Argument(metavar="OUT", help="Output file: the input with predictions; CSV or Parquet"),
     ],
     bundle: Annotated[Path, Option(metavar="DIR", help="Bundle that passed the gate")],
-    column: Annotated[
-        str, Option(metavar="NAME", help="Column of IN with the product names")
-    ] = "product_name",
+    column: Column = "product_name",
     min_probability: MinProbability = 0.0,
     key: Key = None,
 ) -> None:
@@ -171,7 +170,7 @@ def classify(
 
     Every row is kept, in the same order. Repeat an interrupted command to resume it.
     """
-    _silence_frameworks()
+    silence_frameworks()
     require_key(key)
     from grocer.inference.batch import classify as classify_file
 
@@ -180,6 +179,7 @@ def classify(
     typer.echo(f"{out}: {summary}")
 
 
+app.command()(drift)
 app.command()(verify)
 app.command()(lineage)
 app.command(name="compile")(compile_pipeline)
@@ -190,14 +190,6 @@ app.command()(promote)
 app.command()(rollback)
 app.command()(status)
 app.command()(doctor)
-
-
-def _silence_frameworks() -> None:
-    """Turn off the frameworks' progress bars and warnings; to be called before their import."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
 
 
 def main() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -50,6 +52,14 @@ def require_key(key: Path | None) -> None:
         os.environ[VARIABLE] = str(key.expanduser().absolute())
 
 
+def silence_frameworks() -> None:
+    """Turn off the frameworks' progress bars and warnings; to be called before their import."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+
+
 def complete_settings(incomplete: str) -> list[str]:
     """Return the configuration keys that start with `incomplete`, for shell completion."""
 
@@ -87,6 +97,7 @@ Recipe = Annotated[
         autocompletion=lambda: list(RECIPES),
     ),
 ]
+Column = Annotated[str, Option(metavar="NAME", help="Column with the product names")]
 MinProbability = Annotated[
     float,
     Option(metavar="P", min=0.0, max=1.0, help="Leave the department empty below this probability"),

@@ -1,8 +1,8 @@
 """Prometheus metrics: requests, queue, forward passes, predictions, and drift.
 
-Drift compares recent predictions with the bundle's evaluation: the share of each department, and
-the mean confidence. A difference means that the traffic differs from the catalogue; it is not an
-error by itself.
+Drift compares recent products with the bundle's evaluation: the share of each predicted department,
+the confidence, and the names. A difference means that the traffic differs from the catalogue; it is
+not an error by itself.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import numpy as np
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from grocer.config.deployment import ServingConfig
+from grocer.inference.drift import Monitor, closest_reference, department_distance
 from grocer.inference.scores import Scores
+from grocer.model.tfidf import TfIdf
 from grocer.release.bundle import LoadedBundle
-from serving.predictor.drift import closest_reference, drift
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -64,6 +65,25 @@ _METRICS: dict[str, Callable[..., Any]] = {
         "Total variation distance of latest_share from reference_share, debiased, 0 to 1; NaN with "
         "too few predictions",
     ),
+    "drift_windows": _metric(Gauge, "Complete windows of 1,000 distinct names"),
+    "drift_signal": _metric(
+        Gauge,
+        "Mean of a signal in the latest complete window; for departments, the distance from the "
+        "test split, debiased",
+        "signal",
+    ),
+    "drift_reference": _metric(Gauge, "Mean of a signal on the test split", "signal"),
+    "drift_p_value": _metric(
+        Gauge,
+        "p-value of the latest complete window, corrected for the numbers of signals and windows",
+        "signal",
+    ),
+    "estimated_accuracy": _metric(
+        Gauge,
+        "Estimated accuracy of the latest complete window: the mean confidence (accuracy), and the "
+        "95 % interval (low, high)",
+        "bound",
+    ),
     "ready": _metric(Gauge, "1 if the model is ready"),
     "model_info": _metric(
         Gauge, "Bundle that is served", "digest", "base", "template", "recipe", "strategy"
@@ -106,15 +126,24 @@ class Metrics:
         self._metrics["latest_confidence"].set_function(
             lambda: self._confidence / max(len(self._recent), 1)
         )
-        self._metrics["drift"].set_function(lambda: drift(self._counts, self._references))
+        self._metrics["drift"].set_function(
+            lambda: department_distance(self._counts, self._references)
+        )
+        self._monitor = Monitor(reference.drift)
 
     def observe_request(self, route: str, code: int, seconds: float) -> None:
         """Count a completed or rejected request."""
         self._metrics["requests"].labels(route, str(code)).inc()
         self._metrics["request_seconds"].labels(route).observe(seconds)
 
-    def observe_predictions(self, scores: Scores) -> None:
+    def measure_names(self, features: TfIdf) -> None:
+        """Measure the names of products, too; called once the linear model is loaded."""
+        self._monitor.features = features
+
+    def observe_predictions(self, names: Sequence[str], scores: Scores) -> None:
         """Count predictions; called on the event loop."""
+        if self._monitor.observe(names, scores.probabilities):
+            self._set_drift()
         predicted, confidence = scores.predicted.tolist(), scores.confidence
         self._metrics["items"].inc(len(predicted))
         self._metrics["low_confidence"].inc(int((confidence < self._low_confidence).sum()))
@@ -157,6 +186,17 @@ class Metrics:
             self._metrics["forward_seconds"].observe(seconds)
         for wait in waits:
             self._metrics["queue_wait_seconds"].observe(wait)
+
+    def _set_drift(self) -> None:
+        """Set the metrics of the latest complete window."""
+        window = self._monitor
+        self._metrics["drift_windows"].set(window.windows)
+        for bound, value in window.accuracy:
+            self._metrics["estimated_accuracy"].labels(bound).set(value)
+        for signal, test in window.tests.items():
+            self._metrics["drift_signal"].labels(signal).set(test.value)
+            self._metrics["drift_reference"].labels(signal).set(test.reference)
+            self._metrics["drift_p_value"].labels(signal).set(test.p_value)
 
     def _share(self, index: int) -> float:
         return float(self._counts[index] / max(len(self._recent), 1))

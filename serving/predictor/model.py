@@ -53,7 +53,7 @@ class Predictor(Model):
         self.models = Models(config, bundle.labels, tuple(aisles))
         self._deadline, self._on_failure = config.deadline_seconds, on_failure
         self.batcher = Batcher(
-            lambda: _require_labels(load(bundle), bundle),
+            lambda: self._measured(_require_labels(load(bundle), bundle)),
             config,
             metrics,
             on_ready=self._loaded,
@@ -100,7 +100,7 @@ class Predictor(Model):
     ) -> dict[str, Any] | InferResponse:
         with tracing.span("score", {"grocer.items": len(payload.names)}):
             scores = await self._score(payload.names)
-        self.metrics.observe_predictions(scores)
+        self.metrics.observe_predictions(payload.names, scores)
         if payload.outputs is None:
             return responses.render_v1(payload, scores)
         return responses.render_v2(payload, scores, NAME, self.bundle.digest)
@@ -122,6 +122,11 @@ class Predictor(Model):
     def _require_ready(self) -> None:
         if not self.ready:
             raise RequestError(503, "the model is not ready", retry_after=2)
+
+    def _measured(self, classifier: Classifier) -> Classifier:
+        if classifier.linear is not None:
+            self.metrics.measure_names(classifier.linear.features)
+        return classifier
 
     def _loaded(self) -> None:
         if not self.failed:

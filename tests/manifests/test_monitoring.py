@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from grocer.config.deployment import DeployConfig, ServingConfig
+from grocer.inference.drift import WINDOW
 from grocer.inference.scores import Scores
 from serving.predictor.metrics import Metrics
 from serving.predictor.model import NAME
@@ -50,7 +51,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, set[str]]
     bundle = make_bundle(tmp_path_factory.mktemp("bundle"))
     metrics = Metrics(bundle, ServingConfig(), registry)
     metrics.observe_request("predict", 200, 0.1)
-    metrics.observe_predictions(Scores.flat(bundle.labels, np.eye(len(bundle.labels))))
+    scores = Scores.flat(bundle.labels, np.eye(len(bundle.labels)))
+    for number in range(WINDOW):  # more than a window of distinct names
+        metrics.observe_predictions(
+            [f"product {number} {label}" for label in bundle.labels], scores
+        )
     labels: dict[str, set[str]] = {}
     for family in registry.collect():
         for sample in family.samples:

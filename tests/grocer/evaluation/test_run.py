@@ -147,6 +147,17 @@ def test_reference_without_purchases_counts_products(stage):
     assert stage.run().reference.purchases == pytest.approx(expected)
 
 
+def test_reference_of_drift_has_the_signals_of_the_test_products(stage):
+    evaluation = stage.run()
+    known = evaluation.reference.drift
+    assert known.products == evaluation.metrics.test.products
+    (confidence,) = known.signals["confidence"].products
+    assert confidence == pytest.approx(evaluation.reference.mean_confidence)
+    departments = dict(zip(evaluation.labels, known.signals["departments"].products, strict=True))
+    assert departments == pytest.approx(evaluation.reference.departments)
+    assert set(known.signals) == {"confidence", "new_words", "names", "departments"}
+
+
 def test_base_model_is_compared_on_its_sample(stage):
     base = stage.run().baselines["base_model"]
     assert base.products == base.paired.products == 30

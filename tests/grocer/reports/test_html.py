@@ -24,6 +24,7 @@ PLOTS = {
     "split": {"Test share": {"products in train, validation and test", "test share, %"}},
     "loss": {"Loss": {"optimizer step", "loss, nats per completion token"}},
     "validation": {},
+    "drift": {"Predicted departments": {"share of products, %"}},
 }
 
 

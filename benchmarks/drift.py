@@ -1,0 +1,300 @@
+"""Detection and false alarms of drift, and the error of the estimated accuracy.
+
+    .venv/bin/python benchmarks/drift.py [--splits DIR] [--windows 200] [--nannyml PYTHON]
+
+Fits the linear model on the training products of a split and calibrates it on the validation
+products. Each repetition divides the test products at random: one half is the reference, and
+windows of the other half are shifted. The models are the same throughout. No product of a window
+is known to the model or to the reference.
+
+`--nannyml` is the Python of an environment with NannyML, whose estimate (CBPE) and alerts are then
+measured on the same windows. The last line is one JSON object: `ratio` is the mean absolute error
+of the accuracy of the reference over that of the estimated accuracy, in the shifted windows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+
+from grocer.artifacts.drift import Signal  # noqa: E402
+from grocer.errors import GrocerError  # noqa: E402
+from grocer.evaluation.predictions import read_tables  # noqa: E402
+from grocer.inference import drift  # noqa: E402
+from grocer.model.combination import fit_weight, scale  # noqa: E402
+from grocer.model.linear import LinearModel, fit_linear  # noqa: E402
+
+UNITS = ("12 OZ", "500 ML", "6 CT", "1 LB", "2 PK", "16.9 FL OZ")
+REFERENCE = "reference"
+
+Floats = drift.Floats
+Random = np.random.Generator
+
+
+def other_shop(name: str, random: Random) -> str:
+    """Return the name as a till would print it: upper case, words shortened, a unit."""
+    words = [
+        word if len(word) < 5 else word[0] + word[1:].translate(_VOWELS) for word in name.split()
+    ]
+    return " ".join([*(word[:5] for word in words), random.choice(UNITS)]).upper()
+
+
+def misspelled(name: str, random: Random) -> str:
+    """Return the name with one letter of each fourth word dropped, doubled or swapped."""
+    words = name.split()
+    for _ in range(1 + len(words) // 4):
+        row = int(random.integers(len(words)))
+        word = words[row]
+        at = int(random.integers(max(1, len(word) - 1)))
+        edits = (
+            word[:at] + word[at + 1 :],
+            word[:at] + word[at : at + 1] * 2 + word[at + 1 :],
+            word[:at] + word[at + 1 : at + 2] + word[at : at + 1] + word[at + 2 :],
+        )
+        words[row] = edits[int(random.integers(3))]
+    return " ".join(words)
+
+
+_VOWELS = str.maketrans("", "", "aeiouAEIOU")
+STYLES: dict[str, Callable[[str, Random], str]] = {
+    "other shop": other_shop,
+    "misspelled": misspelled,
+}
+
+
+@dataclass(frozen=True)
+class Products:
+    """Test products in one style of names, with their predictions and signals."""
+
+    probabilities: Floats
+    correct: Floats
+    signals: dict[Signal, Floats]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Products of a window: rows of the test products, and of which style each one is."""
+
+    scenario: str
+    rows: np.ndarray
+    shifted: np.ndarray
+    style: str
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--splits", type=Path, default=Path("build/demo/artifacts/build_dataset"), metavar="DIR"
+    )
+    parser.add_argument("--model", type=Path, metavar="DIR", help="keep the linear model here")
+    parser.add_argument("--windows", type=int, default=200, help="of each scenario")
+    parser.add_argument("--size", type=int, default=1000, help="products of a window")
+    parser.add_argument("--nannyml", metavar="PYTHON")
+    options = parser.parse_args()
+    try:
+        tables = read_tables(options.splits)
+        result = measure(tables, fit(tables, options.model), options)
+    except GrocerError as error:
+        parser.error(str(error))
+    print(json.dumps(result))
+
+
+def fit(tables: dict[str, pd.DataFrame], directory: Path | None) -> LinearModel:
+    """Return the linear model; read it from `directory`, if it is there."""
+    if directory is not None and directory.is_dir():
+        return LinearModel.load(directory)
+    train, validation = tables["train"], tables["validation"]
+    labels = sorted(set(train["department"]))
+    columns = ("product_name", "department")
+    sides = [each[column].tolist() for each in (train, validation) for column in columns]
+    model = fit_linear(*sides, labels)
+    if directory is not None:
+        directory.mkdir(parents=True)
+        model.save(directory)
+    return model
+
+
+def measure(
+    tables: dict[str, pd.DataFrame], model: LinearModel, options: argparse.Namespace
+) -> dict[str, Any]:
+    validation, test = tables["validation"], tables["test"]
+    index = {label: i for i, label in enumerate(model.labels)}
+    logs = model.log_probabilities(validation["product_name"].tolist())
+    weight = fit_weight(logs, validation["department"].map(index).to_numpy())
+    truth = test["department"].map(index).to_numpy()
+    styles = {"": score(model, weight, test["product_name"].tolist(), truth)}
+    for style, change in STYLES.items():
+        random = np.random.default_rng(0)
+        names = [change(name, random) for name in test["product_name"]]
+        print(f"{style}: {', '.join(names[:4])}", flush=True)
+        styles[style] = score(model, weight, names, truth)
+    measured, frames = [], []
+    for number in range(options.windows):
+        random = np.random.default_rng(number)
+        order = random.permutation(len(test))
+        half = len(test) // 2
+        plain, purchases = styles[""], test["purchases"].to_numpy(dtype=np.float64)
+        known = drift.reference(
+            {name: values[order[:half]] for name, values in plain.signals.items()},
+            purchases[order[:half]],
+            sum(len(tables[side]) for side in ("train", "validation", "test")),
+        )
+        expected = float(plain.correct[order[:half]].mean())
+        for window in windows(random, order[half:], truth, purchases, options.size):
+            content = mixed(styles, window)
+            measured.append(
+                {"scenario": window.scenario, "expected": expected}
+                | assess(content, known, number + 1)
+            )
+            if options.nannyml and number < NANNYML_WINDOWS:
+                frames.append(frame(content, truth[window.rows], number, window.scenario))
+        if options.nannyml and number < NANNYML_WINDOWS:
+            rows = order[:half]
+            reference = Products(plain.probabilities[rows], plain.correct[rows], {})
+            frames.append(frame(reference, truth[rows], number, REFERENCE))
+    table = pd.DataFrame(measured)
+    scenarios = summarise(table)
+    shifted = [row for row in scenarios.values() if row["shifted"]]
+    errors = [float(np.mean([row[key] for row in shifted])) for key in ("naive_mae", "mae")]
+    result = {"ratio": errors[0] / errors[1], "test_products": len(test), "weight": weight}
+    if options.nannyml:
+        for scenario, row in run_nannyml(options.nannyml, pd.concat(frames)).items():
+            scenarios[scenario] |= row
+    print(pd.DataFrame(scenarios).T.to_string(float_format=lambda value: f"{value:.3f}"))
+    return result | {"scenarios": scenarios}
+
+
+def score(model: LinearModel, weight: float, names: list[str], truth: np.ndarray) -> Products:
+    probabilities = scale(model.log_probabilities(names), weight)
+    signals = drift.measure(names, probabilities, model.features)
+    correct = (probabilities.argmax(axis=1) == truth).astype(np.float64)
+    return Products(probabilities, correct, signals)
+
+
+def windows(
+    random: Random, pool: np.ndarray, truth: np.ndarray, purchases: Floats, size: int
+) -> Iterator[Window]:
+    """Yield a window of each scenario; a product occurs once in a window."""
+    none = np.zeros(size, dtype=bool)
+    pool = random.permutation(pool)
+    yield Window("none: products", pool[:size], none, "")
+    weights = purchases[pool] / purchases[pool].sum()
+    positive = min(size, int((weights > 0).sum()))
+    popular = random.choice(pool, positive, replace=False, p=weights)
+    yield Window("none: by purchases", popular, none[:positive], "")
+    labels = random.permutation(len(np.unique(truth)))
+    for count in (len(labels) // 2, 3):
+        chosen = pool[np.isin(truth[pool], labels[:count])][:size]
+        if len(chosen):
+            yield Window(f"{count} departments", chosen, none[: len(chosen)], "")
+    for style in STYLES:
+        for share in (0.1, 0.3, 1.0):
+            shifted = np.arange(size) < share * size
+            yield Window(f"{style} {share:.0%}", pool[:size], shifted, style)
+
+
+def mixed(styles: dict[str, Products], window: Window) -> Products:
+    plain, other, rows = styles[""], styles[window.style], window.rows
+    shifted = window.shifted
+
+    def pick(first: Floats, second: Floats) -> Floats:
+        mask = shifted.reshape((-1,) + (1,) * (first.ndim - 1))
+        return np.where(mask, second[rows], first[rows])
+
+    return Products(
+        pick(plain.probabilities, other.probabilities),
+        pick(plain.correct, other.correct),
+        {name: pick(plain.signals[name], other.signals[name]) for name in plain.signals},
+    )
+
+
+def assess(content: Products, known: Any, number: int) -> dict[str, Any]:
+    """Return the tests of a window, alone and as the window `number` of a predictor."""
+    once = drift.compare(content.signals, known)
+    later = drift.compare(content.signals, known, number)
+    estimate = drift.estimated_accuracy(content.signals["confidence"][:, 0], known)
+    accuracy = float(content.correct.mean())
+    return {
+        **{name: each.drift for name, each in once.items()},
+        "any": any(each.drift for each in once.values()),
+        "sequential": any(each.drift for each in later.values()),
+        "products": len(content.correct),
+        "accuracy": accuracy,
+        "estimate": estimate.accuracy,
+        "mae": abs(estimate.accuracy - accuracy),
+        "covered": estimate.low <= accuracy <= estimate.high,
+    }
+
+
+def summarise(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return the means of each scenario."""
+    table = table.assign(naive_mae=(table["expected"] - table["accuracy"]).abs())
+    result = {}
+    for scenario, rows in table.groupby("scenario", sort=False):
+        means = rows.drop(columns="scenario").astype(float).mean().to_dict()
+        result[str(scenario)] = {"shifted": not str(scenario).startswith("none"), **means}
+    return result
+
+
+NANNYML_WINDOWS = 20
+"""Repetitions that NannyML sees."""
+_NANNYML = """
+import json, sys, warnings
+warnings.filterwarnings("ignore")
+import pandas as pd, nannyml
+table = pd.read_parquet(sys.argv[1])
+classes = sorted(c[2:] for c in table.columns if c.startswith("p_"))
+rows = []
+for number, part in table.groupby("window"):
+    reference = part[part.scenario == "reference"]
+    size = 1000
+    cbpe = nannyml.CBPE(problem_type="classification_multiclass", y_pred="y_pred", y_true="y_true",
+        y_pred_proba={c: "p_" + c for c in classes}, metrics=["accuracy"], chunk_size=size)
+    cbpe.fit(reference)
+    for scenario, window in part.groupby("scenario", sort=False):
+        if scenario == "reference" or len(window) < size:
+            continue
+        chunk = cbpe.estimate(window).filter(period="analysis").to_df().iloc[0]["accuracy"]
+        error = abs(chunk["value"] - (window.y_true == window.y_pred).mean())
+        rows.append((scenario, float(error), float(chunk["alert"])))
+means = pd.DataFrame(rows, columns=["scenario", "nannyml_mae", "nannyml_alert"])
+print(json.dumps(means.groupby("scenario").mean().to_dict(orient="index")))
+"""
+
+
+def frame(content: Products, truth: np.ndarray, number: int, scenario: str) -> pd.DataFrame:
+    labels = [f"{i:02d}" for i in range(content.probabilities.shape[1])]
+    columns = {f"p_{label}": content.probabilities[:, i] for i, label in enumerate(labels)}
+    predicted = content.probabilities.argmax(axis=1)
+    return pd.DataFrame(columns).assign(
+        y_true=np.array(labels)[truth],
+        y_pred=np.array(labels)[predicted],
+        window=number,
+        scenario=scenario,
+    )
+
+
+def run_nannyml(python: str, table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "windows.parquet"
+        table.to_parquet(path)
+        command = [python, "-c", _NANNYML, str(path)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    result: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+if __name__ == "__main__":
+    main()

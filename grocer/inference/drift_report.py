@@ -1,0 +1,169 @@
+"""Compare the product names in a file with the test products of a bundle's evaluation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from grocer.artifacts.drift import (
+    DepartmentShare,
+    DriftReport,
+    DrivingProduct,
+    NewWord,
+    Signal,
+    SignalReference,
+)
+from grocer.errors import TableError
+from grocer.inference import drift
+from grocer.inference.batch import CHUNK_ROWS, require_text
+from grocer.inference.classifier import Classifier, load_for_serving
+from grocer.inference.drift import Floats
+from grocer.inference.scores import Scores
+from grocer.io.tables import Source, open_source
+from grocer.model.prompt_template import is_blank
+from grocer.model.tfidf import TfIdf
+from grocer.progress import Ticker
+from grocer.release.bundle import LoadedBundle, load_bundle
+
+DRIVERS, NEW_WORDS = 10, 20
+"""Products listed for each signal; new words listed."""
+
+
+def report(
+    source: Path,
+    bundle: Path,
+    *,
+    column: str = "product_name",
+    progress: bool = False,
+    load: Callable[[LoadedBundle], Classifier] = load_for_serving,
+) -> DriftReport:
+    """Return how far the products in a file are from those that the bundle was evaluated on.
+
+    Each distinct name counts once.
+
+    Args:
+        source: CSV or Parquet, by file extension.
+        column: column with the product name.
+        progress: report the progress on stdout.
+        load: loads the classifier of the bundle.
+
+    Raises:
+        SourceError, TableError: the source is not readable, or lacks the column or any name.
+        BundleError, ModelError: the bundle is invalid or cannot be loaded.
+    """
+    table = open_source(source)
+    require_text(table, source, column)
+    rows, names = _read(table, column)
+    if not names:
+        raise TableError(
+            f"{source}: column {column!r} has no product names; at least 1 is required"
+        )
+    checked = load_bundle(bundle)
+    classifier = load(checked)
+    features = classifier.linear.features if classifier.linear is not None else None
+    ticker = Ticker("drift", len(names), "names") if progress else None
+    scores, signals = _score(names, classifier, features, ticker)
+    evaluation = checked.manifest.evaluation
+    known = evaluation.reference.drift
+    products = _Products(names, scores, features)
+    references = np.array(
+        [
+            [shares.get(label, 0.0) for label in scores.labels]
+            for shares in (evaluation.reference.departments, evaluation.reference.purchases)
+        ]
+    )
+    counts = np.bincount(scores.predicted, minlength=len(scores.labels)).astype(np.float64)
+    distance = drift.department_distance(counts, references)
+    return DriftReport(
+        bundle=checked.digest,
+        label=evaluation.label,
+        rows=rows,
+        products=len(names),
+        test_products=known.products,
+        error_probability=drift.ERROR_PROBABILITY,
+        test_accuracy=evaluation.metrics.test.accuracy,
+        estimated_accuracy=drift.estimated_accuracy(scores.confidence, known),
+        signals=drift.compare(signals, known),
+        department_distance=None if np.isnan(distance) else distance,
+        departments=_departments(scores.labels, counts, references),
+        new_words=products.frequent_words(),
+        drivers={
+            name: products.drivers(_contributions(name, values, known.signals[name]))
+            for name, values in signals.items()
+        },
+    )
+
+
+def _read(table: Source, column: str) -> tuple[int, list[str]]:
+    """Return the number of rows, and the distinct names."""
+    rows, names = 0, dict[str, str]()
+    for chunk in table.chunks(CHUNK_ROWS):
+        rows += chunk.num_rows
+        for name in chunk.column(column).to_pylist():
+            if name is not None and not is_blank(name):
+                names.setdefault(drift.name_key(name), name)
+    return rows, list(names.values())
+
+
+def _score(
+    names: Sequence[str], classifier: Classifier, features: TfIdf | None, ticker: Ticker | None
+) -> tuple[Scores, dict[Signal, Floats]]:
+    parts: list[tuple[Scores, dict[Signal, Floats]]] = []
+    for start in range(0, len(names), CHUNK_ROWS):
+        chunk = names[start : start + CHUNK_ROWS]
+        scores = classifier.predict(chunk)
+        parts.append((scores, drift.measure(chunk, scores.probabilities, features)))
+        if ticker is not None:
+            ticker.at(start + len(chunk))
+    signals = {name: np.concatenate([each[name] for _, each in parts]) for name in parts[0][1]}
+    return Scores.concatenate([scores for scores, _ in parts]), signals
+
+
+def _contributions(name: Signal, values: Floats, known: SignalReference) -> Floats:
+    """Return how far each product [products] moves the mean in the direction of its drift."""
+    if name == "confidence":
+        return -values[:, 0]
+    if name != "departments":
+        return values[:, 0]
+    result: Floats = values @ (values.mean(axis=0) - np.array(known.products))
+    return result
+
+
+def _departments(
+    labels: Sequence[str], counts: Floats, references: Floats
+) -> tuple[DepartmentShare, ...]:
+    shares, closest = counts / counts.sum(), drift.closest_reference(counts, references)
+    return tuple(
+        DepartmentShare(department=labels[i], share=shares[i], reference=min(1.0, closest[i]))
+        for i in np.argsort(-np.abs(shares - closest), kind="stable")
+    )
+
+
+class _Products:
+    """The distinct products of a file, with their predictions and new words."""
+
+    def __init__(self, names: Sequence[str], scores: Scores, features: TfIdf | None) -> None:
+        self._names, self._labels = names, scores.predicted_labels
+        self._confidence = scores.confidence
+        self._new = [features.new_words(name) if features else [] for name in names]
+
+    def frequent_words(self) -> tuple[NewWord, ...]:
+        """Return the new words of the most products."""
+        counts = Counter(word for words in self._new for word in set(words))
+        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        return tuple(NewWord(word=word, products=count) for word, count in ranked[:NEW_WORDS])
+
+    def drivers(self, contributions: Floats) -> tuple[DrivingProduct, ...]:
+        """Return the products of the largest contributions."""
+        return tuple(
+            DrivingProduct(
+                product_name=self._names[i],
+                department=self._labels[i],
+                confidence=self._confidence[i],
+                new_words=tuple(self._new[i]),
+            )
+            for i in np.argsort(-contributions, kind="stable")[:DRIVERS]
+        )
