@@ -123,7 +123,8 @@ class DeployConfig(Section):
     analysis_seconds: Annotated[float, Field(gt=0.0)] = 3600.0
     """Time limit in seconds for these requests, after which the canary is rolled back."""
     address: Annotated[str, Field(pattern=r"^https?://")] | None = None
-    """URL of the predictor from outside the cluster (`kubectl port-forward`); null: its Service."""
+    """URL of the predictor from outside the cluster (`kubectl port-forward`), or at the gateway,
+    which the component `scale-to-zero` requires; null: its Service."""
     timeout_seconds: Annotated[float, Field(gt=0.0)] = 900.0
     """Time limit of a rollout in seconds, after which it is rolled back."""
 

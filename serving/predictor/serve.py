@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,6 +56,9 @@ def serve(
     config = checked.config.with_settings([f"serving.{text}" for text in settings]).serving
     # Python's default of 5 ms delays each step of a request while the model thread computes.
     sys.setswitchinterval(0.001)
+    # bitsandbytes calls torch.compile when it is imported, which loads TorchInductor for seconds,
+    # although the predictor uses none of the compiled functions.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     # Importing KServe takes seconds: an invalid bundle is rejected first.
     from serving.predictor import tracing
     from serving.predictor.server import Server
@@ -76,6 +80,7 @@ def classifier_loader(
         classifier = load_for_serving(bundle, token_budget=config.token_budget, base=base)
         # Exclude the loaded model from garbage collection, which would pause requests by 0.3 s.
         gc.freeze()
+        log.info("model loaded", extra={"digest": bundle.digest})
         return classifier
 
     return load

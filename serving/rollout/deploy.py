@@ -6,7 +6,9 @@ digest. If that fails, the InferenceService is restored to its previous revision
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from grocer.config.deployment import DeployConfig, RegistryConfig
 from grocer.errors import DeployError
@@ -23,12 +25,13 @@ from serving.rollout.inference_service import (
     Record,
     Revision,
     State,
+    min_replicas,
     read_state,
     stopped_by,
 )
 from serving.rollout.kubernetes import Cluster
 from serving.rollout.readiness import wait_until_ready
-from serving.rollout.smoke_test import Prediction, predict
+from serving.rollout.smoke_test import Prediction, predict, request_pods
 from serving.rollout.traffic import wait_for_traffic
 from serving.rollout.update import update
 
@@ -70,6 +73,7 @@ def deploy(
         )
     state = read_state(service)
     _require_same_champion(bundle, state.champion, config)
+    wake = _waker(service, config)
     uri = publish(bundle, config.store)
     address = registry.address if registry else None
     version = register_verdict(Lineage.of_bundle(bundle, uri), address, uri)
@@ -77,13 +81,13 @@ def deploy(
     say("deploy", f"{config.namespace}/{config.name}: {_short(state.champion)} → {_short(new)}")
     update(cluster, config, state, planned)
     try:
-        wait_until_ready(cluster, config.name, new, config.timeout_seconds)
+        wait_until_ready(cluster, config.name, new, config.timeout_seconds, wake=wake)
         if planned.canary is not None and planned.canary.revision == new:
             wait_for_traffic(cluster, config, new, planned.canary.traffic_percent)
         url = config.address or cluster.address(new.deployment(config.name))
         return predict(url.rstrip("/"), products, bundle.digest, timeout=_SETTLE_SECONDS)
     except DeployError as error:
-        result = _undo(cluster, config, planned, new)
+        result = _undo(cluster, config, planned, new, wake)
         raise DeployError(f"{error}; {result}") from error
 
 
@@ -96,6 +100,27 @@ def champion(config: DeployConfig, cluster: Cluster | None = None) -> str:
     cluster = cluster or Cluster(config.namespace)
     stable = read_state(cluster.inference_service(config.name)).champion
     return stable.uri if stable else ""
+
+
+def _waker(service: Mapping[str, Any], config: DeployConfig) -> Callable[[], None] | None:
+    """Return how to start a pod of a predictor that scales to zero; None if it does not.
+
+    Raises:
+        DeployError: the gateway's URL is not set; or a canary is requested, which has no pods.
+    """
+    if min_replicas(service) > 0:
+        return None
+    if config.canary:
+        raise DeployError(
+            f"{config.namespace}/{config.name}: a canary of a predictor that scales to zero has no "
+            "pods; deploy without --canary, or set spec.predictor.minReplicas to 1"
+        )
+    if config.address is None:
+        raise DeployError(
+            f"{config.namespace}/{config.name} scales to zero and starts pods for requests to the "
+            "gateway only; set deploy.address to its URL there"
+        )
+    return partial(request_pods, config.address.rstrip("/"))
 
 
 def _require_same_champion(
@@ -144,7 +169,13 @@ def _plan(
     return new, State(new, state.canary if known == stable else None)
 
 
-def _undo(cluster: Cluster, config: DeployConfig, failed: State, new: Revision) -> str:
+def _undo(
+    cluster: Cluster,
+    config: DeployConfig,
+    failed: State,
+    new: Revision,
+    wake: Callable[[], None] | None,
+) -> str:
     """Restore the state in the record of `new`, and return what was done."""
     if new.record is None:
         return "no rollback: this revision was already deployed"
@@ -156,7 +187,7 @@ def _undo(cluster: Cluster, config: DeployConfig, failed: State, new: Revision) 
         if failed.canary and failed.canary.revision == new:
             failed = drain(cluster, config, failed)
         update(cluster, config, failed, previous)
-        wait_until_ready(cluster, config.name, previous.stable, config.timeout_seconds)
+        wait_until_ready(cluster, config.name, previous.stable, config.timeout_seconds, wake=wake)
     except DeployError as error:
         return f"rollback to {_short(previous.stable)} failed: {error}"
     return f"rolled back to {_short(previous.stable)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from grocer.errors import DeployError
@@ -41,13 +41,20 @@ _MAX_RESTARTS = 2
 
 
 def wait_until_ready(
-    cluster: Cluster, service: str, revision: Revision, timeout: float, *, replicas: int = 1
+    cluster: Cluster,
+    service: str,
+    revision: Revision,
+    timeout: float,
+    *,
+    replicas: int = 1,
+    wake: Callable[[], None] | None = None,
 ) -> None:
     """Wait until all pods of the predictor serve `revision` and no older pod is left.
 
     Args:
         timeout: seconds.
         replicas: minimum number of pods.
+        wake: called, every few seconds, while the Deployment is scaled to zero.
 
     Raises:
         DeployError: it cannot start, or the timeout expired. The message has the pod's reason
@@ -63,6 +70,8 @@ def wait_until_ready(
             deployment = None  # not updated yet
         if deployment and is_rolled_out(deployment, replicas):
             return
+        if wake and deployment and not deployment.spec.replicas:
+            wake()
         pods = [pod for pod in cluster.pods(selector) if bundle_digest(pod) == revision.digest]
         if failure := pod_failure(cluster, pods):
             raise DeployError(f"{name}: {failure}")

@@ -65,6 +65,20 @@ def predict(url: str, products: Sequence[str], digest: str, *, timeout: float) -
     return [{"product_name": product, **prediction} for product, prediction in pairs]
 
 
+def request_pods(url: str) -> None:
+    """Send the request for which the component scale-to-zero starts a pod; accept any response.
+
+    Raises:
+        DeployError: there is no response.
+    """
+    try:
+        _request(f"{url}/v2/models/{_MODEL}/ready")
+    except (urllib.error.HTTPError, ValueError):
+        return
+    except (OSError, http.client.HTTPException) as error:
+        raise DeployError(f"no gateway at {url}: {error}; check deploy.address") from error
+
+
 @contextmanager
 def running_predictor(
     bundle: Path,

@@ -40,7 +40,10 @@ def _move(objects: list[Object], names: Namespaces) -> list[Object]:
 
 @pytest.mark.parametrize(
     ("target", "component"),
-    [*((name, "") for name in TARGETS), ("overlays/kind", "canary"), ("overlays/kind", "keda")],
+    [
+        *((name, "") for name in TARGETS),
+        *(("overlays/kind", name) for name in ("canary", "keda", "scale-to-zero")),
+    ],
 )
 def test_manifests_are_accepted(
     target: str, component: str, api: Api, empty_namespaces: Namespaces

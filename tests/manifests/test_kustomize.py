@@ -72,7 +72,7 @@ def test_only_documented_components_are_in_no_target() -> None:
         for target in TARGETS
         for name in kustomization(ROOT / target).get("components", ())
     }
-    assert set(COMPONENTS) - used == {"canary", "keda"}
+    assert set(COMPONENTS) - used == {"canary", "keda", "scale-to-zero"}
 
 
 @pytest.mark.parametrize("target", [name for name in TARGETS if name.startswith("overlays/")])

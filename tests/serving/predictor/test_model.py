@@ -109,3 +109,18 @@ def test_classifier_with_other_aisles_than_the_bundle_is_rejected(
     (error,) = failures
     assert isinstance(error, ModelError)
     assert "aisles.json" in str(error)
+
+
+def test_predictor_does_not_load_the_compiler_of_torch(
+    bundle: LoadedBundle, tmp_path: Path
+) -> None:
+    """Importing bitsandbytes loads it by default, which takes seconds."""
+    script = (
+        "import pathlib, sys; from serving.predictor.__main__ import main; main(); "
+        f"pathlib.Path({str(tmp_path / 'modules')!r}).write_text(' '.join(sys.modules))"
+    )
+    with running_predictor(bundle.path, command=("-c", script)) as url:
+        predict(url, NAMES[:1], bundle.digest, timeout=0)
+    modules = (tmp_path / "modules").read_text().split()
+    assert "bitsandbytes" in modules
+    assert "torch._inductor.compile_fx" not in modules

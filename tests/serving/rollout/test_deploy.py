@@ -1,6 +1,7 @@
 """Deploy on a cluster: only a bundle that passes its smoke test stays deployed."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from serving.rollout.inference_service import (
     State,
     apply_configuration,
 )
+from serving.rollout.smoke_test import request_pods
 from tests.fixtures.kubernetes_api import (
     OLD,
     PRODUCTS,
@@ -120,6 +122,36 @@ def test_invalid_record_is_reported(api: Api, stub_bundle: LoadedBundle) -> None
     api.service["spec"]["predictor"]["annotations"]["grocer-deploy/rollout"] = "{"
     with pytest.raises(DeployError, match=r"grocer-deploy/rollout .*kubectl edit"):
         api.deploy(stub_bundle)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"), [({"address": None}, "deploy.address"), ({"canary": 20}, "minReplicas")]
+)
+def test_deploy_refuses_a_predictor_that_scales_to_zero_without_a_way_to_start_pods(
+    api: Api, stub_bundle: LoadedBundle, settings: dict[str, Any], reason: str
+) -> None:
+    assert api.service is not None
+    api.service["spec"]["predictor"]["minReplicas"] = 0
+    with pytest.raises(DeployError, match=reason):
+        api.deploy(stub_bundle, **settings)
+    assert api.applied == []
+
+
+def test_deploy_starts_pods_of_a_predictor_that_is_scaled_to_zero(
+    api: Api, stub_bundle: LoadedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-in autoscaler starts a pod for a request."""
+    assert api.service is not None
+    api.service["spec"]["predictor"]["minReplicas"] = 0
+    api.replicas = 0
+
+    def scale_up(url: str) -> None:
+        request_pods(url)
+        api.replicas = 1
+
+    monkeypatch.setattr("serving.rollout.deploy.request_pods", scale_up)
+    assert api.deploy(stub_bundle, timeout_seconds=10.0)
+    assert api.replicas == 1
 
 
 @pytest.mark.parametrize("compared", [None, "e" * 64])

@@ -8,7 +8,7 @@ import pytest
 
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
-from serving.rollout.smoke_test import predict, running_predictor
+from serving.rollout.smoke_test import predict, request_pods, running_predictor
 from tests.fixtures.http_server import Handler, Serve
 from tests.fixtures.predictor_process import READY
 
@@ -27,6 +27,9 @@ def respond(serve: Serve) -> Respond:
         pending = list(responses)
 
         class Responder(Handler):
+            def do_GET(self) -> None:
+                self.do_POST()
+
             def do_POST(self) -> None:
                 code, digest, body = pending.pop(0) if len(pending) > 1 else pending[0]
                 if code:
@@ -37,6 +40,16 @@ def respond(serve: Serve) -> Respond:
         return serve(Responder)
 
     return start
+
+
+@pytest.mark.parametrize("response", [(503, "", "no available server"), (200, "", "ready")])
+def test_request_for_pods_accepts_any_response(respond: Respond, response: Response) -> None:
+    request_pods(respond(response))
+
+
+def test_request_for_pods_fails_without_a_gateway() -> None:
+    with pytest.raises(DeployError, match=r"127\.0\.0\.1:1.*deploy\.address"):
+        request_pods("http://127.0.0.1:1")
 
 
 def test_prediction_has_its_product_name(respond: Respond) -> None:
