@@ -1,24 +1,21 @@
 """Detection and false alarms of drift, and the error of the estimated accuracy.
 
-    .venv/bin/python benchmarks/drift.py [--splits DIR] [--windows 200] [--nannyml PYTHON]
+    .venv/bin/python benchmarks/drift.py [--splits DIR] [--windows 200]
 
 Fits the linear model on the training products of a split and calibrates it on the validation
 products. Each repetition divides the test products at random: one half is the reference, and
 windows of the other half are shifted. The models are the same throughout. No product of a window
 is known to the model or to the reference.
 
-`--nannyml` is the Python of an environment with NannyML, whose estimate (CBPE) and alerts are then
-measured on the same windows. The last line is one JSON object: `ratio` is the mean absolute error
-of the accuracy of the reference over that of the estimated accuracy, in the shifted windows.
+The last line is one JSON object: `ratio` is the mean absolute error of the accuracy of the
+reference over that of the estimated accuracy, in the shifted windows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +34,6 @@ from grocer.model.combination import fit_weight, scale  # noqa: E402
 from grocer.model.linear import LinearModel, fit_linear  # noqa: E402
 
 UNITS = ("12 OZ", "500 ML", "6 CT", "1 LB", "2 PK", "16.9 FL OZ")
-REFERENCE = "reference"
 
 Floats = drift.Floats
 Random = np.random.Generator
@@ -101,7 +97,6 @@ def main() -> None:
     parser.add_argument("--model", type=Path, metavar="DIR", help="keep the linear model here")
     parser.add_argument("--windows", type=int, default=200, help="of each scenario")
     parser.add_argument("--size", type=int, default=1000, help="products of a window")
-    parser.add_argument("--nannyml", metavar="PYTHON")
     options = parser.parse_args()
     try:
         tables = read_tables(options.splits)
@@ -140,7 +135,7 @@ def measure(
         names = [change(name, random) for name in test["product_name"]]
         print(f"{style}: {', '.join(names[:4])}", flush=True)
         styles[style] = score(model, weight, names, truth)
-    measured, frames = [], []
+    measured = []
     for number in range(options.windows):
         random = np.random.default_rng(number)
         order = random.permutation(len(test))
@@ -158,20 +153,11 @@ def measure(
                 {"scenario": window.scenario, "expected": expected}
                 | assess(content, known, number + 1)
             )
-            if options.nannyml and number < NANNYML_WINDOWS:
-                frames.append(frame(content, truth[window.rows], number, window.scenario))
-        if options.nannyml and number < NANNYML_WINDOWS:
-            rows = order[:half]
-            reference = Products(plain.probabilities[rows], plain.correct[rows], {})
-            frames.append(frame(reference, truth[rows], number, REFERENCE))
     table = pd.DataFrame(measured)
     scenarios = summarise(table)
     shifted = [row for row in scenarios.values() if row["shifted"]]
     errors = [float(np.mean([row[key] for row in shifted])) for key in ("naive_mae", "mae")]
     result = {"ratio": errors[0] / errors[1], "test_products": len(test), "weight": weight}
-    if options.nannyml:
-        for scenario, row in run_nannyml(options.nannyml, pd.concat(frames)).items():
-            scenarios[scenario] |= row
     print(pd.DataFrame(scenarios).T.to_string(float_format=lambda value: f"{value:.3f}"))
     return result | {"scenarios": scenarios}
 
@@ -245,54 +231,6 @@ def summarise(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     for scenario, rows in table.groupby("scenario", sort=False):
         means = rows.drop(columns="scenario").astype(float).mean().to_dict()
         result[str(scenario)] = {"shifted": not str(scenario).startswith("none"), **means}
-    return result
-
-
-NANNYML_WINDOWS = 20
-"""Repetitions that NannyML sees."""
-_NANNYML = """
-import json, sys, warnings
-warnings.filterwarnings("ignore")
-import pandas as pd, nannyml
-table = pd.read_parquet(sys.argv[1])
-classes = sorted(c[2:] for c in table.columns if c.startswith("p_"))
-rows = []
-for number, part in table.groupby("window"):
-    reference = part[part.scenario == "reference"]
-    size = 1000
-    cbpe = nannyml.CBPE(problem_type="classification_multiclass", y_pred="y_pred", y_true="y_true",
-        y_pred_proba={c: "p_" + c for c in classes}, metrics=["accuracy"], chunk_size=size)
-    cbpe.fit(reference)
-    for scenario, window in part.groupby("scenario", sort=False):
-        if scenario == "reference" or len(window) < size:
-            continue
-        chunk = cbpe.estimate(window).filter(period="analysis").to_df().iloc[0]["accuracy"]
-        error = abs(chunk["value"] - (window.y_true == window.y_pred).mean())
-        rows.append((scenario, float(error), float(chunk["alert"])))
-means = pd.DataFrame(rows, columns=["scenario", "nannyml_mae", "nannyml_alert"])
-print(json.dumps(means.groupby("scenario").mean().to_dict(orient="index")))
-"""
-
-
-def frame(content: Products, truth: np.ndarray, number: int, scenario: str) -> pd.DataFrame:
-    labels = [f"{i:02d}" for i in range(content.probabilities.shape[1])]
-    columns = {f"p_{label}": content.probabilities[:, i] for i, label in enumerate(labels)}
-    predicted = content.probabilities.argmax(axis=1)
-    return pd.DataFrame(columns).assign(
-        y_true=np.array(labels)[truth],
-        y_pred=np.array(labels)[predicted],
-        window=number,
-        scenario=scenario,
-    )
-
-
-def run_nannyml(python: str, table: pd.DataFrame) -> dict[str, dict[str, float]]:
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "windows.parquet"
-        table.to_parquet(path)
-        command = [python, "-c", _NANNYML, str(path)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    result: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 

@@ -16,5 +16,6 @@ def ingest(data: str, config: str, tables: dsl.Output[dsl.Dataset]):
         from grocer.config.run import RunConfig
         from grocer.ingest.run import run
 
-        counts = run(data, RunConfig.from_json(config).data, out)
+        settings = RunConfig.from_json(config)
+        counts = run(data, settings.data, out, settings.catalogue.label)
         tables.metadata.update(counts.order_lines.model_dump(), products=counts.products)

@@ -9,7 +9,14 @@ from components.images import IMAGES
 
 @dsl.component(base_image=IMAGES.data, install_kfp_package=False)
 def shard_table(
-    data: str, out: str, bundle: str, shards: int, column: str, min_probability: float
+    data: str,
+    out: str,
+    bundle: str,
+    shards: int,
+    column: str,
+    min_probability: float,
+    previous: str,
+    corrections: str,
 ) -> List[str]:  # noqa: UP006
     """Write the shards next to the output; return their addresses in table order."""
     from grocer.artifacts.step import reported
@@ -18,5 +25,12 @@ def shard_table(
         from grocer.inference import sharded
 
         return sharded.shard_table(
-            data, out, bundle, shards=int(shards), column=column, min_probability=min_probability
+            data,
+            out,
+            bundle,
+            shards=int(shards),
+            column=column,
+            min_probability=min_probability,
+            previous=previous,
+            corrections=corrections,
         )

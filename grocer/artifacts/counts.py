@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from grocer.artifacts.base import Artifact, Count, Record
+from grocer.artifacts.base import Artifact, Count, Digest, Record
 
 
 class OrderLineCounts(Record):
@@ -27,6 +27,40 @@ class OrphanCounts(Record):
     order_lines_without_order: Count
 
 
+class AppliedCorrection(Record):
+    """A product name whose label was corrected."""
+
+    name: str
+    source_label: str
+    """Label of the source; empty if there was none."""
+    label: str
+    who: str
+    when: str
+    """UTC time of the review."""
+    products: Count
+    """Products with this name that were relabelled."""
+
+
+class CorrectionCounts(Record):
+    """What a corrections table changed; names are counted by their normal form."""
+
+    digest: Digest
+    """SHA-256 of the rows."""
+    rows: Count
+    names: Count
+    """Names with a correction that applies."""
+    changed_names: Count
+    changed_products: Count
+    confirmed_names: Count
+    """Names whose label was already the corrected one."""
+    unmatched_names: Count
+    """Names that no product has."""
+    conflicts: tuple[str, ...]
+    """Names on which reviewers disagree; their label is not changed."""
+    listed: tuple[AppliedCorrection, ...]
+    """The changed names, at most 1,000."""
+
+
 class Counts(Artifact):
     """`counts.json` of ingest."""
 
@@ -42,3 +76,5 @@ class Counts(Artifact):
     """Rows that repeat a key, by table."""
     notes: tuple[str, ...]
     """Missing parts of the source, and how each was handled."""
+    corrections: CorrectionCounts | None = None
+    """None: no corrections table is configured."""

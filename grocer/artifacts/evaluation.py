@@ -17,6 +17,7 @@ from grocer.artifacts.metrics import (
     DepartmentMetrics,
     HierarchicalMetrics,
     OperatingPoint,
+    RawLabels,
     Reference,
     ReliabilityBin,
     RowSplitLeakage,
@@ -67,6 +68,8 @@ class Evaluation(Artifact):
     aisles: HierarchicalMetrics | None
     """None: the label has one level."""
     slices: tuple[SliceMetrics, ...]
+    raw_labels: RawLabels | None = None
+    """None: the run has no corrections table. All other metrics are of the corrected labels."""
 
     @property
     def public(self) -> Evaluation:

@@ -20,6 +20,15 @@ class Accuracy(Record):
     accuracy_high: Share
 
 
+class RawLabels(Record):
+    """Test metrics against the labels of the source, without the corrections of reviewers."""
+
+    corrected: Count
+    """Test products whose label was corrected, including those that had none."""
+    accuracy: Accuracy | None
+    """Of the test products that have a label in the source; None without any."""
+
+
 class Calibration(Record):
     """Difference between confidence and accuracy."""
 

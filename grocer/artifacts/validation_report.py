@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from grocer.artifacts.base import Artifact, Count, Record
+from grocer.artifacts.counts import CorrectionCounts
 from grocer.errors import ExpectationError
 
 
@@ -35,6 +36,8 @@ class ValidationReport(Artifact):
     failures: tuple[str, ...]
     """One line for each failed expectation."""
     tables: dict[str, TableReport]
+    corrections: CorrectionCounts | None = None
+    """None: no corrections table is configured."""
 
     def require_success(self) -> None:
         """Raise an error unless all expectations were met.

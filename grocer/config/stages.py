@@ -40,6 +40,9 @@ class DataConfig(Section):
     """Column mapping of a single-table catalogue; null: the source has Instacart's files."""
     memory_limit_mb: Positive = 425
     """Memory limit of DuckDB in MiB, one thread per 200 MiB; raise it for larger order logs."""
+    corrections: str | None = None
+    """Table of reviewed labels that `grocer review import` writes, a directory or an `s3://` or
+    `gs://` URI; null: none."""
 
 
 class ValidationConfig(Section):

@@ -9,8 +9,6 @@ listed separately.
 
 from __future__ import annotations
 
-import html
-import unicodedata
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -18,30 +16,8 @@ import pandas as pd
 
 from grocer.config.run import RunConfig
 from grocer.errors import CatalogueError
-from grocer.model.prompt_template import limit_marks
-
-# Removed without a space, because they are inside words: apostrophes and trade marks.
-_REMOVED = str.maketrans("", "", "'’‘‛ʼʻ`´′®™©℠")
-# Latin, Greek and Cyrillic accents only: in other scripts a combining mark changes the word.
-_ACCENTS = dict.fromkeys(range(0x0300, 0x0370))
-
-
-def normalise(name: str) -> str:
-    """Return a name's normal form: words in lower case, separated by single spaces (NFKC).
-
-    HTML entities are decoded, and `&` becomes `and`. Apostrophes, trade marks, accents and format
-    characters are removed; control characters, other punctuation and symbols become spaces. A
-    name with only punctuation keeps it. Idempotent, and independent of the locale.
-
-    `Ben & Jerry’s®  Half-Baked` -> `ben and jerrys half baked`
-    """
-    text = limit_marks(html.unescape(name).translate(_REMOVED))
-    text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    text = text.translate(_ACCENTS).replace("&", " and ")
-    text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
-    line = "".join(c for c in text if unicodedata.category(c)[0] != "C")
-    words = "".join(" " if unicodedata.category(c)[0] in "PS" else c for c in line)
-    return unicodedata.normalize("NFKC", limit_marks(" ".join(words.split() or line.split())))
+from grocer.ingest.corrections import UNCORRECTED
+from grocer.model.product_names import normalise
 
 
 @dataclass(frozen=True)
@@ -51,8 +27,9 @@ class Catalogue:
     `examples` has a row for each normalised name, sorted by it: product_id and product_name (of
     the most purchased duplicate with that label), normalised_name, department (the label, even
     if that is the aisle) and purchases (sum over those duplicates). If the label has two levels
-    there is a column aisle, empty if unknown. `unlabelled` has a row for each product without
-    label: the same columns without department and aisle.
+    there is a column aisle, empty if unknown. With a corrections table there is a column
+    uncorrected: the label without corrections, empty if there was none. `unlabelled` has a row for
+    each product without label: the same columns without department, aisle and uncorrected.
     """
 
     examples: pd.DataFrame
@@ -84,6 +61,10 @@ def read_catalogue(
     )
     known = products["department"] != ""
     examples, duplicates, conflicts = _deduplicate(products[known])
+    if UNCORRECTED in products:
+        examples[UNCORRECTED] = _uncorrected(products, examples, unlabelled_names)
+        is_corrected = products["department"] != _labels(products[UNCORRECTED], unlabelled_names)
+        products["aisle"] = products["aisle"].mask(is_corrected, "")  # of the wrong department
     if config.catalogue.levels == 2:
         examples["aisle"] = _aisles(products[known], examples)
     labels = tuple(sorted(examples["department"].unique()))
@@ -147,6 +128,16 @@ def _deduplicate(products: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
     duplicates = int((products["normalised_name"].value_counts() > 1).sum())
     conflicts = int((votes["normalised_name"].value_counts() > 1).sum())
     return representatives[columns].reset_index(drop=True), duplicates, conflicts
+
+
+def _uncorrected(
+    products: pd.DataFrame, examples: pd.DataFrame, unlabelled: Collection[str]
+) -> pd.Series[str]:
+    """Return the label that each example would have without corrections; empty if none."""
+    source = products.assign(department=_labels(products[UNCORRECTED], unlabelled))
+    votes = _votes(source[source["department"] != ""], ["normalised_name"], "department")
+    labels = votes.drop_duplicates("normalised_name").set_index("normalised_name")["department"]
+    return examples["normalised_name"].map(labels).fillna("")
 
 
 def _aisles(products: pd.DataFrame, examples: pd.DataFrame) -> pd.Series[str]:

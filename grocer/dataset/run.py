@@ -14,6 +14,7 @@ from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
 from grocer.dataset import split
 from grocer.dataset.catalogue import read_catalogue
+from grocer.ingest.corrections import UNCORRECTED
 from grocer.io.atomic import write_json
 from grocer.model.hierarchy import AISLES_FILE, ONE_LEVEL, Aisles, leaf_name, leaves
 from grocer.model.prompt_template import Template, template
@@ -39,7 +40,8 @@ def run(tables: Counts, config: RunConfig, out: Path) -> Splits:
     """
     two_levels = config.catalogue.levels == 2
     prompt = template(config.prompt, config.catalogue.label, aisles=two_levels)
-    products = pd.read_parquet(tables.directory / "products.parquet", columns=_COLUMNS)
+    columns = _COLUMNS if tables.corrections is None else [*_COLUMNS, UNCORRECTED]
+    products = pd.read_parquet(tables.directory / "products.parquet", columns=columns)
     catalogue = read_catalogue(products, config, prompt.slot)
     sides = split.divide(catalogue.examples, config.split)
     for side, examples in sides.items():

@@ -17,6 +17,7 @@ from grocer.artifacts.metrics import (
     BaselineComparison,
     ChampionComparison,
     ConfidentError,
+    RawLabels,
     Reference,
 )
 from grocer.artifacts.splits import Splits
@@ -32,6 +33,7 @@ from grocer.evaluation.predictions import (
 )
 from grocer.inference import drift
 from grocer.inference.scores import Scores
+from grocer.ingest.corrections import UNCORRECTED
 from grocer.io.atomic import write_json
 from grocer.progress import say
 from grocer.release.manifest import JUDGED, judged_digests
@@ -144,6 +146,20 @@ def _measure(
         slices=slices.accuracies(
             test.table.assign(correct=test.correct), tables["train"]["product_name"]
         ),
+        raw_labels=_raw_labels(test, settings) if UNCORRECTED in test.table else None,
+    )
+
+
+def _raw_labels(test: Predictions, settings: EvaluationConfig) -> RawLabels:
+    """Measure the predictions against the labels without corrections."""
+    raw = test.table[UNCORRECTED].to_numpy(dtype=object)
+    known = raw != ""
+    correct = raw == np.asarray(test.scores.predicted_labels, dtype=object)
+    return RawLabels(
+        corrected=int((raw != test.table["department"].to_numpy(dtype=object)).sum()),
+        accuracy=Accuracy(**metrics.accuracy(correct[known], settings.confidence))
+        if known.any()
+        else None,
     )
 
 
@@ -252,6 +268,9 @@ def _recovered(unlabelled: Predictions) -> pd.DataFrame:
 def _say_result(evaluation: Evaluation) -> None:
     selected = evaluation.combination.strategy
     _say_accuracy(f"test accuracy ({selected})", evaluation.metrics.test, evaluation.baselines)
+    if (raw := evaluation.raw_labels) is not None and raw.accuracy is not None:
+        name = f"test accuracy on the labels before {raw.corrected:,} corrections"
+        _say_accuracy(name, raw.accuracy, {})
     classifiers = " · ".join(
         f"{name} {100 * each.accuracy:.1f} % ({each.log_loss:.3f}, {each.names_per_second:,.0f}/s)"
         for name, each in evaluation.classifiers.items()

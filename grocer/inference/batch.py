@@ -8,17 +8,28 @@ alone, so a resumed run writes the same bytes as an uninterrupted one.
 from __future__ import annotations
 
 import fcntl
+import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 
 from grocer.errors import OutputError, TableError
 from grocer.inference.classifier import Classifier, load_for_serving
-from grocer.io.atomic import file_digest, output_errors, output_file, read_json, write_json
+from grocer.inference.known import Known, Row
+from grocer.inference.scores import Scores
+from grocer.io.atomic import (
+    file_digest,
+    json_digest,
+    output_errors,
+    output_file,
+    read_json,
+    write_json,
+)
 from grocer.io.tables import Source, check_format, join_parts, open_source, write_part
 from grocer.model.prompt_template import is_blank
 from grocer.progress import Ticker, say
@@ -26,6 +37,10 @@ from grocer.release.bundle import LoadedBundle, load_bundle
 
 DEPARTMENT, PROBABILITY = "predicted_department", "predicted_probability"
 AISLE, AISLE_PROBABILITY = "predicted_aisle", "predicted_aisle_probability"
+ALTERNATIVES = "predicted_alternatives"
+RANKED = 5
+"""Number of departments in `ALTERNATIVES`."""
+NONE: Mapping[str, str] = MappingProxyType({})
 COUNTS = ("rows", "classified", "low_confidence", "blank")
 CHUNK_ROWS = 4096
 
@@ -38,16 +53,21 @@ def classify(
     column: str = "product_name",
     min_probability: float = 0.0,
     chunk_rows: int = CHUNK_ROWS,
+    previous: Path | None = None,
+    corrections: Mapping[str, str] = NONE,
     load: Callable[[LoadedBundle], Classifier] = load_for_serving,
 ) -> dict[str, int]:
     """Write `source` to `out` with predicted department, aisle (if any) and their probabilities.
 
     Every row is kept, in order. All new columns are null (empty in CSV) if the name is null or
-    blank. A department or aisle is null if its probability is below `min_probability`.
+    blank. A department or aisle is null if its probability is below `min_probability`; the column
+    `predicted_alternatives`, which exists if there is a limit, then ranks the departments.
 
     Args:
         source, out: CSV or Parquet, by file extension.
         column: column with the product name.
+        previous: earlier output of the same bundle, column and limit, whose predictions are kept.
+        corrections: labels of reviewers by normal form of the name, which replace predictions.
         chunk_rows: rows that are held in memory and scored together.
         load: loads the classifier of the bundle.
 
@@ -65,9 +85,22 @@ def classify(
         raise OutputError(f"{out} already exists; choose another name or remove it first")
     table = open_source(source)
     checked = load_bundle(bundle)
-    schema = output_schema(table, source, column, two_levels=bool(checked.leaves))
+    schema = output_schema(
+        table,
+        source,
+        column,
+        two_levels=bool(checked.leaves),
+        with_alternatives=min_probability > 0,
+    )
+    added = schema.names[len(table.schema.names) :]
+    known = Known.read(previous, column, added, corrections)
     rows = table.count()
     settings = {"column": column, "min_probability": min_probability, "chunk_rows": chunk_rows}
+    if previous is not None or corrections:
+        settings |= {
+            "previous": previous and file_digest(previous),
+            "corrections": json_digest(dict(corrections)),
+        }
     plan = {"source": file_digest(source), "bundle": checked.digest, "format": out.suffix}
     with _chunk_directory(out, {**plan, **settings}) as directory:
         classifier = load(checked)
@@ -76,7 +109,9 @@ def classify(
         for number, chunk in enumerate(table.chunks(chunk_rows)):
             path = directory / f"{number:08d}.chunk"
             if (counts := _finished(path, chunk.num_rows)) is None:
-                classified = _classify_chunk(chunk, column, min_probability, classifier, schema)
+                classified = _classify_chunk(
+                    chunk, column, min_probability, classifier, schema, known
+                )
                 with output_file(path) as part:
                     write_part(part, classified, out.suffix)
                 counts = count_table(classified)
@@ -99,7 +134,12 @@ def sum_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 
 def output_schema(
-    table: Source, source: Path | str, column: str, *, two_levels: bool = False
+    table: Source,
+    source: Path | str,
+    column: str,
+    *,
+    two_levels: bool = False,
+    with_alternatives: bool = False,
 ) -> pa.Schema:
     """Return the source's columns and the new ones; TableError if they do not fit."""
     require_text(table, source, column)
@@ -107,6 +147,8 @@ def output_schema(
     added = [pa.field(DEPARTMENT, pa.string()), pa.field(PROBABILITY, pa.float64())]
     if two_levels:
         added += [pa.field(AISLE, pa.string()), pa.field(AISLE_PROBABILITY, pa.float64())]
+    if with_alternatives:
+        added.append(pa.field(ALTERNATIVES, pa.string()))
     for field in added:
         if field.name in names:
             raise TableError(f"{source}: column {field.name!r} already exists; rename it")
@@ -124,25 +166,52 @@ def require_text(table: Source, source: Path | str, column: str) -> None:
 
 
 def _classify_chunk(
-    chunk: pa.Table, column: str, min_probability: float, classifier: Classifier, schema: pa.Schema
+    chunk: pa.Table,
+    column: str,
+    min_probability: float,
+    classifier: Classifier,
+    schema: pa.Schema,
+    known: Known,
 ) -> pa.Table:
     """Return the chunk with the new columns of `schema`; each distinct name is scored once."""
+    added = list(schema)[chunk.num_columns :]
     names = chunk.column(column).to_pylist()
-    distinct = {name: i for i, name in enumerate(dict.fromkeys(filter(_has_text, names)))}
-    rows = pa.array([distinct.get(name) for name in names], pa.int64())
-    scores = classifier.predict(list(distinct))
+    rows = {name: known.find(name, len(added)) for name in filter(_has_text, names)}
+    if unknown := [name for name, row in rows.items() if row is None]:
+        scored = _rows(classifier.predict(unknown), min_probability, len(added))
+        rows.update(zip(unknown, scored, strict=True))
+    blank = (None,) * len(added)
+    values = [rows.get(name) or blank for name in names]
+    for i, field in enumerate(added):
+        chunk = chunk.append_column(field, pa.array([row[i] for row in values], field.type))
+    return chunk
+
+
+def _rows(scores: Scores, min_probability: float, columns: int) -> list[Row]:
+    """Return the values of the new columns for each scored name."""
     levels = [(scores.predicted_labels, scores.confidence)]
     if scores.leaves:
         levels.append((scores.predicted_aisles, scores.aisle_confidence))
-    columns: list[list[Any]] = []
+    values: list[Sequence[Any]] = []
     for labels, confidence in levels:
-        values = confidence.round(6).tolist()
-        pairs = zip(labels, values, strict=True)
-        columns += [[label or None if p >= min_probability else None for label, p in pairs], values]
-    for field, column_values in zip(list(schema)[chunk.num_columns :], columns, strict=True):
-        # A null row, of a blank name, gives a null value.
-        chunk = chunk.append_column(field, pa.array(column_values, field.type).take(rows))
-    return chunk
+        rounded = confidence.round(6).tolist()
+        pairs = zip(labels, rounded, strict=True)
+        values += [[label or None if p >= min_probability else None for label, p in pairs], rounded]
+    if columns > len(values):
+        unsure = scores.confidence.round(6) < min_probability
+        values.append(
+            [text if each else None for text, each in zip(_ranked(scores), unsure, strict=True)]
+        )
+    return list(zip(*values, strict=True))
+
+
+def _ranked(scores: Scores) -> list[str]:
+    """Return the most probable labels of each name with their probabilities, as JSON."""
+    order, probabilities = scores.top(RANKED)
+    return [
+        json.dumps([[scores.labels[i], p] for i, p in zip(row, ps, strict=True)])
+        for row, ps in zip(order, probabilities.round(4).tolist(), strict=True)
+    ]
 
 
 def _has_text(name: str | None) -> bool:

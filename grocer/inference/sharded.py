@@ -1,6 +1,7 @@
 """Batch classification of a table in shards: split, classify each shard, merge in order.
 
-    OUT-shards-<digest>/plan.json  00000.csv  00000.classified.csv  00000.json  00001.csv ...
+    OUT-shards-<digest>/plan.json  corrections.json
+                        00000.csv  00000.classified.csv  00000.json  00001.csv ...
 
 A shard consists of whole chunks of `grocer.inference.batch`, so the scores equal those of the
 unsplit table. The counts of a shard (`00000.json`) are written last: a shard that has them is
@@ -20,6 +21,7 @@ from typing import Any
 from grocer.errors import BundleError, OutputError, SourceError
 from grocer.inference.batch import CHUNK_ROWS, classify, count_table, output_schema, sum_counts
 from grocer.inference.classifier import Classifier, load_for_serving
+from grocer.inference.known import get_previous, reviewed_labels, usable_previous, write_state
 from grocer.io.atomic import file_digest, json_digest
 from grocer.io.storage import Storage
 from grocer.io.tables import Source, check_format, join_parts, open_source, write_part
@@ -27,7 +29,7 @@ from grocer.progress import say
 from grocer.release.bundle import LoadedBundle
 from grocer.release.registry import open_bundle
 
-_PLAN, _SHARDS = "plan.json", "-shards-"
+_PLAN, _CORRECTIONS, _SHARDS = "plan.json", "corrections.json", "-shards-"
 FileRecord = tuple[int, str]
 """Size of a file in bytes, and its SHA-256."""
 
@@ -40,6 +42,8 @@ def shard_table(
     shards: int,
     column: str = "product_name",
     min_probability: float = 0.0,
+    previous: str = "",
+    corrections: str = "",
     now: datetime | None = None,
 ) -> list[str]:
     """Split a table into at most `shards` files; return their addresses in table order.
@@ -49,9 +53,12 @@ def shard_table(
             replaced by the UTC date and time of `now`.
         bundle: address or path of the bundle to classify with.
         column, min_probability: as in `grocer.inference.batch.classify`.
+        previous: address of an earlier output, if any. Its predictions are kept if they are of the
+            same bundle, column and limit.
+        corrections: address of a corrections table, if any, whose labels replace predictions.
 
     Raises:
-        SourceError, TableError: the source is not readable.
+        SourceError, TableError: the source, the earlier output or the corrections are not readable.
         BundleError: no bundle is deployed or named.
         OutputError: `out` exists, or an address cannot be reached.
     """
@@ -67,8 +74,10 @@ def shard_table(
         check_format(local)
         Storage(source, setting="--data", error=SourceError).get(local)
         table = open_source(local)
-        output_schema(table, f"--data {source}", column)
+        limited = min_probability > 0
+        output_schema(table, f"--data {source}", column, with_alternatives=limited)
         rows = table.count()
+        reviewed = reviewed_labels(corrections) if corrections else {}
         plan = {
             "out": out,
             "source": file_digest(local),
@@ -77,13 +86,16 @@ def shard_table(
             "column": column,
             "min_probability": min_probability,
             "shards": shards,
+            "corrections": json_digest(reviewed),
         }
+        plan["previous"] = usable_previous(previous, plan) if previous else None
         directory = Storage(_address(plan), setting="--out")
         files: dict[str, FileRecord] = {}
         for number, part in enumerate(_split(table, rows, shards, local.suffix, Path(folder))):
             name = f"{number:05d}{local.suffix}"
             directory.put(part, name)
             files[name] = _record(part)
+        directory.write_bytes(json.dumps(reviewed).encode(), _CORRECTIONS)
         directory.write_bytes(json.dumps({"plan": plan, "files": files}).encode(), _PLAN)
     say("shard_table", f"{rows:,} rows in {len(files)} shards at {directory.address}")
     return [f"{directory.address}/{name}" for name in files]
@@ -107,6 +119,11 @@ def classify_shard(
     with tempfile.TemporaryDirectory() as folder:
         local = _get(directory, name, files.get(name), Path(folder))
         result = Path(folder, _result_name(shard, plan["out"]))
+        reviewed = _read_json(directory, _CORRECTIONS)
+        if json_digest(reviewed) != plan["corrections"]:
+            raise OutputError(
+                f"{directory.address} was modified: {_CORRECTIONS}; remove it and run again"
+            )
         counts = classify(
             local,
             result,
@@ -114,6 +131,8 @@ def classify_shard(
             column=plan["column"],
             min_probability=plan["min_probability"],
             chunk_rows=CHUNK_ROWS,
+            previous=get_previous(plan["previous"], Path(folder)),
+            corrections=reviewed,
             load=load,
         )
         directory.put(result, result.name)
@@ -132,7 +151,7 @@ def merge_shards(shards: Sequence[str]) -> dict[str, int]:
         OutputError: rows are missing, or an address cannot be reached; the shards are kept.
     """
     directory = _directory(shards[0])
-    out = directory.address.rpartition(_SHARDS)[0]
+    out = output_of(shards[0])
     with tempfile.TemporaryDirectory() as folder:
         if directory.exists(_PLAN) or not Storage(out, setting="--out").exists():
             counts = _merge(directory, shards, Path(folder))
@@ -144,6 +163,11 @@ def merge_shards(shards: Sequence[str]) -> dict[str, int]:
     totals = ", ".join(f"{count:,} {kind.replace('_', '-')}" for kind, count in counts.items())
     say("merge_shards", f"{out}: {totals}")
     return counts
+
+
+def output_of(shard: str) -> str:
+    """Return the address of the output that a shard is a part of."""
+    return shard.rpartition("/")[0].rpartition(_SHARDS)[0]
 
 
 def _merge(directory: Storage, shards: Sequence[str], folder: Path) -> dict[str, int]:
@@ -171,6 +195,7 @@ def _merge(directory: Storage, shards: Sequence[str], folder: Path) -> dict[str,
     schema = open_source(_get(directory, name, record, folder)).schema
     join_parts(_chunks(directory, results, folder, merged.suffix), schema, merged, merged.suffix)
     Storage(out, setting="--out").put(merged)
+    write_state(out, plan, file_digest(merged))
     return counts
 
 

@@ -11,6 +11,7 @@ from grocer import progress
 from grocer.artifacts.counts import Counts, OrphanCounts
 from grocer.config.stages import DataConfig
 from grocer.errors import TableError
+from grocer.ingest.corrections import correct_products
 from grocer.ingest.duckdb_session import Database
 from grocer.ingest.duplicates import count_duplicates
 from grocer.ingest.order_lines import WITHOUT_NULLS, OrderLines
@@ -24,8 +25,10 @@ _DIMENSIONS = (PRODUCTS, DEPARTMENTS, AISLES)
 _SQL = statements("tables")
 
 
-def run(data: str, config: DataConfig, out: Path) -> Counts:
+def run(data: str, config: DataConfig, out: Path, label: str = "department") -> Counts:
     """Read the tables at `data`; write them joined as Parquet, and the counts, to `out`.
+
+    `label` is the column, `department` or `aisle`, that corrections change.
 
     Writes `order_lines.parquet`, `products.parquet`, `departments.parquet`, `aisles.parquet`,
     `counts.json`, and `rejected.parquet` if rows were rejected.
@@ -49,6 +52,9 @@ def run(data: str, config: DataConfig, out: Path) -> Counts:
             counts = _write(database, _complete(database), out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if config.corrections is not None:
+        corrections = correct_products(config.corrections, out, label)
+        counts = counts.model_copy(update={"corrections": corrections})
     counts.write(out)
     return counts
 
@@ -111,7 +117,9 @@ def _write(database: Database, staged: Collection[str], out: Path) -> Counts:
     rows = {t.name: database.number(f"SELECT count(*) FROM {t.name}") for t in _DIMENSIONS}
     return Counts(
         order_lines=line_counts,
-        **rows,
+        products=rows[PRODUCTS.name],
+        departments=rows[DEPARTMENTS.name],
+        aisles=rows[AISLES.name],
         orphans=orphans,
         nulls=lines.count_nulls(),
         duplicates=duplicates,

@@ -14,6 +14,7 @@ from grocer.errors import ConfigError, SourceError, TableError
 
 # In characters. A longer field is a sign of a quote that is not closed.
 _MAX_FIELD_LENGTH = 1024 * 1024
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
 
 def open_source(path: Path) -> Source:
@@ -67,6 +68,19 @@ def join_parts(parts: Iterable[Path], schema: pa.Schema, out: Path, format: str)
     with out.open("ab") as file:
         for part in parts:
             file.write(part.read_bytes())
+
+
+def formula_guarded(text: str) -> str:
+    """Return the text of a CSV cell that no spreadsheet runs as a formula.
+
+    Such a text gets an apostrophe in front, as OWASP recommends against CSV injection.
+    """
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def without_formula_guard(text: str) -> str:
+    """Return the text that `formula_guarded` was given."""
+    return text[1:] if text[:1] == "'" and text[1:].startswith(_FORMULA_STARTS) else text
 
 
 class _Parquet:

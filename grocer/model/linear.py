@@ -12,6 +12,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from grocer.errors import ModelError
 from grocer.io.atomic import output_file
-from grocer.model.combination import Floats, Ints, calibrated_log_loss, scale
+from grocer.model.combination import Floats, Ints, calibrated_log_loss, fit_weight, scale
 from grocer.model.tfidf import TfIdf
 from grocer.progress import say
 
@@ -140,20 +141,60 @@ def fit_linear(
     return best
 
 
-def _fits(features: Any, truth: Ints, labels: int) -> Iterator[tuple[float, Floats, Floats]]:
+def out_of_fold(
+    names: Sequence[str],
+    given: Sequence[str],
+    labels: Sequence[str],
+    groups: Sequence[str],
+    c: float,
+    folds: int = 5,
+) -> Floats:
+    """Return calibrated probabilities [names, labels] by models not fitted on the product.
+
+    Args:
+        given: the label of each name.
+        groups: names of one group are in the same fold, which depends on the group alone.
+        c: inverse regularisation strength.
+    """
+    index = {label: i for i, label in enumerate(labels)}
+    truth = np.array([index[label] for label in given])
+    fold = np.array([int(sha256(group.encode()).hexdigest(), 16) % folds for group in groups])
+    features = TfIdf.fit(names)  # without labels, so the folds share it
+    values = features.transform(names)
+    logs = np.log(np.full((len(names), len(labels)), 1 / len(labels)))
+    for each in np.unique(fold) if len(np.unique(fold)) > 1 else ():
+        say("review", f"scoring fold {each + 1} of {folds}")
+        known, fitted = np.unique(truth[fold != each], return_inverse=True)
+        [(_, coefficients, intercepts)] = _fits(values[fold != each], fitted, len(known), (c,))
+        columns = [int(column) for column in known]
+        model = LinearModel(
+            tuple(labels),
+            features,
+            _columns(coefficients, columns, len(labels), 0.0),
+            _columns(intercepts, columns, len(labels), _UNSEEN),
+            c,
+        )
+        rows = np.flatnonzero(fold == each)
+        logs[rows] = model.log_probabilities([names[int(row)] for row in rows])
+    return scale(logs, fit_weight(logs, truth))
+
+
+def _fits(
+    features: Any, truth: Ints, labels: int, strengths: Sequence[float] = C_GRID
+) -> Iterator[tuple[float, Floats, Floats]]:
     """Yield C, the coefficients [features, labels] and the intercepts [labels] of each fit."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     if labels == 1 or features.shape[1] == 0:
         frequencies = np.bincount(truth, minlength=labels) / len(truth)
-        yield C_GRID[0], np.zeros((features.shape[1], labels)), np.log(frequencies)
+        yield strengths[0], np.zeros((features.shape[1], labels)), np.log(frequencies)
         return
     # Each fit starts from the previous one, which is much faster than from 0.
     model = LogisticRegression(
         solver="saga", tol=_TOLERANCE, max_iter=_EPOCHS, warm_start=True, random_state=0
     )
-    for c in C_GRID:
+    for c in strengths:
         with warnings.catch_warnings():
             # A fit that is not converged is judged by its validation loss like any other.
             warnings.simplefilter("ignore", ConvergenceWarning)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from grocer.artifacts.counts import Counts
 from grocer.config.run import RunConfig
 from grocer.dataset.catalogue import require_aisles
+from grocer.ingest.corrections import UNCORRECTED
 from grocer.validation import suites
 from grocer.validation.suites import Expectation
 
@@ -47,7 +48,7 @@ def data_assets(counts: Counts, config: RunConfig) -> list[Asset]:
         _in_memory("products", products, suites.products(config, with_aisles=len(aisles) > 0)),
     ]
     if len(aisles):
-        departments_of = products.groupby("aisle_id")["department"].nunique()
+        departments_of = _as_in_source(products, config).groupby("aisle_id")["department"].nunique()
         aisles["departments"] = aisles["aisle_id"].map(departments_of).fillna(0).astype("int64")
         is_label = ~aisles["aisle"].isin(config.catalogue.unlabelled)
         aisles["departments"] = aisles["departments"].where(is_label, 0)
@@ -55,6 +56,14 @@ def data_assets(counts: Counts, config: RunConfig) -> list[Asset]:
     if has_lines:
         assets.append(_order_lines(tables / "order_lines.parquet"))
     return assets
+
+
+def _as_in_source(products: pd.DataFrame, config: RunConfig) -> pd.DataFrame:
+    """Return the products whose label was not corrected: the others keep their old aisle."""
+    if UNCORRECTED not in products:
+        return products
+    label = products[config.catalogue.label]
+    return products[label.isna() | (label == products[UNCORRECTED])]
 
 
 def _in_memory(name: str, frame: pd.DataFrame, suite: Sequence[Expectation]) -> Asset:

@@ -55,6 +55,7 @@ def run(tables: Counts, config: RunConfig, out: Path) -> ValidationReport:
         great_expectations_version=checker.version,
         failures=tuple(failures),
         tables=reports,
+        corrections=tables.corrections,
     )
     for table, rows in quarantine.items():
         if rows:

@@ -58,6 +58,18 @@ class BulkOptions(PipelineOptions):
     ] = 8
     column: Column = "product_name"
     min_probability: MinProbability = 0.0
+    previous: Annotated[
+        str,
+        Option(
+            metavar="URI",
+            help="Earlier output; if it is of the same bundle, only names without a prediction "
+            "there are classified",
+        ),
+    ] = ""
+    corrections: Annotated[
+        str,
+        Option(metavar="URI", help="Corrections table, whose labels replace predictions"),
+    ] = ""
     service_account: Account = ACCOUNT
 
     def job(self, data: str, out: str) -> Job:
@@ -73,6 +85,8 @@ class BulkOptions(PipelineOptions):
             shards=self.shards,
             column=self.column,
             min_probability=self.min_probability,
+            previous=self.previous,
+            corrections=self.corrections,
         )
 
 

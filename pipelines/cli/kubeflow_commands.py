@@ -16,12 +16,14 @@ from grocer.config.run import RunConfig
 from grocer.io.atomic import output_file
 from pipelines.cli.options import (
     Account,
+    Corrections,
     Cron,
     Follow,
     PipelineOptions,
     Replace,
     ScheduleName,
     ServerOptions,
+    corrected_settings,
     expand_groups,
 )
 from pipelines.kubeflow.client import ACCOUNT, Server
@@ -87,11 +89,12 @@ class TrainingOptions(PipelineOptions):
     no_deploy: Annotated[
         bool, Option("--no-deploy", help="Train and evaluate, but do not deploy")
     ] = False
+    corrections: Corrections = None
     service_account: Account = ACCOUNT
 
     @property
     def config(self) -> RunConfig:
-        settings = list(self.settings or [])
+        settings = corrected_settings(self.settings, self.corrections)
         settings += [] if self.canary is None else [f'deploy.canary="{self.canary}"']
         settings += ["deploy.analysis=true"] if self.analysis else []
         return recipe(self.from_recipe).with_settings(settings)

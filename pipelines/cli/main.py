@@ -26,14 +26,17 @@ from pipelines.cli.kubeflow_commands import compile_pipeline, schedule, submit
 from pipelines.cli.lineage_command import lineage
 from pipelines.cli.options import (
     Column,
+    Corrections,
     Key,
     MinProbability,
     Recipe,
     Settings,
     complete_serving,
+    corrected_settings,
     require_key,
     silence_frameworks,
 )
+from pipelines.cli.review_commands import review
 from pipelines.cli.verify_command import verify
 
 # Typer's base class of command-line errors, which has no public name.
@@ -88,6 +91,7 @@ def run(
     champion: Annotated[
         Path | None, Option(metavar="DIR", help="Deployed bundle that the new model must beat")
     ] = None,
+    corrections: Corrections = None,
     key: Key = None,
 ) -> None:
     """Run the whole pipeline on this machine.
@@ -103,7 +107,7 @@ def run(
     from pipelines.local.run import run as run_pipeline
 
     require_key(key)
-    config = recipe(from_recipe).with_settings(settings or [])
+    config = recipe(from_recipe).with_settings(corrected_settings(settings, corrections))
     try:
         finished = run_pipeline(data, out, config, replace=replace, champion=champion)
     except RunError as error:
@@ -186,6 +190,7 @@ app.command(name="compile")(compile_pipeline)
 app.command()(submit)
 app.command()(schedule)
 app.add_typer(bulk)
+app.add_typer(review)
 app.command()(promote)
 app.command()(rollback)
 app.command()(status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import warnings
@@ -50,6 +51,12 @@ def require_key(key: Path | None) -> None:
     """Require a signature by `key`, if it is given, in this process and those that it starts."""
     if key is not None:
         os.environ[VARIABLE] = str(key.expanduser().absolute())
+
+
+def corrected_settings(settings: list[str] | None, corrections: str | None) -> list[str]:
+    """Return the settings with that of `--corrections`, if it is given."""
+    added = [] if corrections is None else [f"data.corrections={json.dumps(corrections)}"]
+    return [*(settings or []), *added]
 
 
 def silence_frameworks() -> None:
@@ -101,6 +108,14 @@ Column = Annotated[str, Option(metavar="NAME", help="Column with the product nam
 MinProbability = Annotated[
     float,
     Option(metavar="P", min=0.0, max=1.0, help="Leave the department empty below this probability"),
+]
+Corrections = Annotated[
+    str | None,
+    Option(
+        metavar="URI",
+        help="Table of reviewed labels, as written by grocer review import: a directory, or an "
+        "s3:// or gs:// URI; sets data.corrections",
+    ),
 ]
 Key = Annotated[
     Path | None,

@@ -16,7 +16,10 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
     """Return the pipeline, with the pod resources of `run.cluster`.
 
     Parameters of the pipeline: `data` and `out` are addresses of CSV or Parquet files; `bundle`
-    is the address of a bundle, by default the one that is deployed when the run starts.
+    is the address of a bundle, by default the one that is deployed when the run starts. With a
+    limit `min_probability`, the rows below it are also written as a review queue, OUT-review.csv.
+    Predictions in `previous`, an earlier output of the same bundle, are kept; labels in the table
+    `corrections` replace predictions.
     """
     cluster = run.cluster
     pipeline_config = dsl.PipelineConfig(active_deadline_seconds=cluster.run_timeout_seconds)
@@ -33,6 +36,8 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
         shards: int = 8,
         column: str = "product_name",
         min_probability: float = 0.0,
+        previous: str = "",
+        corrections: str = "",
         config: str = run.to_json(),
     ) -> None:
         champion = find_champion(config=config, bundle=bundle)
@@ -43,6 +48,8 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
             shards=shards,
             column=column,
             min_probability=min_probability,
+            previous=previous,
+            corrections=corrections,
         )
         with dsl.ParallelFor(table.output, name="shards") as shard:
             predictions = classify_shard(shard=shard)

@@ -65,6 +65,8 @@ def training_job(
     from pipelines.kubeflow.training import package
 
     check_address("--data", data, PROTOCOLS)
+    if config.data.corrections is not None:
+        check_address("--corrections", config.data.corrections, STORES)
     _check_bundle("--champion", champion)
     if not deploy:
         without = ("deploy.store=null", "deploy.analysis=false", "deploy.canary=[]")
@@ -104,6 +106,9 @@ def bulk_job(
     check_address("--out", out, STORES)
     for address in (data, out):
         check_format(Path(address))
+    options = {name: value for name, value in options.items() if value != ""}
+    for name in {"previous", "corrections"} & set(options):
+        check_address(f"--{name}", options[name], STORES)
     _check_bundle("--bundle", bundle)
     parameters = {"data": data, "out": out, **options} | ({"bundle": bundle} if bundle else {})
     return Job(package(config, images), parameters, service_account)

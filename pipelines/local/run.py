@@ -55,7 +55,10 @@ def run(
         KeyboardInterrupt: interrupted; no process and no file is left behind.
     """
     check_kfp()
-    source, out = _absolute(data), out.expanduser().resolve()
+    source, out = _absolute(data, "--data"), out.expanduser().resolve()
+    if config.data.corrections is not None:
+        corrections = _absolute(config.data.corrections, "--corrections")
+        config = config.with_settings([f"data.corrections={json.dumps(corrections)}"])
     rejected_dir(out)
     if champion is not None:
         from grocer.release.bundle import load_bundle
@@ -90,13 +93,13 @@ def check_kfp() -> None:
         )
 
 
-def _absolute(data: str) -> str:
+def _absolute(address: str, option: str) -> str:
     """Return a URI unchanged and a path as an absolute path."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", data):
-        return data
-    path = Path(data).expanduser().absolute()
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", address):
+        return address
+    path = Path(address).expanduser().absolute()
     if not path.exists():
-        raise SourceError(f"--data {data}: no such file or directory")
+        raise SourceError(f"{option} {address}: no such file or directory")
     return str(path)
 
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from grocer.config.run import RunConfig
 from grocer.config.stages import CatalogueConfig, ValidationConfig
-from grocer.dataset.catalogue import normalise, read_catalogue
+from grocer.dataset.catalogue import read_catalogue
 from grocer.errors import CatalogueError
+from grocer.model.product_names import normalise
 
 
 def config(label="department", unlabelled=("missing",), min_products=1, levels=1):

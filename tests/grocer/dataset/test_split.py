@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from grocer.artifacts.base import SIDES
 from grocer.config.stages import SplitConfig
 from grocer.dataset import split
-from grocer.dataset.catalogue import normalise
 from grocer.errors import CatalogueError
+from grocer.model.product_names import normalise
 
 NAMES = st.text(min_size=1, max_size=20).map(normalise).filter(bool)
 SHARES = st.floats(0.01, 0.4)

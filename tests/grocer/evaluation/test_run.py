@@ -93,6 +93,24 @@ def test_metrics_are_those_of_the_products(stage):
     assert sum(evaluation.reference.departments.values()) == pytest.approx(1.0)
 
 
+def test_accuracy_is_also_measured_on_uncorrected_labels(stage):
+    assert stage.run().raw_labels is None
+    test = stage.table("test").assign(uncorrected=lambda table: table["department"])
+    wrong = test["product_id"].iloc[:7]
+    raw = test["department"].mask(test["product_id"].isin(wrong), LABELS[0])
+    raw.iloc[-1] = ""  # had no label
+    stage.replace("test", test.assign(uncorrected=raw))
+    evaluation = stage.run(out=stage.out.parent)
+    assert evaluation.raw_labels.corrected == (raw != test["department"]).sum() > 1
+    predicted = pd.read_parquet(stage.out.parent / "predictions.parquet")
+    predicted = predicted[predicted["split"] == "test"]["predicted"]
+    correct = predicted.to_numpy() == raw.to_numpy()
+    assert evaluation.raw_labels.accuracy.products == len(test) - 1
+    assert evaluation.raw_labels.accuracy.accuracy == pytest.approx(correct[:-1].mean())
+    assert evaluation.metrics.test.products == len(test)
+    assert "on uncorrected labels" in (stage.out.parent / "report.html").read_text()
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_gate_finds_no_missing_or_contradicting_metric(stage, strategy):
     decision = decide(stage.run(strategy=strategy), CONFIG.gate)

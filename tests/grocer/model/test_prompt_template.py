@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grocer.config.stages import PromptConfig
-from grocer.dataset.catalogue import normalise
 from grocer.model import prompt_template
+from grocer.model.product_names import normalise
 from grocer.model.prompt_template import Template, clean, is_blank, template
 
 LABELS = ["bakery", "dairy eggs"]

@@ -173,4 +173,4 @@ def test_bulk_run_writes_the_same_file_as_classify(tmp_path):
     whole = tmp_path / "whole.csv"
     classify(source, whole, bundle.path)
     assert out.read_bytes() == whole.read_bytes()
-    assert list(out.parent.iterdir()) == [out]
+    assert set(out.parent.iterdir()) == {out, Path(f"{out}.json")}

@@ -1,0 +1,149 @@
+"""Wrong labels found by the review queue and by a random queue, and accuracy after corrections.
+
+    .venv/bin/python benchmarks/review.py --data DIRECTORY
+
+Replaces 3 % of the labels by seeded wrong ones, which are drawn by the frequency of the labels.
+The queue does not see them; a simulated reviewer gives the true label of the first products in it.
+The corrections go through the import, ingest and the split, as in a run. The linear model is then
+fitted again, and its accuracy is measured against the true labels of the test products. `ratio` is
+wrong labels found in the first looks by the queue, divided by those that a random queue finds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from grocer.artifacts.base import SIDES  # noqa: E402
+from grocer.artifacts.counts import Counts  # noqa: E402
+from grocer.config.recipes import recipe  # noqa: E402
+from grocer.config.run import RunConfig  # noqa: E402
+from grocer.dataset.catalogue import read_catalogue  # noqa: E402
+from grocer.dataset.run import run as build_dataset  # noqa: E402
+from grocer.ingest.run import run as ingest  # noqa: E402
+from grocer.model.linear import LinearModel, fit_linear  # noqa: E402
+from grocer.model.product_names import name_key  # noqa: E402
+from grocer.review.corrections_file import import_file  # noqa: E402
+from grocer.review.queue import build_queue, suspected  # noqa: E402
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "catalogue"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", default=str(EXAMPLE), help="catalogue, as for `grocer run`")
+    parser.add_argument("--looks", type=int, nargs="+", default=[500, 1000, 2000])
+    parser.add_argument("--wrong", type=float, default=0.03, help="share of wrong labels")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    config = recipe("smollm2").with_settings(options.set)
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(options.data, config, options, Path(folder))
+    print(json.dumps(result))
+
+
+def measure(
+    data: str, config: RunConfig, options: argparse.Namespace, folder: Path
+) -> dict[str, object]:
+    """Return the wrong labels found and the accuracies, by number of looks."""
+    truth, source = hide_labels(data, config, options, folder)
+    columns = [f"data.columns.{name}={name}" for name in ("department", "aisle", "purchases")]
+    config = config.with_settings(columns)
+    splits = prepare(source, config, folder / "noisy")
+    examples = pd.concat([splits[side] for side in SIDES], ignore_index=True)
+    labels = sorted(examples["department"].unique())
+    accuracy, model = test_accuracy(splits, labels, truth)
+    queue = build_queue(suspected(examples, labels, model.c))
+    wrong = {
+        name_key(look.name) for look in queue if truth[name_key(look.name)] != look.previous_label
+    }
+    share = len(wrong) / len(queue)
+    result: dict[str, object] = {
+        "products": len(queue),
+        "wrong": len(wrong),
+        "accuracy": round(accuracy, 5),
+    }
+    corrections = folder / "corrections"
+    for looks in options.looks:
+        found = sum(name_key(look.name) in wrong for look in queue[:looks])
+        reviewed = folder / f"reviewed-{looks}.csv"
+        with reviewed.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["name", "label", "who", "previous_label"])
+            for look in queue[:looks]:
+                label = truth[name_key(look.name)]
+                writer.writerow([look.name, label, "reviewer", look.previous_label])
+        import_file(reviewed, str(corrections), labels)
+        corrected = config.with_settings([f"data.corrections={corrections}"])
+        splits = prepare(source, corrected, folder / f"corrected-{looks}")
+        result[f"looks_{looks}"] = {
+            "found": found,
+            "random": round(share * looks, 1),
+            "ratio": round(found / (share * looks), 2),
+            "accuracy": round(test_accuracy(splits, labels, truth)[0], 5),
+        }
+        result.setdefault("ratio", round(found / (share * looks), 2))
+    return result
+
+
+def hide_labels(
+    data: str, config: RunConfig, options: argparse.Namespace, folder: Path
+) -> tuple[dict[str, str], str]:
+    """Write the catalogue with wrong labels; return the true labels by name, and its path."""
+    (folder / "tables").mkdir()
+    ingest(data, config.data, folder / "tables")
+    products = pd.read_parquet(folder / "tables" / "products.parquet")
+    examples = read_catalogue(products, config).examples
+    random = np.random.default_rng(options.seed)
+    shares = examples["department"].value_counts(normalize=True).sort_index()
+    noisy = examples.copy()
+    for row in np.flatnonzero(random.random(len(examples)) < options.wrong):
+        others = shares.drop(examples.at[row, "department"])
+        noisy.at[row, "department"] = random.choice(others.index, p=others / others.sum())
+    noisy["aisle"] = noisy["department"]
+    path = folder / "noisy.csv"
+    noisy[["product_name", "department", "aisle", "purchases"]].to_csv(path, index=False)
+    keys = examples["product_name"].map(name_key)
+    return dict(zip(keys, examples["department"], strict=True)), str(path)
+
+
+def prepare(source: str, config: RunConfig, out: Path) -> dict[str, pd.DataFrame]:
+    """Return the sides of the split after ingest."""
+    (out / "tables").mkdir(parents=True)
+    (out / "splits").mkdir()
+    ingest(source, config.data, out / "tables")
+    build_dataset(Counts.read(out / "tables"), config, out / "splits")
+    return {side: pd.read_parquet(out / "splits" / f"{side}.parquet") for side in SIDES}
+
+
+def test_accuracy(
+    splits: dict[str, pd.DataFrame], labels: list[str], truth: dict[str, str]
+) -> tuple[float, LinearModel]:
+    """Return the accuracy of a linear model on the true labels of test, and the model."""
+    train, validation, test = (splits[side] for side in SIDES)
+    model = fit_linear(
+        train["product_name"].tolist(),
+        train["department"].tolist(),
+        validation["product_name"].tolist(),
+        validation["department"].tolist(),
+        labels,
+    )
+    predicted = model.log_probabilities(test["product_name"].tolist()).argmax(axis=1)
+    true = [truth[name_key(name)] for name in test["product_name"]]
+    return float(
+        np.mean([labels[i] == label for i, label in zip(predicted, true, strict=True)])
+    ), model
+
+
+if __name__ == "__main__":
+    main()

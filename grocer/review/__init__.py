@@ -1,0 +1,1 @@
+"""Review: products that are worth a look, and the corrections of reviewers."""

@@ -1,0 +1,226 @@
+"""The review queue: products whose label is worth a look, the most valuable look first.
+
+The value of a look is the probability that the label is wrong times the number of purchases of
+the product, at least 1. It comes from three places:
+
+- *suspected label*: a model that was not trained on the product disagrees with its label. Training
+  products are scored by linear models of the other folds; validation and test products by the
+  classifier that was evaluated.
+- *unlabelled*: the product has no label; the linear model suggests one.
+- *low confidence*: rows of a classified file below its confidence limit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from grocer.artifacts.base import SIDES
+from grocer.artifacts.evaluation import Evaluation
+from grocer.dataset.split import family
+from grocer.errors import ArtifactError, TableError
+from grocer.inference.batch import ALTERNATIVES as RANKED_COLUMN
+from grocer.inference.batch import DEPARTMENT, PROBABILITY
+from grocer.io.tables import open_source
+from grocer.model.combination import Floats, combine
+from grocer.model.linear import LinearModel, out_of_fold
+from grocer.model.product_names import name_key
+
+ALTERNATIVES = 5
+_CHUNK_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Look:
+    """A product to review."""
+
+    name: str
+    source: str
+    """`suspected label`, `unlabelled` or `low confidence`."""
+    previous_label: str
+    """Label in the catalogue; empty if there is none."""
+    alternatives: tuple[tuple[str, float], ...]
+    """The most probable labels with their probabilities, the best first."""
+    uncertainty: float
+    """Probability that the current label, or without one the suggestion, is wrong."""
+    purchases: int
+
+    @property
+    def value(self) -> float:
+        """Expected number of purchases with a wrong label that the look finds."""
+        return self.uncertainty * max(self.purchases, 1)
+
+    @property
+    def suggestion(self) -> str:
+        """The most probable label."""
+        return self.alternatives[0][0]
+
+
+@dataclass(frozen=True)
+class RunOutput:
+    """The artifacts of a finished run that the queue is made from."""
+
+    splits: Path
+    evaluation: Evaluation
+    linear: LinearModel
+
+    @classmethod
+    def read(cls, run: Path) -> RunOutput:
+        """Return the artifacts in the output directory of `grocer run`.
+
+        Raises:
+            ArtifactError, ModelError: an artifact is missing or damaged.
+        """
+        evaluated = run / "artifacts" / "evaluate"
+        evaluation = Evaluation.read(evaluated)
+        if not (evaluated / "predictions.parquet").is_file():
+            raise ArtifactError(f"{evaluated}: no predictions.parquet; run evaluate again")
+        splits = run / "artifacts" / "build_dataset"
+        return cls(splits, evaluation, LinearModel.load(evaluated))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.evaluation.labels
+
+    def probabilities(self, names: Sequence[str]) -> Floats:
+        """Return the calibrated probabilities [names, labels] of the linear model."""
+        combination = self.evaluation.classifiers["linear"].combination
+        return combine(combination, None, self.linear.log_probabilities(names))
+
+    def looks(self) -> list[Look]:
+        """Return a look at every product of the run."""
+        tables = [pd.read_parquet(self.splits / f"{side}.parquet") for side in SIDES]
+        suspects = suspected(pd.concat(tables, ignore_index=True), self.labels, self.linear.c)
+        unlabelled = pd.read_parquet(self.splits / "unlabelled.parquet")
+        names = unlabelled["product_name"].tolist()
+        suggested = _looks(
+            "unlabelled",
+            names,
+            [""] * len(names),
+            unlabelled["purchases"].tolist(),
+            self.labels,
+            self.probabilities(names),
+        )
+        held_out = {name_key(look.name): look for look in self._evaluated()}
+        return [held_out.get(name_key(look.name), look) for look in suspects] + suggested
+
+    def _evaluated(self) -> list[Look]:
+        """Return a look at the validation and test products, by the evaluated classifier."""
+        path = self.evaluation.directory / "predictions.parquet"
+        table = pd.read_parquet(path).query("split != 'train'")
+        return [
+            Look(
+                name=row["product_name"],
+                source="suspected label",
+                previous_label=row["department"],
+                alternatives=tuple(
+                    zip(
+                        row["ranked_departments"],
+                        (float(p) for p in row["ranked_probabilities"]),
+                        strict=True,
+                    )
+                ),
+                uncertainty=1.0 - float(row["department_probability"]),
+                purchases=int(row["purchases"]),
+            )
+            for row in table.to_dict("records")
+        ]
+
+
+def suspected(examples: pd.DataFrame, labels: Sequence[str], c: float) -> list[Look]:
+    """Return a look at each labelled example, by linear models that were not fitted on it.
+
+    Args:
+        examples: product_name, normalised_name, department and purchases of each product.
+        c: inverse regularisation strength of the models.
+    """
+    names, given = examples["product_name"].tolist(), examples["department"].tolist()
+    families = [family(name) for name in examples["normalised_name"]]
+    probabilities = out_of_fold(names, given, labels, families, c)
+    purchases = examples["purchases"].tolist()
+    return _looks("suspected label", names, given, purchases, labels, probabilities)
+
+
+def classified(path: Path, column: str) -> list[Look]:
+    """Return a look at each row without department in a file that `classify` or `bulk` wrote.
+
+    Purchases are those of the column `purchases`, if there is one.
+
+    Raises:
+        SourceError, TableError: the file is not readable, or was not classified with a limit.
+    """
+    table = open_source(path)
+    if missing := {column, DEPARTMENT, PROBABILITY, RANKED_COLUMN} - set(table.schema.names):
+        raise TableError(
+            f"{path}: no column {min(missing)!r}; expected the output of grocer classify or bulk "
+            "with --min-probability"
+        )
+    looks: list[Look] = []
+    for chunk in table.chunks(_CHUNK_ROWS):
+        for row in chunk.to_pylist():
+            if row[DEPARTMENT] or not row[RANKED_COLUMN]:
+                continue  # final, or blank
+            try:
+                look = Look(
+                    name=row[column],
+                    source="low confidence",
+                    previous_label="",
+                    alternatives=tuple(
+                        (label, float(p)) for label, p in json.loads(row[RANKED_COLUMN])
+                    ),
+                    uncertainty=1.0 - float(row[PROBABILITY]),
+                    purchases=int(float(row.get("purchases") or 0)),
+                )
+            except (TypeError, ValueError) as error:
+                raise TableError(f"{path}: {row[column]!r}: {error}") from error
+            looks.append(look)
+    return looks
+
+
+def build_queue(
+    looks: Iterable[Look], reviewed: Collection[str] = (), limit: int | None = None
+) -> list[Look]:
+    """Return the most valuable looks, one for each normal form of a name.
+
+    Args:
+        reviewed: normal forms of names that need no further look.
+        limit: maximum number of looks; None: all.
+    """
+    best: dict[str, Look] = {}
+    for look in looks:
+        key = name_key(look.name)
+        if key not in reviewed and (key not in best or look.value > best[key].value):
+            best[key] = look
+    return sorted(best.values(), key=lambda look: (-look.value, look.name))[:limit]
+
+
+def _looks(
+    source: str,
+    names: Sequence[str],
+    given: Sequence[str],
+    purchases: Sequence[int],
+    labels: Sequence[str],
+    probabilities: Floats,
+) -> list[Look]:
+    """Return a look at each product; without a given label, the best one is uncertain."""
+    index = {label: i for i, label in enumerate(labels)}
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :ALTERNATIVES]
+    looks = []
+    for row, name in enumerate(names):
+        column = index[given[row]] if given[row] else order[row][0]
+        looks.append(
+            Look(
+                name=name,
+                source=source,
+                previous_label=given[row],
+                alternatives=tuple((labels[i], float(probabilities[row, i])) for i in order[row]),
+                uncertainty=max(0.0, 1.0 - float(probabilities[row, column])),
+                purchases=int(purchases[row]),
+            )
+        )
+    return looks

@@ -1,0 +1,61 @@
+"""`grocer review` and `--corrections`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from grocer.artifacts.evaluation import Evaluation
+from pipelines.cli.main import execute
+from tests.fixtures.evaluations import evaluation as report
+from tests.fixtures.evaluations import parse
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    evaluated = tmp_path / "run" / "artifacts" / "evaluate"
+    evaluated.mkdir(parents=True)
+    evaluation: Evaluation = parse(report())
+    evaluation.write(evaluated)
+    return tmp_path / "run"
+
+
+def test_import_adds_rows_and_lists_conflicts(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = Evaluation.read(run / "artifacts" / "evaluate").labels[:2]
+    file = tmp_path / "reviewed.csv"
+    file.write_text(f"name,label,who\nTea,{one},ann\ntea,{two},bob\n")
+    options = ["--run", str(run), "--corrections", str(tmp_path / "table")]
+    assert execute(["review", "import", str(file), *options]) == 0
+    out = capsys.readouterr().out
+    assert "2 added" in out
+    assert f"Tea (ann: {one}, bob: {two})" in out
+    file.write_text("name,label,who\nTea,no such label,ann\n")
+    assert execute(["review", "import", str(file), *options]) == 2
+    assert "no such label" in capsys.readouterr().err
+
+
+def test_export_needs_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["review", "export", str(tmp_path / "queue.csv"), "--run", str(tmp_path)]
+    assert execute(command) == 2
+    assert "evaluation.json" in capsys.readouterr().err
+
+
+def test_missing_corrections_stop_a_run_before_it_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--recipe", "tiny"]
+    assert execute(["run", *options, "--corrections", str(tmp_path / "none")]) == 2
+    assert "--corrections" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["submit"], ["bulk", "submit", "--out", "s3://b/out.csv"]])
+def test_pods_cannot_read_local_corrections(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data", "s3://b/in.csv", "--corrections", json.dumps("local")]
+    assert execute([*command, *options]) == 2
+    assert "--corrections" in capsys.readouterr().err
