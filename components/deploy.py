@@ -52,7 +52,7 @@ def deploy(
         else:
             from serving.rollout.deploy import deploy
 
-            result = deploy(new, run.deploy, names)
+            result = deploy(new, run.deploy, names, registry=run.registry)
             if run.deploy.analysis:
                 from serving.rollout.progressive import Products, analyse
 

@@ -12,6 +12,7 @@
     ├── ArtifactError       stage artifact that is missing, invalid or of another schema version
     ├── OutputError         output that can't be written
     ├── DeployError         rollout that failed
+    ├── RegistryError       model registry that is not available or rejects a version
     └── StepError           pipeline step that ended with one of the above
 
 A message names the file or setting, what is wrong with it, the limit, and the next step. Any other
@@ -103,6 +104,10 @@ class OutputError(GrocerError):
 
 class DeployError(GrocerError):
     """A rollout failed."""
+
+
+class RegistryError(GrocerError):
+    """A model registry is not available, or rejects a version."""
 
 
 class StepError(GrocerError):

@@ -145,6 +145,13 @@ class DeployConfig(Section):
         return self.signing_key or (str(mounted) if mounted.is_file() else None)
 
 
+class RegistryConfig(Section):
+    """Kubeflow Model Registry, in which runs register their verdicts."""
+
+    address: Annotated[str, Field(pattern=r"^https?://[^/@?#]+/?$")] | None = None
+    """URL of its REST API, for example `http://model-registry-service.kubeflow:8080`; null: off."""
+
+
 class ClusterConfig(Section):
     """Kubernetes settings of the compiled pipeline."""
 

@@ -36,6 +36,7 @@ class RunConfig(Section):
     gate: stages.GatePolicy = stages.GatePolicy()
     serving: deployment.ServingConfig = deployment.ServingConfig()
     deploy: deployment.DeployConfig = deployment.DeployConfig()
+    registry: deployment.RegistryConfig = deployment.RegistryConfig()
     cluster: deployment.ClusterConfig = deployment.ClusterConfig()
 
     @model_validator(mode="after")

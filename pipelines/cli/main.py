@@ -23,6 +23,7 @@ from pipelines.cli.canary_commands import promote, rollback, status
 from pipelines.cli.doctor_commands import doctor
 from pipelines.cli.drift_command import drift
 from pipelines.cli.kubeflow_commands import compile_pipeline, schedule, submit
+from pipelines.cli.lineage_command import lineage
 from pipelines.cli.options import (
     Column,
     Corrections,
@@ -99,6 +100,8 @@ def run(
     writes a bundle and tests it in a local predictor. The summary, reports and bundle are written
     to --out. Exit code 3: the gate failed.
     """
+    from grocer.release.lineage import Lineage
+    from grocer.release.model_registry import register_verdict
     from pipelines.cli.print_summary import show
     from pipelines.local.run import RunError
     from pipelines.local.run import run as run_pipeline
@@ -113,6 +116,8 @@ def run(
     except KeyboardInterrupt as error:
         raise typer.Exit(_error("interrupted; no output was written", 130)) from error
     show(finished)
+    if not (finished.summary.gate.passed and config.deploy.store):  # deploy has registered it
+        register_verdict(Lineage.read(finished.out), config.registry.address, str(finished.out))
     raise typer.Exit(0 if finished.summary.gate.passed else 3)
 
 
@@ -180,6 +185,7 @@ def classify(
 
 app.command()(drift)
 app.command()(verify)
+app.command()(lineage)
 app.command(name="compile")(compile_pipeline)
 app.command()(submit)
 app.command()(schedule)

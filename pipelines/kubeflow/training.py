@@ -12,6 +12,7 @@ from components.find_champion import find_champion
 from components.gate import gate
 from components.images import IMAGES, Images
 from components.ingest import ingest
+from components.register import register
 from components.train import train
 from components.validate import validate
 from grocer.config.run import RunConfig
@@ -23,16 +24,16 @@ _BUNDLE_STEPS = {"evaluate", "deploy"}
 _STORE_STEPS = {"ingest", "train", "find_champion", "evaluate", "deploy"}
 # Objects behind a URI and the deployed bundle can change under an unchanged name. The gate's
 # reasons are read from its log, which a cached step does not have.
-_UNCACHED_STEPS = {"ingest", "find_champion", "gate", "deploy", "fail_run"}
+_UNCACHED_STEPS = {"ingest", "find_champion", "gate", "deploy", "register", "fail_run"}
 
 
 def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Package:
     """Return the pipeline for `run`, whose JSON is the default of the parameter `config`.
 
-    `run.cluster` and `run.deploy.store` determine the steps and the pod resources; all other
-    settings follow the parameter. With `run.deploy.store` the champion is the deployed bundle,
-    unless the parameter `champion` names one. Off a cluster nothing is retried, and a failed gate
-    never fails the run.
+    `run.cluster`, `run.deploy.store` and `run.registry` determine the steps and the pod resources;
+    all other settings follow the parameter. With `run.deploy.store` the champion is the deployed
+    bundle, unless the parameter `champion` names one. Off a cluster nothing is retried, and a
+    failed gate never fails the run.
     """
     cluster = run.cluster
     config_default = (resources.with_mount_paths(run) if on_cluster else run).to_json()
@@ -60,17 +61,17 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
         evaluation = tasks["evaluate"].outputs["evaluation"]
         tasks["gate"] = gate(evaluation=evaluation, config=config)
         passed, decision = tasks["gate"].outputs["Output"], tasks["gate"].outputs["decision"]
+        judged = {"model": model, "splits": splits, "evaluation": evaluation, "decision": decision}
         with dsl.If(passed == True, name="gate-passed"):  # noqa: E712
-            tasks["deploy"] = deploy(
-                model=model,
-                splits=splits,
-                evaluation=evaluation,
-                decision=decision,
-                config=config,
-            )
-        if on_cluster and cluster.fail_if_gate_fails:
+            tasks["deploy"] = deploy(**judged, config=config)
+        if on_cluster and (run.registry.address or cluster.fail_if_gate_fails):
             with dsl.Else(name="gate-not-passed"):
-                tasks["fail_run"] = fail_run(decision=decision)
+                if run.registry.address:
+                    tasks["register"] = register(**judged, config=config)
+                if cluster.fail_if_gate_fails:
+                    tasks["fail_run"] = fail_run(decision=decision)
+                    if run.registry.address:
+                        tasks["fail_run"].after(tasks["register"])
         _configure(tasks, images, run, cluster.retries if on_cluster else 0)
         if on_cluster:
             for task in tasks.values():

@@ -15,7 +15,7 @@ from grocer.io.atomic import output_errors
 from pipelines.local.outputs import PAGES
 
 # Everything that a run writes to its output directory; `--replace` removes nothing else.
-CONTENT = {*PAGES, "summary.json", "config.json", "run.log", "artifacts", "bundle"}
+CONTENT = {*PAGES, "summary.json", "lineage.json", "config.json", "run.log", "artifacts", "bundle"}
 MIN_FREE = 100 * 2**20  # bytes; the smallest run writes about half of it
 
 

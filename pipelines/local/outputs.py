@@ -10,6 +10,7 @@ from typing import Any
 from grocer.artifacts.run_summary import RunSummary, artifacts_below, summarise
 from grocer.config.run import RunConfig
 from grocer.io.atomic import read_json, write_json
+from grocer.release.lineage import Lineage
 
 # HTML and Markdown pages with the step that wrote each; other files are below artifacts/.
 PAGES = {
@@ -18,6 +19,13 @@ PAGES = {
     "split.html": "build_dataset",
     "loss.html": "train",
     "decision.md": "gate",
+}
+# Artifacts that a bundle is written from, with the step that wrote each.
+_JUDGED = {
+    "model": "train",
+    "splits": "build_dataset",
+    "evaluation": "evaluate",
+    "decision": "gate",
 }
 
 
@@ -49,6 +57,9 @@ def collect(root: Path, log: Path, config: RunConfig, staging: Path, out: Path) 
     summary = summarise(artifacts, bundle and out / "bundle" / bundle.name)
     write_json(staging / "config.json", config.model_dump(mode="json"))
     summary.write(staging)
+    report = out / (f"bundle/{bundle.name}" if bundle else "report.html")
+    judged = {name: artifacts[step] for name, step in _JUDGED.items()}
+    Lineage.of_run(judged, config, str(report), bundle and bundle.name).write(staging)
     predictions = read_json(artifacts["deploy"] / "predictions.json") if bundle else None
     return Finished(out, summary, predictions)
 

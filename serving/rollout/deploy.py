@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from grocer.config.deployment import DeployConfig
+from grocer.config.deployment import DeployConfig, RegistryConfig
 from grocer.errors import DeployError
 from grocer.progress import say
 from grocer.release.bundle import LoadedBundle
+from grocer.release.lineage import Lineage
+from grocer.release.model_registry import Version, register_verdict
 from grocer.release.registry import publish
 from serving.rollout.canary import drain
 from serving.rollout.inference_service import (
@@ -42,8 +44,9 @@ def deploy(
     config: DeployConfig,
     products: Sequence[str],
     cluster: Cluster | None = None,
+    registry: RegistryConfig | None = None,
 ) -> list[Prediction]:
-    """Publish a bundle, roll it out and return its predictions for `products`.
+    """Publish a bundle, register it, roll it out and return its predictions for `products`.
 
     With `config.canary` it becomes a canary with the first percentage of the traffic, except for
     the first deploy. With `config.analysis` too, a bundle that is the canary already keeps its
@@ -71,7 +74,10 @@ def deploy(
     state = read_state(service)
     _require_same_champion(bundle, state.champion, config)
     wake = _waker(service, config)
-    new, planned = _plan(state, bundle, publish(bundle, config.store), config)
+    uri = publish(bundle, config.store)
+    address = registry.address if registry else None
+    version = register_verdict(Lineage.of_bundle(bundle, uri), address, uri)
+    new, planned = _plan(state, bundle, uri, config, version)
     say("deploy", f"{config.namespace}/{config.name}: {_short(state.champion)} → {_short(new)}")
     update(cluster, config, state, planned)
     try:
@@ -134,7 +140,11 @@ def _require_same_champion(
 
 
 def _plan(
-    state: State, bundle: LoadedBundle, uri: str, config: DeployConfig
+    state: State,
+    bundle: LoadedBundle,
+    uri: str,
+    config: DeployConfig,
+    version: Version | None,
 ) -> tuple[Revision, State]:
     """Return the bundle's revision, and the state in which it is deployed.
 
@@ -147,13 +157,15 @@ def _plan(
         steps = config.canary if percent and config.analysis else ()
         record: Record | None = Record(state.without_records(), percent, steps)
     else:
-        record = known.record
+        record, version = known.record, known.version  # other labels would restart its pods
     if stable and config.canary and stable.digest != bundle.digest:
-        new = Revision(uri, bundle.digest, config.name, f"c{bundle.digest[:8]}", record)
+        name = f"c{bundle.digest[:8]}"
+        new = Revision(uri, bundle.digest, config.name, name, record, version)
         if config.analysis and state.canary and state.canary.revision == new:
             return new, state
         return new, State(stable, Canary(new, config.canary[0]))
-    new = Revision(uri, bundle.digest, config.name, stable.predictor if stable else "", record)
+    name = stable.predictor if stable else ""
+    new = Revision(uri, bundle.digest, config.name, name, record, version)
     return new, State(new, state.canary if known == stable else None)
 
 

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from grocer.config.deployment import DeployConfig
 from grocer.errors import DeployError
+from grocer.release.model_registry import Version
 
 FIELD_MANAGER = "grocer-deploy"
 """Field manager of server-side apply."""
@@ -28,6 +29,13 @@ STOP_ANNOTATION = "serving.kserve.io/stop"
 RECORD_ANNOTATION = "grocer-deploy/rollout"
 """Annotation of a predictor: its `Record`. KServe copies annotations to pods, and those of the
 InferenceService to the pods of all predictors, so setting one there would restart them all."""
+MODEL_LABEL = "modelregistry.kubeflow.org/registered-model-id"
+VERSION_LABEL = "modelregistry.kubeflow.org/model-version-id"
+"""Labels by which the model registry's controller links an InferenceService to its version.
+
+KServe copies labels to pods, too. Each predictor has its own, which take precedence, so that a
+promotion does not restart its pods.
+"""
 GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 _Object = Mapping[str, Any]
 
@@ -46,6 +54,8 @@ class Revision:
     predictor: str = ""
     record: Record | None = None
     """None: deployed by an older version, or restored."""
+    version: Version | None = None
+    """The bundle in the model registry; None: not registered when it was deployed."""
 
     def deployment(self, service: str) -> str:
         """Return the name that KServe gives to the predictor's Deployment and Service."""
@@ -169,6 +179,8 @@ def apply_configuration(
         metadata["annotations"] = {STOP_ANNOTATION: "true"}
     if state.stable is None:
         raise ValueError("a state without a stable revision cannot be applied")
+    if state.stable.version is not None and not state.stopped:
+        metadata["labels"] = _labels(state.stable.version)
     spec: dict[str, Any] = {"predictor": _predictor(state.stable)}
     if (canary := state.canary) is not None:
         predictor = _predictor(canary.revision)
@@ -189,6 +201,8 @@ def _predictor(revision: Revision) -> dict[str, Any]:
     if revision.record is not None:
         record = _RECORD.dump_json(revision.record, exclude_none=True).decode()
         predictor["annotations"] = {RECORD_ANNOTATION: record}
+    if revision.version is not None:
+        predictor["labels"] = _labels(revision.version)
     predictor["model"] = {
         "modelFormat": {"name": MODEL_FORMAT},
         "runtime": revision.runtime,
@@ -196,6 +210,10 @@ def _predictor(revision: Revision) -> dict[str, Any]:
         "env": [{"name": DIGEST_ENV, "value": revision.digest}],
     }
     return predictor
+
+
+def _labels(version: Version) -> dict[str, str]:
+    return {MODEL_LABEL: version.model_id, VERSION_LABEL: version.version_id}
 
 
 def _revision(predictor: _Object) -> Revision | None:
@@ -213,4 +231,7 @@ def _revision(predictor: _Object) -> Revision | None:
             f"the InferenceService's annotation {RECORD_ANNOTATION} is invalid ({reason}); "
             "only deploy may set it: remove it with kubectl edit"
         ) from error
-    return Revision(model["storageUri"], digests[0], runtime, name, record)
+    labels = predictor.get("labels") or {}
+    known = MODEL_LABEL in labels and VERSION_LABEL in labels
+    version = Version(labels[MODEL_LABEL], labels[VERSION_LABEL]) if known else None
+    return Revision(model["storageUri"], digests[0], runtime, name, record, version)

@@ -258,15 +258,29 @@ def test_configured_claims_are_mounted():
     assert (config.train.checkpoints, config.base.source) == ("/mnt/checkpoints", "/mnt/base/llama")
 
 
-def test_failed_gate_can_fail_the_run():
-    pipeline, platform = compile_with(*STORE, "cluster.fail_if_gate_fails=true")
-    branches = {
+def branches(pipeline):
+    """The tasks of the conditions, by condition."""
+    return {
         condition["triggerPolicy"]["condition"]: tasks_below(pipeline, condition)
         for name, condition in tasks(pipeline).items()
         if "triggerPolicy" in condition
     }
-    passed = "inputs.parameter_values['pipelinechannel--gate-Output'] == true"
-    assert branches == {passed: {"deploy"}, f"!({passed})": {"fail-run"}}
+
+
+PASSED = "inputs.parameter_values['pipelinechannel--gate-Output'] == true"
+
+
+def test_failed_gate_is_registered_if_there_is_a_registry():
+    pipeline, _ = compile_with("registry.address=http://registry:8080")
+    assert branches(pipeline) == {PASSED: {"deploy"}, f"!({PASSED})": {"register"}}
+    both = "registry.address=http://registry:8080", "cluster.fail_if_gate_fails=true"
+    pipeline, _ = compile_with(*both)
+    assert tasks(pipeline)["fail-run"]["dependentTasks"] == ["register"]
+
+
+def test_failed_gate_can_fail_the_run():
+    pipeline, platform = compile_with(*STORE, "cluster.fail_if_gate_fails=true")
+    assert branches(pipeline) == {PASSED: {"deploy"}, f"!({PASSED})": {"fail-run"}}
     assert "retryPolicy" not in tasks(pipeline)["fail-run"]
     assert "fail-run" in platform
 

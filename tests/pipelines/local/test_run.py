@@ -9,11 +9,13 @@ import signal
 import pytest
 
 from grocer.errors import ConfigError
+from grocer.release.lineage import Lineage
 from pipelines.local import run as module
+from tests.fixtures.model_registry import ModelRegistry
 
 STRICT = ("--set", "gate.min_accuracy=0.995")
 PAGES = {"report.html", "validation.html", "split.html", "loss.html", "decision.md"}
-FILES = {"summary.json", "config.json", "run.log", "artifacts"}
+FILES = {"summary.json", "lineage.json", "config.json", "run.log", "artifacts"}
 
 
 def test_model_is_deployed_only_if_the_gate_passes(toy):
@@ -56,6 +58,21 @@ def test_model_is_deployed_only_if_the_gate_passes(toy):
     assert "deploy" not in summary["seconds"]
     assert "– deploy" in failed.stdout
     assert "failed: nothing deployed" in failed.stdout
+
+
+def test_run_is_registered_and_a_failing_registry_does_not_change_its_verdict(toy):
+    with ModelRegistry() as registry:
+        address = ("--set", f"registry.address={registry.url}")
+        assert toy.run(*address).returncode == 0
+        lineage = Lineage.read(toy.out)
+        registry.fault = "500"
+        failed = toy.run("--replace", *address, *STRICT)
+    assert (failed.returncode, failed.stderr) == (3, "")
+    assert failed.stdout.count("warning") == 1
+    assert Lineage.read(toy.out).verdict == "failed"
+    (version,), (artifact,) = registry.versions, registry.tables["artifacts"]
+    assert (version["name"], version["externalId"]) == (lineage.run, lineage.bundle)
+    assert artifact["uri"] == f"{toy.out}/bundle/{lineage.bundle}"
 
 
 def test_user_error_in_a_step_is_one_line_and_changes_nothing(toy):

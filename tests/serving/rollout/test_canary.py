@@ -2,11 +2,13 @@
 
 import pytest
 
+from grocer.config.deployment import RegistryConfig
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
 from serving.rollout.canary import promote, rollback
-from serving.rollout.deploy import champion
-from tests.fixtures.kubernetes_api import OLD, Api, container
+from serving.rollout.deploy import champion, deploy
+from tests.fixtures.kubernetes_api import OLD, PRODUCTS, Api, compared_with, container
+from tests.fixtures.model_registry import ModelRegistry
 
 OOM_KILLED = {"status": {"containerStatuses": [container(exit_code=137, reason="OOMKilled")]}}
 
@@ -25,6 +27,18 @@ def test_canary_runs_beside_stable_revision(with_canary: Api, stub_bundle: Loade
     assert canary.revision.deployment("grocer") == f"grocer-c{stub_bundle.digest[:8]}-predictor"
     assert with_canary.model["storageUri"] == f"s3://b/{OLD}"
     assert champion(with_canary.config(), with_canary.cluster) == f"s3://b/{OLD}"
+
+
+def test_labels_are_those_of_the_stable_revision(api: Api, stub_bundle: LoadedBundle) -> None:
+    bundle = compared_with(stub_bundle, OLD)
+    with ModelRegistry() as server:
+        settings = RegistryConfig(address=server.url)
+        deploy(bundle, api.config(canary=20), PRODUCTS, api.cluster, settings)
+    promote(api.config(), api.cluster)
+    first, *_, last = api.applied
+    assert "labels" not in first["metadata"]
+    labels = first["spec"]["canary"][0]["predictor"]["labels"]
+    assert last["metadata"]["labels"] == last["spec"]["predictor"]["labels"] == labels
 
 
 def test_first_deploy_is_not_a_canary(new_api: Api, stub_bundle: LoadedBundle) -> None:

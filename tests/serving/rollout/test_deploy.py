@@ -1,13 +1,21 @@
 """Deploy on a cluster: only a bundle that passes its smoke test stays deployed."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from grocer.config.deployment import RegistryConfig
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
+from grocer.release.model_registry import Version
 from serving.rollout.deploy import champion, deploy
-from serving.rollout.inference_service import State, apply_configuration
+from serving.rollout.inference_service import (
+    MODEL_LABEL,
+    VERSION_LABEL,
+    State,
+    apply_configuration,
+)
 from serving.rollout.smoke_test import request_pods
 from tests.fixtures.kubernetes_api import (
     OLD,
@@ -18,6 +26,7 @@ from tests.fixtures.kubernetes_api import (
     container,
     revision,
 )
+from tests.fixtures.model_registry import ModelRegistry
 
 NO_IMAGE = {"status": {"containerStatuses": [container(waiting="ImagePullBackOff")]}}
 
@@ -47,6 +56,50 @@ def test_deploying_the_same_bundle_again_changes_nothing(
     assert api.deploy(stub_bundle)
     first, second = api.applied
     assert first == second
+
+
+def test_registered_bundle_is_linked_to_its_version(api: Api, stub_bundle: LoadedBundle) -> None:
+    with ModelRegistry() as server:
+        settings = RegistryConfig(address=server.url)
+        bundle = compared_with(stub_bundle, OLD)
+        deploy(bundle, api.config(), PRODUCTS, api.cluster, registry=settings)
+        (version,) = server.versions
+        (artifact,) = server.tables["artifacts"]
+    labels = {MODEL_LABEL: "1", VERSION_LABEL: version["id"]}
+    (body,) = api.applied
+    assert body["metadata"]["labels"] == body["spec"]["predictor"]["labels"] == labels
+    assert version["externalId"] == bundle.digest
+    assert artifact["uri"] == f"s3://b/{bundle.digest}"
+    # Without the registry, its pods must not restart.
+    api.deploy(stub_bundle)
+    assert api.applied[1] == api.applied[0]
+
+
+def test_bundle_is_deployed_without_labels_if_the_registry_fails(
+    api: Api, stub_bundle: LoadedBundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ModelRegistry() as server:
+        server.fault = "500"
+        settings = RegistryConfig(address=server.url)
+        deploy(compared_with(stub_bundle, OLD), api.config(), PRODUCTS, api.cluster, settings)
+    assert f"--register s3://b/{stub_bundle.digest}" in capsys.readouterr().out
+    assert api.model["storageUri"] == f"s3://b/{stub_bundle.digest}"
+    assert "labels" not in api.applied[0]["metadata"]
+
+
+def test_rollback_restores_the_labels_of_the_previous_version(
+    api: Api, stub_bundle: LoadedBundle
+) -> None:
+    old = replace(revision(OLD), version=Version("1", "7"))
+    api.apply(apply_configuration(api.config(), State(old)))
+    api.applied.clear()
+    api.pod_states[stub_bundle.digest] = NO_IMAGE
+    bundle = compared_with(stub_bundle, OLD)
+    with ModelRegistry() as server:
+        settings = RegistryConfig(address=server.url)
+        with pytest.raises(DeployError, match="rolled back"):
+            deploy(bundle, api.config(timeout_seconds=0.2), PRODUCTS, api.cluster, settings)
+    assert [body["metadata"]["labels"][VERSION_LABEL] for body in api.applied] == ["1", "7"]
 
 
 def test_stable_bundle_does_not_become_its_own_canary(api: Api, stub_bundle: LoadedBundle) -> None:
