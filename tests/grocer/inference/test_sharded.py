@@ -264,7 +264,8 @@ def test_table_on_s3(s3_environment: str, tmp_path: Path, bundle: LoadedBundle) 
     classify_whole(table, tmp_path / "expected.csv", bundle)
     assert (tmp_path / "result.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
     objects = client.list_objects_v2(Bucket=bucket, Prefix="out/")["Contents"]
-    assert [each["Key"] for each in objects] == ["out/classified.csv"]
+    keys = [each["Key"] for each in objects]
+    assert keys == ["out/classified.csv", "out/classified.csv.json"]
     with pytest.raises(OutputError, match=r"classified\.csv already exists"):
         shard_table(source, out, address, shards=3)
     with pytest.raises(SourceError, match=r"s3://absent-bucket/x\.csv"):
