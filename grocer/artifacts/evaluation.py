@@ -68,7 +68,7 @@ class Evaluation(Artifact):
     aisles: HierarchicalMetrics | None
     """None: the label has one level."""
     slices: tuple[SliceMetrics, ...]
-    raw_labels: RawLabels | None = None
+    raw_labels: RawLabels | None
     """None: the run has no corrections table. All other metrics are of the corrected labels."""
 
     @property

@@ -60,7 +60,7 @@ def behave(step: str, tables: Path) -> None:
             time.sleep(600)
 
 
-def ingest(data: str, config: object, out: Path) -> Counts:
+def ingest(data: str, config: object, out: Path, label: str) -> Counts:
     Path(out, "behaviour.json").write_text(Path(data, "behaviour.json").read_text())
     COUNTS.write(out)
     behave("ingest", out)
