@@ -271,7 +271,7 @@ def _say_result(evaluation: Evaluation) -> None:
     selected = evaluation.combination.strategy
     _say_accuracy(f"test accuracy ({selected})", evaluation.metrics.test, evaluation.baselines)
     if (raw := evaluation.raw_labels) is not None and raw.accuracy is not None:
-        name = f"test accuracy on the labels before {raw.corrected:,} corrections"
+        name = f"test accuracy on uncorrected labels ({raw.corrected:,} corrected)"
         _say_accuracy(name, raw.accuracy, {})
     classifiers = " · ".join(
         f"{name} {100 * each.accuracy:.1f} % ({each.log_loss:.3f}, {each.names_per_second:,.0f}/s)"
