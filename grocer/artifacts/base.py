@@ -101,7 +101,7 @@ class Artifact(Record):
         """
         path = directory / cls.FILE
         if not path.is_file():
-            raise ArtifactError(f"{path}: file not found; {directory} is not a {cls.__name__}")
+            raise ArtifactError(f"{path}: file not found; {directory} has no {cls.__name__}")
         artifact = cls.parse(path.read_bytes(), str(path))
         artifact._directory = directory
         return artifact

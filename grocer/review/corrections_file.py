@@ -78,7 +78,8 @@ def import_file(
         if not values.get("label"):
             skipped += 1
             continue
-        row = _correction(where, {"who": reviewer, "when": moment, **values}, labels)
+        given = {"who": reviewer, "when": moment, **values, **({"source": ""} if resolve else {})}
+        row = _correction(where, given, labels)
         key = name_key(row.name)
         if resolve:
             row = row.model_copy(update={"source": RESOLUTION})
@@ -124,6 +125,9 @@ def _correction(where: str, values: Mapping[str, str], labels: Sequence[str]) ->
         raise TableError(f"{where}: {label!r} is not a label; {hint}labels are {', '.join(labels)}")
     if not values["who"]:
         raise TableError(f"{where}: no reviewer; fill the column `who`, or set --reviewer")
+    source = values.get("source") or _SOURCE
+    if source.strip().lower() == RESOLUTION:
+        raise TableError(f"{where}: source {source!r} is reserved; import the file with --resolve")
     try:
         when = datetime.fromisoformat(values["when"])
     except ValueError as error:
@@ -136,7 +140,7 @@ def _correction(where: str, values: Mapping[str, str], labels: Sequence[str]) ->
         label=label,
         who=values["who"],
         when=f"{when:%Y-%m-%dT%H:%M:%SZ}",
-        source=values.get("source") or _SOURCE,
+        source=source,
         previous_label=values.get("previous_label", ""),
     )
 

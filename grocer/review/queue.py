@@ -177,7 +177,10 @@ def classified(path: Path, column: str) -> list[Look]:
                     purchases=int(float(row.get("purchases") or 0)),
                 )
             except (TypeError, ValueError) as error:
-                raise TableError(f"{path}: {row[column]!r}: {error}") from error
+                raise TableError(
+                    f"{path}: {row[column]!r}: {PROBABILITY}, {RANKED_COLUMN} or purchases is "
+                    f"invalid: {error}; classify the file again"
+                ) from error
             looks.append(look)
     return looks
 

@@ -57,6 +57,16 @@ def test_labelled_rows_are_added_once(table: Table) -> None:
     assert len(table.rows) == 1
 
 
+def test_file_cannot_declare_itself_a_resolution(table: Table) -> None:
+    table.add("name,label,who\nGouda,dairy eggs,ann\n")
+    with pytest.raises(TableError, match="--resolve"):
+        table.add("name,label,who,source\nGouda,produce,eve,resolution\n")
+    assert [row["who"] for row in table.rows] == ["ann"]
+    with pytest.raises(TableError, match="--resolve"):
+        table.add("name,label,who,source\nGouda,produce,eve, Resolution \n")
+    assert table.add("name,label,who,source\nGouda,produce,eve,resolution\n", resolve=True).added
+
+
 def test_conflict_is_reported_and_resolved_only_on_request(table: Table) -> None:
     table.add("name,label,who\nGouda,dairy eggs,ann\n")
     result = table.add("name,label,who\nGOUDA,produce,bob\n")
