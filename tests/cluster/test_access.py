@@ -4,10 +4,12 @@ import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 from grocer.config.deployment import DeployConfig
+from grocer.release.model_registry import Version
 from serving.rollout.inference_service import (
     FIELD_MANAGER,
     Canary,
@@ -127,7 +129,8 @@ def test_deploy_account_can_make_every_change_of_a_rollout(deploy_step: DeploySt
         for digest, name in (("a" * 64, ""), ("b" * 64, "cbbbbbbbb"))
     )
     states = [State(old), State(old, Canary(new, 20)), State(old, Canary(new, 100, 1)), State(new)]
-    for state in [*states, State(new, stopped=True)]:
+    registered = replace(new, version=Version("1", "2"))
+    for state in [*states, State(registered), State(new, stopped=True)]:
         result = _try_state(names, config, state)
         assert result.returncode == 0, result.stderr
 
