@@ -92,7 +92,7 @@ def _configure(
             resources.use_deploy(task, images.serve, run)
         else:
             image = images.serve if step == "find_champion" else images.data
-            resources.use_cpu(task, image, run.cluster)
+            resources.use_cpu(task, image, run)
         if step == "train":
             resources.mount_checkpoints(task, run)
         if step in _BUNDLE_STEPS:
