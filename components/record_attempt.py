@@ -28,7 +28,7 @@ def record_attempt(
     with reported("record_attempt"):
         from grocer.config.run import RunConfig
         from grocer.release.lineage import Lineage
-        from grocer.retraining.sources import record_attempt
+        from grocer.retraining.attempts import record_attempt
 
         run = RunConfig.from_json(config)
         record_attempt(Lineage.of_run(inputs, run, evaluation.uri), state)

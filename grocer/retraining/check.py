@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from grocer import progress
 from grocer.config.run import RunConfig
 from grocer.errors import GrocerError, SourceError
-from grocer.inference.drift import ERROR_PROBABILITY
+from grocer.inference.drift import ERROR_PROBABILITY, WINDOW
 from grocer.ingest.corrections import count_since, open_table
+from grocer.retraining.attempts import read_last_attempt
 from grocer.retraining.conditions import Condition, Expression
-from grocer.retraining.sources import read_champion, read_drift, read_last_attempt
+from grocer.retraining.sources import read_champion, read_drift
 
 _DAY = 24 * 3600.0
 _WORDS = {True: "yes", False: "no", None: "unknown"}
@@ -101,10 +102,10 @@ def check_due(
 def _cool_down(state: str, days: float, now: datetime) -> Check:
     last = read_last_attempt(state)
     if last is None:
-        return Check("cool-down", "no run was judged yet", f"{days:g} days", True)
+        return Check("cool-down over", "no run was judged yet", f"{days:g} days", True)
     age = _days(last.finished, now)
     value = f"{age:.1f} days since a run was judged ({last.verdict})"
-    return Check("cool-down", value, f"{days:g} days", age >= days)
+    return Check("cool-down over", value, f"{days:g} days", age >= days)
 
 
 def _measure(
@@ -137,7 +138,7 @@ def _limit(condition: Condition) -> str:
 def _drift(url: str, namespace: str) -> tuple[str, bool]:
     lowest = read_drift(url, namespace)
     if lowest is None:
-        return "no complete window of products", False
+        return f"no window of {WINDOW:,} names yet", False
     p_value, signal = lowest
     return f"p = {p_value:.2g} ({signal})", p_value <= ERROR_PROBABILITY
 

@@ -1,4 +1,4 @@
-"""What the conditions read: the champion, the predictor's drift metrics, and the last attempt."""
+"""What the conditions read: the champion and the drift metrics of the predictor."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from urllib.parse import urlencode
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from grocer.errors import ArtifactError, BundleError, SourceError
+from grocer.errors import BundleError, SourceError
 from grocer.io.storage import Storage
-from grocer.release.lineage import Lineage
 from grocer.release.manifest import MANIFEST, Manifest, parse_manifest
 
 _WINDOWS, _P_VALUE = "grocer_drift_windows", "grocer_drift_p_value"
@@ -36,28 +35,6 @@ def read_champion(address: str) -> Manifest:
         return fetch_manifest(address, digest, "--champion")
     storage = Storage(address, setting="champion", step="check_due", error=BundleError)
     return parse_manifest(storage.read_bytes(MANIFEST), digest, address)
-
-
-def read_last_attempt(state: str) -> Lineage | None:
-    """Return the run that was judged last; None if there is none yet.
-
-    Raises:
-        ArtifactError: it is not readable.
-    """
-    storage = Storage(state, setting="state", step="check_due", error=ArtifactError)
-    if not storage.exists(Lineage.FILE):
-        return None
-    return Lineage.parse(storage.read_bytes(Lineage.FILE), f"{state}/{Lineage.FILE}")
-
-
-def record_attempt(lineage: Lineage, state: str) -> None:
-    """Write a run that was judged to `state`, where `read_last_attempt` finds it.
-
-    Raises:
-        OutputError: `state` cannot be written.
-    """
-    storage = Storage(state, setting="state", step="record_attempt")
-    storage.write_bytes(lineage.model_dump_json().encode(), Lineage.FILE)
 
 
 def read_drift(url: str, namespace: str) -> tuple[float, str] | None:

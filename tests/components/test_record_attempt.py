@@ -40,4 +40,4 @@ def test_judged_run_starts_the_cool_down(tmp_path: Path, passed: bool) -> None:
         "s3://runs/1/evaluation",
     )
     assert check_due.python_func(**conditions) is False
-    assert "| cool-down | 0.0 days" in (tmp_path / "reasons.md").read_text()
+    assert "| cool-down over | 0.0 days" in (tmp_path / "reasons.md").read_text()

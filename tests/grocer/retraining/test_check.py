@@ -18,8 +18,8 @@ from grocer.ingest.corrections import Correction, append, open_table
 from grocer.release.bundle import LoadedBundle
 from grocer.release.lineage import Lineage
 from grocer.release.registry import publish
+from grocer.retraining.attempts import record_attempt
 from grocer.retraining.check import Due, check_due
-from grocer.retraining.sources import record_attempt
 from tests.fixtures import http_server
 from tests.fixtures.artifacts import make_bundle, write_artifacts
 from tests.fixtures.metrics_server import MetricsServer, Traffic
@@ -126,7 +126,7 @@ def test_drift_of_the_latest_window(
 def test_without_a_complete_window_there_is_no_drift(check: Any, champion: LoadedBundle) -> None:
     with MetricsServer(champion, Traffic(requests=5)) as predictor:
         result = check("drift", metrics=f"{predictor.url}/metrics")
-    assert (result.due, result.checks[0].value) == (False, "no complete window of products")
+    assert (result.due, result.checks[0].value) == (False, "no window of 1,000 names yet")
 
 
 class Prometheus(http_server.Server):

@@ -77,7 +77,7 @@ def test_champion_survives_a_worse_challenger_which_is_not_trained_again_at_once
     ended = toy.run(*again)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert table(ended.stdout)["2 corrections"][2] == "yes"
-    value, *rest = table(ended.stdout)["cool-down"]
+    value, *rest = table(ended.stdout)["cool-down over"]
     assert ("(failed)" in value, rest) == (True, ["7 days", "no"])
     assert read_json(toy.out / "summary.json") == summary
 
