@@ -76,7 +76,7 @@ def export(
 def import_corrections(
     file: Annotated[
         Path,
-        Argument(metavar="FILE", help="Reviewed CSV file, or JSON export of Label Studio"),
+        Argument(metavar="FILE", help="Reviewed CSV file, or export of Label Studio"),
     ],
     corrections: Annotated[
         str, Option(metavar="URI", help="Corrections table: a directory, or an s3:// or gs:// URI")

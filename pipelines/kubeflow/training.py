@@ -117,7 +117,7 @@ def configure(
             resources.use_deploy(task, images.serve, run)
         else:
             image = images.serve if step in _SERVE_STEPS else images.data
-            resources.use_cpu(task, image, run.cluster)
+            resources.use_cpu(task, image, run)
         if step == "train":
             resources.mount_checkpoints(task, run)
         if step in _BUNDLE_STEPS:
