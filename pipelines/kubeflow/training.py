@@ -24,12 +24,12 @@ _MODEL_STEPS = {"train", "evaluate"}
 _BUNDLE_STEPS = {"evaluate", "deploy"}
 _SERVE_STEPS = {"check_due", "find_champion"}
 _STORE_STEPS = _SERVE_STEPS | {"ingest", "train", "evaluate", "deploy", "record_attempt"}
+_REGISTRY_STEPS = {"deploy", "register"}
 # Objects behind a URI and the deployed bundle can change under an unchanged name. The gate's
 # reasons are read from its log, which a cached step does not have.
 _UNCACHED_STEPS = _SERVE_STEPS | {
     *("ingest", "gate", "deploy", "register", "fail_run", "record_attempt")
 }
-
 
 Parameter = Any
 """A parameter of a pipeline: kfp passes a channel in place of its value."""
@@ -124,6 +124,8 @@ def configure(
             resources.mount_trust(task)
         if step in _STORE_STEPS:
             resources.use_object_store(task, run.cluster)
+        if run.registry.address and step in _REGISTRY_STEPS:
+            resources.use_registry(task)
         resources.harden(task)
         if step in _MODEL_STEPS and on_cluster:
             resources.retry(task, run.cluster.retries)
