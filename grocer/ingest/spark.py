@@ -7,7 +7,7 @@ such as counts by product, to the DuckDB database, which has all other tables.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from grocer.ingest.schema import TABLES
 from grocer.ingest.statements import statements
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 _SQL = statements("spark")
 
@@ -55,6 +55,11 @@ def spark_session() -> SparkSession:
     if not is_remote:
         session.sparkContext.setLogLevel("FATAL")  # errors are raised
     return session
+
+
+def read_parquet(path: Path, columns: Sequence[str]) -> DataFrame:
+    """Return columns of the Parquet files in a directory."""
+    return spark_session().read.parquet(_uri(path)).select(*columns)
 
 
 class Spark:

@@ -14,6 +14,7 @@ from grocer.artifacts.counts import Counts
 from grocer.config.stages import DataConfig
 from grocer.errors import ConfigError, OutputError, TableError
 from grocer.ingest import spark
+from grocer.ingest.order_lines import REJECTED_ROWS
 from tests.fixtures.ingest import ingest, read
 from tests.fixtures.tables import LINES_HEADER, ORDERS_HEADER, tables, write_csvs
 
@@ -30,7 +31,9 @@ def assert_equal_output(source: Path, out: Path) -> Counts:
     assert {path.stem for path in (out / "spark").glob("*.parquet")} == names
     for name in names:
         one, other = (read(out / engine, name) for engine in ("duckdb", "spark"))
-        if name in ("order_lines", "rejected"):
+        if name == "rejected" and len(one) >= REJECTED_ROWS:  # engines list different rows
+            one, other = (f["reason"].value_counts().to_frame() for f in (one, other))
+        elif name in ("order_lines", "rejected"):
             keys = list(one.columns)
             one, other = (f.sort_values(keys, ignore_index=True) for f in (one, other))
         pd.testing.assert_frame_equal(one, other)
@@ -81,7 +84,7 @@ def test_lines_without_orders_and_parquet_with_nan(tmp_path: Path) -> None:
 def test_extra_columns_quotes_spaces_and_a_byte_order_mark(tmp_path: Path) -> None:
     folder = write_csvs(tmp_path / "in", tables())
     (folder / "orders.csv").write_text(
-        "\ufeffnote,Note," + ",".join(ORDERS_HEADER) + "\r\n"
+        "\ufeffnote,other," + ",".join(ORDERS_HEADER) + "\r\n"
         '"x, ""y""",z,10, 1,"prior",1.0,2,08,\r\n'
         '\r\n,\\,11,1,prior,2,0,23,7.0\r\n,,12,1,"tr""ain",3,6,00,3e1\r\n',
         encoding="utf-8",
@@ -145,7 +148,7 @@ def test_executors_without_the_output_directory_are_reported(
 
 
 def test_missing_extra_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyspark", None)
+    monkeypatch.setitem(sys.modules, "pyspark.errors", None)
     folder = write_csvs(tmp_path / "in", tables())
     with pytest.raises(ConfigError, match=r"grocer\[spark\]"):
         ingest(folder, tmp_path / "out", SPARK)
@@ -154,6 +157,6 @@ def test_missing_extra_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_source_without_order_lines_needs_no_spark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pyspark", None)
+    monkeypatch.setitem(sys.modules, "pyspark.errors", None)
     content = {name: tables()[name] for name in ("products", "departments")}
     assert ingest(write_csvs(tmp_path / "in", content), tmp_path / "out", SPARK).products == 4
