@@ -95,7 +95,7 @@ lock: ## Resolve pyproject.toml into requirements.lock and requirements-spark.lo
 
 audit: .venv/.installed ## Check the locked packages for known vulnerabilities
 	@mkdir -p build
-	@$(TOOL) pip-audit@2.10.1 --requirement requirements.lock --no-deps --disable-pip --strict \
+	@$(TOOL) pip-audit@2.10.1 --requirement requirements.lock --requirement requirements-spark.lock --no-deps --disable-pip --strict \
 		--progress-spinner off | tee build/audit.txt || { [ -s build/audit.txt ] && exit 1; \
 		echo "audit: no packages checked: vulnerability service unavailable (see above)" >&2; exit 2; }
 

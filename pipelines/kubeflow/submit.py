@@ -60,7 +60,7 @@ def training_job(
         deploy: whether an adapter that passes the gate is deployed.
 
     Raises:
-        ConfigError: an address that pods cannot read, or no store to deploy from.
+        ConfigError: an address that pods cannot read, no store to deploy from, or Spark.
     """
     from pipelines.kubeflow.training import package
 
@@ -68,6 +68,11 @@ def training_job(
     if config.data.corrections is not None:
         check_address("--corrections", config.data.corrections, STORES)
     _check_bundle("--champion", champion)
+    if config.data.engine == "spark":
+        raise ConfigError(
+            "data.engine=spark: Spark's executors cannot access the files of pods; "
+            "use `grocer run` on a volume that they share, or data.engine=duckdb"
+        )
     if not deploy:
         without = ("deploy.store=null", "deploy.analysis=false", "deploy.canary=[]")
         config = config.with_settings(without)
