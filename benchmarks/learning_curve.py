@@ -137,7 +137,7 @@ def plan(
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
     """Return the settings that determine the result of a cell, by dotted key."""
-    ignored = {"checkpoints", "force", "price_per_gpu_hour", "save_steps", "logging_steps"}
+    ignored = {"checkpoints", "force", "save_steps", "logging_steps"}
     sections = ["prompt", "base", "lora", "train"]
     if config.base.source == "tiny":
         sections.append("tiny")

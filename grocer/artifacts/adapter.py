@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from grocer.artifacts.base import Artifact, Count, NonNegative, PositiveCount, Record
 
 
@@ -27,6 +29,7 @@ class Adapter(Artifact):
     """`training.json` of train; `adapter/`, `base.json` and the label set are beside it."""
 
     FILE: ClassVar = "training.json"
+    schema_version: int = Field(default=2, alias="schema")
     base: str
     """Source of the base model."""
     device: str
@@ -49,8 +52,6 @@ class Adapter(Artifact):
     """Wall-clock time since the step that training resumed from."""
     examples_per_second: NonNegative
     tokens_per_second: NonNegative
-    cost: NonNegative | None
-    """At `train.price_per_gpu_hour`; None on CPU."""
     peak_memory_mb: NonNegative
     """In MiB."""
     peak_memory_of: Literal["GPU", "process"]

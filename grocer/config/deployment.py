@@ -20,6 +20,8 @@ SIGNING_SECRET = "grocer-signing-key"  # optional; its key `key.pem` signs bundl
 SIGNING_KEY = "/var/run/secrets/grocer-signing-key"  # where the deploy step mounts it
 TRUST_CONFIG = "grocer-trust"  # optional ConfigMap: the files of grocer/release/trust.py
 HUB_TOKEN_SECRET = "grocer-hub-token"  # optional; its key `token` is the Hub's access token
+REGISTRY_SECRET = "grocer-registry-token"  # optional; its key `token` is for registry.address
+REGISTRY_TOKEN = "MODEL_REGISTRY_TOKEN"  # environment variable with that token
 
 
 _STORE = r"^((s3|gs)://[^/]+(/.*)?|oci(\+native)?://[^/@]+(/[a-z0-9._-]+)+)$"
@@ -70,8 +72,6 @@ class ServingConfig(Section):
     """Maximum expected time in the queue, in seconds; a request that would wait longer gets 429."""
     deadline_seconds: Annotated[float, Field(gt=0.0)] = 30.0
     """Time limit in seconds from a request's arrival to its response (504)."""
-    stall_seconds: Annotated[float, Field(gt=0.0)] = 120.0
-    """Time limit in seconds of one forward pass; beyond it, the server exits."""
     drain_seconds: Annotated[float, Field(ge=0.0)] = 3.0
     """Seconds after SIGTERM in which readiness is false but requests are still accepted."""
     low_confidence: Fraction = 0.5
@@ -88,6 +88,11 @@ class ServingConfig(Section):
     def queue_items(self) -> int:
         """Maximum items in the queue (429)."""
         return 4 * self.max_items
+
+    @property
+    def stall_seconds(self) -> float:
+        """Time limit in seconds of one forward pass; beyond it, the server exits."""
+        return 4 * self.deadline_seconds
 
     @property
     def grace_seconds(self) -> int:
@@ -167,8 +172,6 @@ class ClusterConfig(Section):
     """Memory request and limit of train and evaluate; raise it if a step is OOMKilled."""
     model_cpu: Cpu = "4"
     """CPU request and limit of train and evaluate."""
-    data_memory: Memory = "1536Mi"
-    """Memory request and limit of the other steps; raise it with `data.memory_limit_mb`."""
     data_cpu: Cpu = "2"
     """CPU request and limit of the other steps."""
     model_timeout_seconds: Positive = 86_400

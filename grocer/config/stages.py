@@ -201,8 +201,6 @@ class TrainConfig(Section):
     """Directory or `s3://`, `gs://` URI, on a cluster also `pvc://CLAIM`; null: no checkpoints."""
     force: bool = False
     """Train even if the memory estimate exceeds the available memory."""
-    price_per_gpu_hour: Annotated[float, Field(ge=0.0)] = 0.35
-    """Price of one GPU hour in any currency; only used to report the cost of training."""
     seed: int = 42
     """Seed of the adapter's weights and of the data order."""
 

@@ -152,7 +152,7 @@ def _identity(
     splits: Path, base: BaseReference, processes: int, config: RunConfig, hardware: Hardware
 ) -> dict[str, Any]:
     """Return everything that determines the weights of this run; nothing in it is `auto`."""
-    excluded = {"precision", "checkpoints", "force", "price_per_gpu_hour"}
+    excluded = {"precision", "checkpoints", "force"}
     files = (splits / "train.parquet", *_label_files(splits))
     return {
         "data": {path.name: file_digest(path) for path in files},
@@ -218,7 +218,6 @@ def _adapter(
     products = len(examples.sizes)
     share = 1 - measured["resumed_from_step"] / state.global_step
     trained = products * measured["epochs"] * share
-    cost = config.train.price_per_gpu_hour * seconds / 3600 * processes
     memory, memory_kind = peak_memory(hardware.device)
     trainable, total = trainer.model.get_nb_trainable_parameters()
     return Adapter(
@@ -236,7 +235,6 @@ def _adapter(
         processes=processes,
         examples_per_second=trained / seconds,
         tokens_per_second=trainer.tokens_seen * processes / seconds,
-        cost=cost if hardware.device == "cuda" else None,
         peak_memory_mb=memory,
         peak_memory_of=memory_kind,
         parameters=total,

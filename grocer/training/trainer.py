@@ -228,7 +228,6 @@ def training_arguments(config: RunConfig, hardware: Hardware, out: Path) -> SFTC
         "group_by_length",
         "checkpoints",
         "force",
-        "price_per_gpu_hour",
     }
     return SFTConfig(
         **settings.model_dump(exclude=own),

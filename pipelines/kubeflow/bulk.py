@@ -55,9 +55,9 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
             predictions = classify_shard(shard=shard)
         merged = merge_shards(shards=table.output, rows=dsl.Collected(predictions.output))
 
-        resources.use_cpu(champion, images.serve, cluster)
-        resources.use_cpu(table, images.data, cluster)
-        resources.use_cpu(merged, images.data, cluster)
+        resources.use_cpu(champion, images.serve, run)
+        resources.use_cpu(table, images.data, run)
+        resources.use_cpu(merged, images.data, run)
         resources.use_model(predictions, images.serve, run)
         resources.mount_trust(predictions)
         for task in (champion, table, predictions, merged):

@@ -13,6 +13,8 @@ from grocer.config.deployment import (
     DEPLOY_SECRET,
     DEPLOY_TOKEN,
     HUB_TOKEN_SECRET,
+    REGISTRY_SECRET,
+    REGISTRY_TOKEN,
     SIGNING_KEY,
     SIGNING_SECRET,
     TRUST_CONFIG,
@@ -30,14 +32,17 @@ TMP_SIZE = "64Gi"
 
 A base model of 7 billion parameters has 14 GB.
 """
+PROCESS_MB = 1111
+"""Memory in MiB of a step without the base model, beside that of DuckDB."""
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "ORAS_USER", "ORAS_PASS")
 _CREDENTIALS = {key: key for key in _KEYS}
 _ENDPOINT = {key: key for key in ("AWS_ENDPOINT_URL", "AWS_REGION")}
 
 
-def use_cpu(task: dsl.PipelineTask, image: str, cluster: ClusterConfig) -> None:
+def use_cpu(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
     """Set the image and resources of a step without the base model."""
-    _set_limits(task, image, cluster.data_cpu, cluster.data_memory, cluster.data_timeout_seconds)
+    memory = f"{run.data.memory_limit_mb + PROCESS_MB}Mi"
+    _set_limits(task, image, run.cluster.data_cpu, memory, run.cluster.data_timeout_seconds)
 
 
 def use_model(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
@@ -62,7 +67,7 @@ def use_deploy(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
     if run.deploy.store is None:
         use_model(task, image, run)
         return
-    use_cpu(task, image, run.cluster)
+    use_cpu(task, image, run)
     kubernetes.use_secret_as_volume(task, DEPLOY_SECRET, DEPLOY_TOKEN, optional=True)
     # A rollout and its rollback can both take the whole timeout, and so can each step of a canary.
     deploy = run.deploy
@@ -111,6 +116,11 @@ def use_object_store(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
     name = cluster.store_secret
     kubernetes.use_secret_as_env(task, name, _CREDENTIALS, optional=True)
     kubernetes.use_config_map_as_env(task, name, _ENDPOINT, optional=True)
+
+
+def use_registry(task: dsl.PipelineTask) -> None:
+    """Set the model registry's bearer token in a step that registers a run."""
+    kubernetes.use_secret_as_env(task, REGISTRY_SECRET, {"token": REGISTRY_TOKEN}, optional=True)
 
 
 def identify(task: dsl.PipelineTask) -> None:

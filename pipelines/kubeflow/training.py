@@ -24,6 +24,7 @@ _BUNDLE_STEPS = {"evaluate", "deploy"}
 _STORE_STEPS = {"ingest", "train", "find_champion", "evaluate", "deploy"}
 # Objects behind a URI and the deployed bundle can change under an unchanged name. The gate's
 # reasons are read from its log, which a cached step does not have.
+_REGISTRY_STEPS = {"deploy", "register"}
 _UNCACHED_STEPS = {"ingest", "find_champion", "gate", "deploy", "register", "fail_run"}
 
 
@@ -92,13 +93,15 @@ def _configure(
             resources.use_deploy(task, images.serve, run)
         else:
             image = images.serve if step == "find_champion" else images.data
-            resources.use_cpu(task, image, run.cluster)
+            resources.use_cpu(task, image, run)
         if step == "train":
             resources.mount_checkpoints(task, run)
         if step in _BUNDLE_STEPS:
             resources.mount_trust(task)
         if step in _STORE_STEPS:
             resources.use_object_store(task, run.cluster)
+        if run.registry.address and step in _REGISTRY_STEPS:
+            resources.use_registry(task)
         resources.harden(task)
         if step in _MODEL_STEPS:
             resources.retry(task, retries)

@@ -34,7 +34,7 @@ def test_configuration_is_immutable() -> None:
         ("base.source=/models/llama", "base", "source", "/models/llama"),
         ("cluster.model_cpu=1", "cluster", "model_cpu", "1"),
         ("cluster.data_cpu=0.5", "cluster", "data_cpu", "0.5"),
-        ("cluster.data_memory=1000000000", "cluster", "data_memory", "1000000000"),
+        ("cluster.model_memory=1000000000", "cluster", "model_memory", "1000000000"),
         ("train.activation_checkpointing=true", "train", "activation_checkpointing", True),
     ],
 )

@@ -58,7 +58,7 @@ def test_run_writes_adapter_report_and_page(reference: Path, base: Path) -> None
     assert [loss.step for loss in adapter.losses] == [1, 2, 3, 4, 5, 6]
     assert all(loss.grad_norm and loss.learning_rate is not None for loss in adapter.losses)
     assert [loss.step for loss in adapter.validation_losses] == [6]
-    assert (adapter.steps, adapter.examples, adapter.cost) == (6, 40, None)
+    assert (adapter.steps, adapter.examples) == (6, 40)
     assert adapter.examples_per_second == pytest.approx(24 / adapter.seconds)
     scorer = Scorer.load(reference, base=base)
     logs = scorer.log_probabilities(scorer.encode(["Oat Milk"]))
