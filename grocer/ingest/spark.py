@@ -127,7 +127,7 @@ class Spark:
         for file in path.iterdir():  # Spark adds checksums and an empty file _SUCCESS
             if file.suffix != ".parquet":
                 file.unlink()
-        return self.session.read.parquet(_uri(path)).count()
+        return int(self.session.read.parquet(_uri(path)).count())
 
     def create_table(self, name: str, query: str, label: str = "the tables") -> None:
         """Create a table of a query's rows in the DuckDB database."""

@@ -1,5 +1,7 @@
 """Spark writes the same tables and counts as DuckDB, but for the order of order lines."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -160,3 +162,21 @@ def test_source_without_order_lines_needs_no_spark(
     monkeypatch.setitem(sys.modules, "pyspark.errors", None)
     content = {name: tables()[name] for name in ("products", "departments")}
     assert ingest(write_csvs(tmp_path / "in", content), tmp_path / "out", SPARK).products == 4
+
+
+NO_JAVA = """
+from grocer.errors import ConfigError
+from grocer.ingest.spark import spark_session
+try:
+    spark_session()
+except ConfigError as error:
+    print(error)
+"""
+
+
+@pytest.mark.spark
+def test_missing_java_is_reported(tmp_path: Path) -> None:
+    environment = {**os.environ, "JAVA_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", NO_JAVA]
+    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert "install Java 17" in result.stdout
