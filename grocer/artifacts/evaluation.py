@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
@@ -24,6 +25,7 @@ from grocer.artifacts.metrics import (
     SideMetrics,
     SliceMetrics,
 )
+from grocer.errors import ArtifactError
 
 
 class EvaluationInputs(Record):
@@ -70,6 +72,18 @@ class Evaluation(Artifact):
     slices: tuple[SliceMetrics, ...]
     raw_labels: RawLabels | None
     """None: the run has no corrections table. All other metrics are of the corrected labels."""
+
+    @classmethod
+    def of_run(cls, run: Path) -> Evaluation:
+        """Return the evaluation in the output directory of `grocer run`.
+
+        Raises:
+            ArtifactError: the directory is not that of a run, or the file is invalid.
+        """
+        evaluated = run / "artifacts" / "evaluate"
+        if not (evaluated / cls.FILE).is_file():
+            raise ArtifactError(f"{run}: expected the output directory of grocer run")
+        return cls.read(evaluated)
 
     @property
     def public(self) -> Evaluation:

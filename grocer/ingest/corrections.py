@@ -89,7 +89,14 @@ def latest_rows(table: Iterable[Correction]) -> dict[str, dict[str, Correction]]
 
 
 def open_table(address: str, setting: str = "--corrections") -> Storage:
-    """Return the corrections table at a local path or an `s3://` or `gs://` URI."""
+    """Return the corrections table at a local path or an `s3://` or `gs://` URI.
+
+    Raises:
+        SourceError: the address is another URI, or a local file.
+    """
+    protocol, is_uri, _ = address.partition("://")
+    if (is_uri and protocol not in ("s3", "gs", "file")) or Path(address).is_file():
+        raise SourceError(f"{setting} {address}: expected a directory, or an s3:// or gs:// URI")
     return Storage(address, setting=setting, error=SourceError)
 
 

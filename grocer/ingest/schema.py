@@ -76,7 +76,7 @@ def check_shape(tables: Collection[str], source: str) -> None:
         raise SourceError(
             f"{source}: none of {', '.join(TABLES)} found as .csv or .parquet; point --data at a "
             "directory or zip with Instacart's files, or map the columns of your own table with "
-            "--set data.columns.product_name=... data.columns.department=..."
+            "--set data.columns.product_name=... --set data.columns.department=..."
         )
     required = [PRODUCTS.name, DEPARTMENTS.name]
     if ORDERS.name in tables or any(name in tables for name in LINES):
@@ -122,6 +122,9 @@ def require_columns(required: Iterable[str], columns: Collection[str], source: s
         if column not in columns:
             near = get_close_matches(column, others, n=1, cutoff=0.4)
             hint = f"did you rename {near[0]!r}? " if near else ""
+            if len(columns) == 1 and (found := set(";\t|") & set("".join(columns))):
+                hint = f"are its fields separated by {found.pop()!r}? use commas; "
             raise TableError(
-                f"{source}: column {column!r} is missing; {hint}found {', '.join(columns)}"
+                f"{source}: column {column!r} is missing; {hint}found {', '.join(columns)}; rename "
+                "it, or set the key of data.columns that maps it"
             )

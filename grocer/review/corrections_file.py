@@ -72,6 +72,8 @@ def import_file(
     existing = read_table(table) if table.exists() else []
     before = Corrections.of(existing)
     latest = latest_rows(existing)
+    # A file without times is imported again without overriding a resolution since then.
+    unresolved = latest_rows(row for row in existing if row.source != RESOLUTION)
     moment = f"{now or datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     rows: dict[tuple[str, str, str], Correction] = {}
     known = skipped = 0
@@ -91,7 +93,8 @@ def import_file(
                 f"{where}: {row.who} gave {row.name!r} both {old.label!r} and {row.label!r}; keep "
                 "one of them"
             )
-        last = latest.get(key, {}).get(row.who)
+        history = latest if resolve or "when" in values else unresolved
+        last = history.get(key, {}).get(row.who)
         if last is not None and last.label == row.label and last.source == row.source:
             known += 1
             continue
@@ -112,7 +115,7 @@ def known_labels(run: Path) -> tuple[str, ...]:
     """
     if (run / MANIFEST).is_file():
         return load_bundle(run).labels
-    return Evaluation.read(run / "artifacts" / "evaluate").labels
+    return Evaluation.of_run(run).labels
 
 
 def _correction(where: str, values: Mapping[str, str], labels: Sequence[str]) -> Correction:
@@ -151,6 +154,8 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     if path.suffix == ".json":
         yield from _label_studio_rows(path)
         return
+    if path.suffix == ".html":
+        raise TableError(f"{path}: open the page in a browser, and import the CSV file it saves")
     table = open_source(path)
     for column in ("name", "label"):
         if column not in table.schema.names:

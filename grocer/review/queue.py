@@ -78,7 +78,7 @@ class RunOutput:
             ArtifactError, ModelError: an artifact is missing or damaged.
         """
         evaluated = run / "artifacts" / "evaluate"
-        evaluation = Evaluation.read(evaluated)
+        evaluation = Evaluation.of_run(run)
         if not (evaluated / "predictions.parquet").is_file():
             raise ArtifactError(f"{evaluated}: no predictions.parquet; run evaluate again")
         splits = run / "artifacts" / "build_dataset"

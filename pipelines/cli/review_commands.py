@@ -23,6 +23,8 @@ class Format(StrEnum):
     html = "html"
 
 
+_BY_SUFFIX = {".html": Format.html, ".json": Format.label_studio}
+
 @review.command()
 def export(
     out: Annotated[Path, Argument(metavar="OUT", help="Output file")],
@@ -30,13 +32,14 @@ def export(
         Path, Option(metavar="DIR", help="Output directory of a run: its products and models")
     ],
     form: Annotated[
-        Format,
+        Format | None,
         Option(
             "--format",
             metavar="NAME",
-            help="Format: csv, label-studio (tasks with predictions) or html (offline page)",
+            help="Format: html (offline page), label-studio (tasks with predictions) or csv; "
+            "default: html for OUT.html, label-studio for OUT.json, otherwise csv",
         ),
-    ] = Format.csv,
+    ] = None,
     predictions: Annotated[
         list[Path] | None,
         Option(
@@ -66,12 +69,16 @@ def export(
     """Write the products whose label is worth a look.
 
     These are products whose label is probably wrong, products without a label, and uncertain
-    predictions, ordered by the probability of an error times the number of purchases.
+    predictions, ordered by the probability of an error times the number of purchases. A file that
+    exists is not overwritten, as it may have been reviewed.
     """
+    from grocer.errors import OutputError
     from grocer.ingest.corrections import Corrections, open_table, read_table
     from grocer.review.formats import FORMATS
     from grocer.review.queue import RunOutput, build_queue, classified
 
+    if out.exists():
+        raise OutputError(f"{out} already exists; choose another file or remove it first")
     output = RunOutput.read(run)
     reviewed = Corrections.of(read_table(open_table(corrections)) if corrections else ())
     looks = output.looks()
@@ -79,7 +86,7 @@ def export(
     uncertain = [look for path in predictions or () for look in classified(path, column, typical)]
     uncertain += looks
     queue = build_queue(uncertain, reviewed.effective, limit, by_probability=by_probability)
-    FORMATS[form](queue, output.labels, out)
+    FORMATS[form or _BY_SUFFIX.get(out.suffix, Format.csv)](queue, output.labels, out)
     typer.echo(f"{out}: {len(queue):,} products to review")
 
 

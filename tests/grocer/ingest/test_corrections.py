@@ -116,6 +116,9 @@ def test_unreadable_table_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"?")
     with pytest.raises(SourceError, match=r"x\.parquet"):
         read_table(open_table(str(tmp_path)))
+    for address in ("https://host/table", str(tmp_path / "x.parquet")):
+        with pytest.raises(SourceError, match="expected a directory"):
+            open_table(address)
 
 
 def test_table_on_s3_only_grows(s3_environment: str) -> None:

@@ -82,7 +82,11 @@ TABLE_FAULTS = {
     ),
     "missing column": (
         _replace("departments", b"department_id,department", b"department_id,d"),
-        "departments.csv: column 'department' is missing",
+        "departments.csv: column 'department' is missing.* data.columns",
+    ),
+    "semicolons": (
+        _replace("departments", b"department_id,department", b"department_id;department"),
+        "departments.csv: column 'department_id' is missing; .*';'",
     ),
     "duplicate column": (_replace("aisles", b"aisle_id,aisle", b"aisle,aisle"), "duplicate column"),
     "empty file": (lambda folder: (folder / "orders.csv").write_bytes(b""), "orders.csv is empty"),

@@ -75,8 +75,15 @@ def test_conflict_is_reported_and_resolved_only_on_request(table: Table) -> None
     later = datetime(2026, 12, 1, tzinfo=UTC)
     result = table.add("name,label,who\nGouda,produce,eve\n", resolve=True, now=later)
     assert not result.conflicts
+    again = table.add("name,label,who\nGouda,dairy eggs,ann\n", now=datetime(2026, 12, 2, tzinfo=UTC))
+    assert (again.added, again.known) == (0, 1)
     effective = Corrections.of(read_table(open_table(table.address))).effective
     assert effective["gouda"].label == "produce"
+
+
+def test_page_is_not_a_reviewed_file(table: Table) -> None:
+    with pytest.raises(TableError, match="CSV file it saves"):
+        table.add("<html>", ".html")
 
 
 def test_opinion_can_be_repeated_after_a_resolution(table: Table) -> None:

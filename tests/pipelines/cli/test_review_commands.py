@@ -43,7 +43,34 @@ def test_import_adds_rows_and_lists_conflicts(
 def test_export_needs_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["review", "export", str(tmp_path / "queue.csv"), "--run", str(tmp_path)]
     assert execute(command) == 2
-    assert "evaluation.json" in capsys.readouterr().err
+    assert f"{tmp_path}: expected the output directory" in capsys.readouterr().err
+
+
+def test_export_does_not_overwrite_a_reviewed_file(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reviewed = run / "queue.csv"
+    reviewed.write_text("name,label\nTea,pantry\n")
+    assert execute(["review", "export", str(reviewed), "--run", str(run)]) == 2
+    assert "already exists" in capsys.readouterr().err
+    assert "pantry" in reviewed.read_text()
+
+
+def test_format_follows_from_the_name_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Output:
+        labels = ("produce", "bakery")
+
+        def looks(self) -> list[Look]:
+            return [Look("Plums", "x", "", (("produce", 0.5), ("bakery", 0.5)), 0.5, 1)]
+
+    monkeypatch.setattr(RunOutput, "read", lambda run: Output())
+    first = {}
+    for name in ("queue.html", "queue.json", "queue.csv"):
+        assert execute(["review", "export", str(tmp_path / name), "--run", str(tmp_path)]) == 0
+        first[name] = (tmp_path / name).read_text()[0]
+    assert first == {"queue.html": "<", "queue.json": "[", "queue.csv": '"'}
 
 
 def test_predictions_without_purchases_count_as_the_median_product(
@@ -65,6 +92,7 @@ def test_predictions_without_purchases_count_as_the_median_product(
     with queue.open(newline="") as file:
         rows = [(row["name"], row["purchases"]) for row in csv.DictReader(file)]
     assert rows == [("900 Plums", "900"), ("Rye", "30"), ("30 Plums", "30"), ("1 Plums", "1")]
+    queue.unlink()
     assert execute([*command, "--predictions", str(predictions), "--by-probability"]) == 0
     assert queue.read_text().splitlines()[1].startswith('"Rye"')
 
