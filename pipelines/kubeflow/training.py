@@ -1,9 +1,11 @@
 """The training pipeline, from ingest to deploy, with the gate before deploy."""
 
+import json
 from collections.abc import Mapping
 
 from kfp import dsl
 
+from components import train_processes
 from components.build_dataset import build_dataset
 from components.deploy import deploy
 from components.evaluate import evaluate
@@ -18,6 +20,7 @@ from components.validate import validate
 from grocer.config.run import RunConfig
 from pipelines.kubeflow import resources
 from pipelines.kubeflow.compiled import Package
+from pipelines.kubeflow.trainjob import train_job
 
 _MODEL_STEPS = {"train", "evaluate"}
 _BUNDLE_STEPS = {"evaluate", "deploy"}
@@ -33,10 +36,15 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
     `run.cluster`, `run.deploy.store` and `run.registry` determine the steps and the pod resources;
     all other settings follow the parameter. With `run.deploy.store` the champion is the deployed
     bundle, unless the parameter `champion` names one. Off a cluster nothing is retried, and a
-    failed gate never fails the run.
+    failed gate never fails the run. With several processes, train creates a TrainJob on a cluster.
+
+    Raises:
+        ConfigError: `train.checkpoints` is not in an object store, which a TrainJob requires.
     """
     cluster = run.cluster
     config_default = (resources.with_mount_paths(run) if on_cluster else run).to_json()
+    processes = run.train.processes
+    job = json.dumps(train_job(run, images.train)) if on_cluster and processes > 1 else ""
     pipeline_config = dsl.PipelineConfig(active_deadline_seconds=cluster.run_timeout_seconds)
 
     @dsl.pipeline(
@@ -52,7 +60,10 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
         tasks["build_dataset"] = build_dataset(tables=tables, config=config)
         tasks["build_dataset"].after(tasks["validate"])
         splits = tasks["build_dataset"].outputs["splits"]
-        tasks["train"] = train(splits=splits, config=config)
+        if processes > 1:
+            tasks["train"] = train_processes.train(splits=splits, config=config, job=job)
+        else:
+            tasks["train"] = train(splits=splits, config=config)
         model = tasks["train"].outputs["model"]
         if run.deploy.store is not None:
             tasks["find_champion"] = find_champion(config=config, bundle=champion)
@@ -76,6 +87,7 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
         if on_cluster:
             for task in tasks.values():
                 resources.identify(task)
+                resources.enqueue(task, cluster.queue)
         return passed
 
     return Package(grocer, run.recipe)
@@ -86,7 +98,9 @@ def _configure(
 ) -> None:
     """Set the image, resources, environment, retries and caching of each step."""
     for step, task in tasks.items():
-        if step in _MODEL_STEPS:
+        if step == "train" and run.train.processes > 1:
+            resources.use_train_job(task, images.data, run)
+        elif step in _MODEL_STEPS:
             resources.use_model(task, images.train, run)
         elif step == "deploy":
             resources.use_deploy(task, images.serve, run)
