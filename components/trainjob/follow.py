@@ -71,7 +71,7 @@ class TrainJob:
                 failed_polls += 1
                 if failed_polls > _MAX_FAILED_POLLS:
                     raise
-                self._show(f"Kubernetes API: {error}; trying again")
+                self._show(f"{error}; trying again")
             time.sleep(POLL_SECONDS)
 
     @contextmanager
@@ -114,11 +114,9 @@ class TrainJob:
             self._show(f"TrainJob suspended: {reason}")
         elif pending := next(filter(None, map(_pending_reason, pods)), None):
             self._show(pending)
-        elif pods:
-            running = sum(pod.status.phase == "Running" for pod in pods)
-            self._show(
-                f"TrainJob: {running} of {self.body['spec']['trainer']['numNodes']} pods run"
-            )
+        elif running := sum(pod.status.phase == "Running" for pod in pods):
+            nodes = job["spec"]["trainer"]["numNodes"]
+            self._show(f"TrainJob: {running} of {nodes} pods are running")
         return "Complete" in conditions
 
     def _show(self, state: str) -> None:

@@ -44,7 +44,7 @@ def train_job(run: RunConfig, image: str) -> dict[str, Any]:
                 "resourcesPerNode": {"requests": resources, "limits": resources},
                 "env": [{"name": IMAGE_VARIABLE, "value": image}, *_references(run)],
             },
-            "runtimePatches": [{"manager": _MANAGER, "trainingRuntimeSpec": _patch(run)}],
+            **_patches(run),
         },
     }
 
@@ -63,7 +63,7 @@ def _references(run: RunConfig) -> list[dict[str, Any]]:
     ]
 
 
-def _patch(run: RunConfig) -> dict[str, Any]:
+def _patches(run: RunConfig) -> dict[str, Any]:
     """Return the changes to the runtime's pods: the GPU's nodes, and the base's volume."""
     cluster, pod = run.cluster, dict[str, Any]()
     if cluster.accelerator is not None:
@@ -74,8 +74,11 @@ def _patch(run: RunConfig) -> dict[str, Any]:
         pod["volumes"] = [{"name": "base", "persistentVolumeClaim": {"claimName": claim}}]
         mounts = [{"name": "base", "mountPath": BASE}]
         pod["containers"] = [{"name": CONTAINER, "volumeMounts": mounts}]
+    if not pod:
+        return {}
     job = {"name": CONTAINER, "template": {"spec": {"template": {"spec": pod}}}}
-    return {"template": {"spec": {"replicatedJobs": [job]}}}
+    spec = {"template": {"spec": {"replicatedJobs": [job]}}}
+    return {"runtimePatches": [{"manager": _MANAGER, "trainingRuntimeSpec": spec}]}
 
 
 def _times(quantity: str, count: int) -> str:
