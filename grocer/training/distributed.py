@@ -77,7 +77,7 @@ def start(splits: Path, config: RunConfig, out: Path, node: Node) -> int:
     """
     if not node.port:
         node = Node(node.processes, port=_free_port())
-    context: Any = start_processes(
+    context: Any = start_processes(  # type: ignore[no-untyped-call]
         _process, (node, splits, config, out), node.processes, join=False, start_method="spawn"
     )
     previous = signal.signal(
