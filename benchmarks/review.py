@@ -5,8 +5,9 @@
 Replaces 3 % of the labels by seeded wrong ones, which are drawn by the frequency of the labels.
 The queue does not see them; a simulated reviewer gives the true label of the first products in it.
 The corrections go through the import, ingest and the split, as in a run. The linear model is then
-fitted again, and its accuracy is measured against the true labels of the test products. `ratio` is
-wrong labels found in the first looks by the queue, divided by those that a random queue finds.
+fitted again, and its accuracy is measured against the true labels of the test products. The queue
+is compared with an order by the probability of an error alone. `ratio` is wrong labels found in the
+first looks by the queue, divided by those that a random queue finds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import csv
 import json
 import sys
 import tempfile
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,7 @@ from grocer.ingest.run import run as ingest  # noqa: E402
 from grocer.model.linear import LinearModel, fit_linear  # noqa: E402
 from grocer.model.product_names import name_key  # noqa: E402
 from grocer.review.corrections_file import import_file  # noqa: E402
-from grocer.review.queue import build_queue, suspected  # noqa: E402
+from grocer.review.queue import Look, build_queue, suspected  # noqa: E402
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "catalogue"
 
@@ -73,9 +75,11 @@ def measure(
         "wrong": len(wrong),
         "accuracy": round(accuracy, 5),
     }
+    by_probability = sorted(queue, key=lambda look: -look.uncertainty)
     corrections = folder / "corrections"
     for looks in options.looks:
-        found = sum(name_key(look.name) in wrong for look in queue[:looks])
+        found, purchases = found_wrong(queue[:looks], wrong)
+        by_probability_found, by_probability_purchases = found_wrong(by_probability[:looks], wrong)
         reviewed = folder / f"reviewed-{looks}.csv"
         with reviewed.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -88,12 +92,21 @@ def measure(
         splits = prepare(source, corrected, folder / f"corrected-{looks}")
         result[f"looks_{looks}"] = {
             "found": found,
+            "purchases": purchases,
+            "by_probability": by_probability_found,
+            "by_probability_purchases": by_probability_purchases,
             "random": round(share * looks, 1),
             "ratio": round(found / (share * looks), 2),
             "accuracy": round(test_accuracy(splits, labels, truth)[0], 5),
         }
         result.setdefault("ratio", round(found / (share * looks), 2))
     return result
+
+
+def found_wrong(looks: Sequence[Look], wrong: Collection[str]) -> tuple[int, int]:
+    """Return the number of wrong labels in `looks`, and the purchases of their products."""
+    found = [look.purchases for look in looks if name_key(look.name) in wrong]
+    return len(found), sum(found)
 
 
 def hide_labels(

@@ -28,7 +28,7 @@ class Images:
     train: str = f"grocer-train:{__version__}"
     """Training and evaluation: CUDA."""
     serve: str = f"grocer-serve:{__version__}"
-    """The predictor, and the steps find_champion, deploy and classify_shard."""
+    """The predictor, and the steps check_due, find_champion, deploy and classify_shard."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

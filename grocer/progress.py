@@ -17,6 +17,17 @@ def say(step: str, text: str) -> None:
     _print(f"grocer | {step} | {text}")
 
 
+def table(step: str, rows: Sequence[Sequence[str]]) -> None:
+    """Report rows of cells, the heading first, with a message for each row."""
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        text = "  ".join(padded).rstrip()
+        emit(step, "message", text=text)
+        _print(f"grocer | {step} | {text}")
+
+
 def fail(step: str, text: str) -> None:
     """Report a user error that ends the step, printed as `grocer ! ingest | file not found`."""
     text = one_line(text)

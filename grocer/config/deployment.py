@@ -20,6 +20,8 @@ SIGNING_SECRET = "grocer-signing-key"  # optional; its key `key.pem` signs bundl
 SIGNING_KEY = "/var/run/secrets/grocer-signing-key"  # where the deploy step mounts it
 TRUST_CONFIG = "grocer-trust"  # optional ConfigMap: the files of grocer/release/trust.py
 HUB_TOKEN_SECRET = "grocer-hub-token"  # optional; its key `token` is the Hub's access token
+REGISTRY_SECRET = "grocer-registry-token"  # optional; its key `token` is for registry.address
+REGISTRY_TOKEN = "MODEL_REGISTRY_TOKEN"  # environment variable with that token
 
 
 _STORE = r"^((s3|gs)://[^/]+(/.*)?|oci(\+native)?://[^/@]+(/[a-z0-9._-]+)+)$"

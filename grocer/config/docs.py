@@ -32,7 +32,8 @@ saved as `config.json` and in the bundle. `grocer serve` takes the keys of [serv
 without the section: `--set max_items=64`. The column *Default* names recipes that differ.
 
 Secrets are never settings: a setting names the Kubernetes Secret, and the Hub token is read from
-the environment variable `HF_TOKEN`. `OMP_NUM_THREADS` sets the number of CPU threads.
+the environment variable `HF_TOKEN`, that of the model registry from `MODEL_REGISTRY_TOKEN`.
+`OMP_NUM_THREADS` sets the number of CPU threads.
 """
 
 

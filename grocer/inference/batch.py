@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -87,8 +88,7 @@ def classify(
     checked = load_bundle(bundle)
     limited, two_levels = min_probability > 0, bool(checked.leaves)
     schema = output_schema(table, source, column, two_levels=two_levels, with_alternatives=limited)
-    added = schema.names[len(table.schema.names) :]
-    known = Known.read(previous, column, added, corrections)
+    known = Known.read(previous, column, schema.names[len(table.schema) :], corrections)
     rows = table.count()
     plan = {
         **{"source": file_digest(source), "bundle": checked.digest, "format": out.suffix},
@@ -98,19 +98,32 @@ def classify(
     }
     with _chunk_directory(out, plan) as directory:
         scored = column, min_probability, load(checked), schema, known
-        ticker = Ticker("classify", rows, "names")
-        chunks: dict[Path, dict[str, int]] = {}
-        for number, chunk in enumerate(table.chunks(chunk_rows)):
-            path = directory / f"{number:08d}.chunk"
-            if (counts := _finished(path, chunk.num_rows)) is None:
-                counts = _write_chunk(path, _classify_chunk(chunk, *scored), out.suffix)
-            chunks[path] = counts
-            ticker.at(sum_counts(chunks.values())["rows"])
-        if sum_counts(chunks.values())["rows"] != rows:
+        score = partial(_classify_chunk, *scored)
+        chunks = _write_chunks(directory, out.suffix, table.chunks(chunk_rows), score, rows)
+        counts = sum_counts(chunks.values())
+        if counts["rows"] != rows:
             raise OutputError(f"{source} changed while it was read: {rows:,} rows; run again")
         with output_file(out) as part:
             join_parts(chunks, schema, part, out.suffix)
-        return sum_counts(chunks.values())
+        return counts
+
+
+def _write_chunks(
+    directory: Path,
+    suffix: str,
+    tables: Iterable[pa.Table],
+    score: Callable[[pa.Table], pa.Table],
+    rows: int,
+) -> dict[Path, dict[str, int]]:
+    """Write the chunks that are not complete yet; return the counts of all by path, in order."""
+    ticker, chunks = Ticker("classify", rows, "names"), dict[Path, dict[str, int]]()
+    for number, chunk in enumerate(tables):
+        path = directory / f"{number:08d}.chunk"
+        if (counts := _finished(path, chunk.num_rows)) is None:
+            counts = _write_chunk(path, score(chunk), suffix)
+        chunks[path] = counts
+        ticker.at(sum_counts(chunks.values())["rows"])
+    return chunks
 
 
 def _write_chunk(path: Path, classified: pa.Table, suffix: str) -> dict[str, int]:
@@ -161,12 +174,12 @@ def require_text(table: Source, source: Path | str, column: str) -> None:
 
 
 def _classify_chunk(
-    chunk: pa.Table,
     column: str,
     min_probability: float,
     classifier: Classifier,
     schema: pa.Schema,
     known: Known,
+    chunk: pa.Table,
 ) -> pa.Table:
     """Return the chunk with the new columns of `schema`; each distinct name is scored once."""
     added = list(schema)[chunk.num_columns :]

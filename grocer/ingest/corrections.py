@@ -94,22 +94,38 @@ def open_table(address: str, setting: str = "--corrections") -> Storage:
 
 
 def read_table(table: Storage) -> list[Correction]:
-    """Return the rows of all imports, the oldest import first.
+    """Return the rows of all imports, the oldest import first; raises what `read_imports` does."""
+    return [row for rows in read_imports(table).values() for row in rows]
+
+
+def read_imports(table: Storage) -> dict[str, list[Correction]]:
+    """Return the rows of each import by the name of its file, the oldest import first.
 
     Raises:
         SourceError: no such directory, or a file that is not a part of a corrections table.
     """
-    rows: list[Correction] = []
+    imports: dict[str, list[Correction]] = {}
     for name in sorted(name for name in table.list() if name.endswith(".parquet")):
         try:
             part = pq.read_table(io.BytesIO(table.read_bytes(name)), schema=_SCHEMA)
-            rows += [Correction.model_validate(row) for row in part.to_pylist()]
+            imports[name] = [Correction.model_validate(row) for row in part.to_pylist()]
         except (pa.ArrowException, ValueError) as error:
             raise SourceError(
                 f"{table.setting} {table.address}: {name} is not part of a corrections table "
                 f"({error}); remove it"
             ) from error
-    return rows
+    return imports
+
+
+def count_since(table: Storage, since: datetime | None) -> int:
+    """Return the number of names with a correction that applies and was imported since a time.
+
+    Raises what `read_imports` does.
+    """
+    imports, first = read_imports(table), _stamp(since) if since else ""
+    new = {row for name, rows in imports.items() if name >= first for row in rows}
+    effective = Corrections.of(row for rows in imports.values() for row in rows).effective
+    return sum(row in new for row in effective.values())
 
 
 def append(table: Storage, rows: Sequence[Correction], now: datetime | None = None) -> None:
@@ -117,8 +133,13 @@ def append(table: Storage, rows: Sequence[Correction], now: datetime | None = No
     content = [row.model_dump() for row in rows]
     file = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(content, schema=_SCHEMA), file, compression="zstd")
-    moment = f"{now or datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    table.write_bytes(file.getvalue(), f"{moment}-{json_digest(content)[:12]}.parquet")
+    name = f"{_stamp(now or datetime.now(UTC))}-{json_digest(content)[:12]}.parquet"
+    table.write_bytes(file.getvalue(), name)
+
+
+def _stamp(time: datetime) -> str:
+    """Return a time (UTC) as at the start of a file's name."""
+    return f"{time:%Y%m%dT%H%M%SZ}"
 
 
 def correct_products(address: str, tables: Path, label: str) -> CorrectionCounts:

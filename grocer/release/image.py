@@ -26,7 +26,7 @@ from grocer.io.atomic import file_digest, json_bytes, output_errors
 from grocer.io.oci_registry import MANIFEST_TYPE, Blob, Repository
 from grocer.io.storage import MAX_DOCUMENT_BYTES, invalid_name
 from grocer.release.bundle import LoadedBundle
-from grocer.release.manifest import MANIFEST, parse_manifest
+from grocer.release.manifest import MANIFEST, Manifest, parse_manifest
 from grocer.release.signature import MAX_SIGNATURE_BYTES, SIGNATURE
 
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -94,17 +94,11 @@ def fetch_image(uri: str, digest: str, target: Path, setting: str) -> None:
     Raises:
         BundleError: there is no such image, or it is not that of a bundle with this digest.
     """
-    repository = Repository(uri, setting=setting, error=BundleError)
-    if (text := repository.manifest()) is None:
-        raise BundleError(f"{setting} {uri}: no bundle found")
-    layers = _layers(text)
-    if not 1 <= len(layers) <= 2:
-        raise BundleError(f"{setting} {uri}: not the image of a bundle; expected 1 or 2 layers")
+    repository, layers = _open(uri, setting)
     try:
         with closing(repository.open_blob(layers[0])) as blob:
-            _expect(blob, "", None)
-            content = _read_document(blob, MANIFEST, MAX_DOCUMENT_BYTES)
-            sizes = parse_manifest(content, digest, uri).sizes
+            content, manifest = _read_manifest(blob, digest, uri)
+            sizes = manifest.sizes
             if (name := invalid_name(sizes)) is not None:
                 raise BundleError(f"{uri} was modified: {name[:80]!r} is not a valid file name")
             (target / MANIFEST).write_bytes(content)
@@ -116,6 +110,34 @@ def fetch_image(uri: str, digest: str, target: Path, setting: str) -> None:
                 (target / SIGNATURE).write_bytes(signature)
     except _LayerError as error:
         raise BundleError(f"{uri} was modified: {error}") from error
+
+
+def fetch_manifest(uri: str, digest: str, setting: str) -> Manifest:
+    """Return bundle.json alone; takes the arguments of `fetch_image`, and raises its errors."""
+    repository, layers = _open(uri, setting)
+    try:
+        with closing(repository.open_blob(layers[0])) as blob:
+            return _read_manifest(blob, digest, uri)[1]
+    except _LayerError as error:
+        raise BundleError(f"{uri} was modified: {error}") from error
+
+
+def _open(uri: str, setting: str) -> tuple[Repository, list[str]]:
+    """Return the repository of an image, and the digests of its layers."""
+    repository = Repository(uri, setting=setting, error=BundleError)
+    if (text := repository.manifest()) is None:
+        raise BundleError(f"{setting} {uri}: no bundle found")
+    layers = _layers(text)
+    if not 1 <= len(layers) <= 2:
+        raise BundleError(f"{setting} {uri}: not the image of a bundle; expected 1 or 2 layers")
+    return repository, layers
+
+
+def _read_manifest(blob: Blob, digest: str, uri: str) -> tuple[bytes, Manifest]:
+    """Read the first file of the first layer, which is bundle.json."""
+    _expect(blob, "", None)
+    content = _read_document(blob, MANIFEST, MAX_DOCUMENT_BYTES)
+    return content, parse_manifest(content, digest, uri)
 
 
 def _entries(sizes: Mapping[str, int]) -> list[tuple[str, int | None]]:

@@ -6,19 +6,24 @@ failed is archived. The fields of `Lineage` are its custom properties.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import requests
 from pydantic import ValidationError
 
+from grocer.config.deployment import REGISTRY_TOKEN
 from grocer.errors import RegistryError, validation_problems
 from grocer.progress import say
 from grocer.release.lineage import Lineage
 
 _API = "/api/model_registry/v1alpha3/"
+_TOKEN_FILE = "KF_PIPELINES_SA_TOKEN_PATH"  # of Kubeflow's clients: path of a token that is renewed
 _TIMEOUT_SECONDS = (5.0, 15.0)  # to connect, and between two bytes of the response
 _VALUES: Mapping[type, tuple[str, str]] = {
     bool: ("MetadataBoolValue", "bool_value"),
@@ -154,7 +159,14 @@ class ModelRegistry:
         url = f"{self._address}{_API}{path}"
         failed = f"registry.address: {method} {url.partition('?')[0]}"
         try:
-            response = requests.request(method, url, json=body, timeout=_TIMEOUT_SECONDS)
+            response = requests.request(
+                method, url, json=body, timeout=_TIMEOUT_SECONDS, auth=_authorization()
+            )
+            if response.status_code in (401, 403):
+                raise RegistryError(
+                    f"{failed}: {response.status_code} {response.reason}; set {REGISTRY_TOKEN} to "
+                    f"a bearer token with access, or {_TOKEN_FILE} to a file with it"
+                )
             content = response.json()
         except requests.JSONDecodeError as error:
             raise RegistryError(
@@ -171,6 +183,33 @@ class ModelRegistry:
             message = content.get("message", "") if isinstance(content, dict) else "not an object"
             raise RegistryError(f"{failed}: {response.status_code} {response.reason}: {message}")
         return content
+
+
+def _authorization() -> Callable[[requests.PreparedRequest], requests.PreparedRequest] | None:
+    """Return what adds the bearer token to a request, or None if no variable names a token.
+
+    Raises:
+        RegistryError: the file is not readable, or has no token.
+    """
+    source, token = REGISTRY_TOKEN, os.environ.get(REGISTRY_TOKEN, "")
+    if not token:
+        path = os.environ.get(_TOKEN_FILE)
+        if not path:
+            return None
+        source = f"{_TOKEN_FILE}={path}"
+        try:
+            token = Path(path).read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise RegistryError(f"{source}: cannot read: {error.strerror}") from error
+    token = token.strip()
+    if not re.fullmatch("[!-~]+", token):
+        raise RegistryError(f"{source}: expected a bearer token: ASCII text without spaces")
+
+    def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    return authorize
 
 
 def _cause(error: BaseException) -> str:

@@ -1,7 +1,8 @@
 """Import of the labels that reviewers gave, from a CSV file or a Label Studio export.
 
 A CSV file has the columns `name` and `label`, and may have `who`, `when`, `source` and
-`previous_label`; others are ignored, and so is a row with an empty label.
+`previous_label`; others are ignored, and so is a row with an empty label. Label Studio's exports as
+JSON, JSON-MIN and CSV are read.
 """
 
 from __future__ import annotations
@@ -160,20 +161,24 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         for values in chunk.to_pylist():
             number += 1
             texts = {key: without_formula_guard(str(v)) for key, v in values.items() if v}
-            yield f"{path}, row {number}", texts
+            yield f"{path}, row {number}", _flat_annotation(texts)
 
 
 def _label_studio_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield a row for each annotation of a Label Studio export; cancelled ones have no label."""
+    """Yield a row for each annotation of a JSON export; a skipped one has no label."""
     try:
         tasks = json.loads(path.read_text(encoding="utf-8"))
         for task in tasks:
+            where = f"{path}, task {task.get('id')}"
+            if "annotator" in task:
+                yield where, _flat_annotation({key: str(v) for key, v in task.items() if v})
+                continue
             for annotation in task["annotations"]:
-                yield f"{path}, task {task.get('id')}", _annotation(task["data"], annotation)
+                yield where, _annotation(task["data"], annotation)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TableError(
             f"{path}: not a Label Studio export: {type(error).__name__} {error}; export the "
-            "project as JSON"
+            "project as JSON or JSON-MIN"
         ) from error
     except OSError as error:
         raise TableError(f"{path}: cannot read: {error.strerror}") from error
@@ -187,12 +192,25 @@ def _annotation(data: Mapping[str, Any], annotation: Mapping[str, Any]) -> dict[
         for choice in result["value"]["choices"]
     ]
     who = annotation["completed_by"]
+    who = who["email"] if isinstance(who, dict) else who
     values = {
         "name": str(data["name"]),
         "label": "" if annotation.get("was_cancelled") or not chosen else str(chosen[0]),
-        "who": str(who["email"]) if isinstance(who, dict) else f"annotator {who}",
+        "who": _reviewer(str(who)),
         "when": str(annotation["updated_at"]),
         "source": str(data.get("source") or ""),
         "previous_label": str(data.get("previous_label") or ""),
     }
     return {key: value for key, value in values.items() if value}
+
+
+def _flat_annotation(texts: dict[str, str]) -> dict[str, str]:
+    """Return a row with the reviewer and the time of Label Studio's columns, if it has them."""
+    if not {"annotator", "updated_at"} <= texts.keys():
+        return texts
+    return {"who": _reviewer(texts["annotator"]), "when": texts["updated_at"]} | texts
+
+
+def _reviewer(annotator: str) -> str:
+    """Return the name of an annotator, who is an e-mail address or a number."""
+    return annotator if "@" in annotator else f"annotator {annotator}"

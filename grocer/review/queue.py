@@ -146,10 +146,12 @@ def suspected(examples: pd.DataFrame, labels: Sequence[str], c: float) -> list[L
     return _looks("suspected label", names, given, purchases, labels, probabilities)
 
 
-def classified(path: Path, column: str) -> list[Look]:
+def classified(path: Path, column: str, purchases: int = 0) -> list[Look]:
     """Return a look at each row without department in a file that `classify` or `bulk` wrote.
 
-    Purchases are those of the column `purchases`, if there is one.
+    Args:
+        column: column with the names.
+        purchases: of a row without a value in the column `purchases`.
 
     Raises:
         SourceError, TableError: the file is not readable, or was not classified with a limit.
@@ -165,6 +167,7 @@ def classified(path: Path, column: str) -> list[Look]:
         for row in chunk.to_pylist():
             if row[DEPARTMENT] or not row[RANKED_COLUMN]:
                 continue  # final, or blank
+            bought = row.get("purchases")
             try:
                 look = Look(
                     name=row[column],
@@ -174,7 +177,7 @@ def classified(path: Path, column: str) -> list[Look]:
                         (label, float(p)) for label, p in json.loads(row[RANKED_COLUMN])
                     ),
                     uncertainty=1.0 - float(row[PROBABILITY]),
-                    purchases=int(float(row.get("purchases") or 0)),
+                    purchases=purchases if bought in (None, "") else int(float(bought)),
                 )
             except (TypeError, ValueError) as error:
                 raise TableError(

@@ -23,6 +23,7 @@ from pipelines.cli.options import (
     Replace,
     ScheduleName,
     ServerOptions,
+    TriggerOptions,
     corrected_settings,
     expand_groups,
 )
@@ -30,6 +31,7 @@ from pipelines.kubeflow.client import ACCOUNT, Server
 
 if TYPE_CHECKING:
     from grocer.events import Event
+    from grocer.retraining.conditions import Trigger
     from pipelines.kubeflow.compiled import Package
     from pipelines.kubeflow.submit import Job
 
@@ -99,7 +101,7 @@ class TrainingOptions(PipelineOptions):
         settings += ["deploy.analysis=true"] if self.analysis else []
         return recipe(self.from_recipe).with_settings(settings)
 
-    def job(self, data: str) -> Job:
+    def job(self, data: str, trigger: Trigger | None = None, state: str | None = None) -> Job:
         from pipelines.kubeflow.submit import training_job
 
         return training_job(
@@ -108,6 +110,8 @@ class TrainingOptions(PipelineOptions):
             self.images,
             champion=self.champion,
             deploy=not self.no_deploy,
+            trigger=trigger,
+            state=state,
             service_account=self.service_account,
         )
 
@@ -159,17 +163,27 @@ def schedule(
     cron: Cron,
     name: ScheduleName = "grocer",
     options: TrainingOptions,
+    trigger: TriggerOptions,
+    state: Annotated[
+        str | None,
+        Option(
+            metavar="URI",
+            help="With --when, directory at s3:// or gs:// with the result of the latest run; "
+            "default: last-run/ in deploy.store",
+        ),
+    ] = None,
     server: ServerOptions,
     replace: Replace = False,
 ) -> None:
     """Run the pipeline on Kubeflow on a schedule.
 
-    Runs do not overlap, and missed runs are skipped.
+    Runs do not overlap, and missed runs are skipped. With --when, the first step of a run decides
+    whether a retraining is due; if not, all others are skipped.
     """
     from pipelines.kubeflow.submit import schedule as schedule_job
 
-    state = schedule_job(server, options.job(data), name, cron, replace=replace)
-    typer.echo(f"{name}: {state}")
+    job = options.job(data, trigger.trigger(options.config), state)
+    typer.echo(f"{name}: {schedule_job(server, job, name, cron, replace=replace)}")
 
 
 def start(server: Server, job: Job, follow: bool) -> Event | None:

@@ -31,8 +31,10 @@ from pipelines.cli.options import (
     MinProbability,
     Recipe,
     Settings,
+    TriggerOptions,
     complete_serving,
     corrected_settings,
+    expand_groups,
     require_key,
     silence_frameworks,
 )
@@ -73,6 +75,7 @@ def _options(
 
 
 @app.command()
+@expand_groups
 def run(
     data: Annotated[
         str,
@@ -93,12 +96,15 @@ def run(
     ] = None,
     corrections: Corrections = None,
     key: Key = None,
+    *,
+    trigger: TriggerOptions,
 ) -> None:
     """Run the whole pipeline on this machine.
 
     Ingests and validates the catalogue, trains and evaluates a model and, if the gate passes,
     writes a bundle and tests it in a local predictor. The summary, reports and bundle are written
-    to --out. Exit code 3: the gate failed.
+    to --out. Exit code 3: the gate failed. With --when, nothing is trained and written unless
+    a retraining is due.
     """
     from grocer.release.lineage import Lineage
     from grocer.release.model_registry import register_verdict
@@ -109,12 +115,16 @@ def run(
     require_key(key)
     config = recipe(from_recipe).with_settings(corrected_settings(settings, corrections))
     try:
-        finished = run_pipeline(data, out, config, replace=replace, champion=champion)
+        finished = run_pipeline(
+            data, out, config, replace=replace, champion=champion, trigger=trigger.trigger(config)
+        )
     except RunError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(_error("interrupted; no output was written", 130)) from error
+    if finished is None:
+        raise typer.Exit(0)
     show(finished)
     if not (finished.summary.gate.passed and config.deploy.store):  # deploy has registered it
         register_verdict(Lineage.read(finished.out), config.registry.address, str(finished.out))

@@ -18,7 +18,9 @@ from typer import Option
 from components.images import IMAGES, LOCK, Images
 from grocer.config.recipes import RECIPES, recipe
 from grocer.config.run import RunConfig
+from grocer.errors import ConfigError
 from grocer.release.trust import DIRECTORY, VARIABLE
+from grocer.retraining.conditions import Trigger
 from pipelines.kubeflow.client import Server
 
 
@@ -164,6 +166,47 @@ class PipelineOptions:
         if self.images_file is None and not LOCK.exists():
             return IMAGES
         return Images.read(self.images_file or LOCK)
+
+
+@dataclass(frozen=True)
+class TriggerOptions:
+    """When to train."""
+
+    when: Annotated[
+        str | None,
+        Option(
+            metavar="CONDITIONS",
+            help="Train only if these are met: drift, N corrections, Nd (age of the champion in "
+            "days), joined by or / and; for example 'drift or 500 corrections or 30d'",
+        ),
+    ] = None
+    metrics: Annotated[
+        str | None,
+        Option(
+            metavar="URL",
+            help="Source of the condition drift: Prometheus, or the predictor's /metrics",
+        ),
+    ] = None
+    cool_down: Annotated[
+        float,
+        Option(
+            metavar="DAYS",
+            min=0.0,
+            help="With --when, minimum number of days since the gate last judged a model",
+        ),
+    ] = Trigger.cool_down_days
+
+    def trigger(self, config: RunConfig) -> Trigger | None:
+        if self.when is None:
+            if self.metrics is not None:
+                raise ConfigError("--metrics requires --when")
+            return None
+        return Trigger.of(
+            self.when,
+            metrics=self.metrics,
+            corrections=config.data.corrections,
+            cool_down_days=self.cool_down,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

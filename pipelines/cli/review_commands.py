@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 import typer
@@ -65,9 +66,10 @@ def export(
 
     output = RunOutput.read(run)
     reviewed = Corrections.of(read_table(open_table(corrections)) if corrections else ())
-    looks = [look for path in predictions or () for look in classified(path, column)]
-    looks += output.looks()
-    queue = build_queue(looks, reviewed.effective, limit)
+    looks = output.looks()
+    typical = int(median(look.purchases for look in looks))
+    uncertain = [look for path in predictions or () for look in classified(path, column, typical)]
+    queue = build_queue(uncertain + looks, reviewed.effective, limit)
     FORMATS[form](queue, output.labels, out)
     typer.echo(f"{out}: {len(queue):,} products to review")
 
@@ -76,7 +78,7 @@ def export(
 def import_corrections(
     file: Annotated[
         Path,
-        Argument(metavar="FILE", help="Reviewed CSV file, or JSON export of Label Studio"),
+        Argument(metavar="FILE", help="Reviewed CSV file, or export of Label Studio"),
     ],
     corrections: Annotated[
         str, Option(metavar="URI", help="Corrections table: a directory, or an s3:// or gs:// URI")

@@ -14,6 +14,8 @@ from grocer.config.deployment import (
     DEPLOY_SECRET,
     DEPLOY_TOKEN,
     HUB_TOKEN_SECRET,
+    REGISTRY_SECRET,
+    REGISTRY_TOKEN,
     SIGNING_KEY,
     SIGNING_SECRET,
     TRUST_CONFIG,
@@ -115,6 +117,11 @@ def use_object_store(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
     name = cluster.store_secret
     kubernetes.use_secret_as_env(task, name, CREDENTIALS, optional=True)
     kubernetes.use_config_map_as_env(task, name, ENDPOINT, optional=True)
+
+
+def use_registry(task: dsl.PipelineTask) -> None:
+    """Set the model registry's bearer token in a step that registers a run."""
+    kubernetes.use_secret_as_env(task, REGISTRY_SECRET, {"token": REGISTRY_TOKEN}, optional=True)
 
 
 def identify(task: dsl.PipelineTask) -> None:

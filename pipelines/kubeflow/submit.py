@@ -16,6 +16,7 @@ from grocer.config.run import RunConfig
 from grocer.errors import ConfigError, redacted
 from grocer.io.storage import PROTOCOLS
 from grocer.io.tables import check_format
+from grocer.retraining.conditions import Trigger
 from pipelines.kubeflow.client import Server
 from pipelines.kubeflow.compiled import Package
 
@@ -51,6 +52,8 @@ def training_job(
     champion: str | None,
     deploy: bool,
     service_account: str,
+    trigger: Trigger | None = None,
+    state: str | None = None,
 ) -> Job:
     """Return the training pipeline, with checked parameters.
 
@@ -58,11 +61,14 @@ def training_job(
         data: address of the tables, as pods reach it.
         champion: address of the bundle to compare with; None: the deployed one.
         deploy: whether an adapter that passes the gate is deployed.
+        trigger: when to train; None: always.
+        state: with a trigger, URI of the directory with the run that was judged last; None:
+            `last-run/<deploy.name>` in `deploy.store`.
 
     Raises:
         ConfigError: an address that pods cannot read, or no store to deploy from.
     """
-    from pipelines.kubeflow.training import package
+    from pipelines.kubeflow import retraining, training
 
     check_address("--data", data, PROTOCOLS)
     if config.data.corrections is not None:
@@ -76,8 +82,23 @@ def training_job(
             "deploy.store is not set, so a passing adapter cannot be deployed; use --set "
             "deploy.store=s3://bucket/prefix, or --no-deploy to train and evaluate only"
         )
-    parameters = {"data": data} | ({"champion": champion} if champion else {})
-    return Job(package(config, images), parameters, service_account)
+    parameters: dict[str, Any] = {"data": data} | ({"champion": champion} if champion else {})
+    if trigger is None:
+        if state is not None:
+            raise ConfigError("--state requires --when")
+        return Job(training.package(config, images), parameters, service_account)
+    if not deploy and champion is None:
+        raise ConfigError("--when: without a deployment there is no champion; set --champion")
+    if state is None:
+        state = f"{(config.deploy.store or '').rstrip('/')}/last-run/{config.deploy.name}"
+        if state.partition("://")[0] not in STORES:
+            raise ConfigError(
+                "--when: deploy.store cannot keep the result of the latest run; set --state to a "
+                "directory at s3:// or gs://"
+            )
+    check_address("--state", state, STORES)
+    parameters |= trigger.parameters(state)
+    return Job(retraining.package(config, images), parameters, service_account)
 
 
 def bulk_job(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from kfp import dsl
 
@@ -24,10 +25,17 @@ from pipelines.kubeflow.trainjob import train_job
 
 _MODEL_STEPS = {"train", "evaluate"}
 _BUNDLE_STEPS = {"evaluate", "deploy"}
-_STORE_STEPS = {"ingest", "train", "find_champion", "evaluate", "deploy"}
+_SERVE_STEPS = {"check_due", "find_champion"}
+_STORE_STEPS = _SERVE_STEPS | {"ingest", "train", "evaluate", "deploy", "record_attempt"}
+_REGISTRY_STEPS = {"deploy", "register"}
 # Objects behind a URI and the deployed bundle can change under an unchanged name. The gate's
 # reasons are read from its log, which a cached step does not have.
-_UNCACHED_STEPS = {"ingest", "find_champion", "gate", "deploy", "register", "fail_run"}
+_UNCACHED_STEPS = _SERVE_STEPS | {
+    *("ingest", "gate", "deploy", "register", "fail_run", "record_attempt")
+}
+
+Parameter = Any
+"""A parameter of a pipeline: kfp passes a channel in place of its value."""
 
 
 def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True) -> Package:
@@ -37,14 +45,9 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
     all other settings follow the parameter. With `run.deploy.store` the champion is the deployed
     bundle, unless the parameter `champion` names one. Off a cluster nothing is retried, and a
     failed gate never fails the run. With several processes, train creates a TrainJob on a cluster.
-
-    Raises:
-        ConfigError: `train.checkpoints` is not in an object store, which a TrainJob requires.
     """
     cluster = run.cluster
     config_default = (resources.with_mount_paths(run) if on_cluster else run).to_json()
-    processes = run.train.processes
-    job = json.dumps(train_job(run, images.train)) if on_cluster and processes > 1 else ""
     pipeline_config = dsl.PipelineConfig(active_deadline_seconds=cluster.run_timeout_seconds)
 
     @dsl.pipeline(
@@ -53,48 +56,73 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
         pipeline_config=pipeline_config,
     )
     def grocer(data: str, config: str = config_default, champion: str = "") -> bool:
-        tasks = dict[str, dsl.PipelineTask]()
-        tasks["ingest"] = ingest(data=data, config=config)
-        tables = tasks["ingest"].outputs["tables"]
-        tasks["validate"] = validate(tables=tables, config=config)
-        tasks["build_dataset"] = build_dataset(tables=tables, config=config)
-        tasks["build_dataset"].after(tasks["validate"])
-        splits = tasks["build_dataset"].outputs["splits"]
-        if processes > 1:
-            tasks["train"] = train_processes.train(splits=splits, config=config, job=job)
-        else:
-            tasks["train"] = train(splits=splits, config=config)
-        model = tasks["train"].outputs["model"]
-        if run.deploy.store is not None:
-            tasks["find_champion"] = find_champion(config=config, bundle=champion)
-            champion = tasks["find_champion"].after(tasks["train"]).output
-        tasks["evaluate"] = evaluate(model=model, splits=splits, config=config, champion=champion)
-        evaluation = tasks["evaluate"].outputs["evaluation"]
-        tasks["gate"] = gate(evaluation=evaluation, config=config)
-        passed, decision = tasks["gate"].outputs["Output"], tasks["gate"].outputs["decision"]
-        judged = {"model": model, "splits": splits, "evaluation": evaluation, "decision": decision}
-        with dsl.If(passed == True, name="gate-passed"):  # noqa: E712
-            tasks["deploy"] = deploy(**judged, config=config)
-        if on_cluster and (run.registry.address or cluster.fail_if_gate_fails):
-            with dsl.Else(name="gate-not-passed"):
-                if run.registry.address:
-                    tasks["register"] = register(**judged, config=config)
-                if cluster.fail_if_gate_fails:
-                    tasks["fail_run"] = fail_run(decision=decision)
-                    if run.registry.address:
-                        tasks["fail_run"].after(tasks["register"])
-        _configure(tasks, images, run, cluster.retries if on_cluster else 0)
-        if on_cluster:
-            for task in tasks.values():
-                resources.identify(task)
-                resources.enqueue(task, cluster.queue)
-        return passed
+        tasks = training_steps(run, images, data, config, champion, on_cluster)
+        configure(tasks, images, run, on_cluster)
+        return tasks["gate"].outputs["Output"]
 
     return Package(grocer, run.recipe)
 
 
-def _configure(
-    tasks: Mapping[str, dsl.PipelineTask], images: Images, run: RunConfig, retries: int
+def training_steps(
+    run: RunConfig,
+    images: Images,
+    data: Parameter,
+    config: Parameter,
+    champion: Parameter,
+    on_cluster: bool,
+) -> dict[str, dsl.PipelineTask]:
+    """Add all steps to the pipeline that is being defined, and return their tasks.
+
+    Args:
+        data, config, champion: the pipeline's parameters.
+
+    Raises:
+        ConfigError: `train.checkpoints` is not in an object store, which a TrainJob requires.
+    """
+    tasks = dict[str, dsl.PipelineTask]()
+    tasks["ingest"] = ingest(data=data, config=config)
+    tables = tasks["ingest"].outputs["tables"]
+    tasks["validate"] = validate(tables=tables, config=config)
+    tasks["build_dataset"] = build_dataset(tables=tables, config=config)
+    tasks["build_dataset"].after(tasks["validate"])
+    splits = tasks["build_dataset"].outputs["splits"]
+    if run.train.processes > 1:
+        job = json.dumps(train_job(run, images.train)) if on_cluster else ""
+        tasks["train"] = train_processes.train(splits=splits, config=config, job=job)
+    else:
+        tasks["train"] = train(splits=splits, config=config)
+    model = tasks["train"].outputs["model"]
+    if run.deploy.store is not None:
+        tasks["find_champion"] = find_champion(config=config, bundle=champion)
+        champion = tasks["find_champion"].after(tasks["train"]).output
+    tasks["evaluate"] = evaluate(model=model, splits=splits, config=config, champion=champion)
+    tasks["gate"] = gate(evaluation=tasks["evaluate"].outputs["evaluation"], config=config)
+    judged = judged_artifacts(tasks)
+    with dsl.If(tasks["gate"].outputs["Output"] == True, name="gate-passed"):  # noqa: E712
+        tasks["deploy"] = deploy(**judged, config=config)
+    if on_cluster and (run.registry.address or run.cluster.fail_if_gate_fails):
+        with dsl.Else(name="gate-not-passed"):
+            if run.registry.address:
+                tasks["register"] = register(**judged, config=config)
+            if run.cluster.fail_if_gate_fails:
+                tasks["fail_run"] = fail_run(decision=judged["decision"])
+                if run.registry.address:
+                    tasks["fail_run"].after(tasks["register"])
+    return tasks
+
+
+def judged_artifacts(tasks: Mapping[str, dsl.PipelineTask]) -> dict[str, Any]:
+    """Return the artifacts that a bundle or a lineage is made of."""
+    return {
+        "model": tasks["train"].outputs["model"],
+        "splits": tasks["build_dataset"].outputs["splits"],
+        "evaluation": tasks["evaluate"].outputs["evaluation"],
+        "decision": tasks["gate"].outputs["decision"],
+    }
+
+
+def configure(
+    tasks: Mapping[str, dsl.PipelineTask], images: Images, run: RunConfig, on_cluster: bool
 ) -> None:
     """Set the image, resources, environment, retries and caching of each step."""
     for step, task in tasks.items():
@@ -105,7 +133,7 @@ def _configure(
         elif step == "deploy":
             resources.use_deploy(task, images.serve, run)
         else:
-            image = images.serve if step == "find_champion" else images.data
+            image = images.serve if step in _SERVE_STEPS else images.data
             resources.use_cpu(task, image, run)
         if step == "train":
             resources.mount_checkpoints(task, run)
@@ -113,8 +141,13 @@ def _configure(
             resources.mount_trust(task)
         if step in _STORE_STEPS:
             resources.use_object_store(task, run.cluster)
+        if run.registry.address and step in _REGISTRY_STEPS:
+            resources.use_registry(task)
         resources.harden(task)
-        if step in _MODEL_STEPS:
-            resources.retry(task, retries)
+        if step in _MODEL_STEPS and on_cluster:
+            resources.retry(task, run.cluster.retries)
         if step in _UNCACHED_STEPS:
             task.set_caching_options(False)
+        if on_cluster:
+            resources.identify(task)
+            resources.enqueue(task, run.cluster.queue)

@@ -20,9 +20,10 @@ def main(root: Path, arguments: Path) -> None:
     from kfp import components, local
 
     from grocer.config.run import RunConfig
-    from pipelines.kubeflow.training import package
+    from pipelines.kubeflow import retraining, training
 
     parameters = json.loads(arguments.read_text())
+    package = retraining.package if "when" in parameters else training.package
     pipeline = package(RunConfig.from_json(parameters["config"]), on_cluster=False).text
     _resolve_python_by_path()
     local.init(

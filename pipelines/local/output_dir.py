@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,18 +20,21 @@ MIN_FREE = 100 * 2**20  # bytes; the smallest run writes about half of it
 
 
 @contextmanager
-def working_dir(out: Path, *, replace: bool, keep: Path | None = None) -> Iterator[Path]:
+def working_dir(
+    out: Path, *, replace: bool, keep: Mapping[str, str] | None = None
+) -> Iterator[Path]:
     """Yield a hidden directory next to `out` for the run to work in, and remove it at the end.
 
     Problems with `out` are found before the block runs.
 
     Args:
-        keep: local source data, which must not be inside what `replace` removes.
+        keep: the run's inputs by option, which must not be inside what `replace` removes.
 
     Raises:
         OutputError: `out` is not empty, cannot be written, or is in use by another run, or its
             disk is full.
     """
+    keep = keep or {}
     _check_target(out, replace, keep)
     work = out.with_name(f".{out.name}.running")
     try:
@@ -80,7 +83,7 @@ def _check_free_space(work: Path, out: Path) -> None:
         )
 
 
-def _check_target(out: Path, replace: bool, keep: Path | None) -> None:
+def _check_target(out: Path, replace: bool, keep: Mapping[str, str]) -> None:
     """Require that the run would not overwrite other content of `out`."""
     if not os.path.lexists(out):
         return
@@ -102,8 +105,9 @@ def _check_target(out: Path, replace: bool, keep: Path | None) -> None:
             f"--out {out}: --replace would remove {unknown[0]}, which Grocer did not write; move "
             "it or choose another --out"
         )
-    if keep is not None and keep.is_relative_to(out):
-        raise OutputError(f"--out {out}: --replace would remove --data {keep}")
+    for option, path in keep.items():
+        if Path(path).is_relative_to(out):
+            raise OutputError(f"--out {out}: --replace would remove {option} {path}")
 
 
 def rejected_dir(out: Path) -> Path:

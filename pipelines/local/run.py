@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rich.text import Text
 
@@ -24,6 +24,7 @@ from grocer.artifacts.step import RUN_VARIABLE
 from grocer.config.run import RunConfig
 from grocer.errors import ConfigError, GrocerError, SourceError, StepError, redacted
 from grocer.io.atomic import output_errors, output_file
+from grocer.retraining.conditions import Trigger
 from pipelines.local.outcome import Outcome
 from pipelines.local.output_dir import rejected_dir, swap_in, working_dir
 from pipelines.local.outputs import Finished, collect, failed_validation
@@ -40,12 +41,22 @@ class RunError(Exception):
 
 
 def run(
-    data: str, out: Path, config: RunConfig, *, replace: bool = False, champion: Path | None = None
-) -> Finished:
+    data: str,
+    out: Path,
+    config: RunConfig,
+    *,
+    replace: bool = False,
+    champion: Path | None = None,
+    trigger: Trigger | None = None,
+) -> Finished | None:
     """Run the pipeline on `data` and write everything to the directory `out`.
 
     Args:
         champion: the deployed bundle, which the new adapter is compared with.
+        trigger: when to run; the cool-down starts with the run that is in `out`.
+
+    Returns:
+        None if the trigger's conditions are not met; `out` is unchanged.
 
     Raises:
         GrocerError: a user error, found here or by a step; `out` is unchanged. If validation
@@ -73,11 +84,16 @@ def run(
         from grocer.release.signature import check_key
 
         check_key(config.deploy.signing_key)
-    with interruptible(), working_dir(out, replace=replace, keep=Path(source)) as work:
-        arguments = {"data": source, "config": config.to_json(), "champion": str(champion or "")}
+    inputs = {"--data": source, "--champion": str(champion or "")}
+    keep = {**inputs, "--corrections": config.data.corrections or ""}
+    with interruptible(), working_dir(out, replace=replace, keep=keep) as work:
+        arguments = {"data": source, "config": config.to_json(), "champion": inputs["--champion"]}
+        arguments |= trigger.parameters(str(out)) if trigger else {}
         code, outcome = _execute(work, arguments, _environment(config))
         if code:
             raise _failure(outcome, out, work)
+        if outcome.succeeded == ["check_due"]:
+            return None
         finished = collect(work / "pipeline", work / "run.log", config, work / "staging", out)
         with undisturbed():
             swap_in(work / "staging", out)
@@ -127,7 +143,7 @@ def _environment(config: RunConfig) -> dict[str, str]:
 
 
 def _execute(
-    work: Path, arguments: Mapping[str, str], environment: Mapping[str, str]
+    work: Path, arguments: Mapping[str, Any], environment: Mapping[str, str]
 ) -> tuple[int, Outcome]:
     """Run the pipeline below `work`/pipeline and write its output to `work`/run.log.
 
@@ -163,7 +179,7 @@ def _execute(
         code = process.wait()
         if code and outcome.running:
             progress.follow(events.Event(event="failed", step=outcome.running))
-        elif not code and "deploy" not in outcome.succeeded:
+        elif not code and "gate" in outcome.succeeded and "deploy" not in outcome.succeeded:
             progress.skip("deploy", "skipped: gate failed")
     return code, outcome
 

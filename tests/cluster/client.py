@@ -27,11 +27,12 @@ class Client:
 
     namespace: str
 
-    def request(self, *requests: tuple[str, Any]) -> list[tuple[int, Any, dict[str, str]]]:
+    def request(self, *requests: tuple[Any, ...]) -> list[tuple[int, Any, dict[str, str]]]:
         """Send requests and return (status, JSON body, headers) of each.
 
         Args:
-            requests: pairs of a URL and a JSON body, or None for GET.
+            requests: a URL, a JSON body or None for GET, and the Host header if it is not that of
+                the URL.
 
         Returns:
             Status 0 means a connection error.

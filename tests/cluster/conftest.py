@@ -209,13 +209,13 @@ def install(
 ) -> Install:
     """Installs an overlay in namespaces that have the accounts, and returns its deploy step.
 
-    The arguments after the namespaces and the overlay are a component, and faults as in `faulty`.
+    The arguments after the namespaces and the overlay are components, and faults as in `faulty`.
     """
 
     def install(
-        names: Namespaces, overlay: str, component: str = "", faults: Mapping[str, str] = {}
+        names: Namespaces, overlay: str, *components: str, faults: Mapping[str, str] = {}
     ) -> DeployStep:
-        objects = installation.kserve_objects(overlay, names, image, component)
+        objects = installation.kserve_objects(overlay, names, image, *components)
         objects = installation.faulty(objects, faults) if faults else objects
         # The ClusterStorageContainer is cluster-scoped: do not replace an existing one.
         exists = api.get("/apis/serving.kserve.io/v1alpha1/clusterstoragecontainers/grocer")
@@ -247,14 +247,17 @@ def t4_deploy_step(install: Install, new_namespaces: Callable[[], Namespaces]) -
 def new_canary_step(
     api: Api, install: Install, new_namespaces: Callable[[], Namespaces]
 ) -> Callable[..., DeployStep]:
-    """Installs the overlay `kind` with the component `canary`; the argument is that of `faulty`."""
+    """Installs the overlay `kind` with the component `canary`.
+
+    The arguments are further components, and faults as in `faulty`.
+    """
     if not api.get(_GATEWAY):
         pytest.skip("KServe's Gateway is not installed (kind/gateway.yaml)")
 
-    def install_canary(faults: Mapping[str, str] = {}) -> DeployStep:
+    def install_canary(*components: str, faults: Mapping[str, str] = {}) -> DeployStep:
         names = new_namespaces()
         apply(installation.base_objects(names))
-        return install(names, "overlays/kind", "canary", faults)
+        return install(names, "overlays/kind", "canary", *components, faults=faults)
 
     return install_canary
 

@@ -87,13 +87,13 @@ def base_objects(namespaces: Namespaces) -> list[Object]:
 
 
 def kserve_objects(
-    overlay: str, namespaces: Namespaces, image: str, component: str = ""
+    overlay: str, namespaces: Namespaces, image: str, *components: str
 ) -> list[Object]:
-    """Return the KServe objects of an overlay, with a component and another image.
+    """Return the KServe objects of an overlay, with components and another image.
 
     Resource requests are reduced, because test nodes are small.
     """
-    objects = namespaces.rename(build(overlay, component))
+    objects = namespaces.rename(build(overlay, *components))
     for container in containers(objects):
         if container.get("image", "").startswith("grocer-serve"):
             container["image"] = image

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,8 @@ class DeployStep:
     image: str
     store: str
     """URI prefix where bundles are published."""
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    """Addresses of host names that the cluster's DNS does not have."""
 
     def run(
         self, uri: str, poll: Callable[[], object] = lambda: None, **settings: Any
@@ -96,6 +98,7 @@ class DeployStep:
         manifest["spec"] |= {
             "serviceAccountName": "grocer-deploy",
             "automountServiceAccountToken": True,
+            "hostAliases": [{"ip": ip, "hostnames": [host]} for host, ip in self.hosts.items()],
         }
         manifest["spec"]["containers"][0]["env"] = [
             {"name": key, "valueFrom": {source: {"name": "grocer-s3", "key": key}}}

@@ -38,7 +38,7 @@ def candidates(
 @pytest.fixture(scope="module")
 def step(new_canary_step: Callable[..., DeployStep], candidates: dict[str, str]) -> DeployStep:
     """The deploy step, with predictors that are faulty for some bundles."""
-    return new_canary_step({digest_of(candidates[fault]): fault for fault in FAULTS})
+    return new_canary_step(faults={digest_of(candidates[fault]): fault for fault in FAULTS})
 
 
 class _KilledError(Exception):

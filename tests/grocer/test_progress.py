@@ -6,7 +6,7 @@ import pytest
 
 from grocer import progress
 from grocer.events import VARIABLE, EventFile, Reason
-from grocer.progress import Ticker, fail, say, verdict
+from grocer.progress import Ticker, fail, say, table, verdict
 
 
 @pytest.fixture
@@ -30,6 +30,15 @@ def test_message_is_one_line(events: EventFile, capsys: pytest.CaptureFixture[st
     message, failed = events.read()
     assert (message.event, message.text) == ("message", "a b c\\udcff")
     assert (failed.event, failed.text, failed.user_error) == ("failed", "no loss", True)
+
+
+def test_table_has_a_message_for_each_row(
+    events: EventFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table("check_due", [("condition", "met"), ("30\nd", "no"), ("drift", "")])
+    texts = ["condition  met", "30 d       no", "drift"]
+    assert capsys.readouterr().out == "".join(f"grocer | check_due | {each}\n" for each in texts)
+    assert [event.text for event in events.read()] == texts
 
 
 def test_verdict_lists_every_rule(events: EventFile, capsys: pytest.CaptureFixture[str]) -> None:

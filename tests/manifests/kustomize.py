@@ -53,10 +53,12 @@ def documents(path: Path) -> list[Object]:
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
-def build(target: str, component: str = "") -> list[Object]:
-    """Return the objects of one of `TARGETS`, with a component of `COMPONENTS` applied."""
+def build(target: str, *components: str) -> list[Object]:
+    """Return the objects of one of `TARGETS`, with components of `COMPONENTS` applied."""
     objects = deepcopy(list(_build(ROOT / target)))
-    return _extend(objects, ROOT / "components" / component) if component else objects
+    for component in filter(None, components):
+        objects = _extend(objects, ROOT / "components" / component)
+    return objects
 
 
 @cache

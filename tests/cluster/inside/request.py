@@ -8,9 +8,12 @@ import urllib.request
 from typing import Any
 
 
-def send(url: str, body: Any = None, timeout: float = 20) -> tuple[int, Any, dict[str, str]]:
+def send(
+    url: str, body: Any = None, host: str = "", timeout: float = 20
+) -> tuple[int, Any, dict[str, str]]:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    headers = {"content-type": "application/json"} | ({"host": host} if host else {})
+    request = urllib.request.Request(url, data, headers)
     try:
         with urllib.request.urlopen(request, timeout=timeout) as response:
             return response.status, json.load(response), dict(response.headers)

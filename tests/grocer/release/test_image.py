@@ -14,6 +14,7 @@ from grocer.errors import BundleError, OutputError
 from grocer.io.atomic import tree_digest, tree_digests
 from grocer.release import registry
 from grocer.release.bundle import LoadedBundle
+from grocer.release.image import fetch_manifest
 from grocer.release.manifest import MANIFEST
 from grocer.release.signature import SIGNATURE
 from pipelines.cli.main import execute
@@ -53,6 +54,15 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OciRegist
     chosen = small_registry() if request.param == "small" else docker_registry(tmp_path / "oci")
     with chosen as running:
         yield running
+
+
+def test_manifest_alone_is_read_without_the_files(
+    bundle: LoadedBundle, server: OciRegistry
+) -> None:
+    uri = registry.publish(bundle, f"oci://{server.host}/{REPOSITORY}")
+    assert fetch_manifest(uri, bundle.digest, "--champion") == bundle.manifest
+    with pytest.raises(BundleError, match="was modified"):
+        fetch_manifest(uri, "0" * 64, "--champion")
 
 
 def layers(server: OciRegistry, tag: str) -> list[str]:

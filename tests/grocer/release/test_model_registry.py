@@ -125,6 +125,49 @@ def test_registry_that_is_down_is_one_warning(
     assert "Connection refused" in line
 
 
+@pytest.mark.parametrize("variable", ["MODEL_REGISTRY_TOKEN", "KF_PIPELINES_SA_TOKEN_PATH"])
+def test_token_is_sent(
+    server: Server, passed: Lineage, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.token = "header.payload.signature"
+    monkeypatch.delenv("MODEL_REGISTRY_TOKEN", raising=False)
+    monkeypatch.delenv("KF_PIPELINES_SA_TOKEN_PATH", raising=False)
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login x password y\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with pytest.raises(RegistryError, match=r"403.*MODEL_REGISTRY_TOKEN.*KF_PIPELINES_SA_TOKEN"):
+        ModelRegistry(server.url).register(passed)
+    file = tmp_path / "token"
+    file.write_text(f"{server.token}\n")
+    monkeypatch.setenv(variable, server.token if "SA" not in variable else str(file))
+    assert ModelRegistry(server.url).register(passed) == Version("1", "1")
+    file.write_text("renewed\n")
+    server.token = "renewed" if "SA" in variable else server.token
+    assert passed.bundle is not None
+    assert ModelRegistry(server.url).find(passed.bundle, passed.name) == passed
+
+
+@pytest.mark.parametrize("content", ["", "two words", "té", "a\nb", None])
+def test_invalid_token_is_one_line_without_the_token(
+    server: Server,
+    passed: Lineage,
+    content: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "file"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    monkeypatch.delenv("MODEL_REGISTRY_TOKEN", raising=False)
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(file))
+    assert register_verdict(passed, server.url, "build/run") is None
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"KF_PIPELINES_SA_TOKEN_PATH={file}" in line
+    assert not content or content not in line
+    assert not server.requests
+
+
 def test_nothing_is_registered_without_an_address(
     passed: Lineage, capsys: pytest.CaptureFixture[str]
 ) -> None:

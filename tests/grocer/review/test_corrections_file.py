@@ -26,7 +26,7 @@ class Table:
     def add(self, text: str, suffix: str = ".csv", **options: Any) -> Imported:
         path = self.file.with_suffix(suffix)
         path.write_text(text, encoding="utf-8")
-        return import_file(path, self.address, LABELS, **({"now": NOW} | options))
+        return import_file(path, self.address, **({"labels": LABELS, "now": NOW} | options))
 
     @property
     def rows(self) -> list[dict[str, str]]:
@@ -133,6 +133,31 @@ def test_label_studio_export(table: Table) -> None:
     row = table.rows[0]
     assert (row["who"], row["when"]) == ("annotator 3", "2026-11-30T06:00:00Z")
     assert (row["source"], row["previous_label"]) == ("suspected label", "produce")
+
+
+@pytest.mark.parametrize(
+    ("form", "who"),
+    [
+        ("JSON", "annotator 1"),
+        ("snapshot", "ann@example.com"),
+        ("JSON_MIN", "annotator 1"),
+        ("CSV", "annotator 1"),
+    ],
+)
+def test_exports_of_a_label_studio_server(table: Table, form: str, who: str) -> None:
+    """Exports of Label Studio 1.23.2: an accepted, a changed, a skipped and an open task."""
+    recorded = json.loads(Path(__file__).with_name("label_studio_export.json").read_text())[form]
+    text, suffix = (recorded, ".csv") if form == "CSV" else (json.dumps(recorded), ".json")
+    result = table.add(text, suffix, labels=("snacks", "frozen"))
+    assert (result.added, result.skipped) == (2, 1)
+    found = [(row["name"], row["label"], row["who"], row["when"]) for row in table.rows]
+    assert found == [
+        ("Jicama, 2 Pack", "snacks", who, "2026-11-30T09:12:07Z"),
+        ("Bellweather Lane Steamed Beets 6 Count", "frozen", who, "2026-11-30T09:12:08Z"),
+    ]
+    assert {(row["source"], row["previous_label"]) for row in table.rows} == {
+        ("suspected label", "produce")
+    }
 
 
 @pytest.mark.parametrize("text", ["", "{}x", '[{"data": {}}]', '[{"annotations": 3}]', "[1]"])

@@ -96,19 +96,20 @@ def test_classified_files(tmp_path: Path, suffix: str) -> None:
     ranked = '[["dairy eggs", 0.6], ["produce", 0.3]]'
     table = pd.DataFrame(
         {
-            "product_name": ["Old Milk", "Old Kefir", "", "Old Apple"],
-            "purchases": [5, 1, 1, 7],
-            "predicted_department": [None, None, None, "produce"],
-            "predicted_probability": [0.6, 0.4, None, 0.9],
-            "predicted_alternatives": [ranked, ranked, None, None],
+            "product_name": ["Old Milk", "Old Kefir", "Old Quark", "", "Old Apple"],
+            "purchases": ["5", "0", None, "1", "7"],
+            "predicted_department": [None, None, None, None, "produce"],
+            "predicted_probability": [0.6, 0.4, 0.4, None, 0.9],
+            "predicted_alternatives": [ranked, ranked, ranked, None, None],
         }
     )
     path = tmp_path / f"out{suffix}"
     table.to_csv(path, index=False) if suffix == ".csv" else table.to_parquet(path)
-    milk, kefir = classified(path, "product_name")
+    milk, kefir, quark = classified(path, "product_name", 12)
     assert milk.alternatives == (("dairy eggs", 0.6), ("produce", 0.3))
     assert (milk.name, milk.uncertainty, milk.purchases) == ("Old Milk", pytest.approx(0.4), 5)
-    assert kefir.uncertainty == pytest.approx(0.6)
+    assert (kefir.uncertainty, kefir.purchases) == (pytest.approx(0.6), 0)
+    assert quark.purchases == 12
 
 
 def test_other_tables_are_one_line(tmp_path: Path) -> None:

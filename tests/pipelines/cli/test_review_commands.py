@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 
 from grocer.artifacts.evaluation import Evaluation
+from grocer.review.queue import Look, RunOutput
 from pipelines.cli.main import execute
 from tests.fixtures.evaluations import evaluation as report
 from tests.fixtures.evaluations import parse
@@ -42,6 +44,27 @@ def test_export_needs_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     command = ["review", "export", str(tmp_path / "queue.csv"), "--run", str(tmp_path)]
     assert execute(command) == 2
     assert "evaluation.json" in capsys.readouterr().err
+
+
+def test_predictions_without_purchases_count_as_the_median_product(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Output:
+        labels = ("produce", "bakery")
+
+        def looks(self) -> list[Look]:
+            ranked = (("produce", 0.5), ("bakery", 0.5))
+            return [Look(f"{n} Plums", "x", "", ranked, 0.5, n) for n in (1, 30, 900)]
+
+    monkeypatch.setattr(RunOutput, "read", lambda run: Output())
+    columns = "product_name,predicted_department,predicted_probability,predicted_alternatives"
+    predictions, queue = tmp_path / "out.csv", tmp_path / "queue.csv"
+    predictions.write_text(f'{columns}\nRye,,0.4,"[[""bakery"", 0.4]]"\n')
+    command = ["review", "export", str(queue), "--run", str(tmp_path)]
+    assert execute([*command, "--predictions", str(predictions)]) == 0
+    with queue.open(newline="") as file:
+        rows = [(row["name"], row["purchases"]) for row in csv.DictReader(file)]
+    assert rows == [("900 Plums", "900"), ("Rye", "30"), ("30 Plums", "30"), ("1 Plums", "1")]
 
 
 def test_missing_corrections_stop_a_run_before_it_starts(

@@ -157,6 +157,45 @@ def test_schedule_is_replaced_only_with_option(capsys):
     assert recurring_run["service_account"] == "grocer-pipeline"
 
 
+def test_schedule_with_conditions_starts_with_the_check():
+    when = ("--when", "500 corrections or 30d", "--corrections", "s3://bucket/corrections")
+    with Kubeflow() as server:
+        assert schedule(server, "--cron", "0 * * * *", *when, "--cool-down", "2") == 0
+        (recurring_run,) = server.schedules.values()
+        pipeline, _ = list(server.texts.values())[-1]
+    assert recurring_run["max_concurrency"] == 1
+    assert recurring_run["runtime_config"]["parameters"] == {
+        "data": DATA[1],
+        "when": "500 corrections or 30d",
+        "metrics": "",
+        "cool_down_days": 2.0,
+        "state": "s3://bucket/bundles/last-run/grocer",
+    }
+    names = {
+        name: spec["taskInfo"]["name"] for name, spec in pipeline["root"]["dag"]["tasks"].items()
+    }
+    assert names == {"check-due": "check-due", "condition-1": "due"}
+
+
+@pytest.mark.parametrize(
+    ("options", "fragment"),
+    [
+        ((*STORE, "--when", "weekly"), "'weekly' is not a condition"),
+        ((*STORE, "--when", "5 corrections"), "requires --corrections"),
+        ((*STORE, "--when", "drift"), "requires --metrics"),
+        ((*STORE, "--when", "1d", "--state", "/mnt/state"), "--state /mnt/state: pods cannot"),
+        ((*STORE, "--state", "s3://b/state"), "--state requires --when"),
+        (("--no-deploy", "--when", "1d"), "set --champion"),
+        (("--no-deploy", "--when", "1d", "--champion", BUNDLE), "set --state"),
+        (("--set", "deploy.store=oci://host/bundles", "--when", "1d"), "set --state"),
+    ],
+)
+def test_invalid_trigger_is_reported_before_connecting(capsys, options, fragment):
+    assert execute(["schedule", *DATA, *options, "--cron", "0 3 * * 1", *UNREACHABLE]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert fragment in line
+
+
 def test_invalid_cron_expression_is_rejected(capsys):
     with Kubeflow() as server:
         assert schedule(server, "--cron", "weekly") == 2

@@ -273,7 +273,11 @@ PASSED = "inputs.parameter_values['pipelinechannel--gate-Output'] == true"
 
 
 def test_failed_gate_is_registered_if_there_is_a_registry():
-    pipeline, _ = compile_with("registry.address=http://registry:8080")
+    pipeline, platform = compile_with("registry.address=http://registry:8080")
+    for step in ("deploy", "register"):
+        secret = secrets(platform[step])["grocer-registry-token"]
+        assert secret["keyToEnv"] == [{"secretKey": "token", "envVar": "MODEL_REGISTRY_TOKEN"}]
+        assert secret["optional"] is True
     assert branches(pipeline) == {PASSED: {"deploy"}, f"!({PASSED})": {"register"}}
     both = "registry.address=http://registry:8080", "cluster.fail_if_gate_fails=true"
     pipeline, _ = compile_with(*both)

@@ -112,7 +112,7 @@ def test_files_of_someone_else_are_never_removed(tmp_path):
 
 def test_source_data_is_never_removed(tmp_path):
     out = earlier_run(tmp_path / "out")
-    assert "remove --data" in error_of(out, replace=True, keep=out / "artifacts")
+    assert "remove --data" in error_of(out, replace=True, keep={"--data": str(out / "artifacts")})
 
 
 def test_path_that_is_not_a_directory_is_rejected(tmp_path):
