@@ -10,8 +10,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 LINKS := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)")
 # Runs audit tools in isolated environments, so that their dependencies do not constrain the lock.
 TOOL := .venv/bin/uv tool run --quiet
+COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --generate-hashes \
+	--custom-compile-command "make lock"
 
-.PHONY: help setup demo test coverage mutation lint format images kind-up test-kind kind-down docs lock audit licences \
+.PHONY: help setup demo test test-spark coverage mutation lint format images kind-up test-kind kind-down docs lock audit licences \
 	sbom scan clean
 
 help: ## List the targets
@@ -38,6 +40,17 @@ demo: .venv/.installed ## Run the whole pipeline on the sample catalogue (build/
 
 test: .venv/.installed ## Run the default test suite in parallel
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+
+test-spark: build/spark/.installed ## Run the tests of data.engine=spark (requires Java 17 or 21)
+	@command -v java >/dev/null || { echo "test-spark needs Java 17 or 21 on PATH" >&2; exit 2; }
+	@PYTHONPATH=build/spark OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -m spark --timeout 900 tests/grocer
+
+build/spark/.installed: requirements-spark.lock .venv/.installed
+	@echo "Setting up build/spark from requirements-spark.lock ..."
+	@rm -rf build/spark
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes --target build/spark $(LINKS) \
+		--build-constraint requirements.lock --requirement requirements-spark.lock
+	@touch $@
 
 coverage: .venv/.installed ## Run the default test suite; fail below 92 % line coverage
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --cov
@@ -73,13 +86,16 @@ docs: .venv/.installed ## Generate the configuration and CLI references in docs/
 	@.venv/bin/python -m grocer.config.docs docs/configuration.md
 	@.venv/bin/python -m pipelines.cli.docs docs/cli.md
 
-lock: ## Resolve pyproject.toml into requirements.lock, with the hashes of all files
-	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate --generate-hashes \
-		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+# requirements-spark.lock has only what the extra spark adds.
+lock: ## Resolve pyproject.toml into requirements.lock and requirements-spark.lock, with the hashes of all files
+	@$(COMPILE) --extra data --extra train --extra serve --extra pipeline --extra dev --output-file requirements.lock \
+		pyproject.toml
+	@$(COMPILE) --extra spark --constraint requirements.lock --output-file requirements-spark.lock \
+		$$(sed -n 's/^\([^ #]*\)==.*/--no-emit-package=\1/p' requirements.lock | sort -u) pyproject.toml
 
 audit: .venv/.installed ## Check the locked packages for known vulnerabilities
 	@mkdir -p build
-	@$(TOOL) pip-audit@2.10.1 --requirement requirements.lock --no-deps --disable-pip --strict \
+	@$(TOOL) pip-audit@2.10.1 --requirement requirements.lock --requirement requirements-spark.lock --no-deps --disable-pip --strict \
 		--progress-spinner off | tee build/audit.txt || { [ -s build/audit.txt ] && exit 1; \
 		echo "audit: no packages checked: vulnerability service unavailable (see above)" >&2; exit 2; }
 

@@ -36,6 +36,9 @@ class ColumnMapping(Section):
 class DataConfig(Section):
     """Reading and joining the source tables."""
 
+    engine: Literal["duckdb", "spark"] = "duckdb"
+    """Engine that reads and joins orders and order lines; `spark`: for more than one machine holds,
+    with the optional extra `spark`."""
     columns: ColumnMapping | None = None
     """Column mapping of a single-table catalogue; null: the source has Instacart's files."""
     memory_limit_mb: Positive = 425

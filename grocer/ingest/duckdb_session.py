@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import duckdb
 from grocer import progress
 from grocer.config.stages import DataConfig
 from grocer.errors import GrocerError, OutputError, SourceError, TableError
+from grocer.ingest.readers import check_text, select
+from grocer.ingest.schema import LINES, TABLES
 from grocer.ingest.statements import statements
 
 PROGRESS_SECONDS = 5.0
@@ -25,6 +27,12 @@ _READER_ERRORS = {
     "state machine": "mixed line endings, or not a CSV file",
     "[Mm]aximum.line.size": "a line is longer than 2 MB; look for a quote that is not closed",
 }
+EXPECTED = {
+    "FLOAT": "a number",
+    "BIGINT": "a whole number",
+    "SMALLINT": "a whole number from -32,768 to 32,767",
+}
+"""Description of the valid values of a column of numbers, by its type."""
 _SQL = statements("duckdb_session")
 
 
@@ -81,6 +89,32 @@ class Database:
         """Write the rows of a query to a Parquet file and return their number."""
         return self.number(_SQL.write(query, path), label)
 
+    def text_type(self, column: str, table: str) -> str:
+        """Create and return a type for the values of a column of text."""
+        self.run(_SQL.create_enum(column, table))
+        return f"{column}_text"
+
+    def create_table(self, name: str, query: str, label: str = "the tables") -> None:
+        """Create a table of a query's rows."""
+        self.run(_SQL.create_table(name, query), label)
+
+    def insert(self, name: str, query: str, label: str) -> None:
+        """Insert a query's rows into a table, by column name."""
+        self.run(_SQL.insert(name, query), label)
+
+    def read(self, name: str, path: Path, optional: Collection[str] = ()) -> None:
+        """Read a file of the table `name` of Instacart's schema; see `readers.select`."""
+        query = select(path, TABLES[name].columns, path.name, optional)
+        if name not in LINES:
+            self.create_table(name, query, path.name)
+            return
+        try:
+            self.create_view(name, query, path.name)
+        except TableError:
+            if path.suffix == ".csv":
+                check_text(path, path.name)  # explains invalid UTF-8 better than the reader
+            raise
+
     def create_view(self, name: str, query: str, label: str) -> None:
         """Create the view `name` of a query's rows, which are stored in a scratch Parquet file.
 
@@ -131,9 +165,7 @@ def _reader_error(label: str, message: str) -> str:
     pattern = r'column "(.+)"\. Could not convert string "(.*)" to \'(\w+)\''
     if conversion := re.search(pattern, message):
         column, value, kind = conversion.groups()
-        numbers = {"FLOAT": "a number", "BIGINT": "a whole number"}
-        expected = numbers.get(kind, "a whole number from -32,768 to 32,767")
-        return f"{line}: column {column!r} holds {value!r}, expected {expected}"
+        return f"{line}: column {column!r} holds {value!r}, expected {EXPECTED[kind]}"
     for pattern, explanation in _READER_ERRORS.items():
         if re.search(pattern, message):
             return f"{line}: {explanation}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from grocer.artifacts.counts import OrderLineCounts
 from grocer.ingest.duckdb_session import Database
 from grocer.ingest.schema import AISLES, DEPARTMENTS, ORDERS, PRIOR, PRODUCTS, Rejection
+from grocer.ingest.spark import Engine, Spark
 from grocer.ingest.statements import statements
 
 PRODUCT_COLUMNS = {"product_name": PRODUCTS, "aisle": AISLES, "department": DEPARTMENTS}
@@ -22,23 +23,32 @@ _SQL = statements("order_lines")
 class OrderLines:
     """The order lines of the staged tables; tables that the source lacks are empty."""
 
-    def __init__(self, database: Database, duplicates: Mapping[str, int], has_orders: bool) -> None:
+    def __init__(
+        self, database: Database, log: Engine, duplicates: Mapping[str, int], has_orders: bool
+    ) -> None:
         """Create the tables that the view `lines` is joined to.
 
-        `duplicates` is the number of rows with a duplicate key, by table.
+        `log` has `lines` and the table orders; `database` has the other tables, and gets the
+        counts. `duplicates` is the number of rows with a duplicate key, by table.
         """
-        self.database, self.has_orders = database, has_orders
-        for table in (AISLES, DEPARTMENTS, PRODUCTS, ORDERS):
+        self.database, self.log, self.has_orders = database, log, has_orders
+        for table in (AISLES, DEPARTMENTS, PRODUCTS):
             has_duplicates = duplicates[table.name] > 0
             database.run(_SQL.create_deduplicated(table.name, table.key[0], has_duplicates))
-        for column, table in {**PRODUCT_COLUMNS, "eval_set": ORDERS}.items():
-            database.run(_SQL.create_enum(column, table.name))
-        types = {column: f"{column}_text" for column in PRODUCT_COLUMNS}
+        types = {name: database.text_type(name, t.name) for name, t in PRODUCT_COLUMNS.items()}
         database.run(_SQL.create_product_details(types))
+        if isinstance(log, Spark):
+            log.copy("product_details")
+        if has_orders:
+            self._create_order_details(duplicates[ORDERS.name] > 0)
+
+    def _create_order_details(self, has_duplicates: bool) -> None:
+        self.log.run(_SQL.create_deduplicated(ORDERS.name, "order_id", has_duplicates))
         numbers = {name: type for name, type in ORDERS.columns.items() if type != "VARCHAR"}
-        types = narrow_types(database, "orders", numbers) | {"eval_set": "eval_set_text"}
+        types = narrow_types(self.log, ORDERS.name, numbers)
+        types["eval_set"] = self.log.text_type("eval_set", ORDERS.name)
         del types["order_id"]
-        database.run(_SQL.create_order_details(types))
+        self.log.run(_SQL.create_order_details(types))
 
     @property
     def columns(self) -> Sequence[str]:
@@ -53,9 +63,10 @@ class OrderLines:
         the narrowest types, because the hash table of orders takes most of the memory. Returns
         the number of lines written.
         """
-        types = narrow_types(self.database, "lines", PRIOR.columns)
-        query = _SQL.join(self.columns, types, self.has_orders)
-        return self.database.write(query, path, "joining order lines")
+        types = narrow_types(self.log, "lines", PRIOR.columns)
+        orders = ORDER_COLUMNS if self.has_orders else ()
+        query = _SQL.join(self.columns, types, PRODUCT_COLUMNS, orders)
+        return self.log.write(query, path, "joining order lines")
 
     def count(self, written: int) -> OrderLineCounts:
         """Count all lines in the table `tally`, by product and null values.
@@ -67,12 +78,12 @@ class OrderLines:
         what `write` returned, shows that there are some.
         """
         label = "counting order lines"
-        self.database.run(_SQL.create_all_counts(LINE_COLUMNS), label)
-        query = _SQL.create_null_order_counts(LINE_COLUMNS, ORDER_COLUMNS, self.has_orders)
-        self.database.run(query, label)
+        self.log.create_table("all_counts", _SQL.all_counts(LINE_COLUMNS), label)
+        query = _SQL.null_order_counts(LINE_COLUMNS, ORDER_COLUMNS, self.has_orders)
+        self.log.create_table("null_order_counts", query, label)
         read = self.count_lines("all_counts")
         if self.has_orders and written + self.count_lines("null_order_counts") != read:
-            self.database.run(_SQL.add_lines_without_order(LINE_COLUMNS), label)
+            self.log.insert("null_order_counts", _SQL.lines_without_order(LINE_COLUMNS), label)
         self.database.run(_SQL.create_tally())
         self.database.run(_SQL.create_joined())
         joined, complete = self.count_lines("joined"), self.count_lines("joined", WITHOUT_NULLS)
@@ -109,28 +120,29 @@ class OrderLines:
             lines[Rejection.NULL_VALUE] = _SQL.with_null_in_order(ORDER_COLUMNS)
         if duplicates["order_lines"]:
             lines[Rejection.DUPLICATE_LINE] = _SQL.with_duplicate_key(self.has_orders)
-        queries = [
-            _SQL.insert_rejected(reason, self.columns, source, REJECTED_ROWS)
-            for reason, source in lines.items()
-        ]
         if duplicates["orders"]:
-            queries.append(_SQL.insert_duplicate_orders(Rejection.DUPLICATE_ORDER, REJECTED_ROWS))
-        if not queries:
+            lines[Rejection.DUPLICATE_ORDER] = _SQL.with_duplicate_order()
+        if not lines:
             return
-        self.database.run(_SQL.create_rejected(self.columns, self.has_orders))
+        label = "rejected order lines"
+        empty = _SQL.rejected("", self.columns, _SQL.all_lines(self.has_orders), 0)
+        self.log.create_table("rejected", empty, label)
         with self.database.single_thread():
-            for query in queries:
-                self.database.run(query, "rejected order lines")
-            self.database.write("SELECT * FROM rejected", path, "rejected order lines")
+            for reason, source in lines.items():
+                is_order = reason == Rejection.DUPLICATE_ORDER
+                columns = ORDERS.columns if is_order else self.columns
+                query = _SQL.rejected(reason, columns, source, REJECTED_ROWS)
+                self.log.insert("rejected", query, label)
+            self.database.write("SELECT * FROM rejected", path, label)
 
     def count_lines(self, table: str, condition: str = "true") -> int:
         """Return the number of lines in a table of counts, such as `tally`."""
         return self.database.number(_SQL.sum_lines(table, condition))
 
 
-def narrow_types(database: Database, table: str, columns: Mapping[str, str]) -> dict[str, str]:
+def narrow_types(engine: Engine, table: str, columns: Mapping[str, str]) -> dict[str, str]:
     """Return the narrowest type of each column of numbers that holds all its values exactly."""
-    [ranges] = database.run(_SQL.value_ranges(table, columns))
+    [ranges] = engine.run(_SQL.value_ranges(table, columns))
     types = {}
     for index, column in enumerate(columns):
         low, high, is_whole = ranges[3 * index : 3 * index + 3]

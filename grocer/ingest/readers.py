@@ -20,22 +20,34 @@ def select(
     """Return SQL for the `columns` (name to DuckDB type) of a CSV or Parquet file, in file order.
 
     Other columns of the file are ignored; `optional` columns that are missing are null.
-    `label` names the file in errors.
+    `label` names the file in errors. Raises what `file_columns` raises.
+    """
+    header, floating = file_columns(path, columns, label, optional)
+    if path.suffix == ".parquet":
+        return str(_SQL.read_parquet(path, columns, header, floating))
+    return str(_SQL.read_csv(path, columns, header))
+
+
+def file_columns(
+    path: Path, columns: Mapping[str, str], label: str, optional: Collection[str] = ()
+) -> tuple[list[str], set[str]]:
+    """Return the names of a file's columns, and of those with floating-point numbers.
+
+    A CSV file has none of the latter.
 
     Raises:
         TableError: not UTF-8 text, no header, or a missing column.
         SourceError: not a Parquet file.
     """
-    required = [name for name in columns if name not in optional]
+    floating: set[str] = set()
     if path.suffix == ".parquet":
-        names, floating = _parquet_columns(path, label)
-        require_columns(required, names, label)
-        return str(_SQL.read_parquet(path, columns, names, floating))
-    # In columns of numbers the reader rejects any other text itself.
-    check_text(path, label, first_block_only="VARCHAR" not in columns.values())
-    header = csv_header(path, label)
-    require_columns(required, header, label)
-    return str(_SQL.read_csv(path, columns, header))
+        header, floating = _parquet_columns(path, label)
+    else:
+        # In columns of numbers the reader rejects any other text itself.
+        check_text(path, label, first_block_only="VARCHAR" not in columns.values())
+        header = csv_header(path, label)
+    require_columns([name for name in columns if name not in optional], header, label)
+    return header, floating
 
 
 def check_text(path: Path, label: str, first_block_only: bool = False) -> None:

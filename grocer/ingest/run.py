@@ -15,10 +15,19 @@ from grocer.ingest.corrections import correct_products
 from grocer.ingest.duckdb_session import Database
 from grocer.ingest.duplicates import count_duplicates
 from grocer.ingest.order_lines import WITHOUT_NULLS, OrderLines
-from grocer.ingest.readers import check_text, select
-from grocer.ingest.schema import AISLES, DEPARTMENTS, LINES, ORDERS, PRODUCTS, TABLES, check_shape
+from grocer.ingest.schema import (
+    AISLES,
+    DEPARTMENTS,
+    LINES,
+    ORDER_LOG,
+    ORDERS,
+    PRODUCTS,
+    TABLES,
+    check_shape,
+)
 from grocer.ingest.single_table import stage_catalogue
 from grocer.ingest.source import CATALOGUE, open_source
+from grocer.ingest.spark import Engine, Spark
 from grocer.ingest.statements import statements
 
 _DIMENSIONS = (PRODUCTS, DEPARTMENTS, AISLES)
@@ -44,12 +53,16 @@ def run(data: str, config: DataConfig, out: Path, label: str = "department") -> 
             open_source(data, scratch, single=config.columns is not None) as files,
             closing(Database(scratch, config)) as database,
         ):
+            log: Engine = database
             if config.columns:
-                stage_catalogue(database, files[CATALOGUE], config.columns)
+                staged = stage_catalogue(database, files[CATALOGUE], config.columns)
             else:
                 check_shape(files, data)
-                _stage(database, files)
-            counts = _write(database, _complete(database), out)
+                if config.engine == "spark" and any(name in files for name in LINES):
+                    log = Spark(database)
+                staged = _stage(database, log, files)
+            _complete(database, log, staged)
+            counts = _write(database, log, staged, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if config.corrections is not None:
@@ -59,51 +72,46 @@ def run(data: str, config: DataConfig, out: Path, label: str = "department") -> 
     return counts
 
 
-def _stage(database: Database, files: Mapping[str, Path]) -> None:
-    """Read each file into a DuckDB table."""
+def _stage(database: Database, log: Engine, files: Mapping[str, Path]) -> set[str]:
+    """Read each file into a table of its engine; return the names of the tables."""
+    optional = () if AISLES.name in files else ("aisle_id",)
     for name, path in files.items():
-        optional = () if AISLES.name in files else ("aisle_id",)
-        query = select(path, TABLES[name].columns, path.name, optional)
-        if name not in LINES:
-            database.run(_SQL.create_from(name, query), path.name)
-            continue
-        try:
-            database.create_view(name, query, path.name)
-        except TableError:
-            if path.suffix == ".csv":
-                check_text(path, path.name)  # explains invalid UTF-8 better than the reader
-            raise
+        if name in ORDER_LOG:
+            log.read(name, path)
+        else:
+            database.read(name, path, optional)
+    return set(files)
 
 
-def _complete(database: Database) -> set[str]:
-    """Create an empty table for each one that the source lacks; return the names of the others.
+def _complete(database: Database, log: Engine, staged: Collection[str]) -> None:
+    """Create an empty table for each one that the source lacks.
 
     Raises:
         TableError: a table of the source has no rows.
     """
-    staged = {row[0] for row in database.run("SELECT table_name FROM information_schema.tables")}
     for name, table in TABLES.items():
         if name not in staged:
             database.run(_SQL.create_empty(name, table.columns))
             continue
-        rows = database.number(f"SELECT count(*) FROM {name}")
+        rows = (log if name in ORDER_LOG else database).number(f"SELECT count(*) FROM {name}")
         progress.say("ingest", f"{name}: {rows:,} rows")
         if not rows:
             raise TableError(f"{name} is empty: expected rows below the column names")
-    return staged
 
 
-def _write(database: Database, staged: Collection[str], out: Path) -> Counts:
+def _write(database: Database, log: Engine, staged: Collection[str], out: Path) -> Counts:
     """Join the staged tables, write the Parquet files, and return the counts."""
+    has_orders = ORDERS.name in staged
     duplicates = {
-        table.name: count_duplicates(database, table.name, table.key)
-        for table in (*_DIMENSIONS, ORDERS)
+        table.name: count_duplicates(database, table.name, table.key) for table in _DIMENSIONS
     }
-    database.run(_SQL.create_lines(LINES))
-    lines = OrderLines(database, duplicates, has_orders=ORDERS.name in staged)
+    orders = log if has_orders else database
+    duplicates[ORDERS.name] = count_duplicates(orders, ORDERS.name, ORDERS.key)
+    log.run(_SQL.create_lines([name for name in LINES if name in staged] or LINES))
+    lines = OrderLines(database, log, duplicates, has_orders)
     written = lines.write(out / "order_lines.parquet")
     line_counts = lines.count(written)
-    duplicates["order_lines"] = count_duplicates(database, "lines", ("order_id", "product_id"))
+    duplicates["order_lines"] = count_duplicates(log, "lines", ("order_id", "product_id"))
     lines.write_rejected(out / "rejected.parquet", duplicates)
     _write_dimensions(database, staged, out)
     no_department = _SQL.count_orphan_products(DEPARTMENTS.name, "department_id")

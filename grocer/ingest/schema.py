@@ -62,6 +62,8 @@ TRAIN = Table(name="order_products__train", columns=_LINES, key=("order_id", "pr
 
 TABLES = {t.name: t for t in (PRODUCTS, DEPARTMENTS, AISLES, ORDERS, PRIOR, TRAIN)}
 LINES = (PRIOR.name, TRAIN.name)
+ORDER_LOG = (ORDERS.name, *LINES)
+"""The large tables, which the engine of `data.engine` reads and joins."""
 
 
 def check_shape(tables: Collection[str], source: str) -> None:

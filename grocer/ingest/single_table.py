@@ -21,8 +21,10 @@ _TYPES = {
 _SQL = statements("single_table")
 
 
-def stage_catalogue(database: Database, path: Path, mapping: ColumnMapping) -> None:
+def stage_catalogue(database: Database, path: Path, mapping: ColumnMapping) -> set[str]:
     """Create the tables products (with `purchases`), departments and, if mapped, aisles.
+
+    Returns the names of the tables, with that of the catalogue itself.
 
     Product names are unchanged. Departments and aisles are stripped of surrounding spaces and
     numbered in alphabetical order; an empty one becomes `missing`. Empty purchases become 0.
@@ -41,6 +43,8 @@ def stage_catalogue(database: Database, path: Path, mapping: ColumnMapping) -> N
     query = select(path, {name: _TYPES[key] for key, name in columns.items()}, path.name)
     database.run(_SQL.create_catalogue(query, columns), path.name)
     database.run(_SQL.create_dimension("departments", "department"))
-    if mapping.aisle:
+    aisles = {"aisles"} if mapping.aisle else set()
+    if aisles:
         database.run(_SQL.create_dimension("aisles", "aisle"))
-    database.run(_SQL.create_products(bool(mapping.aisle)))
+    database.run(_SQL.create_products(bool(aisles)))
+    return {"catalogue", "products", "departments", *aisles}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -13,8 +15,12 @@ from grocer.artifacts.counts import Counts
 from grocer.config.run import RunConfig
 from grocer.dataset.catalogue import require_aisles
 from grocer.ingest.corrections import UNCORRECTED
+from grocer.ingest.spark import read_parquet
 from grocer.validation import suites
 from grocer.validation.suites import Expectation
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame as SparkFrame
 
 TOTALS, ORDER_LINES = "totals", "order_lines"
 BATCH_ROWS = 1_000_000
@@ -22,12 +28,16 @@ BATCH_ROWS = 1_000_000
 
 @dataclass(frozen=True)
 class Asset:
-    """A table, its rows as one or more data frames, and its expectations."""
+    """A table, its rows as one or more data frames, and its expectations.
+
+    `spark` returns all rows as a Spark data frame; None: they are checked batch by batch.
+    """
 
     name: str
     rows: int
     batches: Callable[[], Iterator[pd.DataFrame]]
     expectations: Sequence[Expectation]
+    spark: Callable[[], SparkFrame] | None = None
 
 
 def data_assets(counts: Counts, config: RunConfig) -> list[Asset]:
@@ -54,7 +64,8 @@ def data_assets(counts: Counts, config: RunConfig) -> list[Asset]:
         aisles["departments"] = aisles["departments"].where(is_label, 0)
         assets.append(_in_memory("aisles", aisles, suites.aisles()))
     if has_lines:
-        assets.append(_order_lines(tables / "order_lines.parquet"))
+        in_spark = config.data.engine == "spark"
+        assets.append(_order_lines(tables / "order_lines.parquet", in_spark))
     return assets
 
 
@@ -70,22 +81,32 @@ def _in_memory(name: str, frame: pd.DataFrame, suite: Sequence[Expectation]) -> 
     return Asset(name, len(frame), lambda: iter([frame]), suite)
 
 
-def _order_lines(path: Path) -> Asset:
-    """Return the joined lines, with only the columns that are checked."""
+def _order_lines(path: Path, in_spark: bool) -> Asset:
+    """Return the joined lines, with only the columns that are checked.
+
+    `path` is a file of DuckDB, or a directory with files of Spark.
+    """
+    paths = sorted(path.iterdir()) if path.is_dir() else [path]
     # pyarrow rejects names of dictionary columns that do not exist, as without orders.csv.
-    dictionaries = {"eval_set"} & set(pq.read_schema(path).names)
+    dictionaries = {"eval_set"} & set(pq.read_schema(paths[0]).names)
     # With pre_buffer, memory would grow with the file.
-    file = pq.ParquetFile(path, read_dictionary=sorted(dictionaries), pre_buffer=False)
-    suite = suites.order_lines(with_orders="user_id" in file.schema_arrow.names)
+    files = [
+        pq.ParquetFile(each, read_dictionary=sorted(dictionaries), pre_buffer=False)
+        for each in paths
+    ]
+    suite = suites.order_lines(with_orders="user_id" in files[0].schema_arrow.names)
     columns = list(dict.fromkeys(expectation.column for expectation in suite))
+    rows = sum(file.metadata.num_rows for file in files)
 
     def batches() -> Iterator[pd.DataFrame]:
-        if not file.metadata.num_rows:
-            yield file.read(columns=columns).to_pandas()
-        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-            yield batch.to_pandas()
+        if not rows:
+            yield files[0].read(columns=columns).to_pandas()
+        for file in files:
+            for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+                yield batch.to_pandas()
 
-    return Asset(ORDER_LINES, file.metadata.num_rows, batches, suite)
+    spark = partial(read_parquet, path, columns) if in_spark and path.is_dir() else None
+    return Asset(ORDER_LINES, rows, batches, suite, spark)
 
 
 def _totals(products: pd.DataFrame, counts: Counts, config: RunConfig) -> pd.DataFrame:

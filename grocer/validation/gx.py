@@ -31,11 +31,16 @@ class Checker:
         context = gx.get_context(mode="ephemeral")
         silent = ProgressBarsConfig(globally=False, metric_calculations=False)
         context.variables.progress_bars = silent
-        self._source = context.data_sources.add_pandas("tables")
+        self._sources = context.data_sources
+        self._source = self._sources.add_pandas("tables")
         self._definitions: dict[str, Any] = {}
 
     def check(self, asset: Asset) -> list[Result]:
         """Return one result for each expectation, in order, over all batches of the asset."""
+        if asset.spark is not None:
+            source = self._sources.add_spark("spark", persist=False).add_dataframe_asset(asset.name)
+            batches = source.add_batch_definition_whole_dataframe("all")
+            return _validate(batches, asset.spark(), asset.expectations, "SUMMARY")
         merged: list[Result] = []
         ticker = progress.Ticker("validate", asset.rows, "rows", every=5.0)
         done = 0
@@ -64,16 +69,24 @@ class Checker:
         if name not in self._definitions:
             asset = self._source.add_dataframe_asset(name)
             self._definitions[name] = asset.add_batch_definition_whole_dataframe("all")
-        # One suite for all: GX hashes the whole frame on each call. It reorders the results.
-        suite = gx.ExpectationSuite(name, expectations=list(expectations))
-        batch = self._definitions[name].get_batch({"dataframe": frame})
-        results = {}
-        for item in batch.validate(suite, result_format=detail).to_json_dict()["results"]:
-            notes = item["expectation_config"]["notes"]
-            if error := item["exception_info"].get("exception_message"):
-                raise RuntimeError(f"{name}: {notes}: {error}")
-            results[notes] = _to_json(item)
-        return [results[expectation.notes] for expectation in expectations]
+        return _validate(self._definitions[name], frame, expectations, detail)
+
+
+def _validate(
+    definition: Any, frame: Any, expectations: Sequence[Expectation], detail: str
+) -> list[Result]:
+    """Return the results of a pandas or Spark data frame, in the order of the expectations."""
+    name = definition.data_asset.name
+    # One suite for all: GX hashes the whole frame on each call. It reorders the results.
+    suite = gx.ExpectationSuite(name, expectations=list(expectations))
+    batch = definition.get_batch({"dataframe": frame})
+    results = {}
+    for item in batch.validate(suite, result_format=detail).to_json_dict()["results"]:
+        notes = item["expectation_config"]["notes"]
+        if error := item["exception_info"].get("exception_message"):
+            raise RuntimeError(f"{name}: {notes}: {error}")
+        results[notes] = _to_json(item)
+    return [results[expectation.notes] for expectation in expectations]
 
 
 def records(frame: pd.DataFrame) -> list[Row]:

@@ -66,7 +66,7 @@ def training_job(
             `last-run/<deploy.name>` in `deploy.store`.
 
     Raises:
-        ConfigError: an address that pods cannot read, or no store to deploy from.
+        ConfigError: an address that pods cannot read, no store to deploy from, or Spark.
     """
     from pipelines.kubeflow import retraining, training
 
@@ -74,6 +74,11 @@ def training_job(
     if config.data.corrections is not None:
         check_address("--corrections", config.data.corrections, STORES)
     _check_bundle("--champion", champion)
+    if config.data.engine == "spark":
+        raise ConfigError(
+            "data.engine=spark: Spark's executors cannot access the files of pods; "
+            "use `grocer run` on a volume that they share, or data.engine=duckdb"
+        )
     if not deploy:
         without = ("deploy.store=null", "deploy.analysis=false", "deploy.canary=[]")
         config = config.with_settings(without)

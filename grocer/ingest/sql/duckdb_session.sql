@@ -14,6 +14,21 @@ COPY ({{ query }}) TO {{ path | literal }} (
 )
 {% endmacro %}
 
+{# An enum of the texts of a column: numbers in the join, dictionaries in the Parquet file. #}
+{% macro create_enum(column, table) %}
+CREATE TYPE {{ column }}_text AS ENUM (
+  SELECT DISTINCT {{ column }} FROM {{ table }} WHERE {{ column }} IS NOT NULL ORDER BY {{ column }}
+)
+{% endmacro %}
+
+{% macro create_table(name, query) %}
+CREATE TABLE {{ name }} AS {{ query }}
+{% endmacro %}
+
+{% macro insert(name, query) %}
+INSERT INTO {{ name }} BY NAME {{ query }}
+{% endmacro %}
+
 {% macro view_of_file(name, path) %}
 CREATE VIEW {{ name }} AS FROM read_parquet({{ path | literal }})
 {% endmacro %}

@@ -1,22 +1,19 @@
+{# DuckDB and Spark run these statements, except for those of the tables tally and product_details. #}
+
 {# A number whose bit i is set where the i-th column is null. #}
 {% macro null_mask(columns, prefix="") %}{% for column in columns %}(({{ prefix }}{{ column }} IS NULL)::INT << {{ loop.index0 }}){{ " + " if not loop.last }}{% endfor %}{% endmacro %}
+
+{% macro any_null(columns, prefix="") %}({% for column in columns %}{{ prefix }}{{ column }} IS NULL{{ " OR " if not loop.last }}{% endfor %}){% endmacro %}
 
 {% macro cast(types) %}{% for name, type in types.items() %}{{ name }}::{{ type }} AS {{ name }}{{ ", " if not loop.last }}{% endfor %}{% endmacro %}
 
 {# A view of `table` without duplicate keys, which would multiply order lines. #}
 {% macro create_deduplicated(table, key, has_duplicates) %}
-CREATE VIEW {{ table }}_deduplicated AS
+CREATE OR REPLACE TEMPORARY VIEW {{ table }}_deduplicated AS
 SELECT * FROM {{ table }} WHERE {{ key }} IS NOT NULL
 {% if has_duplicates %}
 QUALIFY row_number() OVER (PARTITION BY {{ key }} ORDER BY rowid) = 1
 {% endif %}
-{% endmacro %}
-
-{# An enum of the texts of a column: numbers in the join, dictionaries in the Parquet file. #}
-{% macro create_enum(column, table) %}
-CREATE TYPE {{ column }}_text AS ENUM (
-  SELECT DISTINCT {{ column }} FROM {{ table }} WHERE {{ column }} IS NOT NULL ORDER BY {{ column }}
-)
 {% endmacro %}
 
 {% macro create_product_details(types) %}
@@ -28,52 +25,50 @@ LEFT JOIN departments_deduplicated USING (department_id)
 {% endmacro %}
 
 {% macro create_order_details(types) %}
-CREATE VIEW order_details AS
+CREATE OR REPLACE TEMPORARY VIEW order_details AS
 SELECT order_id, {{ cast(types) }} FROM orders_deduplicated
 {% endmacro %}
 
 {% macro value_ranges(table, columns) %}
 SELECT
 {% for name, type in columns.items() %}
-  min({{ name }}), max({{ name }}), {{ "bool_and(" ~ name ~ " = trunc(" ~ name ~ "))" if type == "FLOAT" else "true" }}{{ "," if not loop.last }}
+  min({{ name }}), max({{ name }}), {{ "bool_and(" ~ name ~ " = floor(" ~ name ~ "))" if type == "FLOAT" else "true" }}{{ "," if not loop.last }}
 {% endfor %}
 FROM {{ table }}
 {% endmacro %}
 
 {# `table` with its key in the narrow type of the lines: a key that does not fit has no line. #}
-{% macro narrowed(table, key, types) %}(
-  SELECT * REPLACE (TRY_CAST({{ key }} AS {{ types[key] }}) AS {{ key }}) FROM {{ table }}
+{% macro narrowed(table, key, types, columns) %}(
+  SELECT TRY_CAST({{ key }} AS {{ types[key] }}) AS {{ key }}, {{ columns | join(", ") }} FROM {{ table }}
 ) USING ({{ key }}){% endmacro %}
 
-{% macro join(columns, line_types, has_orders) %}
+{% macro join(columns, line_types, product_columns, order_columns) %}
 SELECT {{ columns | join(", ") }}
 FROM (SELECT {{ cast(line_types) }} FROM lines)
-JOIN {{ narrowed("product_details", "product_id", line_types) }}
-{% if has_orders %}
-JOIN {{ narrowed("order_details", "order_id", line_types) }}
+JOIN {{ narrowed("product_details", "product_id", line_types, product_columns) }}
+{% if order_columns %}
+JOIN {{ narrowed("order_details", "order_id", line_types, order_columns) }}
 {% endif %}
 WHERE {% for column in columns %}{{ column }} IS NOT NULL{{ " AND " if not loop.last }}{% endfor %}
 {% endmacro %}
 
 {# ---- Counts: lines by product and null masks ---------------------------------------------- #}
 
-{% macro create_all_counts(line_columns) %}
-CREATE TABLE all_counts AS
+{% macro all_counts(line_columns) %}
 SELECT product_id, {{ null_mask(line_columns, "l.") }} AS line_nulls, count(*) AS n
 FROM lines l
 GROUP BY ALL
 {% endmacro %}
 
 {# Lines whose order has a null value; without orders, none. #}
-{% macro create_null_order_counts(line_columns, order_columns, has_orders) %}
-CREATE TABLE null_order_counts AS
+{% macro null_order_counts(line_columns, order_columns, has_orders) %}
 {% if has_orders %}
 SELECT product_id, {{ null_mask(line_columns, "l.") }} AS line_nulls, order_nulls, count(*) AS n
 FROM lines l
 JOIN (
   SELECT order_id, {{ null_mask(order_columns) }} AS order_nulls
   FROM order_details
-  WHERE order_nulls > 0
+  WHERE {{ any_null(order_columns) }}
 ) USING (order_id)
 GROUP BY ALL
 {% else %}
@@ -83,9 +78,10 @@ WHERE false
 {% endif %}
 {% endmacro %}
 
-{% macro add_lines_without_order(line_columns) %}
-INSERT INTO null_order_counts
-SELECT product_id, {{ null_mask(line_columns, "l.") }} AS line_nulls, NULL, count(*)
+{% macro lines_without_order(line_columns) %}
+SELECT
+  product_id, {{ null_mask(line_columns, "l.") }} AS line_nulls, NULL::INT AS order_nulls,
+  count(*) AS n
 FROM lines l
 ANTI JOIN order_details USING (order_id)
 GROUP BY ALL
@@ -130,8 +126,6 @@ FROM joined
 
 {# ---- Rejected lines ------------------------------------------------------------------------ #}
 
-{% macro any_null(columns, prefix="") %}({% for column in columns %}{{ prefix }}{{ column }} IS NULL{{ " OR " if not loop.last }}{% endfor %}){% endmacro %}
-
 {% macro all_lines(has_orders) %}
 FROM lines
 LEFT JOIN product_details p USING (product_id)
@@ -168,19 +162,11 @@ WHERE (order_id, product_id) IN (
 )
 {% endmacro %}
 
-{% macro create_rejected(columns, has_orders) %}
-CREATE TABLE rejected AS
-SELECT ''::VARCHAR AS reason, {{ columns | join(", ") }} {{ all_lines(has_orders) }} LIMIT 0
-{% endmacro %}
-
-{% macro insert_rejected(reason, columns, lines, limit) %}
-INSERT INTO rejected SELECT {{ reason | literal }}, {{ columns | join(", ") }} {{ lines }} LIMIT {{ limit }}
-{% endmacro %}
-
-{% macro insert_duplicate_orders(reason, limit) %}
-INSERT INTO rejected BY NAME
-SELECT {{ reason | literal }} AS reason, *
+{% macro with_duplicate_order() %}
 FROM orders
 WHERE order_id IN (SELECT order_id FROM orders GROUP BY ALL HAVING count(*) > 1)
-LIMIT {{ limit }}
+{% endmacro %}
+
+{% macro rejected(reason, columns, lines, limit) %}
+SELECT {{ reason | literal }} AS reason, {{ columns | join(", ") }} {{ lines }} LIMIT {{ limit }}
 {% endmacro %}

@@ -1,7 +1,3 @@
-{% macro create_from(table, query) %}
-CREATE TABLE {{ table }} AS {{ query }}
-{% endmacro %}
-
 {% macro create_empty(table, columns) %}
 CREATE TABLE {{ table }} (
 {% for name, type in columns.items() %}
@@ -11,7 +7,7 @@ CREATE TABLE {{ table }} (
 {% endmacro %}
 
 {% macro create_lines(tables) %}
-CREATE VIEW lines AS
+CREATE OR REPLACE TEMPORARY VIEW lines AS
 {% for table in tables %}
 FROM {{ table }}{{ " UNION ALL" if not loop.last }}
 {% endfor %}

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,10 +117,10 @@ def test_file_that_changes_while_read_is_rejected(
     folder = write_csvs(tmp_path / "in", tables())
     stage = ingest_run._stage
 
-    def stage_and_append(*arguments: object) -> None:
-        stage(*arguments)
+    def stage_and_append(*arguments: Any) -> set[str]:
         with (folder / "orders.csv").open("a") as file:
             file.write("13,2,prior,1,0,0,\n")
+        return stage(*arguments)
 
     monkeypatch.setattr(ingest_run, "_stage", stage_and_append)
     with pytest.raises(SourceError, match=r"orders.csv changed while it was read"):

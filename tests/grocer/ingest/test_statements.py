@@ -31,4 +31,4 @@ def test_columns_and_folders_with_quotes_are_read(tmp_path: Path) -> None:
 
 def test_missing_argument_is_an_error() -> None:
     with pytest.raises(UndefinedError):
-        statements("tables").create_from("t")
+        statements("duckdb_session").create_table("t")

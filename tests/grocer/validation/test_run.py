@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from grocer.artifacts.counts import Counts
 from grocer.artifacts.step import step
 from grocer.artifacts.validation_report import ValidationReport
 from grocer.config.recipes import recipe
+from grocer.config.run import RunConfig
 from grocer.config.stages import DataConfig
 from grocer.errors import ExpectationError
 from grocer.ingest.run import run as ingest
@@ -29,13 +31,15 @@ CONFIG = recipe("tiny").with_settings(
 )
 
 
-def ingest_and_validate(tmp_path: Path, content: dict[str, Table]) -> ValidationReport:
+def ingest_and_validate(
+    tmp_path: Path, content: dict[str, Table], config: RunConfig = CONFIG
+) -> ValidationReport:
     """Ingest and validate the tables; the report is in `tmp_path / "report"`."""
     for name in ("tables", "report"):
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir(parents=True)
     source = write_csvs(tmp_path / "in", content)
-    ingest(str(source), CONFIG.data, tmp_path / "tables")
-    return validate(Counts.read(tmp_path / "tables"), CONFIG, tmp_path / "report")
+    ingest(str(source), config.data, tmp_path / "tables")
+    return validate(Counts.read(tmp_path / "tables"), config, tmp_path / "report")
 
 
 def quarantined(tmp_path: Path, table: str) -> list[dict[str, str]]:
@@ -266,3 +270,66 @@ def test_sigkill_leaves_no_output(tmp_path: Path) -> None:
     assert not report_dir.exists()
     with step("validate", report_dir, {"tables": tables_dir}) as out:
         assert validate(Counts.read(tables_dir), CONFIG, out).success
+
+
+SPARK = CONFIG.with_settings(["data.engine=spark"])
+
+
+@pytest.mark.spark
+def test_spark_gives_the_report_of_pandas(tmp_path: Path) -> None:
+    content = tables()
+    content["order_products__prior"] += [[11, 4, 0, 7], [12, 4, -1, ""]]
+    content["orders"][2][2] = "other"
+    reports = {}
+    for name, config in (("duckdb", CONFIG), ("spark", SPARK)):
+        report = ingest_and_validate(tmp_path / name, content, config)
+        rows = sorted(map(str, quarantined(tmp_path / name, "order_lines")))
+        reports[name] = (report.failures, _comparable(report), rows)
+    assert reports["spark"] == reports["duckdb"]
+    assert len(reports["duckdb"][0]) == 4
+
+
+def _comparable(report: ValidationReport) -> dict[str, list[dict[str, object]]]:
+    """Return the results by table, without what depends on the engine or the order of rows."""
+    lists = (
+        "partial_unexpected_index_list",
+        "partial_unexpected_list",
+        "partial_unexpected_counts",
+    )
+    return {
+        name: [
+            {
+                "type": result["expectation_config"]["type"],
+                "notes": result["expectation_config"]["notes"],
+                "success": result["success"],
+                "values": sorted(map(str, result["result"].get("partial_unexpected_list", []))),
+                **{key: value for key, value in result["result"].items() if key not in lists},
+            }
+            for result in table.results
+        ]
+        for name, table in report.tables.items()
+    }
+
+
+CONNECT = """
+import sys
+from pathlib import Path
+from tests.grocer.validation.test_run import SPARK, ingest_and_validate
+from tests.fixtures.tables import tables
+ingest_and_validate(Path(sys.argv[1]), tables(), SPARK).require_success()
+from pyspark.sql import SparkSession
+assert "connect" in type(SparkSession.builder.getOrCreate()).__module__
+"""
+
+
+@pytest.mark.spark
+def test_spark_connect_gives_the_same_counts(tmp_path: Path) -> None:
+    """PySpark starts a Spark Connect server on this machine."""
+    environment = {**os.environ, "SPARK_REMOTE": "local[1]"}
+    command = [sys.executable, "-c", CONNECT, str(tmp_path / "spark")]
+    subprocess.run(command, check=True, env=environment, cwd=Path(__file__).parents[3])
+    ingest_and_validate(tmp_path / "duckdb", tables())
+    counts = {
+        name: Counts.read(tmp_path / name / "tables").model_dump() for name in ("duckdb", "spark")
+    }
+    assert counts["spark"] == counts["duckdb"]

@@ -108,6 +108,7 @@ def test_images_from_a_file(tmp_path, capsys):
             "https://host/all.zip?***: Kubeflow stores and shows the address",
         ),
         (DATA, "deploy.store is not set"),
+        ((*DATA, *STORE, "--set", "data.engine=spark"), "data.engine=spark"),
         (
             (*DATA, *STORE, "--champion", "s3://b/p"),
             "--champion s3://b/p: not the address of a bundle",

@@ -1,0 +1,168 @@
+"""An Apache Spark session that reads and joins an order log larger than one machine.
+
+Spark runs the same statements as DuckDB on orders and order lines, and hands its small results,
+such as counts by product, to the DuckDB database, which has all other tables.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from grocer import progress
+from grocer.errors import ConfigError, OutputError, TableError
+from grocer.ingest.duckdb_session import EXPECTED, Database
+from grocer.ingest.readers import file_columns
+from grocer.ingest.schema import TABLES
+from grocer.ingest.statements import statements
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_SQL = statements("spark")
+
+
+def spark_session() -> SparkSession:
+    """Return the session of `SPARK_REMOTE` or spark-defaults.conf, otherwise one on this machine.
+
+    Raises:
+        ConfigError: PySpark or Java is missing.
+    """
+    try:
+        from pyspark.errors import PySparkRuntimeError
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise ConfigError(
+            f"data.engine=spark: {error}; install the extra: pip install 'grocer[spark]'"
+        ) from error
+    builder = SparkSession.builder.appName("grocer")
+    is_remote = "SPARK_REMOTE" in os.environ
+    if not is_remote:
+        for key in ("spark.ui.enabled", "spark.ui.showConsoleProgress"):
+            builder = builder.config(key, "false")
+    try:
+        session = builder.getOrCreate()
+    except PySparkRuntimeError as error:
+        raise ConfigError(
+            f"data.engine=spark: Spark did not start: {error}; install Java 17 or 21, or set "
+            "SPARK_REMOTE to the address of a Spark Connect server"
+        ) from error
+    if not is_remote:
+        session.sparkContext.setLogLevel("FATAL")  # errors are raised
+    return session
+
+
+def read_parquet(path: Path, columns: Sequence[str]) -> DataFrame:
+    """Return columns of the Parquet files in a directory."""
+    return spark_session().read.parquet(_uri(path)).select(*columns)
+
+
+class Spark:
+    """The order log in Spark; scratch files are in the directory of `database`.
+
+    All executors must see the source and the output directory at the same path.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.session = spark_session()
+        progress.say("ingest", f"orders and order lines are joined by Spark {self.session.version}")
+
+    def read(self, name: str, path: Path) -> None:
+        """Read a file of the table `name` of Instacart's schema into the view `name`.
+
+        The rows are stored in scratch Parquet files, with `rowid`, their position in the file.
+
+        Raises:
+            SourceError, TableError: the file can't be read, lacks a column, or has an invalid row.
+        """
+        columns = TABLES[name].columns
+        header, floating = file_columns(path, columns, path.name)
+        is_csv = path.suffix == ".csv"
+        if is_csv:
+            reader = self.session.read.options(
+                columnNameOfCorruptRecord="malformed", columnPruning=False
+            )
+            # Other columns of the file are numbered, because their names may be equal to Spark.
+            names = [name if name in columns else f"_{i}" for i, name in enumerate(header)]
+            schema = ", ".join(f"{name} STRING" for name in (*names, "malformed"))
+            frame = reader.csv(_uri(path), schema=schema, header=True, escape='"')
+        else:
+            frame = self.session.read.parquet(_uri(path))
+        frame.createOrReplaceTempView("file")
+        scratch = self.database.scratch / f"{name}.parquet"
+        self.write(_SQL.typed(columns, floating, is_csv), scratch, path.name)
+        self.session.read.parquet(_uri(scratch)).createOrReplaceTempView(name)
+        for column, value in self.run(_SQL.first_invalid(name), path.name):
+            if not column:
+                raise TableError(f"{path.name}: expected {len(header)} columns, found {value!r}")
+            expected = EXPECTED[columns[column]]
+            raise TableError(f"{path.name}: column {column!r} holds {value!r}, expected {expected}")
+
+    def run(self, query: str, label: str = "the tables") -> list[tuple[Any, ...]]:
+        """Run a query and return its rows."""
+        return [tuple(row) for row in self.session.sql(query).collect()]
+
+    def number(self, query: str, label: str = "the tables") -> int:
+        """Return the single whole number that a query returns."""
+        return int(self.run(query, label)[0][0])
+
+    def write(self, query: str, path: Path, label: str) -> int:
+        """Write the rows of a query to Parquet files in the directory `path`; return their number.
+
+        Raises:
+            OutputError: an executor wrote them to another machine.
+        """
+        self.session.sql(query).write.parquet(_uri(path), compression="zstd")
+        if not any(path.glob("*.parquet")):
+            raise OutputError(
+                f"{label}: Spark's executors do not write to {path} of this machine; mount the "
+                "same volume here and on all executors"
+            )
+        for file in path.iterdir():  # Spark adds checksums and an empty file _SUCCESS
+            if file.suffix != ".parquet":
+                file.unlink()
+        return int(self.session.read.parquet(_uri(path)).count())
+
+    def create_table(self, name: str, query: str, label: str = "the tables") -> None:
+        """Create a table of a query's rows in the DuckDB database."""
+        with self._result(query) as result:
+            self.database.create_table(name, result, label)
+
+    def insert(self, name: str, query: str, label: str) -> None:
+        """Insert a query's rows into a table of the DuckDB database, by column name."""
+        with self._result(query) as result:
+            self.database.insert(name, result, label)
+
+    def copy(self, name: str) -> None:
+        """Copy a table of the DuckDB database into the view `name`."""
+        table = self.database.connection.sql(f"FROM {name}").to_arrow_table()
+        plain = [
+            field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+            for field in table.schema
+        ]
+        self.session.createDataFrame(table.cast(pa.schema(plain))).createOrReplaceTempView(name)
+
+    def text_type(self, column: str, table: str) -> str:
+        """Return the type of a column of text."""
+        return "STRING"
+
+    @contextmanager
+    def _result(self, query: str) -> Iterator[str]:
+        """Yield a query in DuckDB of the rows that a query in Spark returns."""
+        self.database.connection.register("result", self.session.sql(query).toArrow())
+        yield "FROM result"
+        self.database.connection.unregister("result")
+
+
+Engine = Database | Spark
+
+
+def _uri(path: Path) -> str:
+    """Return an address that does not depend on Spark's default file system."""
+    return f"file://{path.absolute()}"
