@@ -65,21 +65,45 @@ def measure(
     examples = pd.concat([splits[side] for side in SIDES], ignore_index=True)
     labels = sorted(examples["department"].unique())
     accuracy, model = test_accuracy(splits, labels, truth)
-    queue = build_queue(suspected(examples, labels, model.c))
+    suspects = suspected(examples, labels, model.c)
+    queue = build_queue(suspects)
     wrong = {
         name_key(look.name) for look in queue if truth[name_key(look.name)] != look.previous_label
     }
-    share = len(wrong) / len(queue)
     result: dict[str, object] = {
         "products": len(queue),
         "wrong": len(wrong),
         "accuracy": round(accuracy, 5),
     }
-    by_probability = sorted(queue, key=lambda look: -look.uncertainty)
+    for order in ("by_value", "by_probability"):
+        queue = build_queue(suspects, by_probability=order == "by_probability")
+        (folder / order).mkdir()
+        reviews = review(queue, wrong, truth, source, config, options.looks, folder / order)
+        result[order] = reviews
+        result.setdefault("ratio", next(iter(reviews.values()))["ratio"])
+    return result
+
+
+def review(
+    queue: Sequence[Look],
+    wrong: Collection[str],
+    truth: dict[str, str],
+    source: str,
+    config: RunConfig,
+    numbers: Sequence[int],
+    folder: Path,
+) -> dict[str, dict[str, float]]:
+    """Return the wrong labels in the first looks and the accuracy after their correction.
+
+    Args:
+        numbers: of looks, ascending.
+    """
+    labels = sorted(set(truth.values()))
+    share = len(wrong) / len(queue)
+    result: dict[str, dict[str, float]] = {}
     corrections = folder / "corrections"
-    for looks in options.looks:
-        found, purchases = found_wrong(queue[:looks], wrong)
-        by_probability_found, by_probability_purchases = found_wrong(by_probability[:looks], wrong)
+    for looks in numbers:
+        found = [look.purchases for look in queue[:looks] if name_key(look.name) in wrong]
         reviewed = folder / f"reviewed-{looks}.csv"
         with reviewed.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -91,22 +115,13 @@ def measure(
         corrected = config.with_settings([f"data.corrections={corrections}"])
         splits = prepare(source, corrected, folder / f"corrected-{looks}")
         result[f"looks_{looks}"] = {
-            "found": found,
-            "purchases": purchases,
-            "by_probability": by_probability_found,
-            "by_probability_purchases": by_probability_purchases,
+            "found": len(found),
+            "purchases": sum(found),
             "random": round(share * looks, 1),
-            "ratio": round(found / (share * looks), 2),
+            "ratio": round(len(found) / (share * looks), 2),
             "accuracy": round(test_accuracy(splits, labels, truth)[0], 5),
         }
-        result.setdefault("ratio", round(found / (share * looks), 2))
     return result
-
-
-def found_wrong(looks: Sequence[Look], wrong: Collection[str]) -> tuple[int, int]:
-    """Return the number of wrong labels in `looks`, and the purchases of their products."""
-    found = [look.purchases for look in looks if name_key(look.name) in wrong]
-    return len(found), sum(found)
 
 
 def hide_labels(

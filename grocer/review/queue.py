@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -189,20 +190,26 @@ def classified(path: Path, column: str, purchases: int = 0) -> list[Look]:
 
 
 def build_queue(
-    looks: Iterable[Look], reviewed: Collection[str] = (), limit: int | None = None
+    looks: Iterable[Look],
+    reviewed: Collection[str] = (),
+    limit: int | None = None,
+    *,
+    by_probability: bool = False,
 ) -> list[Look]:
     """Return the most valuable looks, one for each normal form of a name.
 
     Args:
         reviewed: normal forms of names that need no further look.
         limit: maximum number of looks; None: all.
+        by_probability: order by the probability of an error, whatever the purchases.
     """
+    worth = attrgetter("uncertainty" if by_probability else "value")
     best: dict[str, Look] = {}
     for look in looks:
         key = name_key(look.name)
-        if key not in reviewed and (key not in best or look.value > best[key].value):
+        if key not in reviewed and (key not in best or worth(look) > worth(best[key])):
             best[key] = look
-    return sorted(best.values(), key=lambda look: (-look.value, look.name))[:limit]
+    return sorted(best.values(), key=lambda look: (-worth(look), look.name))[:limit]
 
 
 def _looks(

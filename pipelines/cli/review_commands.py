@@ -54,6 +54,14 @@ def export(
     limit: Annotated[
         int, Option(metavar="N", min=1, help="Maximum number of products, the most valuable first")
     ] = 500,
+    by_probability: Annotated[
+        bool,
+        Option(
+            "--by-probability",
+            help="Order by the probability of an error alone: more wrong labels, of less popular "
+            "products",
+        ),
+    ] = False,
 ) -> None:
     """Write the products whose label is worth a look.
 
@@ -69,7 +77,8 @@ def export(
     looks = output.looks()
     typical = int(median(look.purchases for look in looks))
     uncertain = [look for path in predictions or () for look in classified(path, column, typical)]
-    queue = build_queue(uncertain + looks, reviewed.effective, limit)
+    uncertain += looks
+    queue = build_queue(uncertain, reviewed.effective, limit, by_probability=by_probability)
     FORMATS[form](queue, output.labels, out)
     typer.echo(f"{out}: {len(queue):,} products to review")
 

@@ -28,18 +28,28 @@ Report = Callable[[str], None]
 
 @pytest.fixture(scope="module")
 def step(api: Api, new_canary_step: Callable[..., DeployStep]) -> DeployStep:
-    """The deploy step; the query covers one minute of the namespace's requests, not ten."""
+    """The deploy step; the query covers one minute of the namespace's requests, not ten.
+
+    KServe creates the route of the InferenceService, by which a deploy starts a pod, at the first
+    deploy. So that one has a pod.
+    """
     if not api.serves("keda.sh/v1alpha1", "ScaledObject"):
         pytest.skip("KEDA is not installed")
     step = new_canary_step("scale-to-zero")
-    namespace = step.namespaces.serving
-    path = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices/grocer"
+    namespace, path = step.namespaces.serving, _path(step)
     metrics = json.dumps(api.get(path)["spec"]["predictor"]["autoScaling"]["metrics"])
     metrics = metrics.replace("[10m]", "[1m]").replace("offset 10m", "offset 1m")
     metrics = metrics.replace("httproute-grocer-", f"httproute-{namespace}-")
     metrics = metrics.replace('namespace=\\"grocer\\"', f'namespace=\\"{namespace}\\"')
-    api.patch(path, {"spec": {"predictor": {"autoScaling": {"metrics": json.loads(metrics)}}}})
+    scaling = {"minReplicas": 1, "autoScaling": {"metrics": json.loads(metrics)}}
+    api.patch(path, {"spec": {"predictor": scaling}})
     return step
+
+
+def _path(step: DeployStep) -> str:
+    """Return the path of the InferenceService."""
+    namespace = step.namespaces.serving
+    return f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices/grocer"
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +57,6 @@ def replicas(api: Api, step: DeployStep) -> Callable[[], int | None]:
     """Returns the number of pods that KEDA has set for the predictor."""
     path = f"/apis/apps/v1/namespaces/{step.namespaces.serving}/deployments/grocer-predictor"
     return lambda: (api.get(path) or {"spec": {"replicas": None}})["spec"]["replicas"]
-
-
-def _deploy(step: DeployStep, gateway: Gateway, uri: str) -> str:
-    """Deploy a bundle through the gateway and return the last line of the step's log."""
-    service = gateway.api.get("/api/v1/namespaces/kserve/services/kserve-ingress-gateway")
-    at_gateway = replace(step, hosts={gateway.host: service["spec"]["clusterIP"]})
-    result = at_gateway.run(uri, address=f"http://{gateway.host}")
-    assert result.exit_code == 0, result.log
-    return result.last_line
 
 
 def _wait_for_zero(replicas: Callable[[], int | None]) -> float:
@@ -77,8 +78,18 @@ def test_pods_are_removed_without_requests(
     replicas: Callable[[], int | None],
     report: Report,
 ) -> None:
-    _deploy(step, gateway, bundles.first)
-    assert _send(gateway)[0] == 200
+    result = step.run(bundles.first)
+    assert result.exit_code == 0, result.log
+    # KEDA removes the pods of a ScaledObject that was never active without its cooldown.
+    scaler = f"/apis/keda.sh/v1alpha1/namespaces/{gateway.namespace}/scaledobjects/grocer-predictor"
+
+    def is_active() -> bool:
+        assert _send(gateway)[0] == 200
+        conditions = gateway.api.get(scaler)["status"]["conditions"]
+        return any(c["type"] == "Active" and c["status"] == "True" for c in conditions)
+
+    wait_until("KEDA sees the requests", is_active)
+    gateway.api.patch(_path(step), {"spec": {"predictor": {"minReplicas": 0}}})
     report(f"scaled to zero {_wait_for_zero(replicas):.0f} s after the last request")
     assert _send(gateway)[0] == 503
 
@@ -110,8 +121,10 @@ def test_deploy_starts_a_pod(
     report: Report,
 ) -> None:
     _wait_for_zero(replicas)
-    start = time.monotonic()
-    _deploy(step, gateway, bundles.second)
-    report(f"deploy without pods: {time.monotonic() - start:.0f} s")
+    service = gateway.api.get("/api/v1/namespaces/kserve/services/kserve-ingress-gateway")
+    at_gateway = replace(step, hosts={gateway.host: service["spec"]["clusterIP"]})
+    result = at_gateway.run(bundles.second, address=f"http://{gateway.host}")
+    assert result.exit_code == 0, result.log
+    report(f"deploy without pods: {result.seconds:.0f} s")
     answer = wait_until("a response", lambda: _answer(gateway), timeout=60)
     assert answer["x-model-digest"] == digest_of(bundles.second)

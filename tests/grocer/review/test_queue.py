@@ -72,6 +72,8 @@ def test_value_is_uncertainty_times_purchases() -> None:
     assert [each.name for each in queue] == ["b", "d", "a", "c"]
     assert [each.value for each in queue] == pytest.approx([100, 80, 9, 1])
     assert [each.name for each in build_queue(looks, limit=2)] == ["b", "d"]
+    queue = build_queue([*looks, look("A!", 0.95, 1)], by_probability=True)
+    assert [each.name for each in queue] == ["c", "A!", "d", "b"]
 
 
 def test_names_are_listed_once_and_reviewed_ones_not_at_all() -> None:

@@ -65,6 +65,8 @@ def test_predictions_without_purchases_count_as_the_median_product(
     with queue.open(newline="") as file:
         rows = [(row["name"], row["purchases"]) for row in csv.DictReader(file)]
     assert rows == [("900 Plums", "900"), ("Rye", "30"), ("30 Plums", "30"), ("1 Plums", "1")]
+    assert execute([*command, "--predictions", str(predictions), "--by-probability"]) == 0
+    assert queue.read_text().splitlines()[1].startswith('"Rye"')
 
 
 def test_missing_corrections_stop_a_run_before_it_starts(
