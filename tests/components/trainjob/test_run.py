@@ -40,6 +40,7 @@ from tests.fixtures.trainer_api import (
     condition,
     pod,
 )
+from tests.manifests.kustomize import build, get
 
 RUN_ID = "0b5f1e7a-7d7c-4c0e-9b56-0d9a8c1f2e3d"
 IMAGE = "grocer-train:1"
@@ -351,6 +352,20 @@ def test_log_of_a_restarted_pod_is_shown(
     seconds = [query.get("sinceSeconds") for query in api.log_queries]
     assert seconds[0] is seconds[2] is None
     assert seconds[1] is not None
+
+
+def test_role_grants_exactly_what_the_step_uses(api: TrainerApi, train_step: Step) -> None:
+    pods = [pod(phase="Failed", terminated=ERROR)]
+    api.script = [State(), State(JOB_FAILED, pods=pods, log=stamped("internal error"))]
+    with pytest.raises(RuntimeError):
+        train_step.run()
+    assert api.requests == {
+        (verb, group, resource)
+        for rule in get(build("trainer"), "Role", "grocer-trainjobs")["rules"]
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
 
 
 @pytest.mark.parametrize("address", ["null", "/mnt/checkpoints", "pvc://claim"])
