@@ -8,6 +8,7 @@
     ├── CatalogueError      too few products or labels for training
     ├── ModelError          base model or adapter that can't be used
     ├── TrainingError       training that had to stop
+    │   └── StoppedError    by SIGTERM; the same run resumes
     ├── BundleError         bundle that must not be served
     ├── ArtifactError       stage artifact that is missing, invalid or of another schema version
     ├── OutputError         output that can't be written
@@ -22,9 +23,10 @@ exception is an internal error: exit code 1, with traceback.
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -52,6 +54,8 @@ def redacted(text: str) -> str:
 
 class GrocerError(Exception):
     """An error that the user can fix; `str(error)` is one line."""
+
+    exit_code: ClassVar[int] = 2
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(redacted(message).split()))
@@ -83,6 +87,12 @@ class ModelError(GrocerError):
 
 class TrainingError(GrocerError):
     """Training had to stop."""
+
+
+class StoppedError(TrainingError):
+    """Training was stopped by SIGTERM; the same run resumes."""
+
+    exit_code = 128 + signal.SIGTERM
 
 
 class BundleError(GrocerError):

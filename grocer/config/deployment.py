@@ -169,14 +169,17 @@ class ClusterConfig(Section):
     node_selector: Mapping[str, str] = {"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}
     """Node labels that train and evaluate require if they use an accelerator."""
     model_memory: Memory = "24Gi"
-    """Memory request and limit of train and evaluate; raise it if a step is OOMKilled."""
+    """Memory request and limit of evaluate and of each process of train; raise it if a step is
+    OOMKilled."""
     model_cpu: Cpu = "4"
-    """CPU request and limit of train and evaluate."""
+    """CPU request and limit of evaluate and of each process of train."""
     data_cpu: Cpu = "2"
     """CPU request and limit of the other steps."""
     model_timeout_seconds: Positive = 86_400
     """Time limit in seconds of one attempt of train or evaluate. Other steps get a twelfth of it,
     the whole run three times as much, including the wait for a node."""
+    queue: Name | None = None
+    """LocalQueue of Kueue in which the TrainJob and the steps' pods wait for quota; null: none."""
     fail_if_gate_fails: bool = False
     """End a run as failed if its gate fails, for schedulers that alert on failed runs."""
     store_secret: Name = "grocer-s3"

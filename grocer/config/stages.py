@@ -203,6 +203,11 @@ class TrainConfig(Section):
     """Train even if the memory estimate exceeds the available memory."""
     seed: int = 42
     """Seed of the adapter's weights and of the data order."""
+    nodes: Positive = 1
+    """Machines that train together, on a cluster as a TrainJob of Kubeflow Trainer. The effective
+    batch is that of one device times `nodes` times `processes_per_node`."""
+    processes_per_node: Positive = 1
+    """Processes on each machine, one per GPU; above 1, train on a cluster is a TrainJob too."""
 
     @model_validator(mode="after")
     def _requirements_of_packing(self) -> Self:
@@ -211,6 +216,11 @@ class TrainConfig(Section):
         if self.group_by_length and self.packing:
             raise ValueError("train.group_by_length requires train.packing=false")
         return self
+
+    @property
+    def processes(self) -> int:
+        """Processes on all machines."""
+        return self.nodes * self.processes_per_node
 
 
 class EvaluationConfig(Section):

@@ -102,10 +102,10 @@ def check_due(
 def _cool_down(state: str, days: float, now: datetime) -> Check:
     last = read_last_attempt(state)
     if last is None:
-        return Check("cool-down over", "no run was judged yet", f"{days:g} days", True)
+        return Check("cool-down over", "no run was judged yet", _in_days(days), True)
     age = _days(last.finished, now)
     value = f"{age:.1f} days since a run was judged ({last.verdict})"
-    return Check("cool-down over", value, f"{days:g} days", age >= days)
+    return Check("cool-down over", value, _in_days(days), age >= days)
 
 
 def _measure(
@@ -132,7 +132,7 @@ def _measure(
 def _limit(condition: Condition) -> str:
     if condition.kind == "drift":
         return f"p ≤ {ERROR_PROBABILITY:g}"
-    return f"{condition.limit:,}{' days' if condition.kind == 'age' else ''}"
+    return _in_days(condition.limit) if condition.kind == "age" else f"{condition.limit:,}"
 
 
 def _drift(url: str, namespace: str) -> tuple[str, bool]:
@@ -152,6 +152,10 @@ def _corrections(champion: str, address: str) -> tuple[str, int]:
     started = manifest.build.started
     new = count_since(table, datetime.fromisoformat(started))
     return f"{new:,} since {started}", new
+
+
+def _in_days(number: float) -> str:
+    return f"{number:,.10g} day{'' if number == 1 else 's'}"
 
 
 def _days(since: str, now: datetime) -> float:

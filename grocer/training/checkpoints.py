@@ -18,15 +18,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from grocer.io.atomic import file_digest, json_digest, tree_files
+from grocer.io.atomic import json_digest
 from grocer.io.storage import Storage
+from grocer.io.trees import get_tree, put_tree
 from grocer.progress import say
 
-_MANIFEST = "whole.json"
 _NAME = re.compile(r"checkpoint-[0-9]{6,12}")
-_FILES = TypeAdapter(dict[str, tuple[int, str]])
 _KEPT = 2
 
 
@@ -41,7 +38,8 @@ class Checkpoints:
     def __init__(self, root: str, identity: Mapping[str, Any]) -> None:
         self.address = f"{root.rstrip('/')}/{json_digest(identity)[:16]}"
         self.storage = Storage(self.address, setting="train.checkpoints", step="train")
-        self._write("run.json", identity, indent=2, sort_keys=True)
+        content = json.dumps(identity, indent=2, sort_keys=True).encode()
+        self.storage.write_bytes(content, "run.json")
 
     def publish(self, checkpoint: Path) -> str:
         """Copy one of the Trainer's `checkpoint-N` directories and return the copy's address.
@@ -49,15 +47,7 @@ class Checkpoints:
         The two newest checkpoints are kept.
         """
         name = f"checkpoint-{_step(checkpoint.name):06d}"
-        files = {
-            file: (path.stat().st_size, file_digest(path))
-            for file, path in tree_files(checkpoint).items()
-        }
-        if self.storage.exists(name):
-            self.storage.remove(name)
-        for file in files:
-            self.storage.put(checkpoint / file, f"{name}/{file}")
-        self._write(f"{name}/{_MANIFEST}", files)
+        put_tree(checkpoint, self.storage, name)
         for old in self._names()[_KEPT:]:
             self.storage.remove(old)
         return f"{self.address}/{name}"
@@ -66,35 +56,17 @@ class Checkpoints:
         """Fetch the newest complete checkpoint to `target/checkpoint-N`; None if there is none."""
         for name in self._names():
             local = target / f"checkpoint-{_step(name)}"
-            problem = self._fetch(name, local)
+            problem = get_tree(self.storage, name, local)
             if problem is None:
                 return local
             shutil.rmtree(local, ignore_errors=True)
             say("train", f"skipping incomplete checkpoint {self.address}/{name}: {problem}")
         return None
 
-    def _fetch(self, name: str, local: Path) -> str | None:
-        """Copy a checkpoint; return why it is incomplete, or None."""
-        if not self.storage.exists(f"{name}/{_MANIFEST}"):
-            return f"{_MANIFEST} is missing"
-        try:
-            files = _FILES.validate_json(self.storage.read_bytes(f"{name}/{_MANIFEST}"))
-        except ValueError:
-            return f"{_MANIFEST} is not a valid list of files"
-        local.mkdir(parents=True)
-        sizes = {file: size for file, (size, _) in files.items()}
-        if problem := self.storage.get_listed(sizes, local, name):
-            return problem
-        changed = [file for file in files if file_digest(local / file) != files[file][1]]
-        return f"{changed[0]} has another digest" if changed else None
-
     def _names(self) -> list[str]:
         """Return the names of all checkpoints, newest first."""
         names = [name for name in self.storage.list() if _NAME.fullmatch(name)]
         return sorted(names, key=_step, reverse=True)
-
-    def _write(self, name: str, value: Any, **options: Any) -> None:
-        self.storage.write_bytes(json.dumps(value, **options).encode(), name)
 
 
 def _step(name: str) -> int:

@@ -8,6 +8,7 @@ run reports the measured values.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -140,7 +141,10 @@ def estimate(
 def require_memory(needed: Estimate, config: RunConfig, device: str, dtype: torch.dtype) -> None:
     """Log the estimate; raise a TrainingError if it does not fit and `train.force` is off."""
     available = available_memory(device)
-    minutes = needed.operations / (_EFFICIENCY * measure_speed(device, dtype)) / 60
+    if device == "cpu":  # the processes of a machine share its memory
+        available /= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    speed = _EFFICIENCY * measure_speed(device, dtype) * int(os.environ.get("WORLD_SIZE", "1"))
+    minutes = needed.operations / speed / 60
     memory = (
         f"{_format(needed.memory)} (base {_format(needed.weights)}, adapter and optimizer "
         f"{_format(needed.adapter)}, activations {_format(needed.activations)})"

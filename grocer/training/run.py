@@ -17,7 +17,7 @@ from peft.helpers import disable_input_dtype_casting
 from grocer.artifacts.adapter import Adapter, TrainingLoss, ValidationLoss
 from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
-from grocer.errors import ModelError, TrainingError
+from grocer.errors import ModelError, StoppedError
 from grocer.io.atomic import file_digest, read_json, write_json
 from grocer.model.base import load_nf4, load_tokenizer
 from grocer.model.device import Hardware, cpu_threads, select_hardware
@@ -152,7 +152,7 @@ def _identity(
     splits: Path, base: BaseReference, processes: int, config: RunConfig, hardware: Hardware
 ) -> dict[str, Any]:
     """Return everything that determines the weights of this run; nothing in it is `auto`."""
-    excluded = {"precision", "checkpoints", "force"}
+    excluded = {"precision", "checkpoints", "force", "nodes", "processes_per_node"}
     files = (splits / "train.parquet", *_label_files(splits))
     return {
         "data": {path.name: file_digest(path) for path in files},
@@ -195,7 +195,7 @@ def _train(
     state = trainer.state
     if publisher is not None and publisher.stopped:
         resume = f" to resume from {publisher.published}" if publisher.published else ""
-        raise TrainingError(
+        raise StoppedError(
             f"stopped by SIGTERM at step {state.global_step} of {state.max_steps}; start the same "
             f"run again{resume}"
         )

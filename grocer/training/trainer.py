@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,7 @@ def resolve_epochs(config: RunConfig, products: int) -> RunConfig:
     if settings.num_train_epochs != "auto":
         return config
     batch = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    batch *= int(os.environ.get("WORLD_SIZE", "1"))
     epochs = math.ceil(MIN_STEPS / math.ceil(products / batch))
     epochs = min(max(epochs, MIN_EPOCHS), MAX_EPOCHS)
     say("train", f"train.num_train_epochs={epochs} for {products:,} products")
@@ -228,6 +230,8 @@ def training_arguments(config: RunConfig, hardware: Hardware, out: Path) -> SFTC
         "group_by_length",
         "checkpoints",
         "force",
+        "nodes",
+        "processes_per_node",
     }
     return SFTConfig(
         **settings.model_dump(exclude=own),

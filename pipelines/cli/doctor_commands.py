@@ -31,11 +31,14 @@ def doctor(
             "default: that at AWS_ENDPOINT_URL",
         ),
     ] = None,
+    queue: Annotated[
+        str | None, Option(metavar="NAME", help="LocalQueue of Kueue to check, as cluster.queue")
+    ] = None,
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of the table")] = False,
 ) -> None:
     """Check this machine and its cluster, and suggest fixes.
 
-    Exit code 2: a requirement of grocer run, or of --host or --store if set, is not
+    Exit code 2: a requirement of grocer run, or of --host, --store or --queue if set, is not
     met; a missing cluster or GPU alone is not an error. The checks change nothing and time out
     after ten seconds.
     """
@@ -44,7 +47,7 @@ def doctor(
     # kfp's client is silenced by replacing sys.stdout, in a probe that may outlast its timeout.
     out = sys.stdout
     with Console(stderr=True).status("checking"):
-        findings = list(check(server, store))
+        findings = list(check(server, store, queue))
     problems = blocking(findings)
     if as_json:
         report = {"ready": not problems, "findings": [asdict(each) for each in findings]}
@@ -54,7 +57,7 @@ def doctor(
     raise typer.Exit(2 if problems else 0)
 
 
-def check(server: Server, store: str | None) -> Iterator[Finding]:
+def check(server: Server, store: str | None, queue: str | None = None) -> Iterator[Finding]:
     """Yield every finding in the order of the table.
 
     Raises:
@@ -70,7 +73,7 @@ def check(server: Server, store: str | None) -> Iterator[Finding]:
     yield from doctor_machine.devices()
     yield doctor_machine.memory()
     yield doctor_machine.disk()
-    cluster = doctor_cluster.cluster()
+    cluster = doctor_cluster.cluster(server.namespace or "kubeflow", queue)
     yield from cluster
     yield from doctor_cluster.kubeflow(server, cluster[0].state == "ok")
     yield from storage

@@ -1,4 +1,4 @@
-"""Check a cluster: the Kubernetes API, KServe, trusted keys and Kubeflow Pipelines."""
+"""Check a cluster: the Kubernetes API, KServe, trusted keys, Trainer, Kueue and Pipelines."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from components import trainjob
 from grocer.config.deployment import TRUST_CONFIG, DeployConfig
 from grocer.errors import ConfigError, DeployError
 from pipelines.doctor.report import Finding, failed, ok, optional, probe
@@ -27,6 +28,8 @@ RESOURCES = {"v1alpha1": "servingruntimes", "v1beta1": "inferenceservices"}
 """KServe's custom resources that manifests/ and deploy use, by version."""
 _KUBERNETES, _KSERVE, _CONTROLLER = "Kubernetes", "KServe", "KServe's controller"
 _TRUST, _KUBEFLOW = "Trusted keys", "Kubeflow Pipelines"
+_TRAINER, _QUEUE = "Kubeflow Trainer", "Kueue"
+_PROCESSES = "docs/cluster.md#training-in-several-processes"
 _NAMESPACE = DeployConfig().namespace
 _SIGNATURES = "docs/cluster.md#signatures-and-gate-policy"
 _REQUEST_SECONDS = 4
@@ -36,16 +39,24 @@ _FORWARD = (
 )
 
 
-def cluster() -> list[Finding]:
-    """Check the cluster of the pod or of the kubeconfig, and KServe in it."""
-    findings = probe(_KUBERNETES, "kubernetes", "serve", _cluster, _CLUSTER_INFO)
+def cluster(namespace: str = "kubeflow", queue: str | None = None) -> list[Finding]:
+    """Check the cluster of the pod or of the kubeconfig, and what Grocer uses in it.
+
+    Args:
+        namespace: of the pipeline's steps.
+        queue: LocalQueue that must exist there.
+    """
+    action = partial(_cluster, namespace, queue)
+    findings = probe(_KUBERNETES, "kubernetes", "serve", action, _CLUSTER_INFO)
     if len(findings) == 1:
         next_step = "connect to a cluster first" if findings[0].state == "failed" else ""
         findings.append(Finding(_KSERVE, "not checked", findings[0].state, next_step))
+    if queue and findings[-1].what != _QUEUE:
+        findings.append(failed(_QUEUE, "not checked", "fix the checks above", needed=True))
     return findings
 
 
-def _cluster() -> list[Finding]:
+def _cluster(namespace: str, queue: str | None) -> list[Finding]:
     from serving.rollout.kubernetes import NoKubeconfigError, connect
 
     try:
@@ -62,6 +73,8 @@ def _cluster() -> list[Finding]:
             (_KSERVE, _custom_resources),
             (_CONTROLLER, _controller),
             (_TRUST, _trust),
+            (_TRAINER, partial(_trainer, namespace)),
+            *([(_QUEUE, partial(_queue, namespace, queue))] if queue else []),
         ):
             findings.append(_explain_errors(what, check, api))
             if findings[-1].state == "failed":
@@ -85,9 +98,14 @@ def _explain_errors(what: str, check: Callable[[ApiClient], Finding], api: ApiCl
         if what == _TRUST and code == 404:
             where = f"no ConfigMap {TRUST_CONFIG} in namespace {_NAMESPACE}"
             return optional(what, f"{where}; signatures are not required", _SIGNATURES)
-        if what in (_CONTROLLER, _TRUST) and code == 403:
-            namespace = "kserve" if what == _CONTROLLER else _NAMESPACE
-            return optional(what, f"not checked: no read access to namespace {namespace}")
+        if what == _TRAINER and code == 404:
+            is_installed = "details" in (error.body or "")
+            found = "no TrainingRuntime of manifests/trainer" if is_installed else "not installed"
+            return optional(what, f"{found}; needed to train in several processes", _PROCESSES)
+        if what == _QUEUE and code == 404:
+            return failed(what, describe_error(error, "the cluster"), _PROCESSES, needed=True)
+        if code == 403 and what not in (_KUBERNETES, _KSERVE):
+            return optional(what, "not checked: no read access to its namespace")
         next_step = "check your login: kubectl auth whoami" if code else _CLUSTER_INFO
         return failed(what, describe_error(error, api.configuration.host), next_step)
 
@@ -170,6 +188,49 @@ def _trust(api: ApiClient) -> Finding:
             return failed(_TRUST, f"{where}: {str(error).replace(f'{folder}/', '')}", _SIGNATURES)
     policy = "a gate policy" if trust.floor else "no gate policy"
     return ok(_TRUST, f"{where}: {', '.join(each.name for each in trust.signers)}; {policy}")
+
+
+def _trainer(namespace: str, api: ApiClient) -> Finding:
+    """Check the TrainingRuntime of the TrainJobs that the step train creates."""
+    from kubernetes.client import CustomObjectsApi
+
+    CustomObjectsApi(api).get_namespaced_custom_object(
+        trainjob.GROUP,
+        trainjob.VERSION,
+        namespace,
+        "trainingruntimes",
+        trainjob.RUNTIME,
+        _request_timeout=_REQUEST_SECONDS,
+    )
+    return ok(_TRAINER, f"TrainingRuntime {trainjob.RUNTIME} in namespace {namespace}")
+
+
+def _queue(namespace: str, queue: str, api: ApiClient) -> Finding:
+    """Check that a LocalQueue exists and admits workloads."""
+    from kubernetes.client import CustomObjectsApi
+
+    status = (
+        CustomObjectsApi(api)
+        .get_namespaced_custom_object(
+            "kueue.x-k8s.io",
+            "v1beta2",
+            namespace,
+            "localqueues",
+            queue,
+            _request_timeout=_REQUEST_SECONDS,
+        )
+        .get("status", {})
+    )
+    inactive = [
+        each["message"]
+        for each in status.get("conditions", [])
+        if each["type"] == "Active" and each["status"] != "True"
+    ]
+    where = f"LocalQueue {queue} in namespace {namespace}"
+    if inactive:
+        next_step = f"kubectl -n {namespace} describe localqueue {queue}"
+        return failed(_QUEUE, f"{where} is not active: {inactive[0]}", next_step, needed=True)
+    return ok(_QUEUE, f"{where}: {status.get('pendingWorkloads', 0)} workloads wait for quota")
 
 
 def kubeflow(server: Server, has_cluster: bool) -> list[Finding]:

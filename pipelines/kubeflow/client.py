@@ -95,6 +95,26 @@ def read_log(client: Any, run_id: str, node: str) -> str:
     return base64.b64decode(response["data"]).decode(errors="replace")
 
 
+def read_running_log(client: Any, run_id: str, node: str) -> str:
+    """Return the log of a running Argo node so far; empty if Kubeflow does not show it."""
+    import kfp_server_api
+    import urllib3
+
+    # kfp_server_api has no method for it.
+    path = f"/apis/v1alpha1/runs/{run_id}/nodes/{node}/log"
+    try:
+        response = client.runs.api_client.call_api(
+            path,
+            "GET",
+            auth_settings=["Bearer"],
+            _preload_content=False,
+            _return_http_data_only=True,
+        )
+    except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError):
+        return ""
+    return str(response.data.decode(errors="replace"))
+
+
 def _projected_token() -> Any:
     """Return the pod's credentials for Kubeflow, which the kubelet renews; None outside a pod."""
     from kfp import client

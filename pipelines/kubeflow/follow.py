@@ -8,7 +8,7 @@ from typing import Any
 
 from grocer.errors import StepError
 from grocer.events import Event, split_log
-from pipelines.kubeflow.client import Server, read_log
+from pipelines.kubeflow.client import Server, read_log, read_running_log
 from pipelines.kubeflow.submit import Submitted
 from pipelines.local.progress import Progress
 from pipelines.local.run import RunError
@@ -18,15 +18,16 @@ CANCELED = {"CANCELING", "CANCELED"}
 STARTED = {"RUNNING", "SUCCEEDED", "FAILED"}
 EXTRA_POLLS = 3  # after a run's end, until the server has the final state of its steps, too
 MAX_FAILED_POLLS = 12  # in a row
+LOG_RATE = 100_000  # characters of a running step's log that are read per second
 TAIL = 12  # lines of a failed step's log
 
 
 def follow(server: Server, run: Submitted, progress: Progress, every: float = 5.0) -> Event:
     """Show a run's steps until it ends, and return the verdict of the gate, or of the canary.
 
-    The state is polled every `every` seconds. A step's messages are shown when it has ended,
-    because Kubeflow's API has no logs of running steps. A run without a gate passes if it
-    succeeds. The verdict has no reasons if Kubeflow does not keep the gate's log.
+    The state is polled every `every` seconds. A step's messages are shown while it runs if
+    Kubeflow's API has the logs of running pods, or else when it has ended. A run without a gate
+    passes if it succeeds. The verdict has no reasons if Kubeflow does not keep the gate's log.
 
     Raises:
         StepError: a step failed with a user error.
@@ -37,6 +38,7 @@ def follow(server: Server, run: Submitted, progress: Progress, every: float = 5.
     states: dict[str, str] = {}
     logs: dict[str, str] = {}
     names: dict[str, str] = {}
+    messages = _Messages()
     final_polls = 0
     for details in _polls(server, client, run.run_id, every):
         state, steps = str(details.state), _steps(details, run.steps, names)
@@ -44,8 +46,9 @@ def follow(server: Server, run: Submitted, progress: Progress, every: float = 5.
             changes = _changes(name, states.get(name), step)
             if changes and changes[-1].event != "started":
                 logs[name] = read_log(client, run.run_id, _node(step))
-                reported, _ = split_log(logs[name])
-                changes[-1:-1] = [event for event in reported if event.event == "message"]
+                changes[-1:-1] = messages.new(name, logs[name])
+            elif step.state == "RUNNING" and messages.due(name):
+                changes += messages.new(name, read_running_log(client, run.run_id, _node(step)))
             for event in changes:
                 progress.follow(event)
             states[name] = str(step.state)
@@ -66,6 +69,26 @@ def follow(server: Server, run: Submitted, progress: Progress, every: float = 5.
     if states.get("fail_run") != "FAILED" and state != "SUCCEEDED":
         raise _failure(state, states, logs, run.page)
     return canary or _verdict(run, states, verdicts.get("gate"), progress)
+
+
+class _Messages:
+    """The messages in the logs of steps; each is returned once."""
+
+    def __init__(self) -> None:
+        self._returned: dict[str, int] = {}
+        self._due: dict[str, float] = {}
+
+    def due(self, name: str) -> bool:
+        """Return whether to read the log of a running step again: less often the longer it is."""
+        return time.monotonic() >= self._due.get(name, 0.0)
+
+    def new(self, name: str, log: str) -> list[Event]:
+        """Return the messages of step `name` that were not returned before."""
+        self._due[name] = time.monotonic() + len(log) / LOG_RATE
+        found = [event for event in split_log(log)[0] if event.event == "message"]
+        returned = self._returned.get(name, 0)
+        self._returned[name] = max(returned, len(found))
+        return found[returned:]
 
 
 def _verdict(

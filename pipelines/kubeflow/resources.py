@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kfp import dsl, kubernetes
 
+from components.trainjob import NAMESPACE_VARIABLE, POD_VARIABLE, QUEUE
 from grocer.artifacts.step import IMAGE_VARIABLE, RUN_VARIABLE
 from grocer.config.deployment import (
     DEPLOY_SECRET,
@@ -35,8 +36,8 @@ A base model of 7 billion parameters has 14 GB.
 PROCESS_MB = 1111
 """Memory in MiB of a step without the base model, beside that of DuckDB."""
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "ORAS_USER", "ORAS_PASS")
-_CREDENTIALS = {key: key for key in _KEYS}
-_ENDPOINT = {key: key for key in ("AWS_ENDPOINT_URL", "AWS_REGION")}
+CREDENTIALS = {key: key for key in _KEYS}
+ENDPOINT = {key: key for key in ("AWS_ENDPOINT_URL", "AWS_REGION")}
 
 
 def use_cpu(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
@@ -114,8 +115,8 @@ def harden(task: dsl.PipelineTask) -> None:
 def use_object_store(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
     """Set the object store's credentials and endpoint, from `cluster.store_secret`."""
     name = cluster.store_secret
-    kubernetes.use_secret_as_env(task, name, _CREDENTIALS, optional=True)
-    kubernetes.use_config_map_as_env(task, name, _ENDPOINT, optional=True)
+    kubernetes.use_secret_as_env(task, name, CREDENTIALS, optional=True)
+    kubernetes.use_config_map_as_env(task, name, ENDPOINT, optional=True)
 
 
 def use_registry(task: dsl.PipelineTask) -> None:
@@ -129,9 +130,26 @@ def identify(task: dsl.PipelineTask) -> None:
     kubernetes.use_field_path_as_env(task, RUN_VARIABLE, "metadata.labels['pipeline/runid']")
 
 
+def enqueue(task: dsl.PipelineTask, queue: str | None) -> None:
+    """Let Kueue start the step's pod when its LocalQueue has quota."""
+    if queue is not None:
+        kubernetes.add_pod_label(task, QUEUE, queue)
+
+
 def mount_trust(task: dsl.PipelineTask) -> None:
     """Mount the trusted keys and the gate policy of the platform, in a step that reads a bundle."""
     kubernetes.use_config_map_as_volume(task, TRUST_CONFIG, str(DIRECTORY), optional=True)
+
+
+def use_train_job(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
+    """Set the image and resources of a train step that creates a TrainJob.
+
+    The TrainJob has its own time limit; the step may wait for quota as long as the run.
+    """
+    use_cpu(task, image, run)
+    kubernetes.set_timeout(task, run.cluster.run_timeout_seconds)
+    kubernetes.use_field_path_as_env(task, NAMESPACE_VARIABLE, "metadata.namespace")
+    kubernetes.use_field_path_as_env(task, POD_VARIABLE, "metadata.name")
 
 
 def retry(task: dsl.PipelineTask, retries: int) -> None:

@@ -43,7 +43,7 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
             champion=champion,
         )
         with dsl.If(due.outputs["Output"] == True, name="due"):  # noqa: E712
-            tasks = training_steps(run, data, config, champion, on_cluster)
+            tasks = training_steps(run, images, data, config, champion, on_cluster)
             if on_cluster:
                 judged = judged_artifacts(tasks)
                 tasks["record_attempt"] = record_attempt(**judged, config=config, state=state)

@@ -1,10 +1,12 @@
 """The training pipeline, from ingest to deploy, with the gate before deploy."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from kfp import dsl
 
+from components import train_processes
 from components.build_dataset import build_dataset
 from components.deploy import deploy
 from components.evaluate import evaluate
@@ -19,6 +21,7 @@ from components.validate import validate
 from grocer.config.run import RunConfig
 from pipelines.kubeflow import resources
 from pipelines.kubeflow.compiled import Package
+from pipelines.kubeflow.trainjob import train_job
 
 _MODEL_STEPS = {"train", "evaluate"}
 _BUNDLE_STEPS = {"evaluate", "deploy"}
@@ -41,7 +44,7 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
     `run.cluster`, `run.deploy.store` and `run.registry` determine the steps and the pod resources;
     all other settings follow the parameter. With `run.deploy.store` the champion is the deployed
     bundle, unless the parameter `champion` names one. Off a cluster nothing is retried, and a
-    failed gate never fails the run.
+    failed gate never fails the run. With several processes, train creates a TrainJob on a cluster.
     """
     cluster = run.cluster
     config_default = (resources.with_mount_paths(run) if on_cluster else run).to_json()
@@ -53,7 +56,7 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
         pipeline_config=pipeline_config,
     )
     def grocer(data: str, config: str = config_default, champion: str = "") -> bool:
-        tasks = training_steps(run, data, config, champion, on_cluster)
+        tasks = training_steps(run, images, data, config, champion, on_cluster)
         configure(tasks, images, run, on_cluster)
         return tasks["gate"].outputs["Output"]
 
@@ -61,12 +64,20 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
 
 
 def training_steps(
-    run: RunConfig, data: Parameter, config: Parameter, champion: Parameter, on_cluster: bool
+    run: RunConfig,
+    images: Images,
+    data: Parameter,
+    config: Parameter,
+    champion: Parameter,
+    on_cluster: bool,
 ) -> dict[str, dsl.PipelineTask]:
     """Add all steps to the pipeline that is being defined, and return their tasks.
 
     Args:
         data, config, champion: the pipeline's parameters.
+
+    Raises:
+        ConfigError: `train.checkpoints` is not in an object store, which a TrainJob requires.
     """
     tasks = dict[str, dsl.PipelineTask]()
     tasks["ingest"] = ingest(data=data, config=config)
@@ -75,7 +86,11 @@ def training_steps(
     tasks["build_dataset"] = build_dataset(tables=tables, config=config)
     tasks["build_dataset"].after(tasks["validate"])
     splits = tasks["build_dataset"].outputs["splits"]
-    tasks["train"] = train(splits=splits, config=config)
+    if run.train.processes > 1:
+        job = json.dumps(train_job(run, images.train)) if on_cluster else ""
+        tasks["train"] = train_processes.train(splits=splits, config=config, job=job)
+    else:
+        tasks["train"] = train(splits=splits, config=config)
     model = tasks["train"].outputs["model"]
     if run.deploy.store is not None:
         tasks["find_champion"] = find_champion(config=config, bundle=champion)
@@ -111,7 +126,9 @@ def configure(
 ) -> None:
     """Set the image, resources, environment, retries and caching of each step."""
     for step, task in tasks.items():
-        if step in _MODEL_STEPS:
+        if step == "train" and run.train.processes > 1:
+            resources.use_train_job(task, images.data, run)
+        elif step in _MODEL_STEPS:
             resources.use_model(task, images.train, run)
         elif step == "deploy":
             resources.use_deploy(task, images.serve, run)
@@ -133,3 +150,4 @@ def configure(
             task.set_caching_options(False)
         if on_cluster:
             resources.identify(task)
+            resources.enqueue(task, run.cluster.queue)

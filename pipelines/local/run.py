@@ -66,6 +66,11 @@ def run(
         KeyboardInterrupt: interrupted; no process and no file is left behind.
     """
     check_kfp()
+    if config.train.nodes > 1:
+        raise ConfigError(
+            f"train.nodes={config.train.nodes}: this is one machine; set train.nodes=1 (and "
+            "train.processes_per_node to its GPUs), or use grocer submit"
+        )
     source, out = _absolute(data, "--data"), out.expanduser().resolve()
     if config.data.corrections is not None:
         corrections = _absolute(config.data.corrections, "--corrections")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import urllib3
 import yaml
@@ -26,11 +26,6 @@ from serving.rollout.inference_service import FIELD_MANAGER, GROUP, PLURAL, VERS
 _REQUEST_SECONDS = 60
 _POLL_SECONDS = 5
 _LOG_LINES, _MAX_CHARACTERS = 20, 500
-_HINTS = {
-    401: "log in again, or check the kubeconfig's credentials",
-    403: "bind the Role grocer-deploy of manifests/base to this account",
-    409: f"release ownership of the fields in that manager; only {FIELD_MANAGER} may set them",
-}
 
 
 class NotFoundError(DeployError):
@@ -83,14 +78,22 @@ def connect(*, retries: int = 2) -> tuple[client.ApiClient, str]:
 class Cluster:
     """One namespace of a cluster; built-in kinds are typed, an InferenceService is JSON."""
 
+    hints: ClassVar[Mapping[int, str]] = {
+        401: "log in again, or check the kubeconfig's credentials",
+        403: "bind the Role grocer-deploy of manifests/base to this account",
+        409: f"release ownership of the fields in that manager; only {FIELD_MANAGER} may set them",
+    }
+    """Next steps by status code."""
+    missing = "the cluster has no resource InferenceService; install KServe (docs/cluster.md)"
+
     def __init__(self, namespace: str, api: client.ApiClient | None = None) -> None:
         """Connect with `api`, or else as `connect` does."""
         api, self.namespace = api or connect()[0], namespace
-        self._host = api.configuration.host
+        self._api, self._host = api, api.configuration.host
         self._core, self._apps = client.CoreV1Api(api), client.AppsV1Api(api)
         # The typed API cannot server-side apply custom objects.
-        self._inference_services = _resource(api, GROUP, VERSION, "InferenceService", PLURAL)
-        self._http_routes = _resource(
+        self._inference_services = custom_resource(api, GROUP, VERSION, "InferenceService", PLURAL)
+        self._http_routes = custom_resource(
             api, "gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"
         )
 
@@ -225,9 +228,7 @@ class Cluster:
         if code == 404:
             status = _status(error)
             if not status.get("details", {}).get("name"):
-                return NotFoundError(
-                    "the cluster has no resource InferenceService; install KServe (docs/cluster.md)"
-                )
+                return NotFoundError(self.missing)
             return NotFoundError(
                 f"{status['message']}; apply an overlay of manifests/, or check deploy.namespace"
             )
@@ -236,10 +237,12 @@ class Cluster:
             return ChangedError(text)
         if code is None or code == 429 or code >= 500:
             return UnreachableError(text)
-        return DeployError(f"{text}; {_HINTS[code]}" if code in _HINTS else text)
+        return DeployError(f"{text}; {self.hints[code]}" if code in self.hints else text)
 
 
-def _resource(api: client.ApiClient, group: str, version: str, kind: str, plural: str) -> Resource:
+def custom_resource(
+    api: client.ApiClient, group: str, version: str, kind: str, plural: str
+) -> Resource:
     """Return a namespaced custom resource.
 
     It is declared here, as discovery costs three requests and writes a cache file to a shared

@@ -56,15 +56,6 @@ def test_schema_violation_is_detected(kind: str, path: str, value: Any, error: s
     assert any(error in message for message in errors), errors
 
 
-def test_trainjob_violation_is_detected() -> None:
-    job = get(build("trainer"), "TrainJob", "grocer-train")
-    job["spec"]["trainer"]["numProcs"] = 2
-    assert schema_errors(job) == ["TrainJob: unknown field"]
-    del job["spec"]["trainer"]["numProcs"]
-    job["spec"]["trainer"]["numNodes"] = "one"
-    assert schema_errors(job)
-
-
 @pytest.mark.parametrize(
     "version", ["example.com/v1", "serving.kserve.io/v1beta1", "trainer.kubeflow.org/v1alpha1"]
 )

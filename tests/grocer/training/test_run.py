@@ -17,14 +17,19 @@ import torch
 from grocer.artifacts.adapter import Adapter
 from grocer.artifacts.splits import Splits
 from grocer.artifacts.step import step
-from grocer.errors import ConfigError, ModelError, TrainingError
+from grocer.errors import ConfigError, ModelError, StoppedError, TrainingError
 from grocer.inference.scorer import Scorer
 from grocer.model.base import load_tokenizer
 from grocer.training import run as training
-from tests.fixtures.ports import free_port
 from tests.fixtures.tiny_model import AISLES
 from tests.fixtures.training_process import TrainingProcesses, training_processes
-from tests.fixtures.training_runs import is_trained, max_difference, short_run, write_splits
+from tests.fixtures.training_runs import (
+    assert_same_losses,
+    is_trained,
+    max_difference,
+    short_run,
+    write_splits,
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +48,6 @@ def reference(splits: Path, base: Path, tmp_path_factory: pytest.TempPathFactory
     out = tmp_path_factory.mktemp("reference") / "model"
     run(splits, base, out)
     return out
-
-
-def assert_same_losses(adapter: Adapter, reference: Path, tolerance: float) -> None:
-    expected = Adapter.read(reference)
-    assert [each.step for each in adapter.losses] == [each.step for each in expected.losses]
-    for one, other in zip(adapter.losses, expected.losses, strict=True):
-        assert one.loss == pytest.approx(other.loss, abs=tolerance)
 
 
 def test_run_writes_adapter_report_and_page(reference: Path, base: Path) -> None:
@@ -139,19 +137,12 @@ class Command:
                 (part / path.name).write_bytes(path.read_bytes())
         self.arguments = [root / "splits", root / "config.json", self.model]
 
-    def run(self, processes: TrainingProcesses, count: int = 1) -> str:
-        """Train in `count` processes, as torchrun does, and return the first one's output."""
-        group = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
-        group["MASTER_PORT"] = str(free_port())
-        logs = [self.root / f"log {rank}" for rank in range(count)]
-        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
-        started = [
-            processes.start(self.arguments, log, **(group | rank if count > 1 else {}))
-            for log, rank in zip(logs, ranks, strict=True)
-        ]
-        codes = [processes.exit_code(each) for each in started]
-        assert codes == [0] * count, "".join(log.read_text() for log in logs)
-        return logs[0].read_text()
+    def run(self, processes: TrainingProcesses) -> str:
+        """Train, and return the output."""
+        log = self.root / "log"
+        code = processes.exit_code(processes.start(self.arguments, log))
+        assert code == 0, log.read_text()
+        return log.read_text()
 
     def interrupt(
         self, processes: TrainingProcesses, at_step: int, signal_number: signal.Signals
@@ -199,7 +190,7 @@ def test_sigterm_saves_a_checkpoint_to_resume_from(
     settings = (f"train.checkpoints={tmp_path / 'checkpoints'}", "train.save_steps=100")
     command = Command(splits, base, tmp_path, *settings)
     code, output = command.interrupt(processes, 4, signal.SIGTERM)
-    assert code == 2, output
+    assert code == StoppedError.exit_code, output
     assert "grocer: stopped by SIGTERM at step 4 of 6" in output
     assert run(splits, base, tmp_path / "resumed", *settings).resumed_from_step == 4
     assert max_difference(reference, tmp_path / "resumed") == 0.0
@@ -280,16 +271,3 @@ def test_losses_and_parameters_are_logged_to_mlflow(
     (logged,) = client.search_runs([experiment.experiment_id])
     assert len(client.get_metric_history(logged.info.run_id, "loss")) == 2
     assert logged.data.params["learning_rate"]
-
-
-def test_two_processes_equal_one_at_the_same_effective_batch(
-    processes: TrainingProcesses, reference: Path, splits: Path, base: Path, tmp_path: Path
-) -> None:
-    command = Command(splits, base, tmp_path, "train.per_device_train_batch_size=2")
-    command.run(processes, count=2)
-    adapter = Adapter.read(command.model)
-    assert adapter.processes == 2
-    # Rounding differs between packs of other sizes, and Adam amplifies it from step to step.
-    assert_same_losses(adapter, reference, 1e-3)
-    first, expected = adapter.losses[0], Adapter.read(reference).losses[0]
-    assert first.loss == pytest.approx(expected.loss, abs=1e-5)

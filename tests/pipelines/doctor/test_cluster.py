@@ -8,6 +8,7 @@ from kubernetes.config import kube_config
 
 from pipelines.doctor import report
 from pipelines.doctor.cluster import GROUP, cluster, kubeflow
+from pipelines.doctor.report import blocking
 from pipelines.kubeflow.client import Server
 from tests.fixtures import kubeflow_server
 from tests.fixtures.kubeflow_server import Kubeflow
@@ -17,6 +18,8 @@ from tests.fixtures.signing_keys import make_key
 VERSION = "/version/"
 CONTROLLER = "/apis/apps/v1/namespaces/kserve/deployments/kserve-controller-manager"
 TRUST = "/api/v1/namespaces/grocer/configmaps/grocer-trust"
+RUNTIME = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/kubeflow/trainingruntimes/grocer"
+QUEUE = "/apis/kueue.x-k8s.io/v1beta2/namespaces/kubeflow/localqueues/team-a"
 ALPHA, BETA = f"/apis/{GROUP}/v1alpha1", f"/apis/{GROUP}/v1beta1"
 
 
@@ -58,6 +61,7 @@ def api(server, monkeypatch, tmp_path):
         ALPHA: (200, api_resources("v1alpha1", "servingruntimes", "servingruntimes/status")),
         BETA: (200, api_resources("v1beta1", "inferenceservices")),
         CONTROLLER: (200, controller(availableReplicas=1)),
+        RUNTIME: (200, {}),
         TRUST: (
             200,
             {"data": {"release.pem": make_key(tmp_path)[1].read_text(), "gate.json": "{}"}},
@@ -84,6 +88,7 @@ def test_cluster_with_kserve(api):
             "ok",
             "ConfigMap grocer-trust in namespace grocer: release.pem; a gate policy",
         ),
+        "Kubeflow Trainer": ("ok", "TrainingRuntime grocer in namespace kubeflow"),
     }
 
 
@@ -159,6 +164,49 @@ def test_invalid_trusted_keys(api, files, message):
     state, found = results()["Trusted keys"]
     assert state == "failed"
     assert message in found
+
+
+@pytest.mark.parametrize(
+    ("response", "text"),
+    [
+        ((404, "404 page not found"), "not installed"),
+        ((404, api_status("not found")), "manifests/trainer"),
+        ((403, api_status("trainingruntimes")), "not checked"),
+    ],
+)
+def test_trainer_is_optional(api, response, text):
+    api.responses[RUNTIME] = response
+    state, found = results()["Kubeflow Trainer"]
+    assert state == "optional"
+    assert text in found
+
+
+def local_queue(status="True", message=""):
+    """A LocalQueue with three workloads that wait."""
+    active = {"type": "Active", "status": status, "message": message}
+    return {"status": {"conditions": [active], "pendingWorkloads": 3}}
+
+
+@pytest.mark.parametrize(
+    ("response", "state", "text"),
+    [
+        ((200, local_queue()), "ok", "3 workloads wait"),
+        ((200, local_queue("False", "no ClusterQueue")), "failed", "no ClusterQueue"),
+        ((404, api_status('localqueues "team-a" not found')), "failed", "not found"),
+        ((404, "404 page not found"), "failed", "404"),
+    ],
+)
+def test_queue_must_exist_and_be_active(api, response, state, text):
+    api.responses[QUEUE] = response
+    finding = cluster("kubeflow", "team-a")[-1]
+    assert (finding.what, finding.state) == ("Kueue", state)
+    assert text in finding.found
+    assert blocking([finding]) == ([finding] if state == "failed" else [])
+
+
+def test_queue_that_cannot_be_checked_is_a_failure(api):
+    api.responses[VERSION] = 401, api_status("no such token")
+    assert [finding.what for finding in blocking(cluster("kubeflow", "team-a"))] == ["Kueue"]
 
 
 @pytest.mark.parametrize(("path", "what"), [(VERSION, "Kubernetes"), (BETA, "KServe")])

@@ -67,6 +67,18 @@ def test_run_is_followed_until_the_gate_passes(capsys):
     assert lines[-1].strip() == f"✓ {ACCURACY}"
 
 
+def test_messages_of_a_running_step_are_shown_once(capsys):
+    waiting = event("message", "train", text="waiting for quota of the LocalQueue team-a")
+    running = ("RUNNING", {"train": "RUNNING"})
+    logs = {"train": waiting + TRAIN, "gate": gate_log(True)}
+    with Kubeflow([running, running, PASSED], logs=logs) as server:
+        server.running_logs = {"train": LAUNCHER + waiting}
+        assert submit(server) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    of_train = [line for line in lines if "train" in line[:2]]
+    assert [line[-1] for line in of_train] == ["team-a", "bf16", "s"]
+
+
 def test_failed_gate_is_shown_with_its_reasons(capsys):
     with Kubeflow([FAILED], logs={"gate": gate_log(False)}) as server:
         assert submit(server) == 3

@@ -4,6 +4,7 @@ After an intended change, `.venv/bin/python -m tests.pipelines.kubeflow.test_tra
 the golden file; review its diff before committing.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from grocer.config.deployment import (
 )
 from grocer.config.recipes import RECIPES, recipe
 from grocer.config.run import RunConfig
+from grocer.errors import ConfigError
 from grocer.release.trust import DIRECTORY
 from pipelines.kubeflow.training import package
 
@@ -294,6 +296,45 @@ def test_local_run_neither_retries_nor_fails_on_the_gate():
     pipeline = next(yaml.safe_load_all(compiled(run, on_cluster=False)))
     assert "fail-run" not in tasks(pipeline)
     assert not any("retryPolicy" in task for task in tasks(pipeline).values())
+
+
+SEVERAL = ("train.nodes=2", "train.checkpoints=s3://bucket/kept")
+
+
+def test_several_processes_train_as_a_trainjob(text):
+    pipeline, platform = compile_with(*STORE, *SEVERAL)
+    container = containers(pipeline)["train"]
+    assert "accelerator" not in container["resources"]
+    assert "nodeSelector" not in platform["train"]
+    assert container["image"] == IMAGES.data
+    assert int(platform["train"]["activeDeadlineSeconds"]) == 3 * 24 * 3600
+    fields = {each["name"]: each["fieldPath"] for each in platform["train"]["fieldPathAsEnv"]}
+    assert fields["GROCER_NAMESPACE"] == "metadata.namespace"
+    assert fields["GROCER_POD"] == "metadata.name"
+    job = json.loads(parameters(pipeline, "train")["job"]["runtimeValue"]["constant"])
+    assert job["kind"] == "TrainJob"
+    assert set(tasks(pipeline)) == set(tasks(next(yaml.safe_load_all(text))))
+
+
+def test_several_processes_on_a_cluster_require_an_object_store():
+    with pytest.raises(ConfigError, match=r"train\.checkpoints"):
+        compile_with("train.processes_per_node=2", "train.checkpoints=pvc://kept")
+
+
+def test_several_processes_of_a_local_run_need_no_trainjob():
+    run = recipe("tiny").with_settings(["train.processes_per_node=2"])
+    pipeline = next(yaml.safe_load_all(compiled(run, on_cluster=False)))
+    assert parameters(pipeline, "train")["job"] == {"runtimeValue": {"constant": ""}}
+
+
+@pytest.mark.parametrize("several", [(), SEVERAL])
+def test_pods_and_trainjob_are_in_the_queue(several):
+    pipeline, platform = compile_with(*STORE, "cluster.queue=team-a", *several)
+    label = {"kueue.x-k8s.io/queue-name": "team-a"}
+    assert [spec["podMetadata"]["labels"] for spec in platform.values()] == [label] * len(platform)
+    if several:
+        job = json.loads(parameters(pipeline, "train")["job"]["runtimeValue"]["constant"])
+        assert job["metadata"]["labels"] == label
 
 
 def tasks_below(pipeline, task):

@@ -88,6 +88,13 @@ def test_user_error_in_a_step_is_one_line_and_changes_nothing(toy):
     assert (toy.out / "summary.json").read_text() == "{}"
 
 
+def test_several_machines_are_rejected(toy):
+    ended = toy.run("--set", "train.nodes=2")
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert "train.nodes=2" in line
+
+
 def test_report_of_a_failed_validation_is_kept_beside_the_output(toy):
     report = toy.folder / "out.rejected" / "validation.html"
     report.parent.mkdir()

@@ -1,0 +1,103 @@
+"""A node of a TrainJob: two processes over gloo, with a directory in place of the object store."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from grocer.artifacts.adapter import Adapter
+from grocer.artifacts.splits import Splits
+from grocer.artifacts.step import digest_of, record_of, recorded, verified_files
+from grocer.errors import ArtifactError, StoppedError
+from grocer.io.storage import Storage
+from grocer.io.trees import get_tree, put_tree
+from grocer.training import node
+from grocer.training import run as training
+from grocer.training.distributed import Node, execute
+from tests.fixtures.ports import free_port
+from tests.fixtures.training_runs import assert_same_losses, short_run, write_splits
+
+
+class Exchange:
+    """What the train step and a node exchange through the store."""
+
+    def __init__(self, root: Path, base: Path, *settings: str) -> None:
+        self.root, self.splits = root, root / "splits"
+        self.storage = Storage(str(root / "store"), setting="test")
+        written = write_splits(root / "written")
+        with recorded("build_dataset", self.splits) as part:
+            for path in written.iterdir():
+                path.rename(part / path.name)
+        self.config = short_run(base, *settings)
+        put_tree(self.splits, self.storage, "splits")
+        self.storage.write_bytes(self.config.to_json().encode(), "config.json")
+
+    def model(self) -> Path:
+        """Return the artifact that the node has put into the store."""
+        assert get_tree(self.storage, "model", self.root / "model") is None
+        return self.root / "model"
+
+
+def test_two_processes_equal_one_at_the_same_effective_batch(base: Path, tmp_path: Path) -> None:
+    exchange = Exchange(tmp_path, base, "train.per_device_train_batch_size=2")
+    assert node.train(str(tmp_path / "store"), Node(2)) == 0
+    model = exchange.model()
+    verified_files(model)
+    assert record_of(model)["inputs"] == {"splits": digest_of(exchange.splits)}
+
+    reference = tmp_path / "reference"
+    reference.mkdir()
+    training.run(Splits.read(exchange.splits), short_run(base), reference)
+    adapter, expected = Adapter.read(model), Adapter.read(reference)
+    assert (adapter.processes, expected.processes) == (2, 1)
+    # Rounding differs between packs of other sizes, and Adam amplifies it from step to step.
+    assert_same_losses(adapter, reference, 1e-3)
+    assert adapter.losses[0].loss == pytest.approx(expected.losses[0].loss, abs=1e-5)
+
+
+def start_node(store: Path) -> subprocess.Popen[str]:
+    """Start the command with two processes, with the variables that Kubeflow Trainer sets."""
+    variables = {
+        "PET_NNODES": "1",
+        "PET_NODE_RANK": "0",
+        "PET_NPROC_PER_NODE": "2",
+        "PET_MASTER_ADDR": "127.0.0.1",
+        "PET_MASTER_PORT": str(free_port()),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "grocer.training.node", str(store)],
+        env={**os.environ, **variables, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_sigterm_stops_all_processes_with_a_checkpoint(base: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    settings = ("train.max_steps=100000", "train.save_steps=100000", f"train.checkpoints={kept}")
+    Exchange(tmp_path, base, *settings)
+    with start_node(tmp_path / "store") as process:
+        output = next(line for line in process.stdout if "/100,000 steps" in line)
+        process.send_signal(signal.SIGTERM)
+        output += process.stdout.read()
+    assert process.returncode == StoppedError.exit_code, output
+    assert "stopped by SIGTERM" in output
+    assert list(kept.glob("*/checkpoint-*/whole.json"))
+
+
+def test_user_error_has_its_exit_code(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exchange = Exchange(tmp_path, base, "train.max_length=2")
+    assert execute(exchange.splits, exchange.config, tmp_path / "model") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "train.max_length" in line
+
+
+def test_missing_splits_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="is missing"):
+        node.train(str(tmp_path / "store"), Node(2))
