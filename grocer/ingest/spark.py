@@ -42,7 +42,8 @@ def spark_session() -> SparkSession:
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise ConfigError(
-            f"data.engine=spark: {error}; install the extra: pip install 'grocer[spark]'"
+            f"data.engine=spark: {error}; install requirements-spark.lock, see "
+            "docs/catalogue.md#order-logs-beyond-one-machine"
         ) from error
     builder = SparkSession.builder.appName("grocer")
     is_remote = "SPARK_REMOTE" in os.environ

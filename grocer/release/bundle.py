@@ -173,7 +173,7 @@ def load_bundle(path: Path, digest: str | None = None, trust: Trust | None = Non
     if len(expected) != 64:
         raise BundleError(
             f"{path}: a bundle's directory is named by its digest, 64 hexadecimal digits; "
-            "if it was copied to another name, give the digest too"
+            "restore its name, or pass --digest to the predictor"
         )
     files = _bundle_files(path)
     versions = _versions(files)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from grocer.release.lineage import Lineage
 
 _DIGEST = re.compile("[0-9a-f]{64}")
+_SHORT_DIGEST = re.compile("[0-9a-f]{7,63}…?")
 _RUN = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -65,6 +66,8 @@ def lineage(
         found = [_find(answer_header or target or "", config)]
     elif "://" in target or Path(target).exists():
         found = [_read(target)]
+    elif _SHORT_DIGEST.fullmatch(target):
+        raise ConfigError(f"{target}: a digest has 64 digits; give all of them")
     else:
         found = list(_served(target, config))
     if as_json:

@@ -198,8 +198,8 @@ class TriggerOptions:
 
     def trigger(self, config: RunConfig) -> Trigger | None:
         if self.when is None:
-            if self.metrics is not None:
-                raise ConfigError("--metrics requires --when")
+            if self.metrics is not None or self.cool_down != Trigger.cool_down_days:
+                raise ConfigError("--metrics and --cool-down require --when")
             return None
         return Trigger.of(
             self.when,

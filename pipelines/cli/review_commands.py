@@ -25,6 +25,7 @@ class Format(StrEnum):
 
 _BY_SUFFIX = {".html": Format.html, ".json": Format.label_studio}
 
+
 @review.command()
 def export(
     out: Annotated[Path, Argument(metavar="OUT", help="Output file")],

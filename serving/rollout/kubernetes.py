@@ -70,7 +70,8 @@ def connect(*, retries: int = 2) -> tuple[client.ApiClient, str]:
     try:
         config.load_kube_config(path, client_configuration=configuration)
         _, context = config.list_kube_config_contexts(path)
-    except (ConfigException, OSError, yaml.YAMLError) as error:
+    except (ConfigException, OSError, yaml.YAMLError, TypeError, AttributeError) as error:
+        # Other YAML than a kubeconfig causes the last two.
         raise DeployError(f"kubeconfig {path} cannot be loaded: {error}; set KUBECONFIG") from error
     return client.ApiClient(configuration), f"context {context['name']}"
 

@@ -94,7 +94,8 @@ def describe(error: ValidationError, *parent: str | int) -> str:
     errors = error.errors(include_url=False, include_input=False)
     # An instance is a string or an object: the other branch of the union fails as well.
     first = next((e for e in errors if e["loc"][-1:] not in _UNION_BRANCHES), errors[0])
-    path, message = [*parent, *first["loc"]], first["msg"][0].lower() + first["msg"][1:]
+    text = re.sub(" after validation, not .*", "", first["msg"])
+    path, message = [*parent, *first["loc"]], text[0].lower() + text[1:]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, ItemError):
         path.append(cause.item)

@@ -30,7 +30,8 @@ def test_artifact_is_read_as_written(artifact: Artifact, tmp_path: Path) -> None
         artifact.write(out)
     restored = type(artifact).read(tmp_path / "out")
     assert restored.model_dump() == artifact.model_dump()
-    assert json.loads((tmp_path / "out" / artifact.FILE).read_text())["schema"] == 1
+    written = json.loads((tmp_path / "out" / artifact.FILE).read_text())
+    assert written["schema"] == artifact.schema_version
     assert restored.directory == tmp_path / "out"
     assert restored.digest == digest_of(tmp_path / "out")
 

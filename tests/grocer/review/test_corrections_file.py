@@ -75,7 +75,9 @@ def test_conflict_is_reported_and_resolved_only_on_request(table: Table) -> None
     later = datetime(2026, 12, 1, tzinfo=UTC)
     result = table.add("name,label,who\nGouda,produce,eve\n", resolve=True, now=later)
     assert not result.conflicts
-    again = table.add("name,label,who\nGouda,dairy eggs,ann\n", now=datetime(2026, 12, 2, tzinfo=UTC))
+    again = table.add(
+        "name,label,who\nGouda,dairy eggs,ann\n", now=datetime(2026, 12, 2, tzinfo=UTC)
+    )
     assert (again.added, again.known) == (0, 1)
     effective = Corrections.of(read_table(open_table(table.address))).effective
     assert effective["gouda"].label == "produce"

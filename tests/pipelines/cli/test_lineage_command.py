@@ -138,6 +138,7 @@ def test_run_is_registered_later(
         (["--register", "x"], "registry.address"),
         (["0" * 64], "registry.address"),
         (["--answer-header", "12ab"], "64"),
+        (["0" * 12], "64"),
     ],
 )
 def test_user_error_is_one_line(

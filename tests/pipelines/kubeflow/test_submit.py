@@ -186,6 +186,7 @@ def test_schedule_with_conditions_starts_with_the_check():
         ((*STORE, "--when", "drift"), "requires --metrics"),
         ((*STORE, "--when", "1d", "--state", "/mnt/state"), "--state /mnt/state: pods cannot"),
         ((*STORE, "--state", "s3://b/state"), "--state requires --when"),
+        ((*STORE, "--cool-down", "3"), "--cool-down require --when"),
         (("--no-deploy", "--when", "1d"), "set --champion"),
         (("--no-deploy", "--when", "1d", "--champion", BUNDLE), "set --state"),
         (("--set", "deploy.store=oci://host/bundles", "--when", "1d"), "set --state"),

@@ -112,7 +112,7 @@ def test_last_log_line(api: Api, log: str, line: str) -> None:
     assert api.cluster.last_log_line("pod", "kserve-container") == line
 
 
-@pytest.mark.parametrize("text", [None, "", "clusters: ["], ids=["absent", "empty", "not YAML"])
+@pytest.mark.parametrize("text", [None, "", "clusters: [", "text", "[]"])
 def test_kubeconfig_that_cannot_be_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None
 ) -> None:
