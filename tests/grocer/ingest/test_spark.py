@@ -152,7 +152,7 @@ def test_executors_without_the_output_directory_are_reported(
 def test_missing_extra_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyspark.errors", None)
     folder = write_csvs(tmp_path / "in", tables())
-    with pytest.raises(ConfigError, match="requirements-spark.lock"):
+    with pytest.raises(ConfigError, match=r"requirements-spark\.lock"):
         ingest(folder, tmp_path / "out", SPARK)
 
 
