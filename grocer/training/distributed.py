@@ -30,6 +30,7 @@ from torch.multiprocessing.spawn import (
     start_processes,
 )
 
+from grocer import events
 from grocer.artifacts.splits import Splits
 from grocer.artifacts.step import step
 from grocer.config.run import RunConfig
@@ -127,7 +128,8 @@ def launch(splits: Path, config: RunConfig, out: Path) -> None:
         with step("train", out, {"splits": splits}) as part:
             training.run(Splits.read(splits), config, part)
         return
-    # The other processes write the same files; theirs are discarded, as is their output.
+    # The other processes write the same files; theirs are discarded, as are output and events.
+    os.environ.pop(events.VARIABLE, None)
     with (
         tempfile.TemporaryDirectory() as scratch,
         Path(os.devnull).open("w") as null,
