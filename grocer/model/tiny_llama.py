@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_model
 from torch.nn.functional import cross_entropy
 
 from grocer.config.stages import TinyConfig
@@ -72,7 +73,10 @@ def tiny_base(
     def pretrain(part: Path) -> None:
         tokenizer = make_tokenizer(names, template, labels, config.vocabulary, aisles)
         model = _pretrain(Encoder(tokenizer, template, labels, aisles), names, config)
-        model.save_pretrained(part)
+        # Unlike save_pretrained, also in a process that is not the first of a distributed training.
+        model.config.update({"architectures": [type(model).__name__], "dtype": "float32"})
+        model.config.save_pretrained(part)
+        save_model(model, str(part / "model.safetensors"), metadata={"format": "pt"})
         tokenizer.save_pretrained(part)
 
     return cached_directory(target, pretrain)

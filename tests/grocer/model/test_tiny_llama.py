@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.distributed import mixin
 
 from grocer.config.stages import PromptConfig
 from grocer.model import tiny_llama
@@ -36,6 +37,16 @@ def test_same_arguments_give_the_same_base_from_the_cache(
     assert (directory / "model.safetensors").stat().st_mtime_ns == written
     other = SHAPE.model_copy(update={"steps": 1})
     assert tiny_base(NAMES, CHAT, LABELS, other) != directory
+
+
+def test_each_node_of_a_distributed_training_writes_its_base(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the second node, transformers' save_pretrained writes nothing."""
+    monkeypatch.setattr(mixin, "_is_torch_distributed_initialized", lambda: True)
+    monkeypatch.setattr(mixin, "_get_torch_distributed_rank", lambda: 1)
+    monkeypatch.setenv("GROCER_CACHE", str(tmp_path))
+    assert base_digest(tiny_base(NAMES, CHAT, LABELS, SHAPE)) == base_digest(base)
 
 
 def test_concurrent_runs_share_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,12 @@ import pytest
 
 from grocer.artifacts.step import digest_of, step
 from grocer.config.recipes import tiny
+from grocer.config.removed import REMOVED
 from grocer.errors import ArtifactError, BundleError
 from grocer.gate.run import run as judge
 from grocer.io.atomic import file_digest, read_json, tree_digest, tree_digests
 from grocer.release.bundle import load_bundle, write_bundle
-from grocer.release.manifest import origins_of
+from grocer.release.manifest import Manifest, origins_of
 from tests.fixtures.artifacts import (
     AISLES,
     make_bundle,
@@ -311,9 +312,9 @@ def test_copy_under_another_name_requires_the_digest(tmp_path: Path) -> None:
     [
         ("{", "Invalid JSON"),
         ("[]", "should be an object"),
-        ('{"schema": 4}', r"version 4, but .* reads version 5; .* or train again"),
-        ('{"schema": 6}', r"version 6, but .* reads version 5; "),
-        ('{"schema": 5}', "schema version 5: base: Field required"),
+        ('{"schema": 5}', r"version 5, but .* reads version 6; .* or train again"),
+        ('{"schema": 7}', r"version 7, but .* reads version 6; "),
+        ('{"schema": 6}', "schema version 6: base: Field required"),
     ],
 )
 def test_manifest_that_cannot_be_read_is_rejected_in_one_short_line(
@@ -326,10 +327,15 @@ def test_manifest_that_cannot_be_read_is_rejected_in_one_short_line(
     assert len(str(caught.value)) < 700
 
 
+def test_schema_version_changes_when_a_setting_is_removed() -> None:
+    """A bundle holds its configuration: one with a removed setting must have another version."""
+    assert (Manifest.model_fields["schema_version"].default, len(REMOVED)) == (6, 48)
+
+
 def test_bundle_of_schema_1_is_rejected_by_its_version(tmp_path: Path) -> None:
     """It was written by Grocer 0.1.0, before artifacts were typed."""
     with pytest.raises(
-        BundleError, match=r"bundle\.json: schema: version 1, but .* reads version 5; .*again$"
+        BundleError, match=r"bundle\.json: schema: version 1, but .* reads version 6; .*again$"
     ):
         load_bundle(SCHEMA_1, "f" * 64)
 
@@ -350,7 +356,7 @@ def test_manifest_with_an_invalid_part_is_rejected(
     manifest = read_json(path / "bundle.json")
     manifest[part] |= change
     (path / "bundle.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match=rf"schema version 5: {part}\."):
+    with pytest.raises(BundleError, match=rf"schema version 6: {part}\."):
         load_bundle(rename_to_digest(path))
 
 

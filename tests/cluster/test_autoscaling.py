@@ -1,7 +1,7 @@
-"""Tests of scaling to zero and back with the component scale-to-zero.
+"""Tests of scaling to zero and back, and to several pods, with the component scale-to-zero.
 
 Requires what test_canary requires, KEDA, and a Prometheus at the address in the component that
-scrapes the Gateway. The tests depend on each other, in this order.
+scrapes the Gateway and the predictors. The tests depend on each other, in this order.
 """
 
 import json
@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.api import Api, wait_until
+from tests.cluster.api import Api, is_ready, predictor_pods, wait_until
 from tests.cluster.bundles import Bundles, digest_of
-from tests.cluster.client import GATEWAY, Gateway
+from tests.cluster.client import GATEWAY, Gateway, summary
 from tests.cluster.pods import DeployStep
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
@@ -42,6 +42,8 @@ def step(api: Api, new_canary_step: Callable[..., DeployStep]) -> DeployStep:
     metrics = metrics.replace("httproute-grocer-", f"httproute-{namespace}-")
     metrics = metrics.replace('namespace=\\"grocer\\"', f'namespace=\\"{namespace}\\"')
     scaling = {"minReplicas": 1, "autoScaling": {"metrics": json.loads(metrics)}}
+    # Clients on the node of the predictor do not leave it enough CPU for the manifest's limit.
+    scaling["autoScaling"]["metrics"][0]["external"]["target"]["value"] = "0.1"
     api.patch(path, {"spec": {"predictor": scaling}})
     return step
 
@@ -128,3 +130,20 @@ def test_deploy_starts_a_pod(
     report(f"deploy without pods: {result.seconds:.0f} s")
     answer = wait_until("a response", lambda: _answer(gateway), timeout=60)
     assert answer["x-model-digest"] == digest_of(bundles.second)
+
+
+def test_load_adds_pods(
+    gateway: Gateway, replicas: Callable[[], int | None], report: Report
+) -> None:
+    start = time.monotonic()
+    with gateway.load() as load:
+        wait_until("KEDA adds a pod", lambda: (replicas() or 0) > 1, timeout=300)
+        added = time.monotonic() - start
+        wait_until(
+            "two pods are ready",
+            lambda: sum(map(is_ready, predictor_pods(gateway.api, gateway.namespace))) > 1,
+            timeout=300,
+        )
+        time.sleep(10)
+    report(f"load: pod added after {added:.0f} s; {summary(load)}")
+    assert load["failed"] == 0, load["failures"]
