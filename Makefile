@@ -13,7 +13,7 @@ TOOL := .venv/bin/uv tool run --quiet
 COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --generate-hashes \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup demo test test-spark coverage mutation lint format images kind-up test-kind kind-down docs lock audit licences \
+.PHONY: help setup demo test test-spark java coverage mutation lint format images kind-up test-kind kind-down docs lock audit licences \
 	sbom scan clean
 
 help: ## List the targets
@@ -41,9 +41,11 @@ demo: .venv/.installed ## Run the whole pipeline on the sample catalogue (build/
 test: .venv/.installed ## Run the default test suite in parallel
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
-test-spark: build/spark/.installed ## Run the tests of data.engine=spark (requires Java 17 or 21)
-	@command -v java >/dev/null || { echo "test-spark needs Java 17 or 21 on PATH" >&2; exit 2; }
+test-spark: java build/spark/.installed ## Run the tests of data.engine=spark (requires Java 17 or 21)
 	@PYTHONPATH=build/spark OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -m spark --timeout 900 tests/grocer
+
+java:
+	@command -v java >/dev/null || { echo "Spark requires Java 17 or 21 on PATH" >&2; exit 2; }
 
 build/spark/.installed: requirements-spark.lock .venv/.installed
 	@echo "Setting up build/spark from requirements-spark.lock ..."

@@ -13,6 +13,10 @@ alternate and the fastest round of each counts, because other guests slow down a
     python benchmarks/ingest.py --rounds 3
     python benchmarks/ingest.py --scale 0.1
     python benchmarks/ingest.py --scales 1 2 3      # growth of ingest and validation, no pandas
+    PYTHONPATH=build/spark python benchmarks/ingest.py --spark    # after make test-spark
+
+With --spark, Spark on this machine replaces pandas: `spark_overhead` is Spark over ingest, in
+wall-clock and CPU seconds and in memory.
 """
 
 from __future__ import annotations
@@ -63,6 +67,16 @@ def ingest(source: Path, out: Path) -> None:
         run(str(source), DataConfig(), part)
 
 
+def ingest_with_spark(source: Path, out: Path) -> None:
+    """Run Grocer's step with data.engine=spark."""
+    from grocer.artifacts.step import step
+    from grocer.config.stages import DataConfig
+    from grocer.ingest.run import run
+
+    with step("ingest", out / "spark") as part:
+        run(str(source), DataConfig(engine="spark"), part)
+
+
 def validate(source: Path, out: Path) -> None:
     """Run Grocer's step on the tables that `ingest` wrote to `out`."""
     from grocer.artifacts.counts import Counts
@@ -74,20 +88,22 @@ def validate(source: Path, out: Path) -> None:
         run(Counts.read(out / "tables"), recipe("tiny"), part).require_success()
 
 
-JOBS = {job.__name__: job for job in (ingest, validate, pandas_join)}
+JOBS = {job.__name__: job for job in (ingest, validate, pandas_join, ingest_with_spark)}
 
 
 def measure(job: str, source: Path, out: Path) -> dict[str, float]:
     """Run a job in a process; return wall-clock and CPU seconds, and the peak MB of its tree."""
     command = [sys.executable, __file__, "--job", job, str(source), str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=sys.stderr, env=environment)
-    peaks, ended = [0], threading.Event()
+    peaks, children, ended = [0], [0.0], threading.Event()
 
     def sample() -> None:
         while not ended.wait(SAMPLE_SECONDS):
             peaks.append(_resident_bytes(process.pid))
+            children.append(_seconds_of_children(process.pid))
 
     sampler = threading.Thread(target=sample)
     sampler.start()
@@ -99,7 +115,7 @@ def measure(job: str, source: Path, out: Path) -> dict[str, float]:
         sys.exit(f"{job} ended with status {os.waitstatus_to_exitcode(status)}")
     return {
         "seconds": round(seconds, 2),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime + max(children), 2),
         "peak_mb": round(max(peaks) / 1024**2, 1),
     }
 
@@ -120,6 +136,15 @@ def _resident_bytes(pid: int) -> int:
     return max(resident, int(peak[1]) * 1024 if peak else 0)
 
 
+def _seconds_of_children(pid: int) -> float:
+    """Return the CPU seconds of running children, such as Spark's JVM."""
+    try:
+        times = [child.cpu_times() for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return 0.0
+    return sum(time.user + time.system for time in times)
+
+
 def one_scale(
     catalogue: Path, scale: float, work: Path, jobs: list[str], rounds: int = 1
 ) -> dict[str, Any]:
@@ -137,7 +162,11 @@ def one_scale(
         usage = measure(job, source, out)
         print(f"{job}: {usage}", file=sys.stderr)
         result[job] = min(result.get(job, usage), usage, key=lambda each: each["seconds"])
-        tables = {"pandas_join": out, "ingest": out / "tables"}.get(job)
+        tables = {
+            "pandas_join": out,
+            "ingest": out / "tables",
+            "ingest_with_spark": out / "spark",
+        }.get(job)
         if tables:
             lines = json.loads((tables / "counts.json").read_text())["order_lines"]
             counts.append({key: lines[key] for key in ("read", "with_nulls", "kept")})
@@ -155,6 +184,7 @@ def main() -> None:
     parser.add_argument(
         "--scales", type=float, nargs="+", help="compare growth with scale, without pandas"
     )
+    parser.add_argument("--spark", action="store_true", help="compare with Spark, without pandas")
     parser.add_argument(
         "--work", type=Path, help="directory for generated files, about 2 GB at scale 1"
     )
@@ -172,9 +202,15 @@ def main() -> None:
             ]
             print(json.dumps(growth(runs)))
             return
-        jobs = list(JOBS)
+        jobs = ["ingest", "validate", "ingest_with_spark" if options.spark else "pandas_join"]
         result = one_scale(options.catalogue, options.scale, Path(work), jobs, options.rounds)
-    reference, ours = result["pandas_join"], result["ingest"]
+    ours = result["ingest"]
+    if options.spark:
+        spark = result["ingest_with_spark"]
+        result["spark_overhead"] = {name: round(spark[name] / ours[name], 2) for name in ours}
+        print(json.dumps(result))
+        return
+    reference = result["pandas_join"]
     result["ratio"] = round(reference["seconds"] / ours["seconds"], 2)
     result["cpu_ratio"] = round(reference["cpu_seconds"] / ours["cpu_seconds"], 2)
     result["memory_ratio"] = round(reference["peak_mb"] / ours["peak_mb"], 2)

@@ -7,10 +7,13 @@ such as counts by product, to the DuckDB database, which has all other tables.
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -24,6 +27,7 @@ from grocer.ingest.statements import statements
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+CONNECT_PORT, CONNECT_SECONDS = 15002, 10.0
 _SQL = statements("spark")
 
 
@@ -31,7 +35,7 @@ def spark_session() -> SparkSession:
     """Return the session of `SPARK_REMOTE` or spark-defaults.conf, otherwise one on this machine.
 
     Raises:
-        ConfigError: PySpark or Java is missing.
+        ConfigError: PySpark or Java is missing, or no server listens at `SPARK_REMOTE`.
     """
     try:
         from pyspark.errors import PySparkRuntimeError
@@ -42,7 +46,9 @@ def spark_session() -> SparkSession:
         ) from error
     builder = SparkSession.builder.appName("grocer")
     is_remote = "SPARK_REMOTE" in os.environ
-    if not is_remote:
+    if is_remote:
+        _check_server(os.environ["SPARK_REMOTE"])
+    else:
         for key in ("spark.ui.enabled", "spark.ui.showConsoleProgress"):
             builder = builder.config(key, "false")
     try:
@@ -55,6 +61,20 @@ def spark_session() -> SparkSession:
     if not is_remote:
         session.sparkContext.setLogLevel("FATAL")  # errors are raised
     return session
+
+
+def _check_server(remote: str) -> None:
+    """Check that a Spark Connect server listens; PySpark would retry for more than ten minutes."""
+    address = urlsplit(remote)
+    if address.scheme != "sc":  # local[*]: PySpark starts a server
+        return
+    try:
+        port = address.port or CONNECT_PORT
+        socket.create_connection((address.hostname or "", port), CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"data.engine=spark: no Spark Connect server at SPARK_REMOTE={remote}: {error}"
+        ) from error
 
 
 def read_parquet(path: Path, columns: Sequence[str]) -> DataFrame:
@@ -71,6 +91,9 @@ class Spark:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.session = spark_session()
+        # Spark broadcasts tables by the size of their compressed files, which is too little for
+        # orders; the products are broadcast by a hint.
+        self.session.conf.set("spark.sql.autoBroadcastJoinThreshold", -1)
         progress.say("ingest", f"orders and order lines are joined by Spark {self.session.version}")
 
     def read(self, name: str, path: Path) -> None:
@@ -106,7 +129,8 @@ class Spark:
 
     def run(self, query: str, label: str = "the tables") -> list[tuple[Any, ...]]:
         """Run a query and return its rows."""
-        return [tuple(row) for row in self.session.sql(query).collect()]
+        with _user_errors(label):
+            return [tuple(row) for row in self.session.sql(query).collect()]
 
     def number(self, query: str, label: str = "the tables") -> int:
         """Return the single whole number that a query returns."""
@@ -118,7 +142,8 @@ class Spark:
         Raises:
             OutputError: an executor wrote them to another machine.
         """
-        self.session.sql(query).write.parquet(_uri(path), compression="zstd")
+        with _user_errors(label):
+            self.session.sql(query).write.parquet(_uri(path), compression="zstd")
         if not any(path.glob("*.parquet")):
             raise OutputError(
                 f"{label}: Spark's executors do not write to {path} of this machine; mount the "
@@ -131,36 +156,55 @@ class Spark:
 
     def create_table(self, name: str, query: str, label: str = "the tables") -> None:
         """Create a table of a query's rows in the DuckDB database."""
-        with self._result(query) as result:
+        with self._result(query, label) as result:
             self.database.create_table(name, result, label)
 
     def insert(self, name: str, query: str, label: str) -> None:
         """Insert a query's rows into a table of the DuckDB database, by column name."""
-        with self._result(query) as result:
+        with self._result(query, label) as result:
             self.database.insert(name, result, label)
 
     def copy(self, name: str) -> None:
-        """Copy a table of the DuckDB database into the view `name`."""
+        """Copy a table of the DuckDB database into the view `name`, for all executors."""
         table = self.database.connection.sql(f"FROM {name}").to_arrow_table()
         plain = [
             field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
             for field in table.schema
         ]
-        self.session.createDataFrame(table.cast(pa.schema(plain))).createOrReplaceTempView(name)
+        frame = self.session.createDataFrame(table.cast(pa.schema(plain)))
+        frame.hint("broadcast").createOrReplaceTempView(name)
 
     def text_type(self, column: str, table: str) -> str:
         """Return the type of a column of text."""
         return "STRING"
 
     @contextmanager
-    def _result(self, query: str) -> Iterator[str]:
+    def _result(self, query: str, label: str) -> Iterator[str]:
         """Yield a query in DuckDB of the rows that a query in Spark returns."""
-        self.database.connection.register("result", self.session.sql(query).toArrow())
+        with _user_errors(label):
+            self.database.connection.register("result", self.session.sql(query).toArrow())
         yield "FROM result"
         self.database.connection.unregister("result")
 
 
 Engine = Database | Spark
+
+
+@contextmanager
+def _user_errors(label: str) -> Iterator[None]:
+    """Translate errors that the user can fix; `label` names the input."""
+    try:
+        yield
+    except Exception as error:  # those of PySpark, Py4J and gRPC have no common class
+        if re.search("No space left", str(error)):
+            message = f"{label}: no space is left on a device of Spark (--out or spark.local.dir)"
+            raise OutputError(message) from error
+        if re.search("OutOfMemoryError|Not enough memory", str(error)):
+            raise TableError(
+                f"{label}: Spark needs more memory; raise spark.executor.memory, on this machine "
+                "spark.driver.memory, in spark-defaults.conf"
+            ) from error
+        raise
 
 
 def _uri(path: Path) -> str:

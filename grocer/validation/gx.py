@@ -80,8 +80,11 @@ def _validate(
     # One suite for all: GX hashes the whole frame on each call. It reorders the results.
     suite = gx.ExpectationSuite(name, expectations=list(expectations))
     batch = definition.get_batch({"dataframe": frame})
+    # GX filters the whole frame for each metric: without nulls, that is then not a copy.
+    with pd.option_context("mode.copy_on_write", True):
+        report = batch.validate(suite, result_format=detail)
     results = {}
-    for item in batch.validate(suite, result_format=detail).to_json_dict()["results"]:
+    for item in report.to_json_dict()["results"]:
         notes = item["expectation_config"]["notes"]
         if error := item["exception_info"].get("exception_message"):
             raise RuntimeError(f"{name}: {notes}: {error}")

@@ -180,3 +180,25 @@ def test_missing_java_is_reported(tmp_path: Path) -> None:
     command = [sys.executable, "-c", NO_JAVA]
     result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert "install Java 17" in result.stdout
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("remote", ["sc://localhost:1", "sc://localhost:port"])
+def test_unreachable_server_is_reported(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARK_REMOTE", remote)
+    with pytest.raises(ConfigError, match="SPARK_REMOTE"):
+        spark.spark_session()
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("java.lang.OutOfMemoryError: Java heap space", TableError, "spark.driver.memory"),
+        ("Not enough memory to build and broadcast the table", TableError, "spark.driver.memory"),
+        ("java.io.IOException: No space left on device", OutputError, "spark.local.dir"),
+        ("unknown", RuntimeError, "unknown"),
+    ],
+)
+def test_errors_of_spark_are_translated(text: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message), spark._user_errors("orders.csv"):
+        raise RuntimeError(text)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from great_expectations.expectations import ExpectColumnValuesToBeBetween
 
 from grocer.artifacts.counts import Counts
 from grocer.artifacts.step import step
@@ -270,6 +271,20 @@ def test_sigkill_leaves_no_output(tmp_path: Path) -> None:
     assert not report_dir.exists()
     with step("validate", report_dir, {"tables": tables_dir}) as out:
         assert validate(Counts.read(tables_dir), CONFIG, out).success
+
+
+def test_columns_with_limits_are_compared_as_arrays(tmp_path: Path) -> None:
+    ingest_and_validate(tmp_path, tables())
+    asset = assets.data_assets(Counts.read(tmp_path / "tables"), CONFIG)[-1]
+    [frame] = asset.batches()
+    types = frame.dtypes
+    limited = {
+        item.column
+        for item in asset.expectations
+        if isinstance(item, ExpectColumnValuesToBeBetween)
+    }
+    assert len(limited) == 5
+    assert {str(types[name]) for name in limited} <= {"int64", "float64"}
 
 
 SPARK = CONFIG.with_settings(["data.engine=spark"])
