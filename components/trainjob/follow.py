@@ -26,6 +26,7 @@ class TrainJob:
 
     def __init__(self, jobs: TrainJobs, body: Mapping[str, Any]) -> None:
         self.jobs, self.body, self.name = jobs, body, body["metadata"]["name"]
+        self._ours = False  # created, or adopted
         self._state = ""
         self._pod, self._stamp, self._read_at = "", "", 0.0
 
@@ -39,13 +40,16 @@ class TrainJob:
             found = self.jobs.find(self.name)
             if found is None:
                 upload()
+                self._ours = True
                 try:
                     self.jobs.create(self.body)
                 except ChangedError:  # by an earlier request, whose response was lost
                     continue
-                spec = self.body["spec"]["trainer"]
-                say("train", f"TrainJob {self.name} created: {spec['numNodes']} nodes with "
-                    f"{spec['numProcPerNode']} processes each")  # fmt: skip
+                trainer = self.body["spec"]["trainer"]
+                size = (
+                    f"{trainer['numNodes']} nodes with {trainer['numProcPerNode']} processes each"
+                )
+                say("train", f"TrainJob {self.name} created: {size}")
                 return
             if "deletionTimestamp" not in found["metadata"]:
                 break
@@ -53,10 +57,11 @@ class TrainJob:
             time.sleep(POLL_SECONDS)
         digest = (found["metadata"].get("annotations") or {}).get(INPUTS)
         if digest != self.body["metadata"]["annotations"][INPUTS]:
-            raise ForeignJobError(
+            raise TrainingError(
                 f"TrainJob {self.name} exists, but was created from other data or another "
                 f"configuration; kubectl -n {self.jobs.namespace} delete trainjob {self.name}"
             )
+        self._ours = True
         say("train", f"TrainJob {self.name} exists: following it")
 
     def follow(self) -> None:
@@ -76,15 +81,12 @@ class TrainJob:
 
     @contextmanager
     def deleted(self) -> Iterator[None]:
-        """Delete the TrainJob at the end of the block, whatever happens in it."""
+        """Delete the TrainJob at the end of the block, however it ends, if the block started it."""
         try:
             yield
-        except ForeignJobError:
-            raise
-        except BaseException:
-            self._delete()
-            raise
-        self._delete()
+        finally:
+            if self._ours:
+                self._delete()
 
     def _delete(self) -> None:
         try:
@@ -132,6 +134,8 @@ class TrainJob:
         if not first or first[0].status.phase == "Pending":
             return
         if first[0].metadata.name != self._pod:
+            if self._pod:
+                say("train", "the TrainJob's pods have started again")
             self._pod, self._stamp = first[0].metadata.name, ""
         now = time.monotonic()
         since = round(now - self._read_at) + _LOG_MARGIN_SECONDS if self._stamp else None
@@ -165,10 +169,6 @@ class TrainJob:
         if state.exit_code == GrocerError.exit_code:
             return TrainingError(line.removeprefix("grocer: "))
         return RuntimeError(f"pod {pod} failed with exit code {state.exit_code}: {line}")
-
-
-class ForeignJobError(TrainingError):
-    """A TrainJob of the same name was created from other inputs."""
 
 
 def _pending_reason(pod: client.V1Pod) -> str | None:

@@ -18,7 +18,7 @@ from grocer.artifacts.adapter import Adapter, TrainingLoss, ValidationLoss
 from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
 from grocer.errors import ModelError, StoppedError
-from grocer.io.atomic import file_digest, read_json, write_json
+from grocer.io.atomic import file_digest, json_digest, read_json, write_json
 from grocer.model.base import load_nf4, load_tokenizer
 from grocer.model.device import Hardware, cpu_threads, select_hardware
 from grocer.model.hierarchy import AISLES_FILE, Aisles, read_aisles
@@ -51,7 +51,7 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
     Under torchrun each process calls this with a different `out` and writes the same files.
 
     Raises:
-        ModelError: the base cannot be found, loaded or used.
+        ModelError: the base cannot be found, loaded or used, or differs between processes.
         ConfigError: a product is longer than `train.max_length`.
         TrainingError: not enough memory, NaN or Inf, or SIGTERM; run again to resume.
         OutputError: `train.checkpoints` cannot be reached.
@@ -82,6 +82,7 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
     _log_examples(examples, template)
     _require_fit(directory, tokenizer, examples, config, hardware)
     identity = _identity(splits.directory, reference, arguments.world_size, config, hardware)
+    _require_same(identity, arguments.world_size)
     root = config.train.checkpoints
     checkpoints = Checkpoints(root, identity) if root else None
     # Train.
@@ -165,6 +166,18 @@ def _identity(
         "processes": processes,
         "libraries": {name: version(name) for name in _LIBRARIES},
     }
+
+
+def _require_same(identity: dict[str, Any], processes: int) -> None:
+    """Check that all processes train the same: each loads or pretrains the base by itself."""
+    digests: list[Any] = [json_digest(identity)] * processes
+    if processes > 1:
+        torch.distributed.all_gather_object(digests, digests[0])
+    if len(set(digests)) > 1:
+        raise ModelError(
+            "the processes have different splits, bases or library versions; use nodes of one "
+            "type, one image, and a base.source that is pinned to a commit"
+        )
 
 
 def _train(

@@ -320,6 +320,17 @@ def test_error_of_the_api_fails_the_step(
         train_step.run()
 
 
+def test_trainjob_that_could_not_be_read_is_not_deleted(
+    api: TrainerApi, train_step: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier try of the step may have created it."""
+    monkeypatch.setattr("serving.rollout.kubernetes.connect.__kwdefaults__", {"retries": 0})
+    api.responses["GET", f"{JOBS}/grocer-{RUN_ID}"] = 503, "the server is starting"
+    with pytest.raises(UnreachableError):
+        train_step.run()
+    assert not {verb for verb, _, _ in api.requests} & {"create", "delete"}
+
+
 @pytest.mark.parametrize(("status", "fails"), [(400, False), (404, False), (403, True)])
 def test_log_that_is_not_available_yet(
     status: int, fails: bool, api: TrainerApi, train_step: Step
@@ -349,6 +360,7 @@ def test_log_of_a_restarted_pod_is_shown(
     output = capsys.readouterr().out.splitlines()
     assert [line for line in output if line.startswith("line")] == lines[:3]
     assert "resuming" in output
+    assert "grocer | train | the TrainJob's pods have started again" in output
     seconds = [query.get("sinceSeconds") for query in api.log_queries]
     assert seconds[0] is seconds[2] is None
     assert seconds[1] is not None

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,11 @@ from grocer.artifacts.splits import Splits
 from grocer.artifacts.step import step
 from grocer.errors import ConfigError, ModelError, StoppedError, TrainingError
 from grocer.inference.scorer import Scorer
+from grocer.io.atomic import json_digest
 from grocer.model.base import load_tokenizer
 from grocer.training import run as training
 from tests.fixtures.tiny_model import AISLES
-from tests.fixtures.training_process import TrainingProcesses, training_processes
+from tests.fixtures.training_process import TrainingProcesses
 from tests.fixtures.training_runs import (
     assert_same_losses,
     is_trained,
@@ -118,12 +118,6 @@ def test_group_by_length_trains_on_padded_batches(splits: Path, base: Path, tmp_
     assert run(splits, base, tmp_path / "grouped", *settings).steps == 6
     with pytest.raises(ConfigError, match=r"train\.group_by_length"):
         short_run(base, "train.group_by_length=true")
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[TrainingProcesses]:
-    with training_processes() as started:
-        yield started
 
 
 class Command:
@@ -271,3 +265,16 @@ def test_losses_and_parameters_are_logged_to_mlflow(
     (logged,) = client.search_runs([experiment.experiment_id])
     assert len(client.get_metric_history(logged.info.run_id, "loss")) == 2
     assert logged.data.params["learning_rate"]
+
+
+def test_processes_with_different_bases_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gather(digests: list[str], own: str) -> None:
+        digests[:] = [own, others]
+
+    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+    identity = {"base": {"source": "tiny", "digest": "a"}}
+    others = json_digest(identity)
+    training._require_same(identity, 2)
+    others = json_digest({"base": {"source": "tiny", "digest": "b"}})
+    with pytest.raises(ModelError, match="nodes of one type"):
+        training._require_same(identity, 2)
