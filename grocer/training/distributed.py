@@ -37,6 +37,7 @@ from grocer.config.run import RunConfig
 from grocer.errors import GrocerError
 from grocer.training import run as training
 
+START_METHOD = "spawn"  # as CUDA requires
 _GRACE_SECONDS = 90.0
 """How long the other processes may take to end after one has failed: they may be publishing a
 checkpoint. Less than the grace period of the TrainJob's pods."""
@@ -79,7 +80,7 @@ def start(splits: Path, config: RunConfig, out: Path, node: Node) -> int:
     if not node.port:
         node = Node(node.processes, port=_free_port())
     context: Any = start_processes(  # type: ignore[no-untyped-call]
-        _process, (node, splits, config, out), node.processes, join=False, start_method="spawn"
+        _process, (node, splits, config, out), node.processes, join=False, start_method=START_METHOD
     )
     previous = signal.signal(
         signal.SIGTERM, lambda *_: [process.terminate() for process in context.processes]

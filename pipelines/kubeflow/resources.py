@@ -35,6 +35,8 @@ A base model of 7 billion parameters has 14 GB.
 """
 PROCESS_MB = 1111
 """Memory in MiB of a step without the base model, beside that of DuckDB."""
+FOLLOW_CPU = "500m"
+"""CPU of a step that only follows a TrainJob."""
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "ORAS_USER", "ORAS_PASS")
 CREDENTIALS = {key: key for key in _KEYS}
 ENDPOINT = {key: key for key in ("AWS_ENDPOINT_URL", "AWS_REGION")}
@@ -130,10 +132,9 @@ def identify(task: dsl.PipelineTask) -> None:
     kubernetes.use_field_path_as_env(task, RUN_VARIABLE, "metadata.labels['pipeline/runid']")
 
 
-def enqueue(task: dsl.PipelineTask, queue: str | None) -> None:
+def enqueue(task: dsl.PipelineTask, queue: str) -> None:
     """Let Kueue start the step's pod when its LocalQueue has quota."""
-    if queue is not None:
-        kubernetes.add_pod_label(task, QUEUE, queue)
+    kubernetes.add_pod_label(task, QUEUE, queue)
 
 
 def mount_trust(task: dsl.PipelineTask) -> None:
@@ -146,8 +147,8 @@ def use_train_job(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:
 
     The TrainJob has its own time limit; the step may wait for quota as long as the run.
     """
-    use_cpu(task, image, run)
-    kubernetes.set_timeout(task, run.cluster.run_timeout_seconds)
+    seconds = run.cluster.run_timeout_seconds
+    _set_limits(task, image, FOLLOW_CPU, f"{PROCESS_MB}Mi", seconds)
     kubernetes.use_field_path_as_env(task, NAMESPACE_VARIABLE, "metadata.namespace")
     kubernetes.use_field_path_as_env(task, POD_VARIABLE, "metadata.name")
 

@@ -126,7 +126,8 @@ def configure(
 ) -> None:
     """Set the image, resources, environment, retries and caching of each step."""
     for step, task in tasks.items():
-        if step == "train" and run.train.processes > 1:
+        creates_job = step == "train" and run.train.processes > 1
+        if creates_job:
             resources.use_train_job(task, images.data, run)
         elif step in _MODEL_STEPS:
             resources.use_model(task, images.train, run)
@@ -150,4 +151,6 @@ def configure(
             task.set_caching_options(False)
         if on_cluster:
             resources.identify(task)
-            resources.enqueue(task, run.cluster.queue)
+            # The quota is for the TrainJob: a step that holds a part of it could wait for ever.
+            if run.cluster.queue is not None and not creates_job:
+                resources.enqueue(task, run.cluster.queue)

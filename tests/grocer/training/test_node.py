@@ -1,9 +1,9 @@
 """A node of a TrainJob: two processes over gloo, with a directory in place of the object store."""
 
 import os
+import pickle
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,11 @@ from grocer.artifacts.step import digest_of, record_of, recorded, verified_files
 from grocer.errors import ArtifactError, StoppedError
 from grocer.io.storage import Storage
 from grocer.io.trees import get_tree, put_tree
-from grocer.training import node
+from grocer.training import distributed, node
 from grocer.training import run as training
 from grocer.training.distributed import Node, execute
 from tests.fixtures.ports import free_port
+from tests.fixtures.training_process import TrainingProcesses
 from tests.fixtures.training_runs import assert_same_losses, short_run, write_splits
 
 
@@ -41,9 +42,24 @@ class Exchange:
         return self.root / "model"
 
 
-def test_two_processes_equal_one_at_the_same_effective_batch(base: Path, tmp_path: Path) -> None:
+def start_node(processes: TrainingProcesses, root: Path) -> int:
+    """Start the command with two processes, with the variables that Kubeflow Trainer sets."""
+    variables = {
+        "PET_NNODES": "1",
+        "PET_NODE_RANK": "0",
+        "PET_NPROC_PER_NODE": "2",
+        "PET_MASTER_ADDR": "127.0.0.1",
+        "PET_MASTER_PORT": str(free_port()),
+    }
+    return processes.start([root / "store"], root / "log", module="node", **variables)
+
+
+def test_two_processes_equal_one_at_the_same_effective_batch(
+    processes: TrainingProcesses, base: Path, tmp_path: Path
+) -> None:
     exchange = Exchange(tmp_path, base, "train.per_device_train_batch_size=2")
-    assert node.train(str(tmp_path / "store"), Node(2)) == 0
+    code = processes.exit_code(start_node(processes, tmp_path))
+    assert code == 0, (tmp_path / "log").read_text()
     model = exchange.model()
     verified_files(model)
     assert record_of(model)["inputs"] == {"splits": digest_of(exchange.splits)}
@@ -58,34 +74,20 @@ def test_two_processes_equal_one_at_the_same_effective_batch(base: Path, tmp_pat
     assert adapter.losses[0].loss == pytest.approx(expected.losses[0].loss, abs=1e-5)
 
 
-def start_node(store: Path) -> subprocess.Popen[str]:
-    """Start the command with two processes, with the variables that Kubeflow Trainer sets."""
-    variables = {
-        "PET_NNODES": "1",
-        "PET_NODE_RANK": "0",
-        "PET_NPROC_PER_NODE": "2",
-        "PET_MASTER_ADDR": "127.0.0.1",
-        "PET_MASTER_PORT": str(free_port()),
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "grocer.training.node", str(store)],
-        env={**os.environ, **variables, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def test_sigterm_stops_all_processes_with_a_checkpoint(base: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
+def test_sigterm_stops_all_processes_with_a_checkpoint(
+    processes: TrainingProcesses, base: Path, tmp_path: Path
+) -> None:
+    kept, log = tmp_path / "kept", tmp_path / "log"
     settings = ("train.max_steps=100000", "train.save_steps=100000", f"train.checkpoints={kept}")
     Exchange(tmp_path, base, *settings)
-    with start_node(tmp_path / "store") as process:
-        output = next(line for line in process.stdout if "/100,000 steps" in line)
-        process.send_signal(signal.SIGTERM)
-        output += process.stdout.read()
-    assert process.returncode == StoppedError.exit_code, output
-    assert "stopped by SIGTERM" in output
+    log.touch()
+    process = start_node(processes, tmp_path)
+    while "/100,000 steps" not in log.read_text():
+        assert Path(f"/proc/{process}/exe").exists(), log.read_text()
+        time.sleep(0.1)
+    os.kill(process, signal.SIGTERM)
+    assert processes.exit_code(process) == StoppedError.exit_code, log.read_text()
+    assert "stopped by SIGTERM" in log.read_text()
     assert list(kept.glob("*/checkpoint-*/whole.json"))
 
 
@@ -96,6 +98,13 @@ def test_user_error_has_its_exit_code(
     assert execute(exchange.splits, exchange.config, tmp_path / "model") == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "train.max_length" in line
+
+
+def test_arguments_of_a_process_are_picklable(base: Path) -> None:
+    """Outside of tests, processes are spawned and not forked."""
+    arguments = Node(2), Path("splits"), short_run(base), Path("out")
+    assert pickle.loads(pickle.dumps(arguments)) == arguments
+    assert distributed.START_METHOD == "spawn"
 
 
 def test_missing_splits_are_reported(tmp_path: Path) -> None:

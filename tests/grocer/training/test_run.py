@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from grocer.io.atomic import json_digest
 from grocer.model.base import load_tokenizer
 from grocer.training import run as training
 from tests.fixtures.tiny_model import AISLES
-from tests.fixtures.training_process import TrainingProcesses, training_processes
+from tests.fixtures.training_process import TrainingProcesses
 from tests.fixtures.training_runs import (
     assert_same_losses,
     is_trained,
@@ -119,12 +118,6 @@ def test_group_by_length_trains_on_padded_batches(splits: Path, base: Path, tmp_
     assert run(splits, base, tmp_path / "grouped", *settings).steps == 6
     with pytest.raises(ConfigError, match=r"train\.group_by_length"):
         short_run(base, "train.group_by_length=true")
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[TrainingProcesses]:
-    with training_processes() as started:
-        yield started
 
 
 class Command:
