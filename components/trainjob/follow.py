@@ -31,7 +31,7 @@ class TrainJob:
         self._pod, self._stamp, self._read_at = "", "", 0.0
 
     def start(self, upload: Callable[[], None]) -> None:
-        """Upload the inputs and create the TrainJob, or adopt the one that exists.
+        """Upload the inputs and create the TrainJob, or adopt an existing one.
 
         Raises:
             TrainingError: it was created from other inputs.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame as SparkFrame
 
 TOTALS, ORDER_LINES = "totals", "order_lines"
-BATCH_ROWS = 1_000_000
+BATCH_ROWS = 750_000
 
 
 @dataclass(frozen=True)

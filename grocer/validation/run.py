@@ -26,7 +26,7 @@ def run(tables: Counts, config: RunConfig, out: Path) -> ValidationReport:
 
     Writes `validation.json` (with Great Expectations' results), `validation.html`, and
     `quarantine/TABLE.csv` with up to `QUARANTINE_ROWS` rows of a table that violate expectations.
-    At most a million order lines are in memory at a time.
+    At most 750,000 order lines are in memory at a time.
 
     Raises:
         CatalogueError: the configuration needs aisles, and no product has one.

@@ -151,6 +151,6 @@ def configure(
             task.set_caching_options(False)
         if on_cluster:
             resources.identify(task)
-            # The quota is for the TrainJob: a step that holds a part of it could wait for ever.
+            # The quota is for the TrainJob: a step that holds a part of it could wait forever.
             if run.cluster.queue is not None and not creates_job:
                 resources.enqueue(task, run.cluster.queue)

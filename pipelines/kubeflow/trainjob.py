@@ -35,7 +35,7 @@ def train_job(run: RunConfig, image: str) -> dict[str, Any]:
         "metadata": {"labels": {QUEUE: cluster.queue} if cluster.queue else {}},
         "spec": {
             "runtimeRef": {"apiGroup": GROUP, "kind": "TrainingRuntime", "name": RUNTIME},
-            # A TrainJob that nobody deletes ends, too. Kueue's suspension does not count.
+            # Ends a TrainJob that was not deleted. The time in a queue does not count.
             "activeDeadlineSeconds": cluster.model_timeout_seconds,
             "trainer": {
                 "image": image,
