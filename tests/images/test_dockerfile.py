@@ -67,9 +67,10 @@ def test_packages_come_from_the_lock_only(stage: str) -> None:
     assert " --constraints requirements.lock " in listing
 
 
-def test_images_use_every_extra_but_dev() -> None:
+def test_images_use_every_extra_but_dev_and_spark() -> None:
+    """Steps of a pipeline do not use Spark; `grocer submit` rejects it."""
     extras = set(re.findall(r"--extra (\S+)", TEXT))
-    assert extras == PROJECT["project"]["optional-dependencies"].keys() - {"dev"}
+    assert extras == PROJECT["project"]["optional-dependencies"].keys() - {"dev", "spark"}
 
 
 @every_image
