@@ -114,8 +114,11 @@ def read_imports(table: Storage) -> dict[str, list[Correction]]:
     imports: dict[str, list[Correction]] = {}
     for name in sorted(name for name in table.list() if name.endswith(".parquet")):
         try:
-            part = pq.read_table(io.BytesIO(table.read_bytes(name)), schema=_SCHEMA)
-            imports[name] = [Correction.model_validate(row) for row in part.to_pylist()]
+            # Without threads: one that releases a Python object while the interpreter exits aborts
+            # the process.
+            file = pq.ParquetFile(io.BytesIO(table.read_bytes(name)))
+            rows = file.read(use_threads=False).to_pylist()
+            imports[name] = [Correction.model_validate(row) for row in rows]
         except (pa.ArrowException, ValueError) as error:
             raise SourceError(
                 f"{table.setting} {table.address}: {name} is not part of a corrections table "
