@@ -158,8 +158,8 @@ class Schedule:
         def ended() -> str:
             for each in self.runs():
                 if each.state in FINAL and each.run_id not in self._logs:
-                    assert each.state == "SUCCEEDED"
                     self._logs[each.run_id] = _logs(each.run_id)
+                    assert each.state == "SUCCEEDED", self._logs[each.run_id]
             return next((log for log in self._logs.values() if decision in log), "")
 
         return wait_until(decision, ended, 3600)
