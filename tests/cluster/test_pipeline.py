@@ -145,12 +145,13 @@ class Schedule:
         return [each for each in reversed(runs) if each.recurring_run_id == self._id]
 
     def stop(self) -> None:
-        """Delete the recurring run, and end its runs."""
+        """End the runs, and delete the recurring run."""
         client = self._server.connect()
-        client.delete_recurring_run(self._id)
+        client.disable_recurring_run(self._id)
         for each in self.runs():
             if each.state not in FINAL:
                 client.terminate_run(each.run_id)
+        client.delete_recurring_run(self._id)
 
     def wait(self, decision: str) -> str:
         """Wait until a run with a decision has succeeded, and return the logs of its steps."""
