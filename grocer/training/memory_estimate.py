@@ -159,7 +159,8 @@ def _sharded_weights(shape: ModelShape, width: int, processes: int) -> float:
     and head are gathered whole, and layers with their adapter in the compute type.
     """
     own = (shape.quantized * 0.5 + shape.other * width) / processes
-    layer = (shape.quantized * 0.5 + shape.adapter * width) / shape.config.num_hidden_layers
+    layers: int = shape.config.num_hidden_layers
+    layer = (shape.quantized * 0.5 + shape.adapter * width) / layers
     gathered = shape.other * width + _GATHERED_LAYERS * layer
     return own + shape.quantized * _SCALE_BYTES + gathered
 
