@@ -84,7 +84,11 @@ def output_directory(path: Path) -> Iterator[Path]:
         try:
             yield part
             part.chmod(0o755)
+            for each in part.rglob("*"):
+                if not each.is_symlink():
+                    _sync(each)
             part.rename(path)
+            _sync(path.parent)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 

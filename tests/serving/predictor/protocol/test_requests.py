@@ -11,7 +11,7 @@ from kserve import InferRequest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from grocer.config.deployment import ServingConfig
-from grocer.model import prompt_template
+from grocer.model.prompts import template
 from serving.predictor.errors import RequestError
 from serving.predictor.protocol import requests
 from serving.predictor.protocol.models import OUTPUTS, Models
@@ -252,8 +252,8 @@ def test_large_request_of_objects_is_valid() -> None:
 
 def test_names_are_not_cleaned_while_a_request_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parsing runs on the event loop; cleaning the largest request takes half a second."""
-    monkeypatch.setattr(prompt_template, "clean", None)
-    monkeypatch.setattr(prompt_template, "limit_marks", None)
+    monkeypatch.setattr(template, "clean", None)
+    monkeypatch.setattr(template, "limit_marks", None)
     name = "\u0345\u0301" * 50
     assert v1(instances=[name] * 20).names == v2([name] * 20, (20,)).names == [name] * 20
 
