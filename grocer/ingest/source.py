@@ -89,8 +89,8 @@ def _table_files(root: Path, data: str) -> list[Path]:
         return sorted(path for path in root.iterdir() if path.name.endswith(TABLE_SUFFIXES))
     if root.suffix not in (".csv", ".parquet", ".zip"):
         raise SourceError(
-            f"--data {data}: expected a directory, or a file whose name ends with .csv, .parquet or "
-            ".zip (lower case); save a spreadsheet as CSV UTF-8 with commas"
+            f"--data {data}: expected a directory, or a file whose name ends with .csv, .parquet "
+            "or .zip (lower case); save a spreadsheet as CSV UTF-8 with commas"
         )
     return [root]
 
