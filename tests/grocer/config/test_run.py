@@ -138,4 +138,4 @@ def test_value_of_no_allowed_type_is_one_problem(value: str) -> None:
 
 def test_text_that_does_not_match_its_pattern_is_explained() -> None:
     with pytest.raises(ConfigError, match=r"deploy\.store: .*found '/tmp'.*s3://bucket/prefix"):
-        tiny().with_settings(["deploy.store=/tmp"])
+        recipe("tiny").with_settings(["deploy.store=/tmp"])
