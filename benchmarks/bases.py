@@ -10,8 +10,8 @@ import torch
 
 from grocer.config.recipes import recipe
 from grocer.config.stages import PromptConfig
-from grocer.model.prompt_template import template
-from grocer.model.source import find_base
+from grocer.model.prompts.template import template
+from grocer.model.sources.find import find_base
 from grocer.model.tiny_llama import make_tokenizer
 
 CATALOGUE = Path(__file__).resolve().parent.parent / "examples" / "catalogue"

@@ -29,7 +29,7 @@ from grocer.errors import GrocerError  # noqa: E402
 from grocer.inference.classifier import Classifier  # noqa: E402
 from grocer.inference.scorer import Scorer  # noqa: E402
 from grocer.model.device import cpu_threads  # noqa: E402
-from grocer.model.linear import LinearModel  # noqa: E402
+from grocer.model.linear.classifier import LinearModel  # noqa: E402
 from grocer.progress import say  # noqa: E402
 
 STRATEGIES = ("ensemble", "cascade")

@@ -31,7 +31,7 @@ from grocer.errors import GrocerError  # noqa: E402
 from grocer.evaluation.predictions import read_tables  # noqa: E402
 from grocer.inference import drift  # noqa: E402
 from grocer.model.combination import fit_weight, scale  # noqa: E402
-from grocer.model.linear import LinearModel, fit_linear  # noqa: E402
+from grocer.model.linear.classifier import LinearModel, fit_linear  # noqa: E402
 
 UNITS = ("12 OZ", "500 ML", "6 CT", "1 LB", "2 PK", "16.9 FL OZ")
 

@@ -21,8 +21,8 @@ from grocer.artifacts.step import peak_rss_mb
 from grocer.config.recipes import recipe
 from grocer.config.run import RunConfig
 from grocer.model.base import load_nf4, load_tokenizer
-from grocer.model.prompt_template import template
-from grocer.model.tokenization import Encoder
+from grocer.model.prompts.template import template
+from grocer.model.prompts.tokenization import Encoder
 
 EPOCH = 40_000
 STEPS = 40

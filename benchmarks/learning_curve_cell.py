@@ -24,7 +24,7 @@ from grocer.evaluation import baselines, classifiers, metrics, paired
 from grocer.evaluation.classifiers import ModelScores
 from grocer.evaluation.predictions import load_scorer, log_probabilities
 from grocer.io.atomic import json_digest
-from grocer.model.linear import fit_linear
+from grocer.model.linear.classifier import fit_linear
 from grocer.training import run as training
 
 MIN_VALIDATION = 50

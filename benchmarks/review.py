@@ -32,8 +32,8 @@ from grocer.config.run import RunConfig  # noqa: E402
 from grocer.dataset.catalogue import read_catalogue  # noqa: E402
 from grocer.dataset.run import run as build_dataset  # noqa: E402
 from grocer.ingest.run import run as ingest  # noqa: E402
-from grocer.model.linear import LinearModel, fit_linear  # noqa: E402
-from grocer.model.product_names import name_key  # noqa: E402
+from grocer.model.linear.classifier import LinearModel, fit_linear  # noqa: E402
+from grocer.model.prompts.product_names import name_key  # noqa: E402
 from grocer.review.corrections_file import import_file  # noqa: E402
 from grocer.review.queue import Look, build_queue, suspected  # noqa: E402
 

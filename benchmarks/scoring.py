@@ -32,8 +32,8 @@ from grocer.config.recipes import recipe  # noqa: E402
 from grocer.inference.scorer import Scorer  # noqa: E402
 from grocer.model.base import load_nf4, load_tokenizer  # noqa: E402
 from grocer.model.device import choose_compute_dtype, choose_device, cpu_threads  # noqa: E402
-from grocer.model.prompt_template import template  # noqa: E402
-from grocer.model.tokenization import Encoder  # noqa: E402
+from grocer.model.prompts.template import template  # noqa: E402
+from grocer.model.prompts.tokenization import Encoder  # noqa: E402
 
 BATCH = 32
 

@@ -41,8 +41,8 @@ from grocer.config.recipes import recipe  # noqa: E402
 from grocer.config.run import RunConfig  # noqa: E402
 from grocer.model import base as models  # noqa: E402
 from grocer.model.device import cpu_threads, select_hardware  # noqa: E402
-from grocer.model.prompt_template import template  # noqa: E402
-from grocer.model.tokenization import Encoder  # noqa: E402
+from grocer.model.prompts.template import template  # noqa: E402
+from grocer.model.prompts.tokenization import Encoder  # noqa: E402
 from grocer.progress import say  # noqa: E402
 
 ACCUMULATED_BATCH = 8

@@ -12,7 +12,7 @@ from hypothesis import settings
 from grocer.config.stages import PromptConfig
 from grocer.events import VARIABLE
 from grocer.model import device
-from grocer.model.prompt_template import template
+from grocer.model.prompts.template import template
 from grocer.model.tiny_llama import tiny_base
 from tests.fixtures.http_server import serve  # noqa: F401
 from tests.fixtures.object_store import object_store

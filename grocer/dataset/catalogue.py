@@ -17,7 +17,7 @@ import pandas as pd
 from grocer.config.run import RunConfig
 from grocer.errors import CatalogueError
 from grocer.ingest.corrections import UNCORRECTED
-from grocer.model.product_names import normalise
+from grocer.model.prompts.product_names import normalise
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from grocer.dataset.catalogue import read_catalogue
 from grocer.ingest.corrections import UNCORRECTED
 from grocer.io.atomic import write_json
 from grocer.model.hierarchy import AISLES_FILE, ONE_LEVEL, Aisles, leaf_name, leaves
-from grocer.model.prompt_template import Template, template
+from grocer.model.prompts.template import Template, template
 from grocer.reports.split import split_page
 
 _MAX_LISTED = 5

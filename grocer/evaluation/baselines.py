@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from grocer.artifacts.metrics import BaselineComparison, PairedLogLoss, RowSplitLeakage
 from grocer.config.stages import EvaluationConfig
 from grocer.evaluation import metrics, paired
-from grocer.model.tfidf import TfIdf
+from grocer.model.linear.tfidf import TfIdf
 
 TEST_ROWS = 0.2
 """Probability that a purchase row is a test row, in a random row split."""
@@ -28,7 +28,7 @@ def linear_svm(
     """Return the labels that a linear SVM predicts for `test_names`.
 
     The SVM is fitted on `names` and `labels`. With hundreds of labels it is much faster to fit than
-    the calibrated model of `grocer.model.linear`, whose features it uses.
+    the calibrated model of `grocer.model.linear.classifier`, whose features it uses.
     """
     from sklearn.svm import LinearSVC
 

@@ -22,7 +22,7 @@ from grocer.inference.classifier import Classifier
 from grocer.inference.scores import Scores
 from grocer.model.combination import fit_weight
 from grocer.model.hierarchy import Leaf, leaf_probabilities
-from grocer.model.linear import LinearModel, fit_linear
+from grocer.model.linear.classifier import LinearModel, fit_linear
 from grocer.progress import Ticker, say
 
 if TYPE_CHECKING:  # torch takes seconds to import

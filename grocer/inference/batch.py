@@ -32,7 +32,7 @@ from grocer.io.atomic import (
     write_json,
 )
 from grocer.io.tables import Source, check_format, join_parts, open_source, write_part
-from grocer.model.prompt_template import is_blank
+from grocer.model.prompts.template import is_blank
 from grocer.progress import Ticker, say
 from grocer.release.bundle import LoadedBundle, load_bundle
 

@@ -17,7 +17,7 @@ from grocer.errors import ModelError
 from grocer.inference.scores import EncodedProduct, Floats, Scores
 from grocer.model.combination import combine, linear_answers
 from grocer.model.hierarchy import Leaf, leaf_probabilities
-from grocer.model.linear import LinearModel
+from grocer.model.linear.classifier import LinearModel
 from grocer.release.bundle import LoadedBundle
 from grocer.release.manifest import Manifest
 

@@ -29,8 +29,8 @@ from grocer.artifacts.drift import (
     SignalReference,
     SignalTest,
 )
-from grocer.model.prompt_template import clean
-from grocer.model.tfidf import TfIdf
+from grocer.model.linear.tfidf import TfIdf
+from grocer.model.prompts.template import clean
 
 ERROR_PROBABILITY = 0.01
 """Probability that any signal reports drift without any: in a file, or while a predictor runs."""

@@ -23,8 +23,8 @@ from grocer.inference.classifier import Classifier, load_for_serving
 from grocer.inference.drift import Floats
 from grocer.inference.scores import Scores
 from grocer.io.tables import Source, open_source
-from grocer.model.prompt_template import is_blank
-from grocer.model.tfidf import TfIdf
+from grocer.model.linear.tfidf import TfIdf
+from grocer.model.prompts.template import is_blank
 from grocer.progress import Ticker
 from grocer.release.bundle import LoadedBundle, load_bundle
 

@@ -18,7 +18,7 @@ from grocer.ingest.corrections import Corrections, open_table, read_table
 from grocer.io.atomic import file_digest, json_bytes
 from grocer.io.storage import Storage
 from grocer.io.tables import open_source
-from grocer.model.product_names import name_key
+from grocer.model.prompts.product_names import name_key
 from grocer.progress import say
 
 _CHUNK_ROWS = 65_536

@@ -21,9 +21,9 @@ from grocer.io.atomic import read_json
 from grocer.model.base import load_adapter, load_nf4, load_tokenizer
 from grocer.model.device import choose_compute_dtype, choose_device
 from grocer.model.hierarchy import Leaf, read_aisles
-from grocer.model.prompt_template import Template
-from grocer.model.source import BaseReference, find_base
-from grocer.model.tokenization import Encoder
+from grocer.model.prompts.template import Template
+from grocer.model.prompts.tokenization import Encoder
+from grocer.model.sources.find import BaseReference, find_base
 
 
 class Scorer:

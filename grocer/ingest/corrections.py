@@ -26,7 +26,7 @@ from grocer.artifacts.counts import AppliedCorrection, CorrectionCounts
 from grocer.errors import SourceError, TableError
 from grocer.io.atomic import atomic_file, json_digest
 from grocer.io.storage import Storage
-from grocer.model.product_names import name_key
+from grocer.model.prompts.product_names import name_key
 
 RESOLUTION = "resolution"
 """`source` of a correction that overrides all earlier ones of its name."""

@@ -24,9 +24,9 @@ from grocer.io.atomic import cached_directory, json_digest
 from grocer.model.attention import pack_layout, packed_forward, use_packed_attention
 from grocer.model.hierarchy import ONE_LEVEL, Aisles, completion_labels
 from grocer.model.packing import IGNORE_INDEX, pack
-from grocer.model.prompt_template import Template
-from grocer.model.source import cache_directory
-from grocer.model.tokenization import Encoder
+from grocer.model.prompts.template import Template
+from grocer.model.prompts.tokenization import Encoder
+from grocer.model.sources.find import cache_directory
 from grocer.progress import Ticker, say
 
 TINY = "tiny"

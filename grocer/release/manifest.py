@@ -19,7 +19,7 @@ from grocer.errors import ArtifactError, BundleError
 from grocer.gate.rules import decide
 from grocer.io.atomic import json_bytes, json_digest, tree_digest
 from grocer.model.hierarchy import AISLES_FILE
-from grocer.model.linear import FILE as LINEAR
+from grocer.model.linear.classifier import FILE as LINEAR
 from grocer.release.provenance import PROVENANCE, Build, statement
 from grocer.reports.html import render
 

@@ -27,7 +27,7 @@ from grocer.ingest.corrections import (
     read_table,
 )
 from grocer.io.tables import open_source, without_formula_guard
-from grocer.model.product_names import name_key
+from grocer.model.prompts.product_names import name_key
 from grocer.release.bundle import load_bundle
 from grocer.release.manifest import MANIFEST
 

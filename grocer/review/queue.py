@@ -29,8 +29,8 @@ from grocer.inference.batch import ALTERNATIVES as RANKED_COLUMN
 from grocer.inference.batch import DEPARTMENT, PROBABILITY
 from grocer.io.tables import open_source
 from grocer.model.combination import Floats, combine
-from grocer.model.linear import LinearModel, out_of_fold
-from grocer.model.product_names import name_key
+from grocer.model.linear.classifier import LinearModel, out_of_fold
+from grocer.model.prompts.product_names import name_key
 
 ALTERNATIVES = 5
 _CHUNK_ROWS = 10_000

@@ -15,7 +15,7 @@ from grocer.config.stages import TrainConfig
 from grocer.errors import ConfigError
 from grocer.model.label_trie import Choice
 from grocer.model.packing import IGNORE_INDEX
-from grocer.model.tokenization import Encoder
+from grocer.model.prompts.tokenization import Encoder
 
 if TYPE_CHECKING:
     from datasets import Dataset

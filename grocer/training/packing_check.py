@@ -19,7 +19,7 @@ from grocer.errors import ModelError
 from grocer.inference.prefix_cache import PrefixCachedModel, TrieQuery
 from grocer.model.attention import pack_layout, packed_forward, use_packed_attention
 from grocer.model.packing import pack
-from grocer.model.tokenization import Encoder
+from grocer.model.prompts.tokenization import Encoder
 
 MAX_DIFFERENCE = {torch.float32: 0.001, torch.float16: 0.03, torch.bfloat16: 0.1}
 """Limit by compute dtype: root mean square of the difference of logits, relative to their standard

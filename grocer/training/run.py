@@ -22,10 +22,10 @@ from grocer.io.atomic import file_digest, json_digest, read_json, write_json
 from grocer.model.base import load_nf4, load_tokenizer
 from grocer.model.device import Hardware, cpu_threads, select_hardware
 from grocer.model.hierarchy import AISLES_FILE, Aisles, read_aisles
-from grocer.model.prompt_template import Template
-from grocer.model.source import BaseReference, base_digest, find_base
+from grocer.model.prompts.template import Template
+from grocer.model.prompts.tokenization import Encoder
+from grocer.model.sources.find import BaseReference, base_digest, find_base
 from grocer.model.tiny_llama import TINY, tiny_base
-from grocer.model.tokenization import Encoder
 from grocer.progress import say
 from grocer.reports.training import loss_page
 from grocer.training import memory_estimate

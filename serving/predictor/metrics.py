@@ -19,7 +19,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from grocer.config.deployment import ServingConfig
 from grocer.inference.drift import Monitor, closest_reference, department_distance
 from grocer.inference.scores import Scores
-from grocer.model.tfidf import TfIdf
+from grocer.model.linear.tfidf import TfIdf
 from grocer.release.bundle import LoadedBundle
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

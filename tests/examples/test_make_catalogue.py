@@ -13,7 +13,7 @@ from grocer.artifacts.counts import Counts
 from grocer.config.recipes import recipe
 from grocer.dataset.run import run as build_dataset
 from grocer.ingest.run import run as ingest
-from grocer.model.product_names import normalise
+from grocer.model.prompts.product_names import normalise
 from grocer.validation.run import run as validate
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

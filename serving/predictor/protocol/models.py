@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.json_schema import SkipJsonSchema
 
 from grocer.config.deployment import ServingConfig
-from grocer.model.prompt_template import is_blank
+from grocer.model.prompts.template import is_blank
 
 INPUT = "product_name"
 OUTPUTS = ("department", "probability", "ranked_departments", "ranked_probabilities")

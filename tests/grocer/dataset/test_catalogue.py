@@ -9,7 +9,7 @@ from grocer.config.run import RunConfig
 from grocer.config.stages import CatalogueConfig, ValidationConfig
 from grocer.dataset.catalogue import read_catalogue
 from grocer.errors import CatalogueError
-from grocer.model.product_names import normalise
+from grocer.model.prompts.product_names import normalise
 
 
 def config(label="department", unlabelled=("missing",), min_products=1, levels=1):

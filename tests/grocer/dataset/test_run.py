@@ -12,7 +12,7 @@ from grocer.config.run import RunConfig
 from grocer.config.stages import CatalogueConfig, PromptConfig
 from grocer.dataset.run import run
 from grocer.errors import CatalogueError
-from grocer.model import prompt_template
+from grocer.model.prompts import template
 from tests.fixtures.stage_artifacts import COUNTS
 
 COLUMNS = [
@@ -138,7 +138,7 @@ def test_aisle_without_training_products_is_reported_and_not_a_label(tmp_path, c
 
 
 def test_names_equal_after_truncation_are_one_example(tmp_path, monkeypatch):
-    monkeypatch.setattr(prompt_template, "MAX_NAME_CHARACTERS", 8)
+    monkeypatch.setattr(template, "MAX_NAME_CHARACTERS", 8)
     splits, out = build(tmp_path, RunConfig(recipe="test"), names=3000)
     assert len(pd.concat(read_sides(out).values())) == 100
     assert splits.truncated_names == 2900

@@ -9,7 +9,7 @@ from grocer.artifacts.base import SIDES
 from grocer.config.stages import SplitConfig
 from grocer.dataset import split
 from grocer.errors import CatalogueError
-from grocer.model.product_names import normalise
+from grocer.model.prompts.product_names import normalise
 
 NAMES = st.text(min_size=1, max_size=20).map(normalise).filter(bool)
 SHARES = st.floats(0.01, 0.4)

@@ -23,7 +23,7 @@ from grocer.evaluation.run import run
 from grocer.gate.rules import decide
 from grocer.io.atomic import tree_digests
 from grocer.model.combination import combine
-from grocer.model.linear import LinearModel
+from grocer.model.linear.classifier import LinearModel
 from tests.fixtures.artifacts import write_model
 from tests.fixtures.predictions import LABELS, LEAVES, NounScorer, aisle_of, products, write_splits
 

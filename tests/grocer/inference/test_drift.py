@@ -14,7 +14,7 @@ from scipy import stats
 from grocer.artifacts.drift import DriftReference
 from grocer.inference import drift
 from grocer.inference.drift import MIN_PREDICTIONS, closest_reference, department_distance
-from grocer.model.tfidf import TfIdf
+from grocer.model.linear.tfidf import TfIdf
 
 RULES = Path(__file__).parents[3] / "manifests/components/monitoring/rules.yaml"
 LABELS = 21

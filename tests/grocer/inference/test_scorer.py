@@ -14,7 +14,7 @@ from grocer.errors import ModelError
 from grocer.inference.scorer import Scorer, _matching_base
 from grocer.model.base import load_nf4
 from grocer.model.packing import Pack
-from grocer.model.source import BaseReference, base_digest, find_base
+from grocer.model.sources.find import BaseReference, base_digest, find_base
 from tests.fixtures.artifacts import write_model
 from tests.fixtures.gguf_files import metadata, tensors, tiny_llama, write_gguf
 from tests.fixtures.tiny_model import AISLES, LABELS, NAMES, random_adapter, scorer

@@ -11,8 +11,8 @@ from transformers.distributed import mixin
 from grocer.config.stages import PromptConfig
 from grocer.model import tiny_llama
 from grocer.model.base import load_tokenizer, read_config
-from grocer.model.prompt_template import template
-from grocer.model.source import base_digest
+from grocer.model.prompts.template import template
+from grocer.model.sources.find import base_digest
 from grocer.model.tiny_llama import make_tokenizer, tiny_base
 from tests.fixtures.tiny_model import LABELS, NAMES, SHAPE
 

@@ -8,7 +8,7 @@ from grocer.config.stages import TrainConfig
 from grocer.errors import ConfigError
 from grocer.model.base import load_tokenizer
 from grocer.model.packing import IGNORE_INDEX
-from grocer.model.tokenization import Encoder
+from grocer.model.prompts.tokenization import Encoder
 from grocer.training.dataset import encode_products
 from tests.fixtures.tiny_model import AISLES, encoder
 from tests.fixtures.training_runs import products

@@ -22,7 +22,7 @@ from transformers import (
 
 from grocer.errors import ModelError
 from grocer.model.base import load_nf4, load_tokenizer
-from grocer.model.tokenization import Encoder
+from grocer.model.prompts.tokenization import Encoder
 from grocer.training.packing_check import require_exact_packing
 from tests.fixtures.tiny_model import AISLES, encoder
 

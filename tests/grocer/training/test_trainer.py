@@ -18,7 +18,7 @@ from grocer.inference.scorer import Scorer
 from grocer.model.base import load_nf4, load_tokenizer
 from grocer.model.device import select_hardware
 from grocer.model.hierarchy import ONE_LEVEL, Aisles
-from grocer.model.tokenization import Encoder
+from grocer.model.prompts.tokenization import Encoder
 from grocer.training.dataset import encode_products
 from grocer.training.trainer import (
     FiniteGuard,

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from grocer.config.deployment import ServingConfig
 from grocer.inference import drift
 from grocer.inference.scores import Scores
-from grocer.model.tfidf import TfIdf
+from grocer.model.linear.tfidf import TfIdf
 from serving.predictor.metrics import Metrics
 
 

@@ -11,7 +11,7 @@ from kserve import InferRequest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from grocer.config.deployment import ServingConfig
-from grocer.model import prompt_template
+from grocer.model.prompts import template
 from serving.predictor.errors import RequestError
 from serving.predictor.protocol import requests
 from serving.predictor.protocol.models import OUTPUTS, Models
@@ -85,6 +85,9 @@ def test_parameters_are_equal_in_both_protocols() -> None:
         (b'{"instances": ["a", "\\udc00x"]}', "invalid JSON"),
         (b'{"instances": ["' + b"a" * 1001 + b'"]}', r"instances\[0\]: .*at most 1000 characters"),
         (b'{"instances": ["a"], "more": 1}', "request body: unknown field"),
+        (b'{"instances": ["a"], "inst\\u0061nces": ["b"]}', "request body: duplicate key"),
+        (b'{"instances": [{"product_name": "a", "product_name": "b"}]}', "duplicate key"),
+        (b'{"instances": ["a"], "parameters": {"top_k": 1, "top_k": 2}}', "duplicate key"),
         (b'{"instances": ["a"], "parameters": []}', "parameters: .*object"),
         (b'{"instances": ["a"], "parameters": {"k": 1}}', "parameters: unknown field"),
         (b'{"instances": ["a"], "parameters": {"top_k": 0}}', r"parameters\.top_k: .* 1"),
@@ -249,8 +252,8 @@ def test_large_request_of_objects_is_valid() -> None:
 
 def test_names_are_not_cleaned_while_a_request_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parsing runs on the event loop; cleaning the largest request takes half a second."""
-    monkeypatch.setattr(prompt_template, "clean", None)
-    monkeypatch.setattr(prompt_template, "limit_marks", None)
+    monkeypatch.setattr(template, "clean", None)
+    monkeypatch.setattr(template, "limit_marks", None)
     name = "\u0345\u0301" * 50
     assert v1(instances=[name] * 20).names == v2([name] * 20, (20,)).names == [name] * 20
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import unicodedata
 
-from grocer.model.prompt_template import MAX_NAME_CHARACTERS, clean, limit_marks
+from grocer.model.prompts.template import MAX_NAME_CHARACTERS, clean, limit_marks
 
 # Removed without a space, because they are inside words: apostrophes and trade marks.
 _REMOVED = str.maketrans("", "", "'’‘‛ʼʻ`´′®™©℠")

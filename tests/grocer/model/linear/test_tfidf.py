@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from grocer.model import tfidf
-from grocer.model.tfidf import TfIdf
+from grocer.model.linear import tfidf
+from grocer.model.linear.tfidf import TfIdf
 
 NAMES = [
     "Organic Whole Milk",

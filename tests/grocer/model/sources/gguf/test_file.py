@@ -10,7 +10,7 @@ from gguf import GGMLQuantizationType as Kind
 from gguf import GGUFReader
 
 from grocer.errors import ModelError
-from grocer.model.gguf.file import read_gguf
+from grocer.model.sources.gguf.file import read_gguf
 from tests.fixtures.gguf_files import metadata, tensors, tiny_llama, write_gguf
 
 

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from grocer.errors import ModelError
 from grocer.model.base import load_nf4, load_tokenizer
-from grocer.model.gguf import convert as conversion
-from grocer.model.gguf.convert import convert
-from grocer.model.source import base_digest
+from grocer.model.sources.find import base_digest
+from grocer.model.sources.gguf import convert as conversion
+from grocer.model.sources.gguf.convert import convert
 from tests.fixtures.gguf_files import metadata, rounded, tensors, tiny_llama, write_gguf
 
 IDS = torch.tensor([[1, 30, 40, 5, 77]])

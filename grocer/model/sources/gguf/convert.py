@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from grocer.errors import ModelError
 from grocer.io.atomic import write_json
-from grocer.model.gguf.file import GgufFile, Tensor, read_gguf
-from grocer.model.gguf.tokenizer import make_tokenizer
+from grocer.model.sources.gguf.file import GgufFile, Tensor, read_gguf
+from grocer.model.sources.gguf.tokenizer import make_tokenizer
 
 _SHARD_BYTES = 2 * 1024**3
 _NAMES = {

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from grocer.errors import ModelError
 from grocer.io.atomic import output_file
 from grocer.model.combination import Floats, Ints, calibrated_log_loss, fit_weight, scale
-from grocer.model.tfidf import TfIdf
+from grocer.model.linear.tfidf import TfIdf
 from grocer.progress import say
 
 FILE = "linear.npz"

@@ -18,8 +18,8 @@ from grocer.config.stages import BaseConfig
 from grocer.errors import ConfigError, ModelError
 from grocer.io.atomic import file_digest
 from grocer.model.base import load_nf4, load_tokenizer
-from grocer.model.gguf import convert
-from grocer.model.source import base_digest, find_base
+from grocer.model.sources.find import base_digest, find_base
+from grocer.model.sources.gguf import convert
 from tests.fixtures.gguf_files import metadata, tensors, tiny_llama, write_gguf
 
 

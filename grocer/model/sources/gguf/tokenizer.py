@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from grocer.errors import ModelError
-from grocer.model.gguf.file import GgufFile
+from grocer.model.sources.gguf.file import GgufFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

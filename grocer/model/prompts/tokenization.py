@@ -2,7 +2,7 @@
 
 With the forms `llama2-chat` and `short`, tokens can span the boundary between two strings, so
 whole prompts are tokenized, never parts that are joined. The shared prefix is the longest common
-prefix of the token ids of several prompts. `grocer.model.chat_prompt` has the form `chat`, where
+prefix of the token ids of several prompts. `grocer.model.prompts.chat` has the form `chat`, where
 the base's special tokens separate the parts.
 """
 
@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from grocer.errors import ModelError
-from grocer.model.chat_prompt import ChatPrompt, tokenize
 from grocer.model.hierarchy import (
     ONE_LEVEL,
     Aisles,
@@ -23,7 +22,8 @@ from grocer.model.hierarchy import (
     leaves,
 )
 from grocer.model.label_trie import label_trie
-from grocer.model.prompt_template import PROBE_NAMES, Template
+from grocer.model.prompts.chat import ChatPrompt, tokenize
+from grocer.model.prompts.template import PROBE_NAMES, Template
 
 _BATCH_SIZE = 1024
 

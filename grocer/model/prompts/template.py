@@ -4,7 +4,8 @@ A prompt is a fixed instruction, the product name, and a fixed end. The instruct
 that packing and scoring compute once. A product name cannot change the prompt's structure:
 control characters, line breaks and bidirectional marks are replaced or removed, and the markers
 of chat formats (Llama-2, Llama-3, ChatML) lose their brackets. Special tokens written in a name
-stay plain text because `grocer.model.tokenization` does not let the tokenizer recognise them.
+stay plain text because `grocer.model.prompts.tokenization` does not let the tokenizer recognise
+them.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Template(BaseModel):
 
     id: str
     form: Literal["chat", "llama2-chat", "list", "short"]
-    """`chat`: the base's own chat template, which `grocer.model.chat_prompt` renders."""
+    """`chat`: the base's own chat template, which `grocer.model.prompts.chat` renders."""
     system: str
     """System message; `{labels}` is replaced by the label set."""
     user: str

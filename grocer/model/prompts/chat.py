@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from grocer.errors import ConfigError, ModelError
-from grocer.model.prompt_template import PROBE_NAMES, Template
+from grocer.model.prompts.template import PROBE_NAMES, Template
 
 _NAME = "\ue000"
 """Stands for the product name while the chat is rendered."""

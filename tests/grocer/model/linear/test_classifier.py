@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from grocer.errors import ModelError
-from grocer.model import linear
-from grocer.model.linear import C_GRID, FILE, LinearModel, fit_linear
+from grocer.model.linear import classifier
+from grocer.model.linear.classifier import C_GRID, FILE, LinearModel, fit_linear
 from tests.fixtures.predictions import LABELS, products
 
 TABLE = products().sample(frac=1, random_state=0)
@@ -51,7 +51,7 @@ def test_label_without_training_products_gets_the_lowest_probability() -> None:
     widened = fit((LABELS[0], "pets", *LABELS[1:]))
     logs = widened.log_probabilities(NAMES[:5])
     assert (logs.argmin(axis=1) == 1).all()
-    assert np.exp(logs[:, 1]) == pytest.approx(np.full(5, linear.FLOOR / 4))
+    assert np.exp(logs[:, 1]) == pytest.approx(np.full(5, classifier.FLOOR / 4))
 
 
 def test_two_labels() -> None:
@@ -77,7 +77,7 @@ def test_names_without_features_give_the_frequencies_of_the_labels() -> None:
 
 def test_larger_c_is_tried_until_the_validation_loss_rises(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([0.5, 0.4, 0.45, 0.3])
-    monkeypatch.setattr(linear, "calibrated_log_loss", lambda *_: next(losses))
+    monkeypatch.setattr(classifier, "calibrated_log_loss", lambda *_: next(losses))
     assert fit().c == C_GRID[1]
 
 

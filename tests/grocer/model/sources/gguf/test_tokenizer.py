@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from grocer.errors import ModelError
 from grocer.model.base import load_tokenizer
-from grocer.model.gguf.file import GgufFile
-from grocer.model.gguf.tokenizer import make_tokenizer
+from grocer.model.sources.gguf.file import GgufFile
+from grocer.model.sources.gguf.tokenizer import make_tokenizer
 from tests.fixtures.gguf_files import CHAT_TEMPLATE, SPECIAL, byte_level_tokenizer, metadata
 from tests.fixtures.tiny_model import NAMES
 

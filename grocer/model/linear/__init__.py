@@ -1,0 +1,1 @@
+"""The linear model: logistic regression on TF-IDF features of product names."""

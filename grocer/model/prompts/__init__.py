@@ -1,0 +1,1 @@
+"""Prompt templates, the normal form of product names, and their tokenization."""
