@@ -372,7 +372,7 @@ def test_data_is_the_only_required_parameter(pipeline):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_default_parameter_is_the_configuration_of_the_recipe(name):
-    run = recipe(name)
+    run = recipe(name).with_settings(["train.checkpoints=s3://bucket/kept"])
     assert default_config(next(yaml.safe_load_all(compiled(run)))) == run
 
 
