@@ -40,7 +40,9 @@ def llama2_70b_fsdp() -> RunConfig:
     return RunConfig(
         recipe="llama2-70b-fsdp",
         base=stages.BaseConfig(
-            source="NousResearch/Llama-2-70b-chat-hf", compute_dtype="bfloat16", device="cuda"
+            source="meta-llama/Llama-2-70b-chat-hf@e9149a12809580e8602995856f8098ce973d1080",
+            compute_dtype="bfloat16",
+            device="cuda",
         ),
         train=stages.TrainConfig(
             per_device_train_batch_size=8,
