@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from grocer.artifacts.base import Artifact, Count, Digest, Record
 
 
@@ -76,5 +78,7 @@ class Counts(Artifact):
     """Rows that repeat a key, by table."""
     notes: tuple[str, ...]
     """Missing parts of the source, and how each was handled."""
+    partitions: dict[str, dict[str, Count]] = Field(default_factory=dict)
+    """Rows of each file of the tables in partitions, by table."""
     corrections: CorrectionCounts | None = None
     """None: no corrections table is configured."""

@@ -43,6 +43,9 @@ class DataConfig(Section):
     """Column mapping of a single-table catalogue; null: the source has Instacart's files."""
     memory_limit_mb: Positive = 425
     """Memory limit of DuckDB in MiB, one thread per 200 MiB; raise it for larger order logs."""
+    partitions: str | None = None
+    """Directory, or `s3://` or `gs://` URI, for a copy of each partition of the order log, so that
+    the next run reads only new and changed ones; null: each run reads all."""
     corrections: str | None = None
     """Table of reviewed labels that `grocer review import` writes, a directory or an `s3://` or
     `gs://` URI; null: none."""

@@ -15,6 +15,7 @@ from grocer.ingest.corrections import correct_products
 from grocer.ingest.duckdb_session import Database
 from grocer.ingest.duplicates import count_duplicates
 from grocer.ingest.order_lines import WITHOUT_NULLS, OrderLines
+from grocer.ingest.partitions import PartitionCopies, find_partitions
 from grocer.ingest.schema import (
     AISLES,
     DEPARTMENTS,
@@ -54,15 +55,20 @@ def run(data: str, config: DataConfig, out: Path, label: str = "department") -> 
             closing(Database(scratch, config)) as database,
         ):
             log: Engine = database
+            rows: dict[str, dict[str, int]] = {}
             if config.columns:
                 staged = stage_catalogue(database, files[CATALOGUE], config.columns)
             else:
-                check_shape(files, data)
-                if config.engine == "spark" and any(name in files for name in LINES):
+                partitions = find_partitions(data, files)
+                staged = {*files, *partitions}
+                check_shape(staged, data)
+                if config.engine == "spark" and any(name in staged for name in LINES):
                     log = Spark(database)
-                staged = _stage(database, log, files)
+                _stage(database, log, files)
+                rows = PartitionCopies(config.partitions, log, scratch).read(partitions)
             _complete(database, log, staged)
             counts = _write(database, log, staged, out)
+            counts = counts.model_copy(update={"partitions": rows})
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if config.corrections is not None:
@@ -72,15 +78,14 @@ def run(data: str, config: DataConfig, out: Path, label: str = "department") -> 
     return counts
 
 
-def _stage(database: Database, log: Engine, files: Mapping[str, Path]) -> set[str]:
-    """Read each file into a table of its engine; return the names of the tables."""
+def _stage(database: Database, log: Engine, files: Mapping[str, Path]) -> None:
+    """Read each file into a table of its engine."""
     optional = () if AISLES.name in files else ("aisle_id",)
     for name, path in files.items():
         if name in ORDER_LOG:
             log.read(name, path)
         else:
             database.read(name, path, optional)
-    return set(files)
 
 
 def _complete(database: Database, log: Engine, staged: Collection[str]) -> None:

@@ -59,11 +59,12 @@ ORDERS = Table(
 _LINES = {"order_id": _ID, "product_id": _ID, "add_to_cart_order": _SMALL, "reordered": _SMALL}
 PRIOR = Table(name="order_products__prior", columns=_LINES, key=("order_id", "product_id"))
 TRAIN = Table(name="order_products__train", columns=_LINES, key=("order_id", "product_id"))
+ORDER_PRODUCTS = Table(name="order_products", columns=_LINES, key=("order_id", "product_id"))
 
-TABLES = {t.name: t for t in (PRODUCTS, DEPARTMENTS, AISLES, ORDERS, PRIOR, TRAIN)}
-LINES = (PRIOR.name, TRAIN.name)
+TABLES = {t.name: t for t in (PRODUCTS, DEPARTMENTS, AISLES, ORDERS, ORDER_PRODUCTS, PRIOR, TRAIN)}
+LINES = (ORDER_PRODUCTS.name, PRIOR.name, TRAIN.name)
 ORDER_LOG = (ORDERS.name, *LINES)
-"""The large tables, which the engine of `data.engine` reads and joins."""
+"""The large tables, which the engine of `data.engine` reads and joins; they may have partitions."""
 
 
 def check_shape(tables: Collection[str], source: str) -> None:
@@ -81,15 +82,15 @@ def check_shape(tables: Collection[str], source: str) -> None:
     required = [PRODUCTS.name, DEPARTMENTS.name]
     if ORDERS.name in tables or any(name in tables for name in LINES):
         required.append(AISLES.name)
-    if ORDERS.name in tables:
-        required.extend(LINES)
+    if ORDERS.name in tables and ORDER_PRODUCTS.name not in tables:
+        required.extend((PRIOR.name, TRAIN.name))
     for name in required:
         if name not in tables:
             found = ", ".join(sorted(tables))
             raise SourceError(
                 f"{source}: {name}.csv (or .parquet) is missing; found {found}; add it, "
-                "or remove the tables that need it (orders need both order_products "
-                "files; order lines need products, aisles and departments)"
+                "or remove the tables that need it (orders need order_products or both "
+                "of Instacart's files; order lines need products, aisles and departments)"
             )
 
 
@@ -121,9 +122,12 @@ def require_columns(required: Iterable[str], columns: Collection[str], source: s
     for column in required:
         if column not in columns:
             near = get_close_matches(column, others, n=1, cutoff=0.4)
-            hint = f"did you rename {near[0]!r}? " if near else ""
+            hint = f"did you mean {near[0]!r}? " if near else ""
             if len(columns) == 1 and (found := set(";\t|") & set("".join(columns))):
-                hint = f"are its fields separated by {found.pop()!r}? use commas; "
+                raise TableError(
+                    f"{source}: column {column!r} is missing, because its fields are separated by "
+                    f"{found.pop()!r}; save the file with commas"
+                )
             raise TableError(
                 f"{source}: column {column!r} is missing; {hint}found {', '.join(columns)}; rename "
                 "it, or set the key of data.columns that maps it"

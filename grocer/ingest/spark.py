@@ -98,15 +98,21 @@ class Spark:
         progress.say("ingest", f"orders and order lines are joined by Spark {self.session.version}")
 
     def read(self, name: str, path: Path) -> None:
-        """Read a file of the table `name` of Instacart's schema into the view `name`.
+        """Read a file of the table `name` of Instacart's schema; raises what `write_copy` does."""
+        copy = self.database.scratch / f"{name}.parquet"
+        self.write_copy(name, path, copy, path.name)
+        self.create(name, [copy])
 
-        The rows are stored in scratch Parquet files, with `rowid`, their position in the file.
+    def write_copy(self, name: str, path: Path, copy: Path, label: str) -> None:
+        """Write a file of the table `name` as Parquet files to the directory `copy`.
+
+        They have the column `rowid`, the file's label and the position in it.
 
         Raises:
             SourceError, TableError: the file can't be read, lacks a column, or has an invalid row.
         """
         columns = TABLES[name].columns
-        header, floating = file_columns(path, columns, path.name)
+        header, floating = file_columns(path, columns, label)
         is_csv = path.suffix == ".csv"
         if is_csv:
             reader = self.session.read.options(
@@ -119,14 +125,19 @@ class Spark:
         else:
             frame = self.session.read.parquet(_uri(path))
         frame.createOrReplaceTempView("file")
-        scratch = self.database.scratch / f"{name}.parquet"
-        self.write(_SQL.typed(columns, floating, is_csv), scratch, path.name)
-        self.session.read.parquet(_uri(scratch)).createOrReplaceTempView(name)
-        for column, value in self.run(_SQL.first_invalid(name), path.name):
+        typed = _SQL.typed(columns, floating, is_csv, label.encode().hex())
+        self.write(typed, copy, label)
+        self.create("copy", [copy])
+        for column, value in self.run(_SQL.first_invalid("copy"), label):
             if not column:
-                raise TableError(f"{path.name}: expected {len(header)} columns, found {value!r}")
+                raise TableError(f"{label}: expected {len(header)} columns, found {value!r}")
             expected = EXPECTED[columns[column]]
-            raise TableError(f"{path.name}: column {column!r} holds {value!r}, expected {expected}")
+            raise TableError(f"{label}: column {column!r} holds {value!r}, expected {expected}")
+
+    def create(self, name: str, copies: Sequence[Path]) -> None:
+        """Create the view `name` of the rows in directories with Parquet files."""
+        frame = self.session.read.parquet(*map(_uri, copies))
+        frame.createOrReplaceTempView(name)
 
     def run(self, query: str, label: str = "the tables") -> list[tuple[Any, ...]]:
         """Run a query and return its rows."""

@@ -28,6 +28,8 @@ _CAUSES = {
     errno.EDQUOT: "the disk quota is exceeded",
     errno.ENOTDIR: "a parent is a file, not a directory",
     errno.EEXIST: "a parent is a file, not a directory",
+    errno.EISDIR: "it is a directory",
+    errno.ENAMETOOLONG: "its name is too long",
     errno.ENOTEMPTY: "another process has just written it",
 }
 
@@ -84,7 +86,11 @@ def output_directory(path: Path) -> Iterator[Path]:
         try:
             yield part
             part.chmod(0o755)
+            for each in part.rglob("*"):
+                if not each.is_symlink():
+                    _sync(each)
             part.rename(path)
+            _sync(path.parent)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 

@@ -66,6 +66,7 @@ class Storage:
             )
         self.is_local = not is_uri or protocol == "file"
         self._root = os.path.abspath(path if is_uri else address) if self.is_local else address
+        self.local = Path(self._root) if self.is_local else None
         try:
             self._files = file_system("file" if self.is_local else protocol)
         except (ImportError, ValueError) as failure:
@@ -78,6 +79,11 @@ class Storage:
     def info(self, name: str = "") -> dict[str, Any]:
         """Return fsspec's information on a file, such as `size` in bytes if it is known."""
         return self._try("read", name, self._files.info)
+
+    def version(self, name: str) -> dict[str, str]:
+        """Return what changes with a file's content, such as size, time and tag."""
+        info = self.info(name)
+        return {key: str(info[key]) for key in _VERSION_KEYS if info.get(key) is not None}
 
     def list(self, name: str = "") -> list[str]:
         """Return the names of the files and directories directly in a directory."""
@@ -92,14 +98,14 @@ class Storage:
 
     def get(self, local: Path, name: str = "") -> None:
         """Copy a file to `local`, and check that it is complete and did not change meanwhile."""
-        before = self.info(name)
+        before = self.version(name)
         self._try("read", name, lambda path: self._files.get_file(path, str(local)))
-        after = self.info(name)
+        after = self.version(name)
         source = f"{self.setting}: {_join(self.address, name)}"
-        if any(before.get(key) != after.get(key) for key in _VERSION_KEYS):
+        if before != after:
             raise self.error(f"{source} changed while it was read; run again")
-        size, expected = local.stat().st_size, before.get("size")
-        if expected is not None and size != expected:
+        size, expected = local.stat().st_size, int(before.get("size", -1))
+        if expected not in (-1, size):
             raise self.error(
                 f"{source} is truncated: received {size:,} of {expected:,} bytes; run again"
             )

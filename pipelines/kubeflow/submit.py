@@ -73,6 +73,8 @@ def training_job(
     check_address("--data", data, PROTOCOLS)
     if config.data.corrections is not None:
         check_address("--corrections", config.data.corrections, STORES)
+    if config.data.partitions is not None:
+        check_address("data.partitions", config.data.partitions, STORES)
     _check_bundle("--champion", champion)
     if config.data.engine == "spark":
         raise ConfigError(

@@ -75,6 +75,9 @@ def run(
     if config.data.corrections is not None:
         corrections = _absolute(config.data.corrections, "--corrections")
         config = config.with_settings([f"data.corrections={json.dumps(corrections)}"])
+    if config.data.partitions is not None:
+        partitions = _absolute(config.data.partitions)
+        config = config.with_settings([f"data.partitions={json.dumps(partitions)}"])
     rejected_dir(out)
     if champion is not None:
         from grocer.release.bundle import load_bundle
@@ -85,7 +88,11 @@ def run(
 
         check_key(config.deploy.signing_key)
     inputs = {"--data": source, "--champion": str(champion or "")}
-    keep = {**inputs, "--corrections": config.data.corrections or ""}
+    keep = {
+        **inputs,
+        "--corrections": config.data.corrections or "",
+        "data.partitions": config.data.partitions or "",
+    }
     with interruptible(), working_dir(out, replace=replace, keep=keep) as work:
         arguments = {"data": source, "config": config.to_json(), "champion": inputs["--champion"]}
         arguments |= trigger.parameters(str(out)) if trigger else {}
@@ -114,12 +121,12 @@ def check_kfp() -> None:
         )
 
 
-def _absolute(address: str, option: str) -> str:
-    """Return a URI unchanged and a path as an absolute path."""
+def _absolute(address: str, option: str | None = None) -> str:
+    """Return a URI unchanged and a path as an absolute path, which must exist if from `option`."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", address):
         return address
     path = Path(address).expanduser().absolute()
-    if not path.exists():
+    if option and not path.exists():
         raise SourceError(f"{option} {address}: no such file or directory")
     return str(path)
 

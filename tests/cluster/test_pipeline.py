@@ -1,27 +1,48 @@
-"""End-to-end tests of `grocer submit` on Kubeflow Pipelines.
+"""End-to-end tests of `grocer submit` and `grocer schedule --when` on Kubeflow Pipelines.
 
 Requires Kubeflow Pipelines in the namespace kubeflow, KServe, the three images and a store.
 """
 
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from components.trainjob import GROUP, RUNTIME, VERSION
 from grocer.config.deployment import TRUST_CONFIG
+from grocer.ingest.corrections import Correction, append, open_table
 from grocer.io.storage import file_system
+from pipelines.kubeflow.client import Server
+from pipelines.kubeflow.follow import FINAL
 from serving.rollout.inference_service import read_state
 from tests.cluster import installation
-from tests.cluster.api import Api, apply, is_ready, kubectl, predictor_pods
+from tests.cluster.api import Api, apply, is_ready, kubectl, predictor_pods, wait_until
+from tests.cluster.conftest import Report
 from tests.cluster.installation import Namespaces, Store
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(7200)]
 
 KUBEFLOW, STORE_ACCESS = "kubeflow", "grocer-test-s3"
 CATALOGUE = Path(__file__).parents[2] / "examples" / "catalogue"
-Submit = Callable[..., subprocess.CompletedProcess[str]]
+Grocer = Callable[..., subprocess.CompletedProcess[str]]
+SHORT_TRAINING = {"tiny__steps": "300", "train__num_train_epochs": "1"}
+# The sample is too small for the default limits.
+LOW_LIMITS = {"gate__min_accuracy": "0.3", "gate__max_ece": "0.3"}
+UNTRAINED = {
+    "predictor__strategy": "adapter",
+    "tiny__steps": "1",
+    "train__max_steps": "1",
+    # Only the champion is better.
+    "gate__min_accuracy": "0",
+    "gate__max_ece": "1",
+    "gate__min_department_recall": "0",
+    "gate__baselines": "[]",
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +72,7 @@ def data(store: Store) -> str:
 
 
 @pytest.fixture(scope="module")
-def submit(
+def grocer(
     kfp_host: str,
     images_file: Path,
     kserve: None,
@@ -59,8 +80,8 @@ def submit(
     store: Store,
     data: str,
     image: str,
-) -> Iterator[Submit]:
-    """Runs `grocer submit` with the tiny recipe and settings such as `tiny__steps`, and waits."""
+) -> Iterator[Grocer]:
+    """Runs a command with options, the tiny recipe, and settings such as `tiny__steps`."""
     serving = pipeline_namespaces.serving
     apply(installation.kserve_objects("overlays/kind", pipeline_namespaces, image))
     apply(installation.store_access(serving, store))
@@ -74,9 +95,9 @@ def submit(
         "cluster.model_cpu": "1000m",
     }
 
-    def run(**settings: str) -> subprocess.CompletedProcess[str]:
+    def run(name: str, *options: str, **settings: str) -> subprocess.CompletedProcess[str]:
         settings = defaults | {key.replace("__", "."): value for key, value in settings.items()}
-        command = [sys.executable, "-m", "pipelines.cli.main", "submit", "--recipe", "tiny"]
+        command = [sys.executable, "-m", "pipelines.cli.main", name, *options, "--recipe", "tiny"]
         command += ["--host", kfp_host, "--images", str(images_file), "--data", data]
         for key, value in settings.items():
             command += ["--set", f"{key}={value}"]
@@ -94,20 +115,105 @@ def _deployed_digest(api: Api, namespace: str) -> str:
     return revision.digest if revision else ""
 
 
+class Schedule:
+    """A recurring run that is started each minute, if two corrections are new."""
+
+    def __init__(self, grocer: Grocer, host: str, store: Store) -> None:
+        self._grocer, self._server = grocer, Server(host=host)
+        self._name = f"grocer-test-{secrets.token_hex(3)}"
+        self._table = f"{store.uri}/{self._name}"
+        self._id, self._logs = "", dict[str, str]()
+
+    def correct(self, name: str) -> None:
+        """Import a correction."""
+        row = {"who": "ann", "when": "2026-11-30T12:00:00Z", "source": "test"}
+        table = open_table(self._table)
+        append(table, [Correction(name=name, label="frozen", previous_label="", **row)])
+
+    def start(self, **settings: str) -> None:
+        """Create the recurring run."""
+        conditions = ("--when", "2 corrections", "--corrections", self._table)
+        timing = ("--name", self._name, "--cron", "* * * * *")
+        result = self._grocer("schedule", *conditions, *timing, **settings)
+        assert result.returncode == 0, result.stderr
+        self._id = result.stdout.split()[-1]
+
+    def runs(self) -> list[Any]:
+        """Return the runs, the oldest first."""
+        client = self._server.connect()
+        runs = client.list_runs(page_size=100, sort_by="created_at desc").runs or []
+        return [each for each in reversed(runs) if each.recurring_run_id == self._id]
+
+    def stop(self) -> None:
+        """Delete the recurring run, and end its runs."""
+        client = self._server.connect()
+        client.delete_recurring_run(self._id)
+        for each in self.runs():
+            if each.state not in FINAL:
+                client.terminate_run(each.run_id)
+
+    def wait(self, decision: str) -> str:
+        """Wait until a run with a decision has succeeded, and return the logs of its steps."""
+
+        def ended() -> str:
+            for each in self.runs():
+                if each.state in FINAL and each.run_id not in self._logs:
+                    assert each.state == "SUCCEEDED"
+                    self._logs[each.run_id] = _logs(each.run_id)
+            return next((log for log in self._logs.values() if decision in log), "")
+
+        return wait_until(decision, ended, 3600)
+
+
+def _logs(run_id: str) -> str:
+    """Return the logs of all steps of a run."""
+    selector = f"pipeline/runid={run_id}"
+    return kubectl("logs", "-n", KUBEFLOW, "--selector", selector, "-c", "main", "--tail=-1")
+
+
+def _ran(step: str) -> str:
+    """Return what the log of a step begins with."""
+    return f"component `{step}`"
+
+
+@pytest.fixture
+def schedule(grocer: Grocer, kfp_host: str, store: Store) -> Iterator[Schedule]:
+    schedule = Schedule(grocer, kfp_host, store)
+    yield schedule
+    schedule.stop()
+
+
 def test_failed_gate_deploys_nothing(
-    submit: Submit, api: Api, pipeline_namespaces: Namespaces
+    grocer: Grocer, api: Api, pipeline_namespaces: Namespaces
 ) -> None:
-    short_training = {"tiny__steps": "300", "train__num_train_epochs": "1"}
-    result = submit(gate__min_accuracy="0.995", **short_training)
+    result = grocer("submit", gate__min_accuracy="0.995", **SHORT_TRAINING)
     assert result.returncode == 3, result.stderr
     assert not _deployed_digest(api, pipeline_namespaces.serving)
 
 
+def test_train_step_creates_a_trainjob(grocer: Grocer, api: Api, store: Store) -> None:
+    path = f"/apis/{GROUP}/{VERSION}/namespaces/{KUBEFLOW}"
+    if not api.get(f"{path}/trainingruntimes/{RUNTIME}"):
+        pytest.skip("manifests/trainer is not applied")
+    settings = {
+        "train__nodes": "2",
+        "train__max_steps": "20",
+        "train__save_steps": "10",
+        "train__checkpoints": f"{store.uri}/checkpoints",
+        "tiny__steps": "60",
+        "cluster__model_cpu": "600m",
+        "gate__min_accuracy": "0.995",
+    }
+    result = grocer("submit", **settings)
+    assert result.returncode == 3, result.stderr
+    assert "2 nodes with 1 processes each" in result.stdout + result.stderr
+    assert not api.items(f"{path}/trainjobs")
+
+
 def test_passed_gate_deploys_the_bundle(
-    submit: Submit, api: Api, pipeline_namespaces: Namespaces
+    grocer: Grocer, api: Api, pipeline_namespaces: Namespaces
 ) -> None:
-    # The sample is too small for the default limits.
-    result = submit(gate__min_accuracy="0.3", gate__max_ece="0.3")
+    result = grocer("submit", **LOW_LIMITS)
     assert result.returncode == 0, result.stderr
     namespace = pipeline_namespaces.serving
     digest = _deployed_digest(api, namespace)
@@ -115,3 +221,24 @@ def test_passed_gate_deploys_the_bundle(
     (pod,) = predictor_pods(api, namespace)
     assert digest in str(pod["spec"]["containers"])
     assert is_ready(pod)
+
+
+def test_recurring_run_trains_only_if_it_is_due(
+    schedule: Schedule, api: Api, pipeline_namespaces: Namespaces, report: Report
+) -> None:
+    champion = _deployed_digest(api, pipeline_namespaces.serving)
+    assert champion, "the test before this one has failed"
+    schedule.correct("Granola Bites Chocolate")
+    schedule.start(**UNTRAINED)
+    assert _ran("ingest") not in schedule.wait("not due: 2 corrections is not met")
+
+    schedule.correct("Reserve Natural Probiotic Shots Dairy")
+    trained = schedule.wait("retraining is due: 2 corrections")
+    assert "Accuracy vs champion" in trained
+    assert _ran("gate") in trained
+    assert _ran("deploy") not in trained
+    assert _ran("ingest") not in schedule.wait("not due: the cool-down of 7 days is not over")
+    assert _deployed_digest(api, pipeline_namespaces.serving) == champion
+    times = [(each.created_at, each.finished_at) for each in schedule.runs() if each.state in FINAL]
+    report(f"runs of the schedule: {[f'{a:%X}-{b:%X}' for a, b in times]}")
+    assert all(before[1] <= after[0] for before, after in pairwise(times))

@@ -29,6 +29,15 @@ CREATE TABLE {{ name }} AS {{ query }}
 INSERT INTO {{ name }} BY NAME {{ query }}
 {% endmacro %}
 
-{% macro view_of_file(name, path) %}
-CREATE VIEW {{ name }} AS FROM read_parquet({{ path | literal }})
+{# Rows of Parquet files, in order. #}
+{% macro read_files(paths) %}
+FROM read_parquet([
+{% for path in paths %}
+  {{ path | literal }}{{ "," if not loop.last }}
+{% endfor %}
+], hive_partitioning = false)
+{% endmacro %}
+
+{% macro create_view(name, query) %}
+CREATE VIEW {{ name }} AS {{ query }}
 {% endmacro %}

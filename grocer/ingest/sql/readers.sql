@@ -7,7 +7,7 @@ SELECT
 {% endfor %}
 FROM read_csv(
   {{ path | literal }}, auto_detect = false, header = true, delim = ',', quote = '"', escape = '"',
-  strict_mode = true, columns = {
+  strict_mode = true, hive_partitioning = false, columns = {
 {% for name in header %}
     {{ name | literal }}: {{ columns.get(name, "VARCHAR") | literal }}{{ "," if not loop.last }}
 {% endfor %}
@@ -22,5 +22,5 @@ SELECT
 {% set column = name | identifier if name in header else "NULL" %}
   CAST({{ "CASE WHEN NOT isnan(" ~ column ~ ") THEN " ~ column ~ " END" if name in floating else column }} AS {{ type }}) AS {{ name | identifier }}{{ "," if not loop.last }}
 {% endfor %}
-FROM read_parquet({{ path | literal }})
+FROM read_parquet({{ path | literal }}, hive_partitioning = false)
 {% endmacro %}

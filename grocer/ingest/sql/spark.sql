@@ -4,14 +4,15 @@
 coalesce(TRY_CAST({{ x }} AS {{ type }}), TRY_CAST(round(TRY_CAST({{ x }} AS DECIMAL(38, 9))) AS {{ type }})){% endif %}
 {% endmacro %}
 
-{# The columns, the position `rowid` of each row in the file, and `invalid`: its first invalid value.
+{# The columns, `rowid`, which orders the rows by file, then position, and `invalid`: the first invalid value.
+   file: hexadecimal name of the file.
    DuckDB and pandas write an empty text and NaN where this has a null. #}
-{% macro typed(columns, floating, is_csv) %}
+{% macro typed(columns, floating, is_csv, file) %}
 SELECT
 {% for name, type in columns.items() %}
   {{ value(name, type) }} AS {{ name }},
 {% endfor %}
-  monotonically_increasing_id() AS rowid,
+  named_struct('file', '{{ file }}', 'row', monotonically_increasing_id()) AS rowid,
   CASE
 {% if is_csv %}
     WHEN malformed IS NOT NULL THEN named_struct('name', '', 'value', malformed)

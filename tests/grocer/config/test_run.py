@@ -134,3 +134,8 @@ def test_value_of_no_allowed_type_is_one_problem(value: str) -> None:
     ) as error:
         recipe("smollm2").with_settings([f"train.num_train_epochs={value}"])
     assert str(error.value).count("num_train_epochs") == 1
+
+
+def test_text_that_does_not_match_its_pattern_is_explained() -> None:
+    with pytest.raises(ConfigError, match=r"deploy\.store: .*found '/tmp'.*s3://bucket/prefix"):
+        recipe("tiny").with_settings(["deploy.store=/tmp"])

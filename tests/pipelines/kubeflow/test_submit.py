@@ -109,6 +109,7 @@ def test_images_from_a_file(tmp_path, capsys):
         ),
         (DATA, "deploy.store is not set"),
         ((*DATA, *STORE, "--set", "data.engine=spark"), "data.engine=spark"),
+        ((*DATA, *STORE, "--set", "data.partitions=copies"), "data.partitions copies: pods"),
         (
             (*DATA, *STORE, "--champion", "s3://b/p"),
             "--champion s3://b/p: not the address of a bundle",
