@@ -1,22 +1,20 @@
-"""Compare ingest and validation with a pandas join, at Instacart's scale.
+"""Compare ingest and validation with pandas, Polars and Spark, at Instacart's scale.
 
-Generates orders and order lines of Instacart's shape (see orders.py), then runs three jobs, each in
-its own process: Grocer's ingest, Grocer's validation, and the pandas join and dropna of the
-reference study. The last line is one JSON object: `ratio` and `memory_ratio` are pandas over
-ingest, in wall-clock seconds and in peak resident memory of the process tree.
+Generates orders and order lines of Instacart's shape (see orders.py), then runs jobs, each in its
+own process: Grocer's ingest, Grocer's validation, and others that compute the same tables and
+counts. The last line is one JSON object: `over_ingest` is each of the others over ingest, in
+wall-clock and CPU seconds and in peak resident memory of the process tree.
 
 At scale 1 pandas takes about 14 GB. It runs last, and each ingest starts after a pause of a minute,
 because a virtual machine is slow for a minute after it has freed gigabytes. With --rounds the jobs
 alternate and the fastest round of each counts, because other guests slow down a shared machine.
 
-    python benchmarks/ingest.py                     # full scale
+    python benchmarks/ingest.py                     # pandas at full scale
     python benchmarks/ingest.py --rounds 3
-    python benchmarks/ingest.py --scale 0.1
-    python benchmarks/ingest.py --scales 1 2 3      # growth of ingest and validation, no pandas
-    PYTHONPATH=build/spark python benchmarks/ingest.py --spark    # after make test-spark
-
-With --spark, Spark on this machine replaces pandas: `spark_overhead` is Spark over ingest, in
-wall-clock and CPU seconds and in memory.
+    python benchmarks/ingest.py --scales 1 2 3      # growth of ingest and validation, no others
+    .venv/bin/uv pip install --python .venv/bin/python --target build/polars polars==2.1.0
+    PYTHONPATH=build/spark:build/polars python benchmarks/ingest.py --scale 0.1 \\
+        --others polars_join pandas_join ingest_with_spark         # build/spark: make test-spark
 """
 
 from __future__ import annotations
@@ -40,6 +38,13 @@ from orders import generate
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_SECONDS = 0.2
 REST_SECONDS = 60.0
+JOINS = {
+    "orders": "order_id",
+    "products": "product_id",
+    "aisles": "aisle_id",
+    "departments": "department_id",
+}
+"""Tables to which order lines are joined, and the key."""
 
 
 def pandas_join(source: Path, out: Path) -> None:
@@ -48,13 +53,30 @@ def pandas_join(source: Path, out: Path) -> None:
 
     names = ("order_products__prior", "order_products__train")
     lines = pd.concat([pd.read_csv(source / f"{name}.csv") for name in names])
-    joined = lines.merge(pd.read_csv(source / "orders.csv"), on="order_id")
-    joined = joined.merge(pd.read_csv(source / "products.csv"), on="product_id")
-    joined = joined.merge(pd.read_csv(source / "aisles.csv"), on="aisle_id")
-    joined = joined.merge(pd.read_csv(source / "departments.csv"), on="department_id")
+    joined = lines
+    for table, key in JOINS.items():
+        joined = joined.merge(pd.read_csv(source / f"{table}.csv"), on=key)
     kept = joined.dropna()
     counts = {"read": len(lines), "with_nulls": len(joined) - len(kept), "kept": len(kept)}
     (out / "counts.json").write_text(json.dumps({"order_lines": counts}))
+
+
+def polars_join(source: Path, out: Path) -> None:
+    """Join as the reference study does with Polars' streaming engine, and write Parquet."""
+    import polars as pl
+
+    names = ("order_products__prior", "order_products__train")
+    lines = pl.concat([pl.scan_csv(source / f"{name}.csv") for name in names])
+    joined = lines
+    for table, key in JOINS.items():
+        joined = joined.join(pl.scan_csv(source / f"{table}.csv"), on=key)
+    kept = joined.drop_nulls()
+    counts = [frame.select(pl.len()) for frame in (lines, joined, kept)]
+    file = kept.sink_parquet(out / "polars.parquet", lazy=True)
+    *counted, _ = pl.collect_all([*counts, file], engine="streaming")
+    read, total, complete = (frame.item() for frame in counted)
+    result = {"read": read, "with_nulls": total - complete, "kept": complete}
+    (out / "counts.json").write_text(json.dumps({"order_lines": result}))
 
 
 def ingest(source: Path, out: Path) -> None:
@@ -88,7 +110,8 @@ def validate(source: Path, out: Path) -> None:
         run(Counts.read(out / "tables"), recipe("tiny"), part).require_success()
 
 
-JOBS = {job.__name__: job for job in (ingest, validate, pandas_join, ingest_with_spark)}
+OTHERS = {job.__name__: job for job in (pandas_join, polars_join, ingest_with_spark)}
+JOBS = {"ingest": ingest, "validate": validate, **OTHERS}
 
 
 def measure(job: str, source: Path, out: Path) -> dict[str, float]:
@@ -162,12 +185,8 @@ def one_scale(
         usage = measure(job, source, out)
         print(f"{job}: {usage}", file=sys.stderr)
         result[job] = min(result.get(job, usage), usage, key=lambda each: each["seconds"])
-        tables = {
-            "pandas_join": out,
-            "ingest": out / "tables",
-            "ingest_with_spark": out / "spark",
-        }.get(job)
-        if tables:
+        if job != "validate":
+            tables = {"ingest": out / "tables", "ingest_with_spark": out / "spark"}.get(job, out)
             lines = json.loads((tables / "counts.json").read_text())["order_lines"]
             counts.append({key: lines[key] for key in ("read", "with_nulls", "kept")})
     assert all(count == counts[0] for count in counts), counts
@@ -184,7 +203,7 @@ def main() -> None:
     parser.add_argument(
         "--scales", type=float, nargs="+", help="compare growth with scale, without pandas"
     )
-    parser.add_argument("--spark", action="store_true", help="compare with Spark, without pandas")
+    parser.add_argument("--others", choices=OTHERS, nargs="+", default=["pandas_join"])
     parser.add_argument(
         "--work", type=Path, help="directory for generated files, about 2 GB at scale 1"
     )
@@ -202,19 +221,13 @@ def main() -> None:
             ]
             print(json.dumps(growth(runs)))
             return
-        jobs = ["ingest", "validate", "ingest_with_spark" if options.spark else "pandas_join"]
+        jobs = ["ingest", "validate", *options.others]
         result = one_scale(options.catalogue, options.scale, Path(work), jobs, options.rounds)
     ours = result["ingest"]
-    if options.spark:
-        spark = result["ingest_with_spark"]
-        result["spark_overhead"] = {name: round(spark[name] / ours[name], 2) for name in ours}
-        print(json.dumps(result))
-        return
-    reference = result["pandas_join"]
-    result["ratio"] = round(reference["seconds"] / ours["seconds"], 2)
-    result["cpu_ratio"] = round(reference["cpu_seconds"] / ours["cpu_seconds"], 2)
-    result["memory_ratio"] = round(reference["peak_mb"] / ours["peak_mb"], 2)
-    result["peak_mb"] = max(ours["peak_mb"], result["validate"]["peak_mb"])
+    result["over_ingest"] = {
+        other: {name: round(result[other][name] / ours[name], 2) for name in ours}
+        for other in options.others
+    }
     print(json.dumps(result))
 
 
