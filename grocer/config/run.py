@@ -121,6 +121,10 @@ def _explain(error: ValidationError) -> str:
     parts = []
     for problem in validation_problems(error):
         key = problem.partition(":")[0]
+        if "match pattern" in problem:
+            section, _, leaf = key.partition(".")
+            owner: Any = RunConfig.model_fields[section].annotation
+            problem += f". {str(owner.model_fields[leaf].description).partition(' null:')[0]}"
         parts.append(f"{key}: removed; {REMOVED[key]}" if key in REMOVED else problem)
     more = len(parts) - _ERRORS_SHOWN
     return "; ".join([*parts[:_ERRORS_SHOWN], *([f"and {more} more"] if more > 0 else [])])

@@ -30,6 +30,7 @@ _READER_ERRORS = {
 EXPECTED = {
     "FLOAT": "a number",
     "BIGINT": "a whole number",
+    "DECIMAL": "a whole number",
     "SMALLINT": "a whole number from -32,768 to 32,767",
 }
 """Description of the valid values of a column of numbers, by its type."""
@@ -184,4 +185,4 @@ def _reader_error(label: str, message: str) -> str:
     for pattern, explanation in _READER_ERRORS.items():
         if re.search(pattern, message):
             return f"{line}: {explanation}"
-    return f"{line}: {message.splitlines()[0]}"
+    return f"{line}: {message.splitlines()[0].removeprefix('Invalid Input Error: ')}"

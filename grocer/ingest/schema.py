@@ -122,9 +122,12 @@ def require_columns(required: Iterable[str], columns: Collection[str], source: s
     for column in required:
         if column not in columns:
             near = get_close_matches(column, others, n=1, cutoff=0.4)
-            hint = f"did you rename {near[0]!r}? " if near else ""
+            hint = f"did you mean {near[0]!r}? " if near else ""
             if len(columns) == 1 and (found := set(";\t|") & set("".join(columns))):
-                hint = f"are its fields separated by {found.pop()!r}? use commas; "
+                raise TableError(
+                    f"{source}: column {column!r} is missing, because its fields are separated by "
+                    f"{found.pop()!r}; save the file with commas"
+                )
             raise TableError(
                 f"{source}: column {column!r} is missing; {hint}found {', '.join(columns)}; rename "
                 "it, or set the key of data.columns that maps it"

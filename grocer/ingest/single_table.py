@@ -12,11 +12,11 @@ from grocer.ingest.readers import select
 from grocer.ingest.statements import statements
 
 _TYPES = {
-    "product_id": "BIGINT",
+    "product_id": "DECIMAL(38,9)",
     "product_name": "VARCHAR",
     "aisle": "VARCHAR",
     "department": "VARCHAR",
-    "purchases": "BIGINT",
+    "purchases": "DECIMAL(38,9)",
 }
 _SQL = statements("single_table")
 
@@ -31,7 +31,8 @@ def stage_catalogue(database: Database, path: Path, mapping: ColumnMapping) -> s
 
     Raises:
         ConfigError: two settings name the same column.
-        TableError: the file lacks a column, or can't be read.
+        TableError: the file lacks a column, has a fraction instead of a whole number, or can't be
+            read.
     """
     columns = {key: name for key, name in mapping.model_dump().items() if name is not None}
     for one, other in combinations(columns, 2):

@@ -88,7 +88,10 @@ def _table_files(root: Path, data: str) -> list[Path]:
     if root.is_dir():
         return sorted(path for path in root.iterdir() if path.name.endswith(TABLE_SUFFIXES))
     if root.suffix not in (".csv", ".parquet", ".zip"):
-        raise SourceError(f"--data {data}: expected a directory, a .zip, a .csv or a .parquet")
+        raise SourceError(
+            f"--data {data}: expected a directory, or a file whose name ends with .csv, .parquet "
+            "or .zip (lower case); save a spreadsheet as CSV UTF-8 with commas"
+        )
     return [root]
 
 
@@ -115,7 +118,7 @@ def _single_table(files: Sequence[Path], data: str) -> Mapping[str, Path]:
         names = ", ".join(path.name for path in files) or "none"
         raise SourceError(
             f"--data {data}: expected a single .csv or .parquet, because data.columns is set; "
-            f"found {names}"
+            f"found {names}; pass the file itself"
         )
     return {CATALOGUE: files[0]}
 

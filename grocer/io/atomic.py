@@ -28,6 +28,8 @@ _CAUSES = {
     errno.EDQUOT: "the disk quota is exceeded",
     errno.ENOTDIR: "a parent is a file, not a directory",
     errno.EEXIST: "a parent is a file, not a directory",
+    errno.EISDIR: "it is a directory",
+    errno.ENAMETOOLONG: "its name is too long",
     errno.ENOTEMPTY: "another process has just written it",
 }
 

@@ -38,9 +38,10 @@ def doctor(
 ) -> None:
     """Check this machine and its cluster, and suggest fixes.
 
-    Exit code 2: a requirement of grocer run, or of --host, --store or --queue if set, is not
-    met; a missing cluster or GPU alone is not an error. The checks change nothing and time out
-    after ten seconds.
+    Exit code 2: a requirement of grocer run is not met, or a check fails of what --host,
+    --store, --queue, KUBECONFIG, KF_PIPELINES_ENDPOINT or AWS_ENDPOINT_URL names. A missing
+    cluster or GPU alone is not an error. The checks change nothing and time out after ten
+    seconds.
     """
     from rich.console import Console
 

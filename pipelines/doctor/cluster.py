@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +43,8 @@ _FORWARD = (
 def cluster(namespace: str = "kubeflow", queue: str | None = None) -> list[Finding]:
     """Check the cluster of the pod or of the kubeconfig, and what Grocer uses in it.
 
+    If KUBECONFIG is set, every failed check is of something needed.
+
     Args:
         namespace: of the pipeline's steps.
         queue: LocalQueue that must exist there.
@@ -53,6 +56,8 @@ def cluster(namespace: str = "kubeflow", queue: str | None = None) -> list[Findi
         findings.append(Finding(_KSERVE, "not checked", findings[0].state, next_step))
     if queue and findings[-1].what != _QUEUE:
         findings.append(failed(_QUEUE, "not checked", "fix the checks above", needed=True))
+    if os.environ.get("KUBECONFIG"):
+        findings = [replace(each, needed=each.state == "failed") for each in findings]
     return findings
 
 
@@ -235,9 +240,9 @@ def _queue(namespace: str, queue: str, api: ApiClient) -> Finding:
 
 def kubeflow(server: Server, has_cluster: bool) -> list[Finding]:
     """Check the Kubeflow Pipelines API: of the configured host, or else in the cluster."""
-    if not (server.host or os.environ.get("KF_PIPELINES_ENDPOINT") or has_cluster):
+    needed = bool(server.host or os.environ.get("KF_PIPELINES_ENDPOINT"))
+    if not (needed or has_cluster):
         return [optional(_KUBEFLOW, "no --host, no KF_PIPELINES_ENDPOINT, no cluster", _FORWARD)]
-    needed = server.host is not None
     return probe(
         _KUBEFLOW, "kfp", "pipeline", lambda: [_kubeflow(server, needed)], _FORWARD, needed=needed
     )

@@ -24,7 +24,7 @@ class Finding:
     state: State
     next: str = ""
     needed: bool = False
-    """Whether `grocer run --recipe smollm2`, or what an option of doctor names, depends on it."""
+    """Whether `grocer run --recipe smollm2`, or what an option or a variable names, needs it."""
 
 
 def ok(what: str, found: str) -> Finding:

@@ -39,14 +39,13 @@ def store(address: str | None) -> list[Finding]:
             f"--store {address}: expected s3://bucket/prefix, gs://bucket/prefix or "
             "oci://registry/repository"
         )
-    needed = address is not None
     return probe(
         WHAT,
         {"s3": "s3fs", "gs": "gcsfs"}[protocol],
         "data",
-        lambda: [_store(protocol, path, needed)],
+        lambda: [_store(protocol, path)],
         _ENDPOINT[protocol],
-        needed=needed,
+        needed=True,
     )
 
 
@@ -61,7 +60,7 @@ def _registry(address: str) -> Finding:
     return ok(WHAT, f"{address} is readable; write access not checked")
 
 
-def _store(protocol: str, path: str, needed: bool) -> Finding:
+def _store(protocol: str, path: str) -> Finding:
     """List one object below the path, or the buckets if there is no path."""
     bucket, _, prefix = path.partition("/")
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "") if protocol == "s3" else ""
@@ -69,12 +68,12 @@ def _store(protocol: str, path: str, needed: bool) -> Finding:
     try:
         _list(protocol, bucket, prefix)
     except FileNotFoundError:
-        return failed(WHAT, f"{where}: bucket not found", _CREATE[protocol].format(bucket), needed)
+        return failed(WHAT, f"{where}: bucket not found", _CREATE[protocol].format(bucket), True)
     except client_errors() as error:
         text = str(error) or type(error).__name__
         if is_access_denied(error):
-            return failed(WHAT, f"{where}: access denied: {text}", _CREDENTIALS[protocol], needed)
-        return failed(WHAT, f"{where}: unreachable: {text}", _ENDPOINT[protocol], needed)
+            return failed(WHAT, f"{where}: access denied: {text}", _CREDENTIALS[protocol], True)
+        return failed(WHAT, f"{where}: unreachable: {text}", _ENDPOINT[protocol], True)
     return ok(WHAT, f"{where} is readable; write access not checked")
 
 

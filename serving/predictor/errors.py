@@ -21,14 +21,23 @@ class RequestError(GrpcException):
     Over gRPC, the exception interceptor of KServe's server sends the equivalent gRPC status.
     """
 
-    def __init__(self, status: int, message: str, *, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        retry_after: int | None = None,
+        allow: str | None = None,
+    ) -> None:
         super().__init__(message, _GRPC_STATUS.get(status, StatusCode.INVALID_ARGUMENT))
         self.status, self.message, self.retry_after = status, message, retry_after
+        self.allow = allow
 
     @property
     def headers(self) -> dict[str, str]:
-        """Response headers: `retry-after`, in seconds, if a retry can succeed."""
-        return {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
+        """Response headers: `retry-after`, in seconds, if a retry can succeed; `allow`, of 405."""
+        headers = {"retry-after": self.retry_after, "allow": self.allow}
+        return {name: str(value) for name, value in headers.items() if value is not None}
 
 
 INTERNAL_ERROR = RequestError(500, "internal error; see the server log")

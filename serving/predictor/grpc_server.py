@@ -12,6 +12,7 @@ from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
 from kserve.protocol.grpc.servicer import InferenceServicer
 
 from grocer.config.deployment import ServingConfig
+from grocer.errors import ConfigError
 from serving.predictor.errors import RequestError
 
 _MAX_REQUESTS = 64
@@ -40,12 +41,16 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
 
 
 def grpc_server(
-    config: ServingConfig, port: int, servicer: Servicer, admit: Callable[[], None]
+    config: ServingConfig, address: str, servicer: Servicer, admit: Callable[[], None]
 ) -> aio.Server:
     """Return a server that is not started.
 
     Args:
+        address: host and port to listen on.
         admit: raises a RequestError if the server cannot accept another prediction.
+
+    Raises:
+        ConfigError: the port is in use, or cannot be opened.
     """
     server = aio.server(
         interceptors=(_Admission(admit), ExceptionToStatusInterceptor()),
@@ -58,7 +63,10 @@ def grpc_server(
         maximum_concurrent_rpcs=_MAX_REQUESTS,
     )
     add_GRPCInferenceServiceServicer_to_server(servicer, server)
-    server.add_insecure_port(f"[::]:{port}")
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ConfigError(f"cannot listen on {address}; choose another --grpc-port") from error
     return server
 
 

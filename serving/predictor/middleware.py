@@ -96,7 +96,7 @@ class RequestMiddleware:
             raise RequestError(404, "path not found; see /openapi.json")
         method, route = self._routes[path]
         if scope["method"] != method:
-            raise RequestError(405, f"method not allowed; use {method}")
+            raise RequestError(405, f"method not allowed; use {method}", allow=method)
         if self._predictor.draining and route == "ready":
             raise RequestError(503, "the server is shutting down", retry_after=1)
         return method, route

@@ -45,7 +45,7 @@ def serve(
         BundleError: the bundle is invalid, did not pass the gate, or is not signed by a trusted
             key.
         ModelError: the base, the adapter or the linear model cannot be loaded.
-        ConfigError: a setting is unknown or invalid.
+        ConfigError: a setting is unknown or invalid, or the port is in use.
     """
     logs.configure()
     checked = load_bundle(bundle, digest)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
@@ -17,7 +19,7 @@ from kserve import ModelServer
 from kserve.protocol.rest.server import RESTServer
 
 from grocer.config.deployment import ServingConfig
-from grocer.errors import GrocerError
+from grocer.errors import ConfigError, GrocerError
 from grocer.release.bundle import LoadedBundle
 from serving.predictor import application
 from serving.predictor.connection import Connection, Turns, connection_limit, enforce
@@ -80,7 +82,11 @@ class Server(ModelServer):
         self._grpc_closed: asyncio.Task[None] | None = None
 
     def start(self, models: list[Any]) -> None:
-        """Serve until a signal arrives or the device fails."""
+        """Serve until a signal arrives or the device fails.
+
+        Raises:
+            ConfigError: the port is in use, or cannot be opened.
+        """
         with asyncio.Runner(loop_factory=self._http.config.get_loop_factory()) as runner:
             runner.run(self._run())
         if self.failure is not None and not isinstance(self.failure, GrocerError):
@@ -90,19 +96,24 @@ class Server(ModelServer):
             os._exit(1)
 
     async def _run(self) -> None:
-        self._predictor.batcher.start()
-        monitor = asyncio.create_task(self._monitor())
+        listener = listen(self._host, self.http_port)
         if self.enable_grpc:
             servicer = Servicer(
                 self.dataplane, self.model_repository_extension, self._config.max_items
             )
             self._grpc = grpc_server(
-                self._config, self.grpc_port, servicer, self._predictor.require_capacity
+                self._config,
+                address(self._host, self.grpc_port),
+                servicer,
+                self._predictor.require_capacity,
             )
             await self._grpc.start()
-        address = f"http://{self._host}:{self.http_port}"
-        log.info("live on %s", address, extra={"digest": self._predictor.bundle.digest})
-        await self._http.serve()
+        self._predictor.batcher.start()
+        monitor = asyncio.create_task(self._monitor())
+        port = listener.getsockname()[1]
+        url = f"http://{address(self._host, port)}"
+        log.info("live on %s", url, extra={"digest": self._predictor.bundle.digest})
+        await self._http.serve([listener])
         monitor.cancel()
         if self._grpc_closed is not None:
             await self._grpc_closed
@@ -139,6 +150,27 @@ class Server(ModelServer):
         seconds = self._config.drain_seconds if sig == signal.SIGTERM else 0.0
         log.info("draining for %g s", seconds)
         asyncio.get_running_loop().call_later(seconds, self._http.end)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address; 0 selects a free port.
+
+    Raises:
+        ConfigError: the port is in use, or cannot be opened.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno in errno.errorcode else str(error)
+        raise ConfigError(
+            f"cannot listen on {address(host, port)}: {reason}; choose another --port or --host"
+        ) from error
+
+
+def address(host: str, port: int) -> str:
+    """Return host and port as in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _HttpServer(uvicorn.Server):

@@ -1,9 +1,17 @@
+{# The reader rounds 1.234 to the whole number 1; in some countries it is 1,234. #}
+{% macro whole_number(name) %}
+CASE WHEN {{ name | identifier }} <> trunc({{ name | identifier }})
+  THEN error('row ' || row_number() OVER () || ': column ' || {{ ("'" ~ name ~ "'") | literal }} || ' holds ' ||
+    rtrim({{ name | identifier }}::VARCHAR, '0') || ', expected a whole number without separators')
+  ELSE CAST({{ name | identifier }} AS BIGINT) END
+{% endmacro %}
+
 {# `columns` maps keys of data.columns to the file's column names. Empty labels become `missing`, empty counts 0. #}
 {% macro create_catalogue(query, columns) %}
 CREATE TABLE catalogue AS
 SELECT
 {% if "product_id" in columns %}
-  {{ columns.product_id | identifier }} AS product_id,
+  {{ whole_number(columns.product_id) }} AS product_id,
 {% endif %}
   {{ columns.product_name | identifier }} AS product_name,
 {% for label in ["department", "aisle"] if label in columns %}
@@ -12,7 +20,7 @@ SELECT
 {% if "product_id" not in columns %}
   row_number() OVER () AS product_id,
 {% endif %}
-  {{ "coalesce(" ~ (columns.purchases | identifier) ~ ", 0)" if "purchases" in columns else "1" }} AS purchases
+  {{ "coalesce(" ~ whole_number(columns.purchases) ~ ", 0)" if "purchases" in columns else "1" }} AS purchases
 FROM ({{ query }})
 {% endmacro %}
 

@@ -6,6 +6,7 @@ and the violated constraint, never the value.
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from collections.abc import Mapping, Sequence
@@ -119,7 +120,20 @@ def _validate_json(model: type[BaseModel], body: bytes, models: Models) -> Any:
         most = 4 * models.max_items + 100
         if next(islice(_FIELD.finditer(body), most, None), None):
             raise RequestError(400, "request body: too many fields")
-    return _validate(model, body)
+    request = _validate(model, body)
+    # After validation, because pydantic limits the depth of the nesting.
+    _KEYS.decode(body.decode())
+    return request
+
+
+def _require_distinct_keys(pairs: list[tuple[str, Any]]) -> None:
+    """Reject an object with a duplicate key, of which pydantic would take the last."""
+    if len(pairs) > 1 and len(dict(pairs)) < len(pairs):
+        raise RequestError(400, "request body: duplicate key")
+
+
+# Not the numbers, because int() limits their digits.
+_KEYS = json.JSONDecoder(object_pairs_hook=_require_distinct_keys, parse_int=str)
 
 
 def _validate(model: type[BaseModel], body: bytes | dict[str, Any]) -> Any:

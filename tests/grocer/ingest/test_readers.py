@@ -78,7 +78,7 @@ SOURCE_FAULTS = {
 TABLE_FAULTS = {
     "renamed column": (
         _replace("products", b"product_name", b"product_nam"),
-        "products.csv: column 'product_name' is missing; did you rename 'product_nam'",
+        "products.csv: column 'product_name' is missing; did you mean 'product_nam'",
     ),
     "missing column": (
         _replace("departments", b"department_id,department", b"department_id,d"),
@@ -86,7 +86,7 @@ TABLE_FAULTS = {
     ),
     "semicolons": (
         _replace("departments", b"department_id,department", b"department_id;department"),
-        "departments.csv: column 'department_id' is missing; .*';'",
+        "departments.csv: column 'department_id' is missing.*';'; save",
     ),
     "duplicate column": (_replace("aisles", b"aisle_id,aisle", b"aisle,aisle"), "duplicate column"),
     "empty file": (lambda folder: (folder / "orders.csv").write_bytes(b""), "orders.csv is empty"),

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from grocer.artifacts import step
 from grocer.artifacts.counts import Counts
 from grocer.config.stages import ColumnMapping, DataConfig
-from grocer.errors import ConfigError, GrocerError, OutputError, SourceError
+from grocer.errors import ConfigError, GrocerError, OutputError, SourceError, TableError
 from grocer.ingest import run as ingest_run
 from tests.fixtures.ingest import CONFIG, ingest, read
 from tests.fixtures.tables import tables, write_csvs
@@ -104,6 +105,20 @@ def test_column_mapped_twice_is_rejected(tmp_path: Path) -> None:
     columns = ColumnMapping(product_name="title", department="title")
     with pytest.raises(ConfigError, match="both name 'title'"):
         ingest(tmp_path / "in", tmp_path / "out", DataConfig(columns=columns))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(("column", "value"), [("sold", "1.234"), ("sku", "9001.5")])
+def test_number_with_a_separator_is_not_rounded(
+    tmp_path: Path, suffix: str, column: str, value: str
+) -> None:
+    table = pd.DataFrame({"title": ["Milk", "Tea"], "dept": "x", column: ["9000.0", value]})
+    file = tmp_path / f"export.{suffix}"
+    table.to_csv(file, index=False) if suffix == "csv" else table.to_parquet(file)
+    mapped = {"sold": "purchases", "sku": "product_id"}[column]
+    columns = ColumnMapping(product_name="title", department="dept", **{mapped: column})
+    with pytest.raises(TableError, match=rf"row 2: column '{column}' holds {value}, expected"):
+        ingest(file, tmp_path / "out", DataConfig(columns=columns))
 
 
 def test_missing_path_is_rejected(tmp_path: Path) -> None:

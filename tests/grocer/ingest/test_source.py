@@ -103,7 +103,7 @@ def test_unsupported_zip_is_rejected_with_the_reason(
 
 def test_other_file_type_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(SourceError, match=r"expected a directory, a .zip"):
+    with pytest.raises(SourceError, match=r"whose name ends with .csv"):
         kept_lines(tmp_path / "notes.txt", tmp_path)
 
 

@@ -52,6 +52,14 @@ def test_file_is_on_the_disk_before_it_is_renamed_and_its_name_after(
     assert calls == ["fsync file", "rename", "fsync directory"]
 
 
+@pytest.mark.parametrize("name", ["folder", "x" * 250])
+def test_name_that_no_file_can_have_is_a_user_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="cannot write"):
+        write_json(tmp_path / name, {})
+    assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+
+
 def test_json_with_nan_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"accuracy": float("nan")})

@@ -206,7 +206,8 @@ def test_queue_must_exist_and_be_active(api, response, state, text):
 
 def test_queue_that_cannot_be_checked_is_a_failure(api):
     api.responses[VERSION] = 401, api_status("no such token")
-    assert [finding.what for finding in blocking(cluster("kubeflow", "team-a"))] == ["Kueue"]
+    what = [finding.what for finding in blocking(cluster("kubeflow", "team-a"))]
+    assert what == ["Kubernetes", "KServe", "Kueue"]
 
 
 @pytest.mark.parametrize(("path", "what"), [(VERSION, "Kubernetes"), (BETA, "KServe")])

@@ -68,15 +68,27 @@ def test_blocking_failure_exits_with_2(capsys, monkeypatch):
     assert findings["Memory"]["found"] == "1.0 of 8.0 GiB available"
 
 
-def test_unreachable_cluster_is_not_blocking(capsys, monkeypatch, tmp_path):
-    (tmp_path / "config").write_text("clusters: [")
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+@pytest.mark.parametrize("is_named", [False, True])
+def test_unreachable_cluster_is_blocking_if_named(capsys, monkeypatch, tmp_path, is_named):
+    (tmp_path / ".kube").mkdir()
+    config = tmp_path / ".kube" / "config"
+    config.write_text("clusters: [")
+    if is_named:
+        monkeypatch.setenv("KUBECONFIG", str(config))
+    code, findings = run_doctor(capsys)
+    assert code == (2 if is_named else 0)
+    for what in ("Kubernetes", "KServe"):
+        assert (findings[what]["state"], findings[what]["needed"]) == ("failed", is_named)
+        assert findings[what]["next"]
+
+
+def test_addresses_of_the_environment_are_needed(capsys, monkeypatch):
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     code, findings = run_doctor(capsys)
-    assert code == 0
-    for what in ("Kubernetes", "KServe", "Kubeflow Pipelines", "Object store"):
-        assert findings[what]["state"] == "failed"
+    assert code == 2
+    for what in ("Kubeflow Pipelines", "Object store"):
+        assert (findings[what]["state"], findings[what]["needed"]) == ("failed", True)
         assert findings[what]["next"]
 
 
@@ -88,7 +100,8 @@ def test_unreachable_cluster_is_not_blocking(capsys, monkeypatch, tmp_path):
     ],
 )
 def test_named_host_or_store_is_needed(capsys, monkeypatch, option, address, what):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    if option == "--store":
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     code, findings = run_doctor(capsys, option, address)
     assert code == 2
     assert [name for name, each in findings.items() if each["needed"]] == [what]

@@ -87,7 +87,7 @@ def test_missing_credentials(s3_environment, monkeypatch, tmp_path):
 def test_unreachable_store(s3_environment, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     (finding,) = store(None)
-    assert (finding.state, finding.needed) == ("failed", False)
+    assert (finding.state, finding.needed) == ("failed", True)
     assert (
         'unreachable: Could not connect to the endpoint URL: "http://127.0.0.1:9' in finding.found
     )

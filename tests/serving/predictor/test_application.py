@@ -125,6 +125,8 @@ def test_other_routes_and_methods_are_closed(
     response = server.client.request(method, path)
     assert response.status_code == code
     assert method == "HEAD" or list(response.json()) == ["error"]
+    allowed = {PREDICT: "POST"}.get(path, "GET") if code == 405 else None
+    assert response.headers.get("allow") == allowed
     assert server.get(READY).json() == {"name": "grocer", "ready": True}
 
 

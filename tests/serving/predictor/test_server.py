@@ -1,5 +1,6 @@
 """Lifecycle of the process: loading, draining, overload, device failure, invalid bundles."""
 
+import re
 import signal
 import socket
 import threading
@@ -164,6 +165,19 @@ def test_model_that_cannot_be_loaded_exits_with_code_2(
     running = start_server(stub_bundle, load_error="the weights are missing")
     assert running.exit_code() == 2
     assert running.log.read_text().splitlines()[-1] == "grocer: the weights are missing"
+
+
+@pytest.mark.parametrize("option", ["--port", "--grpc-port"])
+def test_port_in_use_exits_with_code_2(
+    start_server: Start, stub_bundle: LoadedBundle, option: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        running = start_server(stub_bundle, options=[option, str(port)])
+        assert running.exit_code() == 2
+    text = running.log.read_text()
+    assert "live on" not in text
+    assert re.match(f"grocer: cannot listen on 127.0.0.1:{port}.*{option}", text.splitlines()[-1])
 
 
 @pytest.mark.parametrize("defect", ["gate failed", "file changed"])
