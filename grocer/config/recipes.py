@@ -35,6 +35,28 @@ def qwen3_4b_t4() -> RunConfig:
     )
 
 
+def llama2_70b_fsdp() -> RunConfig:
+    """Llama-2-70b in NF4 with bfloat16 compute, sharded over four GPUs with 48 GB. Not run yet."""
+    return RunConfig(
+        recipe="llama2-70b-fsdp",
+        base=stages.BaseConfig(
+            source="meta-llama/Llama-2-70b-chat-hf@e9149a12809580e8602995856f8098ce973d1080",
+            compute_dtype="bfloat16",
+            device="cuda",
+        ),
+        train=stages.TrainConfig(
+            per_device_train_batch_size=8,
+            optim="adamw_torch_fused",
+            processes_per_node=4,
+            fsdp=True,
+        ),
+        cluster=deployment.ClusterConfig(
+            # evaluate and the predictor hold the whole 4-bit base, 34 GiB, on one GPU.
+            node_selector={"nvidia.com/gpu.product": "NVIDIA-L40S"},
+        ),
+    )
+
+
 def tiny() -> RunConfig:
     """A Llama with a million parameters that the run pretrains itself: minutes on a laptop."""
     return RunConfig(
@@ -82,6 +104,7 @@ RECIPES: Mapping[str, Callable[[], RunConfig]] = {
     "tiny": tiny,
     "llama2-7b-t4": llama2_7b_t4,
     "qwen3-4b-t4": qwen3_4b_t4,
+    "llama2-70b-fsdp": llama2_70b_fsdp,
 }
 
 

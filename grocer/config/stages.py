@@ -211,6 +211,9 @@ class TrainConfig(Section):
     batch is that of one device times `nodes` times `processes_per_node`."""
     processes_per_node: Positive = 1
     """Processes on each machine, one per GPU; above 1, train on a cluster is a TrainJob too."""
+    fsdp: bool = False
+    """Shard the base, the adapter and the optimizer's state over all processes (FSDP), for a base
+    that does not fit one GPU; false: each process has a copy of them."""
 
     @model_validator(mode="after")
     def _requirements_of_packing(self) -> Self:
@@ -218,6 +221,14 @@ class TrainConfig(Section):
             raise ValueError("train.loss=label requires train.packing=true")
         if self.group_by_length and self.packing:
             raise ValueError("train.group_by_length requires train.packing=false")
+        return self
+
+    @model_validator(mode="after")
+    def _requirements_of_sharding(self) -> Self:
+        if self.fsdp and self.processes == 1:
+            raise ValueError("train.fsdp requires train.nodes or train.processes_per_node above 1")
+        if self.fsdp and not self.optim.startswith("adamw_torch"):
+            raise ValueError("train.fsdp requires train.optim=adamw_torch or adamw_torch_fused")
         return self
 
     @property

@@ -46,7 +46,12 @@ def read_config(directory: Path) -> PretrainedConfig:
 
 
 def load_nf4(
-    directory: Path, dtype: torch.dtype, device: str, *, dequantize: bool | None = None
+    directory: Path,
+    dtype: torch.dtype,
+    device: str,
+    *,
+    dequantize: bool | None = None,
+    shardable: bool = False,
 ) -> PreTrainedModel:
     """Load a causal language model with 4-bit linear layers (NF4, double quantization).
 
@@ -54,6 +59,8 @@ def load_nf4(
         dequantize: whether to keep the values of the 4-bit weights in `dtype`, which is faster
             than to dequantize them in every forward pass and gives the same results; by default
             on a CPU with at least `_DEQUANTIZED_MEMORY` times the memory that this takes.
+        shardable: store the 4-bit weights in tensors of `dtype` instead of uint8, so that FSDP
+            shards them; they are not dequantized.
 
     Raises:
         ModelError: not a causal language model, or weights are missing or unreadable.
@@ -76,6 +83,7 @@ def load_nf4(
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=dtype,
+                bnb_4bit_quant_storage=dtype if shardable else torch.uint8,
             ),
         )
     except (OSError, SafetensorError) as error:
@@ -88,7 +96,7 @@ def load_nf4(
             "total); the download is incomplete, or config.json belongs to another model"
         )
     layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
-    if dequantize is None:
+    if dequantize is None and not shardable:
         size = sum(layer.in_features * layer.out_features for layer in layers) * dtype.itemsize
         dequantize = device == "cpu" and available_memory(device) > _DEQUANTIZED_MEMORY * size
     if dequantize:

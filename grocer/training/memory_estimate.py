@@ -1,9 +1,10 @@
 """Memory estimate of a training run, from the base's configuration, before weights are loaded.
 
-Memory is the sum of 4-bit weights, adapter with gradients and optimizer state, and the
-activations of the largest batch, plus a reserve for fragmentation. Time is the number of
-floating-point operations divided by the measured speed of a matrix product. Both are estimates; the
-run reports the measured values.
+Memory is that of one GPU or process: the sum of 4-bit weights, adapter with gradients and optimizer
+state, and the activations of the largest batch, plus a reserve for fragmentation. With `train.fsdp`
+weights, adapter and state are divided by the number of processes, once the base is loaded. Time is
+the number of floating-point operations divided by the measured speed of a matrix product. Both are
+estimates; the run reports the measured values.
 """
 
 from __future__ import annotations
@@ -31,10 +32,13 @@ if TYPE_CHECKING:
 
 _MIB, _GIB = 2**20, 2**30
 # NF4 with double quantization: 4 bits per weight, and 8 + 32/256 bits per block of 64 weights.
-_NF4_BYTES = 0.5 + (8 + 32 / 256) / 8 / 64
+_SCALE_BYTES = (8 + 32 / 256) / 8 / 64
+_NF4_BYTES = 0.5 + _SCALE_BYTES
 # CUDA context and workspaces; on a CPU the process with its libraries.
 _PROCESS_BYTES = 0.8 * _GIB
-_RESERVE = 1.25
+_RESERVE, _LOADING_RESERVE = 1.25, 1.1
+# Decoder layers that FSDP holds whole: the one that computes, the next one, and a buffer for it.
+_GATHERED_LAYERS = 3
 # Share of a matrix product's speed that remains with dequantization, attention and short rows.
 _EFFICIENCY = 0.4
 
@@ -54,6 +58,7 @@ class ModelShape:
 class Estimate:
     """Memory in bytes by use, tokens of the whole run, and floating-point operations."""
 
+    base: float  # the whole base, which each process loads
     weights: float
     adapter: float
     activations: float
@@ -63,7 +68,13 @@ class Estimate:
     @property
     def memory(self) -> float:
         """Bytes in total, with a reserve."""
-        return _PROCESS_BYTES + _RESERVE * (self.weights + self.adapter + self.activations)
+        training = _RESERVE * (self.weights + self.adapter + self.activations)
+        return max(_PROCESS_BYTES + training, self.loading)
+
+    @property
+    def loading(self) -> float:
+        """Bytes in total while the base is loaded, before FSDP shards it."""
+        return _PROCESS_BYTES + _LOADING_RESERVE * self.base
 
 
 def read_shape(directory: Path, rank: int, targets: str | tuple[str, ...]) -> ModelShape:
@@ -129,13 +140,29 @@ def estimate(
     if settings.max_steps >= 0:
         epochs = settings.max_steps * settings.gradient_accumulation_steps / batches
     total = tokens * epochs
+    whole = shape.quantized * _NF4_BYTES + shape.other * width
+    shards = settings.processes if settings.fsdp else 1
     return Estimate(
-        weights=shape.quantized * _NF4_BYTES + shape.other * width,
-        adapter=shape.adapter * (4 + 4 + optimizer_bytes),
+        base=whole,
+        weights=_sharded_weights(shape, width, shards) if settings.fsdp else whole,
+        adapter=shape.adapter * (4 + 4 + optimizer_bytes) / shards,
         activations=activations + logits * base.vocab_size * 12,
         tokens=int(total),
         operations=2.0 * total * shape.quantized * (3 if checkpointing else 2),
     )
+
+
+def _sharded_weights(shape: ModelShape, width: int, processes: int) -> float:
+    """Return the bytes of the base that one process holds while FSDP computes a layer.
+
+    The scales of the 4-bit weights are not parameters, so each process has all of them. Embedding
+    and head are gathered whole, and layers with their adapter in the compute type.
+    """
+    own = (shape.quantized * 0.5 + shape.other * width) / processes
+    layers: int = shape.config.num_hidden_layers
+    layer = (shape.quantized * 0.5 + shape.adapter * width) / layers
+    gathered = shape.other * width + _GATHERED_LAYERS * layer
+    return own + shape.quantized * _SCALE_BYTES + gathered
 
 
 def require_memory(needed: Estimate, config: RunConfig, device: str, dtype: torch.dtype) -> None:
@@ -145,9 +172,13 @@ def require_memory(needed: Estimate, config: RunConfig, device: str, dtype: torc
         available /= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     speed = _EFFICIENCY * measure_speed(device, dtype) * int(os.environ.get("WORLD_SIZE", "1"))
     minutes = needed.operations / speed / 60
+    unit, fsdp = "GPU" if device == "cuda" else "machine", config.train.fsdp
+    per = f" per {'GPU' if device == 'cuda' else 'process'}" if fsdp else ""
+    loading = f"{_format(needed.loading)} while the base is loaded, then " if fsdp else ""
     memory = (
-        f"{_format(needed.memory)} (base {_format(needed.weights)}, adapter and optimizer "
-        f"{_format(needed.adapter)}, activations {_format(needed.activations)})"
+        f"{_format(needed.memory)}{per} ({loading}base "
+        f"{_format(needed.weights)}, adapter and optimizer {_format(needed.adapter)}, activations "
+        f"{_format(needed.activations)})"
     )
     duration = "under a minute" if minutes < 1 else f"about {minutes:,.0f} min"
     tokens = f"{needed.tokens:,} tokens"
@@ -157,11 +188,17 @@ def require_memory(needed: Estimate, config: RunConfig, device: str, dtype: torc
     if config.train.force:
         say("train", "the estimate exceeds the available memory; continuing with train.force=true")
         return
+    if needed.loading > available:
+        advice = f"the 4-bit base does not fit: use a {unit} with more memory or a smaller base,"
+    else:
+        advice = (
+            "lower train.per_device_train_batch_size (and raise "
+            "train.gradient_accumulation_steps) or lora.r, keep train.activation_checkpointing="
+            f"true, use {'more' if fsdp else 'several'} processes with train.fsdp=true,"
+        )
     raise TrainingError(
-        f"training needs about {memory}, but the {'GPU' if device == 'cuda' else 'machine'} has "
-        f"{_format(available)}; lower train.per_device_train_batch_size (and raise "
-        "train.gradient_accumulation_steps) or lora.r, keep train.activation_checkpointing=true, "
-        "or set train.force=true to start anyway"
+        f"training needs about {memory}, but the {unit} has {_format(available)}; {advice} or set "
+        "train.force=true to start anyway"
     )
 
 

@@ -33,6 +33,7 @@ from grocer.training.callbacks import CheckpointPublisher, Progress, metric_logg
 from grocer.training.checkpoints import Checkpoints
 from grocer.training.dataset import TrainingSet, encode_products
 from grocer.training.packing_check import require_exact_packing
+from grocer.training.sharding import save_adapter
 from grocer.training.trainer import (
     GuardedTrainer,
     build_trainer,
@@ -87,13 +88,16 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
     checkpoints = Checkpoints(root, identity) if root else None
     # Train.
     with memory_estimate.explain_out_of_memory():
-        model = load_nf4(directory, hardware.dtype, str(arguments.device))
+        device, shardable = str(arguments.device), config.train.fsdp
+        model = load_nf4(directory, hardware.dtype, device, shardable=shardable)
         require_exact_packing(model, encoder, _shortest_to_longest(products, examples))
         trainer = build_trainer(model, tokenizer, examples, arguments, config, validation)
+        # PEFT does not count 4-bit weights once they are sharded.
+        parameters = trainer.model.get_nb_trainable_parameters()
         measured = _train(trainer, checkpoints, config, out)
-    adapter = _adapter(reference, examples, hardware, config, trainer, measured)
+    adapter = _adapter(reference, examples, hardware, config, trainer, parameters, measured)
     # Save.
-    trainer.model.save_pretrained(out / "adapter")
+    save_adapter(trainer.model, out / "adapter")
     tokenizer.save_pretrained(out / "adapter")
     if config.base.source == TINY:
         shutil.copytree(directory, out / "base")
@@ -225,6 +229,7 @@ def _adapter(
     hardware: Hardware,
     config: RunConfig,
     trainer: GuardedTrainer,
+    parameters: tuple[int, int],
     measured: dict[str, Any],
 ) -> Adapter:
     state, processes, seconds = trainer.state, trainer.args.world_size, measured["seconds"]
@@ -232,7 +237,7 @@ def _adapter(
     share = 1 - measured["resumed_from_step"] / state.global_step
     trained = products * measured["epochs"] * share
     memory, memory_kind = peak_memory(hardware.device)
-    trainable, total = trainer.model.get_nb_trainable_parameters()
+    trainable, total = parameters
     return Adapter(
         base=base.source,
         device=hardware.device,

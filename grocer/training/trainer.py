@@ -21,6 +21,7 @@ from grocer.model.attention import pack_layout, packed_forward, use_packed_atten
 from grocer.model.device import Hardware
 from grocer.model.packing import IGNORE_INDEX, pack
 from grocer.progress import say
+from grocer.training import sharding
 from grocer.training.dataset import TrainingSet
 
 MIN_STEPS, MIN_EPOCHS, MAX_EPOCHS = 60, 2, 8
@@ -109,6 +110,20 @@ class GuardedTrainer(SFTTrainer):  # type: ignore[misc]
         super().__init__(**arguments)
         keep_adapter_in_float32(self.model)
         self.finite = FiniteGuard(loss_scaling=self.accelerator.scaler is not None)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Create the accelerator, with FSDP on CPUs too."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp:
+            sharding.enable(self.accelerator, self.args)
+            self.is_fsdp_enabled = True
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the adapter; the Trainer would gather the whole base on the first process."""
+        if self.is_fsdp_enabled:
+            sharding.save_adapter(self.model, Path(output_dir or self.args.output_dir))
+        else:
+            super().save_model(output_dir, _internal_call)
 
     def training_step(self, *arguments: Any, **named: Any) -> Tensor:
         """Run forward and backward pass of one batch, and check its loss."""

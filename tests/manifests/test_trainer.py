@@ -34,7 +34,7 @@ def created(*settings: str, name: str = "llama2-7b-t4") -> Object:
 
 
 @pytest.mark.parametrize("settings", [(), ("base.source=pvc://weights/llama", "cluster.queue=q")])
-@pytest.mark.parametrize("name", ["tiny", "llama2-7b-t4"])
+@pytest.mark.parametrize("name", ["tiny", "llama2-7b-t4", "llama2-70b-fsdp"])
 def test_created_job_matches_its_schema(name: str, settings: tuple[str, ...]) -> None:
     assert schema_errors(created(*settings, name=name)) == []
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 def test_base_models_on_the_hub_are_pinned_to_a_commit() -> None:
     sources = [make().base.source for make in RECIPES.values()]
     on_hub = [source for source in sources if "/" in source and "://" not in source]
-    assert len(on_hub) == 2
+    assert len(on_hub) == 3
     assert all(re.search(r"@[0-9a-f]{40}$", source) for source in on_hub)
 
 

@@ -35,7 +35,7 @@ def test_every_setting_has_one_row() -> None:
 
 
 def test_number_of_settings_is_limited() -> None:
-    assert len(list(settings(RunConfig))) <= 95
+    assert len(list(settings(RunConfig))) <= 96
 
 
 @pytest.mark.parametrize(

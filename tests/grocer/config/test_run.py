@@ -66,6 +66,11 @@ def test_any_column_key_enables_the_column_mapping() -> None:
         (["catalogue.levels=2", "catalogue.label=aisle"], "requires catalogue.label=department"),
         (["catalogue.levels=2", "predictor.strategy=linear"], "linear does not predict aisles"),
         (["catalogue.levels=2", "predictor.strategy=cascade"], "cascade does not predict aisles"),
+        (["train.fsdp=true"], "train.fsdp requires train.nodes or train.processes_per_node"),
+        (
+            ["train.fsdp=true", "train.nodes=2", "train.optim=adamw_8bit"],
+            "train.fsdp requires train.optim=adamw_torch",
+        ),
         (["split.test=0.45", "split.validation=0.45"], "leave less than 20 % for training"),
     ],
 )

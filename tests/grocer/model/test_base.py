@@ -60,6 +60,21 @@ def test_missing_tokenizer_is_rejected(copy: Path) -> None:
         load_tokenizer(copy)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_shardable_weights_are_the_same_bits(base: Path, dtype: torch.dtype) -> None:
+    """FSDP shards floating-point tensors only, and must not convert them."""
+    usual = load_nf4(base, dtype, "cpu", dequantize=False)
+    shardable = load_nf4(base, dtype, "cpu", shardable=True)
+    weights = dict(shardable.named_parameters())
+    assert {weight.dtype for weight in weights.values()} == {dtype}
+    for name, weight in usual.named_parameters():
+        stored = [each.detach().flatten().view(torch.uint8) for each in (weights[name], weight)]
+        assert torch.equal(*stored), name
+    ids = torch.arange(9)[None]
+    with torch.no_grad():
+        assert torch.equal(shardable(ids).logits, usual(ids).logits)
+
+
 def test_adapter_of_another_shape_is_rejected(base: Path, tmp_path: Path) -> None:
     random_adapter(base).save_pretrained(tmp_path / "adapter")
     path = tmp_path / "adapter" / "adapter_model.safetensors"

@@ -1,5 +1,6 @@
 """The memory estimate: plausible for Llama-2-7b, and rejects runs that do not fit."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,13 +85,88 @@ def test_estimate_follows_the_settings(llama: ModelShape) -> None:
     assert steps.tokens == pytest.approx(default.tokens / 10)
 
 
+@pytest.fixture(scope="module")
+def llama_70b(tmp_path_factory: pytest.TempPathFactory) -> ModelShape:
+    directory = tmp_path_factory.mktemp("llama-70b")
+    LlamaConfig(
+        architectures=["LlamaForCausalLM"],
+        hidden_size=8192,
+        intermediate_size=28_672,
+        num_hidden_layers=80,
+        num_attention_heads=64,
+        num_key_value_heads=8,
+    ).save_pretrained(directory)
+    return read_shape(directory, 16, "all-linear")
+
+
+def sharded_estimate(shape: ModelShape, *settings: str) -> tuple[RunConfig, Estimate]:
+    """Return the recipe `llama2-70b-fsdp` and its estimate for 40,000 products."""
+    config = recipe("llama2-70b-fsdp").with_settings(settings)
+    examples = TrainingSet(
+        None, tuple(range(136)), np.full(40_000, 18), 4, nodes=(), truncated_names=0
+    )
+    return config, estimate(shape, examples, config, torch.bfloat16)
+
+
+@pytest.mark.parametrize("processes", [2, 4, 8])
+def test_llama_2_70b_is_sharded(llama_70b: ModelShape, processes: int) -> None:
+    assert llama_70b.quantized == 80 * (2 * 8192**2 + 2 * 8192 * 1024 + 3 * 8192 * 28_672)
+    assert llama_70b.quantized + llama_70b.other == 68_976_648_192
+    adapter = 16 * 80 * (2 * 16_384 + 2 * 9_216 + 3 * 36_864)
+    _, needed = sharded_estimate(llama_70b, f"train.processes_per_node={processes}")
+    four_bit, others, scales = 34.2255e9, 1.0512e9, 1.0863e9  # bytes
+    layer = (four_bit + 2 * adapter) / 80
+    assert needed.base == pytest.approx(four_bit + scales + others, rel=1e-4)
+    assert needed.weights == pytest.approx(
+        (four_bit + others) / processes + scales + others + 3 * layer, rel=1e-4
+    )
+    assert needed.adapter == 16 * adapter / processes
+    # 8 products: 280 tokens, of which each layer keeps its input.
+    assert needed.activations > 80 * 280 * 8192 * 2
+    assert needed.loading == pytest.approx(0.8 * GIB + 1.1 * needed.base)
+
+
+@pytest.mark.parametrize(
+    ("settings", "memory", "reason"),
+    [
+        ((), 44, None),
+        (("train.fsdp=false",), 44, r"about 47\.7 GiB .*several processes with train\.fsdp=true"),
+        ((), 22, r"38\.1 GiB per GPU .*the 4-bit base does not fit"),
+        (("lora.r=512", "train.processes_per_node=2"), 44, "more processes with train.fsdp=true"),
+    ],
+)
+def test_llama_2_70b_fits_48_gb_only_if_sharded(
+    llama_70b: ModelShape,
+    settings: tuple[str, ...],
+    memory: int,
+    reason: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(memory_estimate, "available_memory", lambda device: memory * GIB)
+    monkeypatch.setattr(memory_estimate, "measure_speed", lambda device, dtype: 180e12)
+    shape = replace(llama_70b, adapter=llama_70b.adapter // 16 * recipe_rank(settings))
+    config, needed = sharded_estimate(shape, *settings)
+    if reason:
+        with pytest.raises(TrainingError, match=reason):
+            require_memory(needed, config, "cuda", torch.bfloat16)
+    else:
+        require_memory(needed, config, "cuda", torch.bfloat16)
+        expected = "38.1 GiB per GPU (38.1 GiB while the base is loaded, then base 11.4 GiB,"
+        assert expected in capsys.readouterr().out
+
+
+def recipe_rank(settings: tuple[str, ...]) -> int:
+    return recipe("llama2-70b-fsdp").with_settings(settings).lora.r
+
+
 def test_run_that_does_not_fit_is_rejected_unless_forced(
     llama: ModelShape, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(memory_estimate, "available_memory", lambda device: 4.0 * GIB)
+    monkeypatch.setattr(memory_estimate, "available_memory", lambda device: 5.0 * GIB)
     monkeypatch.setattr(memory_estimate, "measure_speed", lambda device, dtype: 20e12)
     needed = t4_estimate(llama)
-    with pytest.raises(TrainingError, match=r"has 4\.0 GiB; lower train\.per_device.*train\.force"):
+    with pytest.raises(TrainingError, match=r"has 5\.0 GiB; lower train\.per_device.*train\.force"):
         require_memory(needed, t4_config(), "cuda", torch.float16)
     require_memory(needed, t4_config("train.force=true"), "cuda", torch.float16)
     output = capsys.readouterr().out

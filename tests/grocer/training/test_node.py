@@ -1,4 +1,4 @@
-"""A node of a TrainJob: two processes over gloo, with a directory in place of the object store."""
+"""A node of a TrainJob: processes over gloo, with a directory in place of the object store."""
 
 import os
 import pickle
@@ -42,16 +42,19 @@ class Exchange:
         return self.root / "model"
 
 
-def start_node(processes: TrainingProcesses, root: Path) -> int:
-    """Start the command with two processes, with the variables that Kubeflow Trainer sets."""
+def start_node(
+    processes: TrainingProcesses, root: Path, count: int = 2, shards: Path | None = None
+) -> int:
+    """Start the command with the variables that Kubeflow Trainer sets."""
     variables = {
         "PET_NNODES": "1",
         "PET_NODE_RANK": "0",
-        "PET_NPROC_PER_NODE": "2",
+        "PET_NPROC_PER_NODE": str(count),
         "PET_MASTER_ADDR": "127.0.0.1",
         "PET_MASTER_PORT": str(free_port()),
     }
-    return processes.start([root / "store"], root / "log", module="node", **variables)
+    arguments = [root / "store"]
+    return processes.start(arguments, root / "log", module="node", shards=shards, **variables)
 
 
 def test_two_processes_equal_one_at_the_same_effective_batch(

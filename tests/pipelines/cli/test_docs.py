@@ -243,7 +243,7 @@ def test_bash_completes_with_the_sourced_script(shell):
         ("grocer se", ["serve"]),
         ("grocer run --rec", ["--recipe"]),
         ("grocer run --recipe ", list(RECIPES)),
-        ("grocer run --recipe l", ["llama2-7b-t4"]),
+        ("grocer run --recipe l", ["llama2-7b-t4", "llama2-70b-fsdp"]),
         ("grocer serve --set token", ["token_budget="]),
         ("grocer promote --set deploy.na", ["deploy.namespace=", "deploy.name="]),
         ("grocer doctor --sto", ["--store"]),

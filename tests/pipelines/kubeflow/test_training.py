@@ -301,6 +301,11 @@ def test_local_run_neither_retries_nor_fails_on_the_gate():
 SEVERAL = ("train.nodes=2", "train.checkpoints=s3://bucket/kept")
 
 
+def job_of(pipeline):
+    """The TrainJob of the train step."""
+    return json.loads(parameters(pipeline, "train")["job"]["runtimeValue"]["constant"])
+
+
 def test_several_processes_train_as_a_trainjob(text):
     pipeline, platform = compile_with(*STORE, *SEVERAL)
     container = containers(pipeline)["train"]
@@ -311,8 +316,7 @@ def test_several_processes_train_as_a_trainjob(text):
     fields = {each["name"]: each["fieldPath"] for each in platform["train"]["fieldPathAsEnv"]}
     assert fields["GROCER_NAMESPACE"] == "metadata.namespace"
     assert fields["GROCER_POD"] == "metadata.name"
-    job = json.loads(parameters(pipeline, "train")["job"]["runtimeValue"]["constant"])
-    assert job["kind"] == "TrainJob"
+    assert job_of(pipeline)["kind"] == "TrainJob"
     assert set(tasks(pipeline)) == set(tasks(next(yaml.safe_load_all(text))))
 
 
@@ -327,6 +331,24 @@ def test_several_processes_of_a_local_run_need_no_trainjob():
     assert parameters(pipeline, "train")["job"] == {"runtimeValue": {"constant": ""}}
 
 
+def test_sharded_recipe_requests_four_gpus_of_48_gb():
+    run = recipe("llama2-70b-fsdp").with_settings([*STORE, "train.checkpoints=s3://bucket/kept"])
+    text = compiled(run)
+    pipeline = next(yaml.safe_load_all(text))
+    trainer = job_of(pipeline)["spec"]["trainer"]
+    resources = {"cpu": "16", "memory": "96Gi", "nvidia.com/gpu": "4"}
+    assert trainer["resourcesPerNode"] == {"limits": resources, "requests": resources}
+    assert (trainer["numNodes"], trainer["numProcPerNode"]) == (1, 4)
+    (patch,) = job_of(pipeline)["spec"]["runtimePatches"]
+    (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    selector = {"nvidia.com/gpu.product": "NVIDIA-L40S"}
+    assert node["template"]["spec"]["template"]["spec"]["nodeSelector"] == selector
+    # evaluate holds the whole 4-bit base on one GPU.
+    assert platform_of(text)["evaluate"]["nodeSelector"]["labels"] == selector
+    accelerator = containers(pipeline)["evaluate"]["resources"]["accelerator"]
+    assert accelerator["resourceCount"] == "1"
+
+
 @pytest.mark.parametrize("several", [(), SEVERAL])
 def test_pods_and_trainjob_are_in_the_queue(several):
     pipeline, platform = compile_with(*STORE, "cluster.queue=team-a", *several)
@@ -335,8 +357,7 @@ def test_pods_and_trainjob_are_in_the_queue(several):
     assert labels.pop("train") == (None if several else label)
     assert list(labels.values()) == [label] * len(labels)
     if several:
-        job = json.loads(parameters(pipeline, "train")["job"]["runtimeValue"]["constant"])
-        assert job["metadata"]["labels"] == label
+        assert job_of(pipeline)["metadata"]["labels"] == label
 
 
 def tasks_below(pipeline, task):
@@ -351,7 +372,7 @@ def test_data_is_the_only_required_parameter(pipeline):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_default_parameter_is_the_configuration_of_the_recipe(name):
-    run = recipe(name)
+    run = recipe(name).with_settings(["train.checkpoints=s3://bucket/kept"])
     assert default_config(next(yaml.safe_load_all(compiled(run)))) == run
 
 

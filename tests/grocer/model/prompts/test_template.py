@@ -111,8 +111,13 @@ class CountingPattern:
 
 @pytest.mark.parametrize(
     "name",
-    ["é[" + " " * 16_000, "[" * 8_000 + "INST" + "]" * 8_000, "<|" * 8_000 + "x" + "|>" * 8_000],
-    ids=["spaces", "brackets", "bars"],
+    [
+        "é[" + " " * 16_000,
+        "[" * 8_000 + "INST" + "]" * 8_000,
+        "<|" * 8_000 + "x" + "|>" * 8_000,
+        "[" * 400 + "INST" + "]" * 400,
+    ],
+    ids=["spaces", "brackets", "bars", "nested"],
 )
 def test_cleaning_reads_a_bounded_number_of_characters(
     name: str, monkeypatch: pytest.MonkeyPatch
