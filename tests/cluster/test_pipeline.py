@@ -121,7 +121,9 @@ class Schedule:
     def __init__(self, grocer: Grocer, host: str, store: Store) -> None:
         self._grocer, self._server = grocer, Server(host=host)
         self._name = f"grocer-test-{secrets.token_hex(3)}"
-        self._table = f"{store.uri}/{self._name}"
+        # The store may have the state of an earlier session.
+        self._table = f"{store.uri}/{self._name}/corrections"
+        self._state = f"{store.uri}/{self._name}/state"
         self._id, self._logs = "", dict[str, str]()
 
     def correct(self, name: str) -> None:
@@ -133,7 +135,7 @@ class Schedule:
     def start(self, **settings: str) -> None:
         """Create the recurring run."""
         conditions = ("--when", "2 corrections", "--corrections", self._table)
-        timing = ("--name", self._name, "--cron", "* * * * *")
+        timing = ("--name", self._name, "--cron", "* * * * *", "--state", self._state)
         result = self._grocer("schedule", *conditions, *timing, **settings)
         assert result.returncode == 0, result.stderr
         self._id = result.stdout.split()[-1]
