@@ -1,5 +1,6 @@
 """Sources on this machine: folders, zip archives and nested archives, CSV and Parquet."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -103,8 +104,10 @@ def test_unsupported_zip_is_rejected_with_the_reason(
 
 def test_other_file_type_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(SourceError, match=r"whose name ends with .csv"):
-        kept_lines(tmp_path / "notes.txt", tmp_path)
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name in ("notes.txt", "pipe.csv"):
+        with pytest.raises(SourceError, match=r"whose name ends with .csv"):
+            kept_lines(tmp_path / name, tmp_path)
 
 
 def test_single_table_must_be_one_file(tmp_path: Path, csvs: list[Path]) -> None:
