@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grocer import __version__, progress
@@ -25,7 +26,8 @@ from grocer.io.atomic import cached_directory, json_digest
 from grocer.io.storage import Storage
 
 _ROWS = "rows.parquet"
-_KEY = re.compile(r"[0-9a-f]{64}")
+_KEY = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\..*\.part")
+"""Name of a copy, or of one that was not completed because its run was killed."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class PartitionCopies:
             raise ConfigError(f"data.partitions={address}: data.engine=spark needs a directory")
         self.directory = (self.store and self.store.local) or scratch / "partitions"
         self.used: set[str] = set()
+        self.new = 0
 
     def read(self, tables: Mapping[str, Sequence[Partition]]) -> dict[str, dict[str, int]]:
         """Create tables of their partitions' rows in the engine, and remove all other copies.
@@ -121,8 +124,8 @@ class PartitionCopies:
             self.new = 0
             copies = {each.name: self._copy(table, each) for each in partitions}
             progress.say("ingest", f"{table}: read {self.new:,} of {len(copies):,} partitions")
-            self.engine.create(table, list(copies.values()))
             rows[table] = {name: _rows(path) for name, path in copies.items()}
+            self.engine.create(table, list(copies.values()))
         if self.store and tables:
             self._remove_unused(self.store)
         return rows
@@ -157,6 +160,13 @@ class PartitionCopies:
 
 
 def _rows(copy: Path) -> int:
-    """Return the number of rows of a Parquet file, or of the files in a directory."""
-    files = copy.iterdir() if copy.is_dir() else [copy]
-    return sum(pq.read_metadata(file).num_rows for file in files)
+    """Return the number of rows of a Parquet file, or of the files in a directory.
+
+    Raises:
+        SourceError: a file is damaged.
+    """
+    try:
+        files = list(copy.iterdir()) if copy.is_dir() else [copy]
+        return sum(pq.read_metadata(file).num_rows for file in files)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"data.partitions: {copy} is damaged ({error}); remove it") from error

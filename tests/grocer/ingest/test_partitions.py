@@ -212,14 +212,22 @@ def test_partition_that_changes_while_it_is_read_is_rejected_and_not_kept(
     assert list((tmp_path / "copies").iterdir()) == []
 
 
-def test_other_files_in_the_directory_of_copies_are_not_removed(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_incomplete_copies_are_removed_but_no_other_files(folder: Path, tmp_path: Path) -> None:
     copies = tmp_path / "copies"
-    copies.mkdir()
+    incomplete = copies / f".{'0' * 64}.abc.part"
+    incomplete.mkdir(parents=True)
     (copies / "notes.txt").touch()
     ingest(folder, tmp_path / "out", config("duckdb", copies))
     assert (copies / "notes.txt").exists()
+    assert not incomplete.exists()
+
+
+def test_damaged_copy_is_reported(folder: Path, tmp_path: Path) -> None:
+    ingest(folder, tmp_path / "out", config("duckdb", tmp_path / "copies"))
+    copy = next((tmp_path / "copies").glob("*/*.parquet"))
+    copy.write_bytes(copy.read_bytes()[:-8])
+    with pytest.raises(SourceError, match=r"rows\.parquet is damaged"):
+        ingest(folder, tmp_path / "again", config("duckdb", tmp_path / "copies"))
 
 
 @pytest.mark.parametrize("name", ["orders/date=2026-11-04/part.csv.gz", "orders.csv"])
