@@ -67,9 +67,11 @@ def parts(pod: Object, events: Iterable[Object], log: Sequence[str]) -> dict[str
     pulls = _pulls(events)
     for (_, start), (name, end) in pairwise(marks):
         container = name.removeprefix("set up ")
-        if container != name and container in pulls:
-            seconds[f"pull the image of {container}"] = pulls[container]
-            start += pulls[container]
+        images = (container, "the bundle") if container == CONTAINER else (container,)
+        for image in images if container != name else ():
+            if image in pulls:
+                seconds[f"pull the image of {image}"] = pulls[image]
+                start += pulls[image]
         seconds[name] = end - start
     return seconds
 
@@ -87,14 +89,14 @@ def _log_marks(log: Sequence[str]) -> list[tuple[str, float]]:
 
 
 def _pulls(events: Iterable[Object]) -> dict[str, float]:
-    """Return the seconds of each image pull, by container."""
+    """Return the seconds of each image pull, by container; `the bundle` for that of a volume."""
     pulls = {}
     for event in events:
         if event["reason"] == "Pulled" and (match := _PULLED.match(event["message"])):
             container = re.search(r"\{(.*?)\}", event["involvedObject"].get("fieldPath", ""))
-            if container:
-                units = re.findall(r"([\d.]+)(ms|µs|h|m|s)", match[1])
-                pulls[container[1]] = sum(float(n) * _UNITS[unit] for n, unit in units)
+            units = re.findall(r"([\d.]+)(ms|µs|h|m|s)", match[1])
+            image = container[1] if container else "the bundle"
+            pulls[image] = sum(float(n) * _UNITS[unit] for n, unit in units)
     return pulls
 
 

@@ -31,7 +31,14 @@ from grocer.io.atomic import (
     read_json,
     write_json,
 )
-from grocer.io.tables import Source, check_format, join_parts, open_source, write_part
+from grocer.io.tables import (
+    Source,
+    check_format,
+    join_parts,
+    missing_column,
+    open_source,
+    write_part,
+)
 from grocer.model.prompts.template import is_blank
 from grocer.progress import Ticker, say
 from grocer.release.bundle import LoadedBundle, load_bundle
@@ -167,7 +174,7 @@ def require_text(table: Source, source: Path | str, column: str) -> None:
     """Raise `TableError` unless the source has the column, and its type is text."""
     names = table.schema.names
     if column not in names:
-        raise TableError(f"{source}: no column {column!r}; found {', '.join(names)}")
+        raise missing_column(source, column, names)
     kind = table.schema.field(column).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise TableError(f"{source}: column {column!r} has type {kind}, expected text")

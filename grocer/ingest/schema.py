@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from grocer.errors import SourceError, TableError
+from grocer.io.tables import missing_column
 
 
 class Rejection(StrEnum):
@@ -123,11 +124,8 @@ def require_columns(required: Iterable[str], columns: Collection[str], source: s
         if column not in columns:
             near = get_close_matches(column, others, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            if len(columns) == 1 and (found := set(";\t|") & set("".join(columns))):
-                raise TableError(
-                    f"{source}: column {column!r} is missing, because its fields are separated by "
-                    f"{found.pop()!r}; save the file with commas"
-                )
+            if len(columns) == 1 and set(";\t|") & set("".join(columns)):
+                raise missing_column(source, column, list(columns))
             raise TableError(
                 f"{source}: column {column!r} is missing; {hint}found {', '.join(columns)}; rename "
                 "it, or set the key of data.columns that maps it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -39,6 +39,16 @@ def check_format(path: Path) -> None:
     """
     if path.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"{path}: expected a name that ends in .csv or .parquet")
+
+
+def missing_column(source: Path | str, column: str, names: Sequence[str]) -> TableError:
+    """Return the error of a table without a column; its fields may have another separator."""
+    if len(names) == 1 and (found := set(";\t|") & set(names[0])):
+        return TableError(
+            f"{source}: column {column!r} is missing, because the fields are separated by "
+            f"{found.pop()!r}; save the file with commas"
+        )
+    return TableError(f"{source}: no column {column!r}; found {', '.join(names)}")
 
 
 def write_part(path: Path, table: pa.Table, format: str) -> None:
@@ -170,7 +180,9 @@ class _Csv:
                     yield reader.line_num, row
             except UnicodeDecodeError as error:
                 line = reader.line_num
-                raise TableError(f"{self._path}, after line {line}: not UTF-8") from error
+                raise TableError(
+                    f"{self._path}, after line {line}: not UTF-8; save the file as CSV UTF-8"
+                ) from error
             except csv.Error as error:
                 raise TableError(f"{self._path}, line {reader.line_num}: {error}") from error
 

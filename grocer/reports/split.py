@@ -59,6 +59,10 @@ def _test_share_plot(labels: Sequence[dict[str, Any]], share: float, noun: str) 
     axes.plot(sizes, shares, "o", color=ORANGE, ms=5, label=noun, clip_on=False)
     axes.set(xscale="log", xlim=(low, high), ylim=(0, max(2.5 * 100 * share, max(shares) * 1.1)))
     axes.set(xlabel="products in train, validation and test", ylabel="test share, %")
+    digits = (1, 2, 5) if high < 1000 * low else (1,)
+    ticks = [digit * 10**power for power in range(9) for digit in digits]
+    axes.set_xticks([tick for tick in ticks if low <= tick <= high])
+    axes.set_xticks([], minor=True)  # their labels would overlap
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.legend(frameon=False)
     return svg(figure)

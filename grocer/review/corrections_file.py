@@ -26,7 +26,7 @@ from grocer.ingest.corrections import (
     open_table,
     read_table,
 )
-from grocer.io.tables import open_source, without_formula_guard
+from grocer.io.tables import missing_column, open_source, without_formula_guard
 from grocer.model.prompts.product_names import name_key
 from grocer.release.bundle import load_bundle
 from grocer.release.manifest import MANIFEST
@@ -124,7 +124,8 @@ def _correction(where: str, values: Mapping[str, str], labels: Sequence[str]) ->
     if not name:
         raise TableError(f"{where}: no name")
     if label not in labels:
-        near = get_close_matches(label, labels, n=1)
+        same = [each for each in labels if each.casefold() == label.casefold()]
+        near = same or get_close_matches(label, labels, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise TableError(f"{where}: {label!r} is not a label; {hint}labels are {', '.join(labels)}")
     if not values["who"]:
@@ -159,8 +160,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     table = open_source(path)
     for column in ("name", "label"):
         if column not in table.schema.names:
-            found = ", ".join(table.schema.names)
-            raise TableError(f"{path}: no column {column!r}; found {found}")
+            raise missing_column(path, column, table.schema.names)
     number = 0
     for chunk in table.chunks(_CHUNK_ROWS):
         for values in chunk.to_pylist():

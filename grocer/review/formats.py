@@ -38,8 +38,11 @@ CSV_COLUMNS = (
 
 
 def write_csv(queue: Sequence[Look], labels: Sequence[str], out: Path) -> None:
-    """Write a CSV file whose columns `label` and `who` the reviewer fills in."""
-    with output_file(out) as part, part.open("w", newline="", encoding="utf-8") as file:
+    """Write a CSV file whose columns `label` and `who` the reviewer fills in.
+
+    Excel reads it as UTF-8 because it starts with a byte order mark.
+    """
+    with output_file(out) as part, part.open("w", newline="", encoding="utf-8-sig") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_ALL)
         writer.writerow(CSV_COLUMNS)
         for look in queue:

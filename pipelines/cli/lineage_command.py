@@ -129,11 +129,16 @@ def _find(key: str, config: RunConfig, uri: str | None = None) -> Lineage:
 def _served(service: str, config: RunConfig) -> Iterator[Lineage]:
     """Yield the lineage of the stable bundle of an InferenceService, and of its canary."""
     from serving.rollout.inference_service import read_state
-    from serving.rollout.kubernetes import Cluster
+    from serving.rollout.kubernetes import Cluster, NoKubeconfigError
 
     namespace, _, name = service.rpartition("/")
     namespace = namespace or config.deploy.namespace
-    state = read_state(Cluster(namespace).inference_service(name))
+    try:
+        cluster = Cluster(namespace)
+    except NoKubeconfigError as error:
+        text = f"{service}: no such directory, digest or run; as an InferenceService: {error}"
+        raise ConfigError(text) from error
+    state = read_state(cluster.inference_service(name))
     if not state.revisions:
         raise BundleError(f"{namespace}/{name} serves no bundle yet")
     config = config.with_settings([f"deploy.name={name}"])

@@ -231,11 +231,14 @@ def execute(arguments: Sequence[str]) -> int:
 def _usage(error: Any) -> str:
     """Return what is wrong with a command line, and how to get help."""
     command = error.ctx.command_path if error.ctx else "grocer"
-    return f"{error.format_message().rstrip('.') or 'no command'}; see {command} --help"
+    message = error.format_message().replace(" Value error, ", " ").rstrip(".") or "no command"
+    return f"{message}; see {command} --help"
 
 
 def _error(text: str, code: int) -> int:
-    print(f"grocer: {' '.join(redacted(text).split())}", file=sys.stderr)
+    # A name from a file could otherwise control the terminal.
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(redacted(text).split()))
+    print(f"grocer: {line}", file=sys.stderr)
     return code
 
 

@@ -23,7 +23,7 @@ class Format(StrEnum):
     html = "html"
 
 
-_BY_SUFFIX = {".html": Format.html, ".json": Format.label_studio}
+_BY_SUFFIX = {".csv": Format.csv, ".html": Format.html, ".json": Format.label_studio}
 
 
 @review.command()
@@ -38,7 +38,7 @@ def export(
             "--format",
             metavar="NAME",
             help="Format: html (offline page), label-studio (tasks with predictions) or csv; "
-            "default: html for OUT.html, label-studio for OUT.json, otherwise csv",
+            "default: html for OUT.html, label-studio for OUT.json, csv for OUT.csv",
         ),
     ] = None,
     predictions: Annotated[
@@ -73,13 +73,16 @@ def export(
     predictions, ordered by the probability of an error times the number of purchases. A file that
     exists is not overwritten, as it may have been reviewed.
     """
-    from grocer.errors import OutputError
+    from grocer.errors import ConfigError, OutputError
     from grocer.ingest.corrections import Corrections, open_table, read_table
     from grocer.review.formats import FORMATS
     from grocer.review.queue import RunOutput, build_queue, classified
 
     if out.exists():
         raise OutputError(f"{out} already exists; choose another file or remove it first")
+    form = form or _BY_SUFFIX.get(out.suffix)
+    if form is None:
+        raise ConfigError(f"{out}: expected a name that ends in .csv, .html or .json, or --format")
     output = RunOutput.read(run)
     reviewed = Corrections.of(read_table(open_table(corrections)) if corrections else ())
     looks = output.looks()
@@ -87,7 +90,7 @@ def export(
     uncertain = [look for path in predictions or () for look in classified(path, column, typical)]
     uncertain += looks
     queue = build_queue(uncertain, reviewed.effective, limit, by_probability=by_probability)
-    FORMATS[form or _BY_SUFFIX.get(out.suffix, Format.csv)](queue, output.labels, out)
+    FORMATS[form](queue, output.labels, out)
     typer.echo(f"{out}: {len(queue):,} products to review")
 
 

@@ -6,7 +6,7 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,7 +196,8 @@ def schedule(server: Server, job: Job, name: str, cron: str, *, replace: bool = 
         The id of the recurring run.
 
     Raises:
-        ConfigError: invalid cron expression, the name exists, or the server refuses.
+        ConfigError: invalid cron expression, the name exists, a run of the schedule to replace is
+            active, or the server refuses.
     """
     cron, client = _with_seconds(cron), server.connect()
     with server.translated_errors():
@@ -206,6 +207,8 @@ def schedule(server: Server, job: Job, name: str, cron: str, *, replace: bool = 
         ).recurring_runs
         if existing and not replace:
             raise ConfigError(f"--name {name}: schedule already exists; replace it with --replace")
+        ids = [each.recurring_run_id for each in existing or []]
+        _check_inactive(client, experiment.experiment_id, ids)
         version = _upload(client, job.package)
         created = client.create_recurring_run(
             experiment.experiment_id,
@@ -218,9 +221,30 @@ def schedule(server: Server, job: Job, name: str, cron: str, *, replace: bool = 
             version_id=version.pipeline_version_id,
             service_account=job.service_account,
         )
-        for recurring_run in existing or []:
-            client.delete_recurring_run(recurring_run.recurring_run_id)
+        for recurring_run_id in ids:
+            client.delete_recurring_run(recurring_run_id)
     return str(created.recurring_run_id)
+
+
+def _check_inactive(client: Any, experiment_id: str, recurring_run_ids: Collection[str]) -> None:
+    """Check that no recent run of recurring runs is active.
+
+    Kubeflow deletes a recurring run with its workflows, so that steps of an active run are killed.
+
+    Raises:
+        ConfigError: one is active.
+    """
+    if not recurring_run_ids:
+        return
+    recent = client.list_runs(
+        page_size=100, sort_by="created_at desc", experiment_id=experiment_id
+    ).runs
+    for run in recent or []:
+        if run.recurring_run_id in recurring_run_ids and run.state in ("PENDING", "RUNNING"):
+            raise ConfigError(
+                f"--replace: run {run.display_name} of the schedule is active, and Kubeflow would "
+                "delete it with the schedule; try again when it has ended, or terminate it first"
+            )
 
 
 def _upload(client: Any, package: Package) -> Any:

@@ -72,7 +72,11 @@ def connect(*, retries: int = 2) -> tuple[client.ApiClient, str]:
         _, context = config.list_kube_config_contexts(path)
     except (ConfigException, OSError, yaml.YAMLError, TypeError, AttributeError) as error:
         # Other YAML than a kubeconfig causes the last two.
-        raise DeployError(f"kubeconfig {path} cannot be loaded: {error}; set KUBECONFIG") from error
+        is_other = isinstance(error, TypeError | AttributeError)
+        reason = "it has no clusters and contexts" if is_other else str(error).rstrip(".")
+        raise DeployError(
+            f"kubeconfig {path} cannot be loaded: {reason}; set KUBECONFIG"
+        ) from error
     return client.ApiClient(configuration), f"context {context['name']}"
 
 

@@ -90,6 +90,14 @@ def test_pod_without_initializer_and_with_signed_bundle() -> None:
     assert seconds["set up kserve-container"] == pytest.approx(12.0)
 
 
+def test_pull_of_a_bundle_that_is_an_image_is_a_part() -> None:
+    event = {**pulled("", 'Successfully pulled image "a" in 58ms (…)'), "involvedObject": {}}
+    without, found = parts(POD, [], LOG), parts(POD, [event], LOG)
+    assert found["pull the image of the bundle"] == pytest.approx(0.058)
+    name = "set up kserve-container"
+    assert without[name] - found[name] == pytest.approx(0.058, abs=1e-5)
+
+
 def test_pull_time_is_parsed_with_minutes_and_milliseconds() -> None:
     for text, expected in (("1m2.5s", 62.5), ("350.5ms", 0.3505)):
         event = pulled("kserve-container", f'Successfully pulled image "a" in {text} (…)')

@@ -145,12 +145,13 @@ class Schedule:
         return [each for each in reversed(runs) if each.recurring_run_id == self._id]
 
     def stop(self) -> None:
-        """Delete the recurring run, and end its runs."""
+        """End the runs, and delete the recurring run."""
         client = self._server.connect()
-        client.delete_recurring_run(self._id)
+        client.disable_recurring_run(self._id)
         for each in self.runs():
             if each.state not in FINAL:
                 client.terminate_run(each.run_id)
+        client.delete_recurring_run(self._id)
 
     def wait(self, decision: str) -> str:
         """Wait until a run with a decision has succeeded, and return the logs of its steps."""
@@ -158,8 +159,8 @@ class Schedule:
         def ended() -> str:
             for each in self.runs():
                 if each.state in FINAL and each.run_id not in self._logs:
-                    assert each.state == "SUCCEEDED"
                     self._logs[each.run_id] = _logs(each.run_id)
+                    assert each.state == "SUCCEEDED", self._logs[each.run_id]
             return next((log for log in self._logs.values() if decision in log), "")
 
         return wait_until(decision, ended, 3600)

@@ -23,6 +23,13 @@ def test_labels_are_listed_with_their_sides_largest_first() -> None:
     assert page.index(rows[0]) < page.index(rows[1])
 
 
+def test_sizes_have_plain_numbers_on_their_axis() -> None:
+    small = (("train", 8), ("validation", 1), ("test", 1))
+    large = (("train", 80), ("validation", 10), ("test", 10))
+    page = text(departments={"small": small, "large": large})
+    assert " 10 20 50 100 products in train" in page
+
+
 def test_labels_without_test_products_are_named() -> None:
     page = text(without_test=("pets", "toys"))
     assert "No test product in pets, toys: " in page

@@ -109,6 +109,8 @@ def test_conflict_within_a_file_is_reported(table: Table) -> None:
         ("name,label,who,when\nGouda,produce,ann,today\n", "'today'"),
         ("name,label,who\nGouda,produce,ann\nGOUDA,dairy eggs,ann\n", "keep one"),
         ("product,label\nGouda,produce\n", "no column 'name'"),
+        ("name;label;who\nGouda;produce;ann\n", "separated by ';'"),
+        ("name,label,who\nGouda,PRODUCE,ann\n", "did you mean 'produce'"),
     ],
 )
 def test_invalid_file_adds_nothing(table: Table, text: str, expected: str) -> None:

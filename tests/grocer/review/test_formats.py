@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from codecs import BOM_UTF8
 from html import unescape
 from pathlib import Path
 
@@ -38,8 +39,9 @@ def imported(path: Path, tmp_path: Path) -> dict[str, tuple[str, str, str]]:
 
 def test_csv_is_safe_in_a_spreadsheet_and_comes_back(tmp_path: Path) -> None:
     path = write(tmp_path, "csv", ".csv")
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
+    assert path.read_bytes().startswith(BOM_UTF8)  # or Excel does not read it as UTF-8
     assert tuple(rows[0]) == CSV_COLUMNS
     assert rows[0]["name"] == "'=Bread()"
     assert rows[1]["suggestion"] == "bakery"

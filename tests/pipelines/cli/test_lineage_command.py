@@ -139,9 +139,17 @@ def test_run_is_registered_later(
         (["0" * 64], "registry.address"),
         (["--answer-header", "12ab"], "64"),
         (["0" * 12], "64"),
+        (["nowhere"], "nowhere: no such directory"),
     ],
 )
 def test_user_error_is_one_line(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    problem: str,
 ) -> None:
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert problem in failure(capsys, *arguments)

@@ -37,6 +37,11 @@ def test_version(capsys):
             "deploy.signing_key: absent.pem: no such file",
         ),
         (["compile", "x.yaml", "--recipe", "tinny"], "--recipe tinny"),
+        (
+            ["review", "export", "q", "--run", "r", "--format", "x"],
+            "Invalid value for '--format': 'x'",
+        ),
+        (["verify", "a\x1b]0;b\x07"], "a?]0;b? is not a bundle"),
     ],
 )
 def test_user_error_is_one_line(capsys, tmp_path, monkeypatch, arguments, line):

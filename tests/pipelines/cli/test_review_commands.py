@@ -70,7 +70,8 @@ def test_format_follows_from_the_name_of_the_file(
     for name in ("queue.html", "queue.json", "queue.csv"):
         assert execute(["review", "export", str(tmp_path / name), "--run", str(tmp_path)]) == 0
         first[name] = (tmp_path / name).read_text()[0]
-    assert first == {"queue.html": "<", "queue.json": "[", "queue.csv": '"'}
+    assert first == {"queue.html": "<", "queue.json": "[", "queue.csv": "\ufeff"}
+    assert execute(["review", "export", str(tmp_path / "q.xlsx"), "--run", str(tmp_path)]) == 2
 
 
 def test_predictions_without_purchases_count_as_the_median_product(
@@ -89,7 +90,7 @@ def test_predictions_without_purchases_count_as_the_median_product(
     predictions.write_text(f'{columns}\nRye,,0.4,"[[""bakery"", 0.4]]"\n')
     command = ["review", "export", str(queue), "--run", str(tmp_path)]
     assert execute([*command, "--predictions", str(predictions)]) == 0
-    with queue.open(newline="") as file:
+    with queue.open(newline="", encoding="utf-8-sig") as file:
         rows = [(row["name"], row["purchases"]) for row in csv.DictReader(file)]
     assert rows == [("900 Plums", "900"), ("Rye", "30"), ("30 Plums", "30"), ("1 Plums", "1")]
     queue.unlink()

@@ -159,6 +159,19 @@ def test_schedule_is_replaced_only_with_option(capsys):
     assert recurring_run["service_account"] == "grocer-pipeline"
 
 
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "SUCCEEDED"])
+def test_schedule_with_an_active_run_is_not_replaced(state, capsys):
+    with Kubeflow() as server:
+        assert schedule(server, "--cron", "0 3 * * 1") == 0
+        (identity,) = server.schedules
+        run = {"display_name": "grocer-1", "state": state, "recurring_run_id": identity}
+        server.runs["1"] = {"run_id": "1", **run}
+        code = schedule(server, "--cron", "0 4 * * 1", "--replace")
+        assert list(server.schedules) == ([identity] if code else ["recurring_run_id-2"])
+    assert code == (0 if state == "SUCCEEDED" else 2)
+    assert ("run grocer-1" in capsys.readouterr().err) == bool(code)
+
+
 def test_schedule_with_conditions_starts_with_the_check():
     when = ("--when", "500 corrections or 30d", "--corrections", "s3://bucket/corrections")
     with Kubeflow() as server:
