@@ -11,7 +11,7 @@ from pydantic import ValidationError, model_validator
 from grocer.config import deployment, stages
 from grocer.config.base import Section
 from grocer.config.removed import REMOVED
-from grocer.errors import ConfigError, validation_problems
+from grocer.errors import ConfigError, redacted, validation_problems
 from grocer.io.atomic import json_digest
 
 _ERRORS_SHOWN = 3
@@ -53,6 +53,19 @@ class RunConfig(Section):
                 f"predictor.strategy={strategy} does not predict aisles (catalogue.levels=2); use "
                 "adapter, ensemble or auto"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _addresses_have_no_credentials(self) -> RunConfig:
+        """A configuration is part of the bundle and of a pipeline, which others can read."""
+        for section, settings in self.model_dump().items():
+            for key, value in settings.items() if isinstance(settings, dict) else ():
+                is_address = isinstance(value, str) and value.startswith(("s3:", "gs:", "oci"))
+                if is_address and redacted(value) != value:
+                    raise ValueError(
+                        f"{section}.{key}: the address holds a user or a query; set the "
+                        "credentials in the environment, or in a Secret of the cluster"
+                    )
         return self
 
     @property

@@ -87,7 +87,8 @@ def _remote_tables(storage: Storage, single: bool) -> list[str]:
 def _table_files(root: Path, data: str) -> list[Path]:
     if root.is_dir():
         return sorted(path for path in root.iterdir() if path.name.endswith(TABLE_SUFFIXES))
-    if root.suffix not in (".csv", ".parquet", ".zip"):
+    # Reading from a named pipe or a device could wait forever.
+    if root.suffix not in (".csv", ".parquet", ".zip") or not root.is_file():
         raise SourceError(
             f"--data {data}: expected a directory, or a file whose name ends with .csv, .parquet "
             "or .zip (lower case); save a spreadsheet as CSV UTF-8 with commas"

@@ -179,9 +179,9 @@ class _Csv:
                 for row in reader:
                     yield reader.line_num, row
             except UnicodeDecodeError as error:
-                line = reader.line_num
+                after = f", after line {reader.line_num}" if reader.line_num else ""
                 raise TableError(
-                    f"{self._path}, after line {line}: not UTF-8; save the file as CSV UTF-8"
+                    f"{self._path}{after}: not UTF-8; save the file as CSV UTF-8"
                 ) from error
             except csv.Error as error:
                 raise TableError(f"{self._path}, line {reader.line_num}: {error}") from error

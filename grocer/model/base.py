@@ -66,6 +66,27 @@ def load_nf4(
         ModelError: not a causal language model, or weights are missing or unreadable.
     """
     import bitsandbytes
+
+    model = _load_weights(directory, dtype, device, dtype if shardable else torch.uint8)
+    layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    if dequantize is None and not shardable:
+        size = sum(layer.in_features * layer.out_features for layer in layers) * dtype.itemsize
+        dequantize = device == "cpu" and available_memory(device) > _DEQUANTIZED_MEMORY * size
+    if dequantize:
+        dense: PreTrainedModel = model.dequantize()
+        # transformers leaves this flag, by which TRL and PEFT recognise 4-bit layers.
+        dense.is_loaded_in_4bit = False
+        return dense
+    for module in layers:
+        # On CPUs with AVX512_BF16 a forward pass in eval mode repacks the weights in place,
+        # which silently corrupts all later gradients.
+        module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def _load_weights(
+    directory: Path, dtype: torch.dtype, device: str, storage: torch.dtype
+) -> PreTrainedModel:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -83,7 +104,7 @@ def load_nf4(
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=dtype,
-                bnb_4bit_quant_storage=dtype if shardable else torch.uint8,
+                bnb_4bit_quant_storage=storage,
             ),
         )
     except (OSError, SafetensorError) as error:
@@ -95,19 +116,6 @@ def load_nf4(
             f"{directory}: weights are missing, for example {missing[0]} ({len(missing)} in "
             "total); the download is incomplete, or config.json belongs to another model"
         )
-    layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
-    if dequantize is None and not shardable:
-        size = sum(layer.in_features * layer.out_features for layer in layers) * dtype.itemsize
-        dequantize = device == "cpu" and available_memory(device) > _DEQUANTIZED_MEMORY * size
-    if dequantize:
-        dense: PreTrainedModel = model.dequantize()
-        # transformers leaves this flag, by which TRL and PEFT recognise 4-bit layers.
-        dense.is_loaded_in_4bit = False
-        return dense
-    for module in layers:
-        # On CPUs with AVX512_BF16 a forward pass in eval mode repacks the weights in place,
-        # which silently corrupts all later gradients.
-        module.support_avx512bf16_for_cpu = False
     quantized: PreTrainedModel = model
     return quantized
 

@@ -37,7 +37,7 @@ _NF4_BYTES = 0.5 + _SCALE_BYTES
 # CUDA context and workspaces; on a CPU the process with its libraries.
 _PROCESS_BYTES = 0.8 * _GIB
 _RESERVE, _LOADING_RESERVE = 1.25, 1.1
-# Decoder layers that FSDP holds whole: the one that computes, the next one, and a buffer for it.
+# Decoder layers that FSDP holds whole: the current and the next one, and a buffer.
 _GATHERED_LAYERS = 3
 # Share of a matrix product's speed that remains with dequantization, attention and short rows.
 _EFFICIENCY = 0.4

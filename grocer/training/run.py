@@ -66,11 +66,7 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
         for side in ("train", "validation")
     )
     config = resolve_epochs(config, len(products))
-    # A second thread does not speed up the tiny base; on busy cores it doubles the time.
-    torch.set_num_threads(1 if config.base.source == TINY else cpu_threads())
-    hardware = select_hardware(config)
-    dtype, precision = hardware.dtype_reason, hardware.precision
-    say("train", f"device {hardware.device} · mixed precision {precision} · compute dtype {dtype}")
+    hardware = _prepare_hardware(config)
     arguments = training_arguments(config, hardware, out / "checkpoints")
     # One process per machine downloads or pretrains the base; the others use its cache.
     with arguments.main_process_first(local=True):
@@ -95,7 +91,6 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
         # PEFT does not count 4-bit weights once they are sharded.
         parameters = trainer.model.get_nb_trainable_parameters()
         measured = _train(trainer, checkpoints, config, out)
-    adapter = _adapter(reference, examples, hardware, config, trainer, parameters, measured)
     # Save.
     save_adapter(trainer.model, out / "adapter")
     tokenizer.save_pretrained(out / "adapter")
@@ -105,9 +100,19 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
     for path in _label_files(splits.directory):
         shutil.copyfile(path, out / path.name)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    adapter = _adapter(reference, examples, hardware, config, trainer, parameters, measured)
     adapter.write(out)
     (out / "loss.html").write_text(loss_page(adapter), encoding="utf-8")
     return adapter
+
+
+def _prepare_hardware(config: RunConfig) -> Hardware:
+    # A second thread does not speed up the tiny base; on busy cores it doubles the time.
+    torch.set_num_threads(1 if config.base.source == TINY else cpu_threads())
+    hardware = select_hardware(config)
+    dtype, precision = hardware.dtype_reason, hardware.precision
+    say("train", f"device {hardware.device} · mixed precision {precision} · compute dtype {dtype}")
+    return hardware
 
 
 def _resolve_base(

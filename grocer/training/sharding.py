@@ -36,7 +36,7 @@ def enable(accelerator: Any, arguments: TrainingArguments) -> None:
 def save_adapter(model: Any, directory: Path) -> None:
     """Write the adapter in PEFT's format; sharded weights are gathered from all processes.
 
-    All processes must call this, each with a directory of its own.
+    All processes must call this, each with another directory.
     """
     weights = {
         name: parameter.full_tensor().cpu() if isinstance(parameter, DTensor) else parameter

@@ -13,6 +13,7 @@ from typing import Any
 
 from components.images import Images
 from grocer.config.run import RunConfig
+from grocer.config.stages import DataConfig
 from grocer.errors import ConfigError, redacted
 from grocer.io.storage import PROTOCOLS
 from grocer.io.tables import check_format
@@ -70,17 +71,8 @@ def training_job(
     """
     from pipelines.kubeflow import retraining, training
 
-    check_address("--data", data, PROTOCOLS)
-    if config.data.corrections is not None:
-        check_address("--corrections", config.data.corrections, STORES)
-    if config.data.partitions is not None:
-        check_address("data.partitions", config.data.partitions, STORES)
+    _check_data(data, config.data)
     _check_bundle("--champion", champion)
-    if config.data.engine == "spark":
-        raise ConfigError(
-            "data.engine=spark: Spark's executors cannot access the files of pods; "
-            "use `grocer run` on a volume that they share, or data.engine=duckdb"
-        )
     if not deploy:
         without = ("deploy.store=null", "deploy.analysis=false", "deploy.canary=[]")
         config = config.with_settings(without)
@@ -156,6 +148,19 @@ def check_address(option: str, address: str, protocols: tuple[str, ...]) -> None
         raise ConfigError(
             f"{option} {address}: Kubeflow stores and shows the address; remove the credentials "
             "from it, and give the pods access instead"
+        )
+
+
+def _check_data(data: str, config: DataConfig) -> None:
+    check_address("--data", data, PROTOCOLS)
+    if config.corrections is not None:
+        check_address("--corrections", config.corrections, STORES)
+    if config.partitions is not None:
+        check_address("data.partitions", config.partitions, STORES)
+    if config.engine == "spark":
+        raise ConfigError(
+            "data.engine=spark: Spark's executors cannot access the files of pods; "
+            "use `grocer run` on a volume that they share, or data.engine=duckdb"
         )
 
 

@@ -72,12 +72,7 @@ def run(
             "train.processes_per_node to its GPUs), or use grocer submit"
         )
     source, out = _absolute(data, "--data"), out.expanduser().resolve()
-    if config.data.corrections is not None:
-        corrections = _absolute(config.data.corrections, "--corrections")
-        config = config.with_settings([f"data.corrections={json.dumps(corrections)}"])
-    if config.data.partitions is not None:
-        partitions = _absolute(config.data.partitions)
-        config = config.with_settings([f"data.partitions={json.dumps(partitions)}"])
+    config = _with_absolute_addresses(config)
     rejected_dir(out)
     if champion is not None:
         from grocer.release.bundle import load_bundle
@@ -119,6 +114,18 @@ def check_kfp() -> None:
             f"kfp {installed} can deploy a model that failed the gate; grocer needs kfp "
             f"{'.'.join(map(str, OLDEST_KFP))} or later: run `make setup`"
         )
+
+
+def _with_absolute_addresses(config: RunConfig) -> RunConfig:
+    """Return the configuration for steps, which have another working directory."""
+    data, absolute = config.data, {}
+    if data.corrections is not None:
+        absolute["corrections"] = _absolute(data.corrections, "--corrections")
+    if data.partitions is not None:
+        absolute["partitions"] = _absolute(data.partitions)
+    return config.with_settings(
+        [f"data.{key}={json.dumps(value)}" for key, value in absolute.items()]
+    )
 
 
 def _absolute(address: str, option: str | None = None) -> str:

@@ -144,3 +144,11 @@ def test_value_of_no_allowed_type_is_one_problem(value: str) -> None:
 def test_text_that_does_not_match_its_pattern_is_explained() -> None:
     with pytest.raises(ConfigError, match=r"deploy\.store: .*found '/tmp'.*s3://bucket/prefix"):
         recipe("tiny").with_settings(["deploy.store=/tmp"])
+
+
+@pytest.mark.parametrize("key", ["deploy.store", "train.checkpoints", "data.corrections"])
+@pytest.mark.parametrize("part", ["user:hunter2@bucket/x", "bucket/x?token=hunter2"])
+def test_address_with_credentials_is_rejected(key: str, part: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key}: .*credentials") as caught:
+        recipe("tiny").with_settings([f"{key}=s3://{part}"])
+    assert "hunter2" not in str(caught.value)

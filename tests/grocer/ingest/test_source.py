@@ -1,5 +1,6 @@
 """Sources on this machine: folders, zip archives and nested archives, CSV and Parquet."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -101,10 +102,12 @@ def test_unsupported_zip_is_rejected_with_the_reason(
         kept_lines(source, tmp_path)
 
 
-def test_other_file_type_is_rejected(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["notes.txt", "pipe.csv"])
+def test_other_file_type_is_rejected(tmp_path: Path, name: str) -> None:
     (tmp_path / "notes.txt").write_text("hello")
+    os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(SourceError, match=r"whose name ends with .csv"):
-        kept_lines(tmp_path / "notes.txt", tmp_path)
+        kept_lines(tmp_path / name, tmp_path)
 
 
 def test_single_table_must_be_one_file(tmp_path: Path, csvs: list[Path]) -> None:

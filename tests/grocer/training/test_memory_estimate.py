@@ -156,6 +156,20 @@ def test_llama_2_70b_fits_48_gb_only_if_sharded(
         assert expected in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("processes", [2, 4, 8])
+def test_documented_memory_of_each_gpu(llama_70b: ModelShape, processes: int) -> None:
+    _, needed = sharded_estimate(
+        llama_70b,
+        f"train.processes_per_node={processes}",
+        f"train.per_device_train_batch_size={32 // processes}",
+    )
+    parts = (needed.base, needed.weights, needed.adapter, needed.activations, needed.memory)
+    cells = [f"{part / GIB:.1f}" for part in parts]
+    after = 0.8 + 1.25 * sum(parts[1:4]) / GIB
+    page = Path(__file__).parents[3] / "docs" / "cluster.md"
+    assert f"| {processes} | {' | '.join(cells)}; {after:.1f} after loading |" in page.read_text()
+
+
 def recipe_rank(settings: tuple[str, ...]) -> int:
     return recipe("llama2-70b-fsdp").with_settings(settings).lora.r
 
