@@ -164,6 +164,20 @@ def test_merge_can_be_repeated_after_a_kill(
         assert set(out.parent.iterdir()) == {out, Path(f"{out}.json")}
 
 
+def test_merge_of_fewer_rows_is_rejected(tmp_path: Path, bundle: LoadedBundle) -> None:
+    source, out = write_table(tmp_path / "in.csv"), tmp_path / "out.csv"
+    addresses = shard_table(str(source), str(out), str(bundle.path), shards=3)
+    for shard in addresses:
+        classify_shard(shard, load)
+    record = Path(addresses[1]).with_suffix(".json")
+    content = json.loads(record.read_text())
+    content["counts"]["rows"] -= 1
+    record.write_text(json.dumps(content))
+    with pytest.raises(OutputError, match="24 of 25 rows are classified"):
+        merge_shards(addresses)
+    assert not out.exists()
+
+
 def test_changed_files_of_a_shard_are_rejected(tmp_path: Path, bundle: LoadedBundle) -> None:
     source, out = write_table(tmp_path / "in.csv"), tmp_path / "out.csv"
     addresses = shard_table(str(source), str(out), str(bundle.path), shards=3)

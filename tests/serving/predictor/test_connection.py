@@ -16,7 +16,7 @@ import pytest
 
 from grocer.config.deployment import ServingConfig
 from grocer.release.bundle import LoadedBundle
-from serving.predictor.connection import Turns, connection_limit
+from serving.predictor.connection import Connection, Turns, connection_limit
 from tests.fixtures.predictor_process import READY, Running, Start
 from tests.serving.predictor.test_server import wait_for
 
@@ -163,6 +163,33 @@ def test_pipelined_requests_are_limited(server: Running, connect: Connect) -> No
     client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 100)
     assert is_closed(client)
     require_service(server)
+
+
+class SlowReader:
+    """The transport of a connection whose client has not read these bytes of a response."""
+
+    def __init__(self) -> None:
+        self.unread, self.aborted = 100, False
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_unread_response_has_a_time_limit() -> None:
+    connection, transport = Connection.__new__(Connection), SlowReader()
+    connection.transport, connection._seconds = transport, 5.0
+    connection._unsent_since = connection._head_bytes = connection.cycle = None
+    assert [connection.check(now) for now in (0.0, 5.0)] == [100, 100]
+    transport.unread = 0
+    connection.check(6.0)
+    transport.unread = 50
+    assert [connection.check(now) for now in (7.0, 12.0)] == [50, 50]
+    assert not transport.aborted
+    connection.check(12.1)
+    assert transport.aborted
 
 
 def test_clients_that_do_not_read_are_disconnected(server: Running, connect: Connect) -> None:
