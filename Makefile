@@ -39,7 +39,7 @@ demo: .venv/.installed ## Run the whole pipeline on the sample catalogue (build/
 		--set train.num_train_epochs=1 --set gate.min_accuracy=0.7 --set evaluation.sample_size=500 $(SET:%=--set %)
 
 test: .venv/.installed ## Run the default test suite in parallel
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 test-spark: java build/spark/.installed ## Run the tests of data.engine=spark (requires Java 17 or 21)
 	@PYTHONPATH=build/spark OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -m spark --timeout 900 tests/grocer
@@ -55,7 +55,7 @@ build/spark/.installed: requirements-spark.lock .venv/.installed
 	@touch $@
 
 coverage: .venv/.installed ## Run the default test suite; fail below 92 % line coverage
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --cov
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --cov
 
 mutation: .venv/.installed ## Run mutation tests on the gate, labels, split and packing; fail below 85 %
 	@rm -rf mutants

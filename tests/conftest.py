@@ -18,6 +18,15 @@ from tests.fixtures.http_server import serve  # noqa: F401
 from tests.fixtures.object_store import object_store
 from tests.fixtures.tiny_model import LABELS, NAMES, SHAPE
 
+SLOWEST = (
+    "tests/test_end_to_end.py",
+    "tests/serving/rollout/test_progressive.py",
+    "tests/pipelines/local/",
+    "tests/grocer/training/",
+    "tests/pipelines/kubeflow/",
+    "tests/grocer/evaluation/",
+)
+
 
 def pytest_configure() -> None:
     """Handle SIGINT, also in child processes: a shell's background job starts with it ignored."""
@@ -26,6 +35,16 @@ def pytest_configure() -> None:
     settings.register_profile("no_deadline", deadline=None)
     settings.load_profile("no_deadline")
     os.environ[VARIABLE] = os.devnull  # tests of events set a file
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slowest files, so that no worker is left with one of them at the end."""
+
+    def rank(item: pytest.Item) -> int:
+        ranks = (i for i, path in enumerate(SLOWEST) if item.nodeid.startswith(path))
+        return next(ranks, len(SLOWEST))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -52,7 +52,7 @@ class Manifest(Artifact):
 
     FILE: ClassVar = MANIFEST
     OTHER_VERSION: ClassVar = "serve it with the version that wrote it, or train again"
-    schema_version: int = Field(default=6, alias="schema")
+    schema_version: int = Field(default=7, alias="schema")
     base: dict[str, Any] | None
     """None without an adapter."""
     labels: Labels

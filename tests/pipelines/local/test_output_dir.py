@@ -119,7 +119,7 @@ def test_path_that_is_not_a_directory_is_rejected(tmp_path):
     (tmp_path / "out").write_text("")
     assert "not a directory" in error_of(tmp_path / "out")
     assert "not a directory" in error_of(tmp_path / "out" / "below")
-    assert "File name too long" in error_of(tmp_path / ("x" * 300))
+    assert "its name is too long" in error_of(tmp_path / ("x" * 300))
 
 
 def test_read_only_directory_is_rejected(tmp_path, monkeypatch):
