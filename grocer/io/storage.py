@@ -5,8 +5,6 @@ AWS_REGION, AWS_ACCESS_KEY_ID and related variables, a service account, or
 GOOGLE_APPLICATION_CREDENTIALS.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Find base models: download, convert and verify what `base.source` names."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Callable, Mapping
