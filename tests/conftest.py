@@ -4,7 +4,9 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 import torch
 from hypothesis import settings
@@ -78,3 +80,9 @@ def s3_environment(moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     return moto
+
+
+@pytest.fixture
+def s3(s3_environment: str) -> Any:
+    """Return a client of the S3 server."""
+    return boto3.client("s3", region_name="us-east-1")
