@@ -35,6 +35,7 @@ def pytest_configure() -> None:
     settings.register_profile("no_deadline", deadline=None)
     settings.load_profile("no_deadline")
     os.environ[VARIABLE] = os.devnull  # tests of events set a file
+    os.environ.pop("KUBERNETES_SERVICE_HOST", None)  # as outside a pod
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

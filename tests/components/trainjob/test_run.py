@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import boto3
 import pytest
 
-from components.train_processes import train
+from components.training.train import train
 from components.trainjob import INPUTS, follow
 from grocer.artifacts.step import digest_of, recorded, step
 from grocer.config.recipes import tiny
@@ -51,7 +51,6 @@ COMPLETE = State(condition("Complete"), pods=[pod(phase="Succeeded")])
 def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[TrainerApi]:
     with TrainerApi() as api:
         monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "kubeconfig")))
-        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         monkeypatch.setenv("GROCER_NAMESPACE", NAMESPACE)
         monkeypatch.setenv("GROCER_POD", POD)
         monkeypatch.setenv("GROCER_RUN_ID", RUN_ID)

@@ -23,7 +23,6 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
         canary = Canary(Revision(f"s3://b/{NEW}", NEW, "grocer", "c1"), 20)
         api.apply(apply_configuration(DeployConfig(), State(stable, canary)))
         monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
-        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         yield api
 
 

@@ -107,7 +107,6 @@ def test_service_leads_to_its_stable_bundle_and_its_canary(
         Revision(uri, bundle.digest, "grocer"),
         Canary(Revision("s3://gone", "f" * 64, "grocer", "cf"), 20),
     )
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with Api({}) as api:
         monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
         options = ("grocer/grocer", "--set", f"registry.address={server.url}")
@@ -149,7 +148,6 @@ def test_user_error_is_one_line(
     arguments: list[str],
     problem: str,
 ) -> None:
-    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert problem in failure(capsys, *arguments)

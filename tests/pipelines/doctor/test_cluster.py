@@ -68,7 +68,6 @@ def api(server, monkeypatch, tmp_path):
         ),
     }
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config")))
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     return server
 
 
@@ -227,13 +226,11 @@ def test_rejected_request_is_reported_with_its_message(api, path, what, body, me
 def test_unreachable_cluster(monkeypatch, tmp_path):
     with Api({}) as stopped:
         monkeypatch.setenv("KUBECONFIG", str(stopped.kubeconfig(tmp_path / "config")))
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     assert results()["Kubernetes"] == ("failed", f"{stopped.url} unreachable: Connection refused")
 
 
 def test_cluster_that_does_not_respond(monkeypatch, tmp_path):
     monkeypatch.setattr(report, "TIMEOUT", 0.2)
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with Api({}) as stopped:
         config = stopped.kubeconfig(tmp_path / "config")
     with socket.create_server(("127.0.0.1", stopped.server_port)):  # accepts, sends nothing
@@ -242,7 +239,6 @@ def test_cluster_that_does_not_respond(monkeypatch, tmp_path):
 
 
 def test_invalid_kubeconfig(monkeypatch, tmp_path):
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
     state, text = results()["Kubernetes"]
     assert state == "failed"
@@ -250,7 +246,6 @@ def test_invalid_kubeconfig(monkeypatch, tmp_path):
 
 
 def test_no_kubeconfig_is_not_a_failure(monkeypatch, tmp_path):
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert {state for state, _ in results().values()} == {"optional"}

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from components.register import register
+from components.training.register import register
 from grocer.config.recipes import tiny
 from grocer.release.lineage import Lineage
 from tests.fixtures.artifacts import write_artifacts, write_decision

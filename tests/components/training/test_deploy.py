@@ -8,7 +8,7 @@ from typing import Any
 import boto3
 import pytest
 
-from components.deploy import deploy
+from components.training.deploy import deploy
 from grocer.config.recipes import tiny
 from grocer.errors import DeployError
 from grocer.io.atomic import read_json
@@ -20,7 +20,6 @@ from tests.fixtures.kubernetes_api import OLD, Api, container
 
 @pytest.fixture
 def api(s3_environment: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="deployed")
     with Api({}, first=OLD) as api:
         monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))

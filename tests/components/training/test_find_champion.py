@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.find_champion import find_champion
+from components.training.find_champion import find_champion
 from grocer.config.recipes import tiny
 from grocer.errors import DeployError
 from tests.fixtures.kubernetes_api import OLD, Api
@@ -17,7 +17,6 @@ CONFIG = tiny().to_json()
 def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
     with Api({}, first=OLD) as api:
         monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
-        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         yield api
 
 

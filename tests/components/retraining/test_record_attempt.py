@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from components.check_due import check_due
-from components.record_attempt import record_attempt
+from components.retraining.check_due import check_due
+from components.retraining.record_attempt import record_attempt
 from grocer.config.recipes import tiny
 from grocer.release.lineage import Lineage
 from tests.fixtures.artifacts import write_artifacts

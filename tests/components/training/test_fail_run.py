@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from components.fail_run import fail_run
+from components.training.fail_run import fail_run
 from grocer.errors import BundleError
 from tests.fixtures.artifacts import write_decision
 

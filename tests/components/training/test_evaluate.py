@@ -8,7 +8,7 @@ import boto3
 import pytest
 from kfp import dsl
 
-from components.evaluate import evaluate
+from components.training.evaluate import evaluate
 from grocer.artifacts.adapter import Adapter
 from grocer.artifacts.bundle import Bundle
 from grocer.artifacts.evaluation import Evaluation

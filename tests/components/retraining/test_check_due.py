@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from components.check_due import check_due
+from components.retraining.check_due import check_due
 from grocer.config.recipes import tiny
 from grocer.errors import DeployError, SourceError
 from tests.fixtures.kubernetes_api import OLD, Api
@@ -27,7 +27,6 @@ def due(folder: Path, champion: str = "") -> bool:
 
 
 def test_champion_is_the_deployed_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr("grocer.io.storage.FIRST_WAIT_SECONDS", 0.0)
     with Api({}, first=OLD) as api:
         monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
