@@ -94,27 +94,16 @@ def main() -> None:
     parser.add_argument(
         "--splits", type=Path, default=Path("build/demo/artifacts/build_dataset"), metavar="DIR"
     )
-    parser.add_argument("--model", type=Path, metavar="DIR", help="keep the linear model here")
     parser.add_argument("--windows", type=int, default=200, help="of each scenario")
     parser.add_argument("--size", type=int, default=1000, help="products of a window")
     options = parser.parse_args()
     try:
         tables = read_tables(options.splits)
-        result = measure(tables, fit(tables, options.model), options)
+        model = fit_linear_model(tables, sorted(set(tables["train"]["department"])))
+        result = measure(tables, model, options)
     except GrocerError as error:
         parser.error(str(error))
     print(json.dumps(result))
-
-
-def fit(tables: dict[str, pd.DataFrame], directory: Path | None) -> LinearModel:
-    """Return the linear model; read it from `directory`, if it is there."""
-    if directory is not None and directory.is_dir():
-        return LinearModel.load(directory)
-    model = fit_linear_model(tables, sorted(set(tables["train"]["department"])))
-    if directory is not None:
-        directory.mkdir(parents=True)
-        model.save(directory)
-    return model
 
 
 def measure(

@@ -25,6 +25,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.load import CATALOGUE
 from grocer.artifacts.base import SIDES
 from grocer.artifacts.counts import Counts
 from grocer.config.recipes import recipe
@@ -38,12 +39,10 @@ from grocer.model.prompts.product_names import name_key
 from grocer.review.corrections_file import import_file
 from grocer.review.queue import Look, build_queue, suspected
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "catalogue"
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", default=str(EXAMPLE), help="catalogue, as for `grocer run`")
+    parser.add_argument("--data", default=str(CATALOGUE), help="catalogue, as for `grocer run`")
     parser.add_argument("--looks", type=int, nargs="+", default=[500, 1000, 2000])
     parser.add_argument("--wrong", type=float, default=0.03, help="share of wrong labels")
     parser.add_argument("--seed", type=int, default=0)
