@@ -4,8 +4,10 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import boto3
 import pytest
 import torch
 from hypothesis import settings
@@ -83,10 +85,14 @@ def s3_environment(moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def bucket(s3_environment: str) -> str:
-    """Create a bucket and return its name."""
-    import boto3
+def s3(s3_environment: str) -> Any:
+    """Return a client of the S3 server."""
+    return boto3.client("s3", region_name="us-east-1")
 
+
+@pytest.fixture
+def bucket(s3: Any) -> str:
+    """Create a bucket and return its name."""
     name = f"b-{uuid4().hex}"
-    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=name)
+    s3.create_bucket(Bucket=name)
     return name

@@ -31,7 +31,6 @@ from grocer.model.prompts.product_names import name_key
 from grocer.release.bundle import load_bundle
 from grocer.release.manifest import MANIFEST
 
-_CHUNK_ROWS = 10_000
 _SOURCE = "review"
 
 
@@ -162,7 +161,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         if column not in table.schema.names:
             raise missing_column(path, column, table.schema.names)
     number = 0
-    for chunk in table.chunks(_CHUNK_ROWS):
+    for chunk in table.chunks():
         for values in chunk.to_pylist():
             number += 1
             texts = {key: without_formula_guard(str(v)) for key, v in values.items() if v}
