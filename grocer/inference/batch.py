@@ -37,6 +37,7 @@ from grocer.io.tables import (
     open_source,
     write_part,
 )
+from grocer.model.out_of_memory import explain_out_of_memory
 from grocer.model.prompts.template import is_blank
 from grocer.progress import Ticker, say
 from grocer.release.bundle import LoadedBundle, load_bundle
@@ -51,6 +52,7 @@ COUNTS = ("rows", "classified", "low_confidence", "blank")
 CHUNK_ROWS = 4096
 
 
+@explain_out_of_memory()
 def classify(
     source: Path,
     out: Path,

@@ -73,6 +73,7 @@ def import_file(
     unresolved = latest_rows(row for row in existing if row.source != RESOLUTION)
     moment = f"{now or datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     rows: dict[tuple[str, str, str], Correction] = {}
+    given_labels: dict[tuple[str, str, str], str] = {}  # of all rows, also known ones
     known = skipped = 0
     for where, values in _rows(path):
         if not values.get("label"):
@@ -85,9 +86,9 @@ def import_file(
             row = row.model_copy(update={"source": RESOLUTION})
         if not row.previous_label and key in before.effective:
             row = row.model_copy(update={"previous_label": before.effective[key].label})
-        if (old := rows.get((key, row.who, row.when))) is not None and old.label != row.label:
+        if (earlier := given_labels.setdefault((key, row.who, row.when), row.label)) != row.label:
             raise TableError(
-                f"{where}: {row.who} gave {row.name!r} both {old.label!r} and {row.label!r}; keep "
+                f"{where}: {row.who} gave {row.name!r} both {earlier!r} and {row.label!r}; keep "
                 "one of them"
             )
         history = latest if resolve or "when" in values else unresolved

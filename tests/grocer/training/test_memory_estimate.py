@@ -16,7 +16,6 @@ from grocer.training.memory_estimate import (
     Estimate,
     ModelShape,
     estimate,
-    explain_out_of_memory,
     read_shape,
     require_memory,
 )
@@ -183,18 +182,3 @@ def test_memory_and_speed_of_this_machine_are_plausible() -> None:
 def test_unknown_target_modules_are_rejected(base: Path) -> None:
     with pytest.raises(ModelError, match=r"it has down_proj, gate_proj"):
         read_shape(base, 4, ("query",))
-
-
-def test_out_of_memory_error_names_sizes_and_settings() -> None:
-    message = (
-        "CUDA out of memory. Tried to allocate 1.95 GiB. GPU 0 has a total capacity of 14.56 GiB "
-        "of which 812.12 MiB is free. Including non-PyTorch memory, this process has 13.7 GiB."
-    )
-    with pytest.raises(TrainingError) as caught, explain_out_of_memory():
-        raise torch.cuda.OutOfMemoryError(message)
-    text = str(caught.value)
-    assert "1.95 GiB, 812.12 MiB of 14.56 GiB free" in text
-    for setting in ("train.per_device_train_batch_size", "prompt.max_name_tokens", "lora.r"):
-        assert setting in text
-    with pytest.raises(RuntimeError, match="another"), explain_out_of_memory():
-        raise RuntimeError("another")
