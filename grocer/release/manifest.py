@@ -15,6 +15,7 @@ from grocer.artifacts.combination import Combination
 from grocer.artifacts.decision import Decision
 from grocer.artifacts.evaluation import Evaluation
 from grocer.config.run import RunConfig
+from grocer.dataset.known_products import FILE as KNOWN
 from grocer.errors import ArtifactError, BundleError
 from grocer.gate.rules import decide
 from grocer.io.atomic import json_bytes, json_digest, tree_digest
@@ -36,7 +37,7 @@ _TOKENIZER = (
     "tokenizer_config.json",
 )
 _BASE, _TEMPLATE, _LABELS = "base.json", "template.json", "labels.json"
-_REQUIRED = (*_ADAPTER, _BASE, _TEMPLATE, _LABELS, LINEAR)
+_REQUIRED = (*_ADAPTER, _BASE, _TEMPLATE, _LABELS, LINEAR, KNOWN)
 """Files of the models that the strategy uses; the others are optional."""
 
 
@@ -52,7 +53,7 @@ class Manifest(Artifact):
 
     FILE: ClassVar = MANIFEST
     OTHER_VERSION: ClassVar = "serve it with the version that wrote it, or train again"
-    schema_version: int = Field(default=7, alias="schema")
+    schema_version: int = Field(default=8, alias="schema")
     base: dict[str, Any] | None
     """None without an adapter."""
     labels: Labels
@@ -115,7 +116,7 @@ def origins_of(judged: JudgedFiles, combination: Combination) -> dict[str, tuple
     Raises:
         BundleError: an artifact lacks a file.
     """
-    origins = {_LABELS: ("model", _LABELS)}
+    origins = {_LABELS: ("model", _LABELS), KNOWN: ("evaluation", KNOWN)}
     if combination.uses_adapter:
         # The files of the adapter's directory are at the top level of a bundle.
         origins |= {name: ("model", f"adapter/{name}") for name in (*_ADAPTER, *_TOKENIZER)}
