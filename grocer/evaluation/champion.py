@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from grocer.artifacts.evaluation import EvaluationInputs
 from grocer.artifacts.metrics import ChampionComparison, ComparisonNumber
 from grocer.config.run import RunConfig
-from grocer.dataset import known_products
-from grocer.evaluation import baselines, paired
+from grocer.evaluation import baselines, known_products, paired
 from grocer.evaluation.predictions import Predictions, predict_labels
 from grocer.io.atomic import json_digest
 from grocer.io.storage import Storage

@@ -21,8 +21,15 @@ from grocer.artifacts.metrics import (
 from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
 from grocer.config.stages import EvaluationConfig
-from grocer.dataset import known_products
-from grocer.evaluation import baselines, coverage, hierarchical, metrics, paired, slices
+from grocer.evaluation import (
+    baselines,
+    coverage,
+    hierarchical,
+    known_products,
+    metrics,
+    paired,
+    slices,
+)
 from grocer.evaluation.champion import Champion
 from grocer.evaluation.predictions import ModelPredictions, Predictions, predict, read_tables
 from grocer.inference import drift

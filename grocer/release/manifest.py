@@ -15,7 +15,6 @@ from grocer.artifacts.combination import Combination
 from grocer.artifacts.decision import Decision
 from grocer.artifacts.evaluation import Evaluation
 from grocer.config.run import RunConfig
-from grocer.dataset.known_products import FILE as KNOWN
 from grocer.errors import ArtifactError, BundleError
 from grocer.gate.rules import decide
 from grocer.io.atomic import json_bytes, json_digest, tree_digest
@@ -27,6 +26,8 @@ from grocer.reports.html import render
 MANIFEST, CARD = "bundle.json", "MODEL_CARD.md"
 JUDGED = "judged.json"
 """File of evaluate with the `judged_digests`."""
+KNOWN = "known_products.npy"
+"""File of evaluate, and of a bundle: hashes of the products in the catalogue of the run."""
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _TOKENIZER = (
     "added_tokens.json",

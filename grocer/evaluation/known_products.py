@@ -10,19 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grocer.dataset.split import family
-
-FILE = "known_products.npy"
-"""Sorted hashes of the families of all products in the catalogue of a run, as uint64 [n]."""
+from grocer.release.manifest import KNOWN
 
 
 def save(normalised_names: Iterable[str], directory: Path) -> None:
-    """Write the products of a run to a directory."""
-    np.save(directory / FILE, np.unique(_hashes(normalised_names)))
+    """Write the sorted hashes of the families of a run's products, uint64 [n], to a directory."""
+    np.save(directory / KNOWN, np.unique(_hashes(normalised_names)))
 
 
 def are_new(normalised_names: Iterable[str], directory: Path) -> NDArray[np.bool_]:
     """Return for each name whether no name of its family is in the file in `directory`, as [n]."""
-    known = np.load(directory / FILE, allow_pickle=False)
+    known = np.load(directory / KNOWN, allow_pickle=False)
     return ~np.isin(_hashes(normalised_names), known)
 
 

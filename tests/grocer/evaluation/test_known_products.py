@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grocer.dataset import known_products
+from grocer.evaluation import known_products
+from grocer.release.manifest import KNOWN
 
 NAMES = st.lists(st.text("abs ", min_size=1, max_size=12), max_size=8)
 
@@ -26,7 +27,7 @@ def test_saved_products_are_never_new(tmp_path_factory, known, names):
 
 def test_file_holds_no_names_and_no_order(tmp_path):
     known_products.save(["milk", "banana", "milks"], tmp_path)
-    first = (tmp_path / known_products.FILE).read_bytes()
+    first = (tmp_path / KNOWN).read_bytes()
     known_products.save(["banana", "milk"], tmp_path)
-    assert (tmp_path / known_products.FILE).read_bytes() == first
+    assert (tmp_path / KNOWN).read_bytes() == first
     assert b"milk" not in first
