@@ -1,10 +1,12 @@
 """gRPC: disabled by default, with the same limits and errors as HTTP."""
 
 import asyncio
+import struct
 from types import SimpleNamespace
 from unittest.mock import AsyncMock
 
 import grpc
+import numpy as np
 import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc import servicer
@@ -31,6 +33,11 @@ def request(*names: bytes, shape: int | None = None, **parameters: int) -> pb.Mo
     return pb.ModelInferRequest(model_name="grocer", inputs=[tensor], parameters=values)
 
 
+def encode(*elements: bytes) -> bytes:
+    """Return a BYTES tensor as raw bytes."""
+    return b"".join(struct.pack("<I", len(each)) + each for each in elements)
+
+
 def test_grpc_has_the_same_limits_and_errors(
     start_server: Start, stub_bundle: LoadedBundle
 ) -> None:
@@ -44,6 +51,16 @@ def test_grpc_has_the_same_limits_and_errors(
         departments = outputs["department"].contents.bytes_contents
         assert [department.decode() for department in departments] == expected
         assert list(outputs["ranked_probabilities"].shape) == [2, 2]
+        # tritonclient sends raw bytes, and expects them.
+        raw = request(b"Milk", "Crème".encode(), top_k=2)
+        raw.raw_input_contents.append(encode(*raw.inputs[0].contents.bytes_contents))
+        raw.inputs[0].ClearField("contents")
+        response = stub.ModelInfer(raw, timeout=20)
+        assert [list(output.shape) for output in response.outputs] == [[2], [2], [2, 2], [2, 2]]
+        assert response.raw_output_contents[0] == encode(*departments)
+        probabilities = np.frombuffer(response.raw_output_contents[3], dtype="<f4")
+        ranked = outputs["ranked_probabilities"].contents.fp32_contents
+        assert probabilities.tolist() == list(ranked)
         for invalid, path in (
             (request(b""), "inputs[0].data[0]"),
             (request(b"\xff"), "inputs[0].data[0]"),

@@ -1,52 +1,45 @@
 """The deploy step as Kubeflow calls it, with object storage and a Kubernetes API over HTTP."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
 
-from components.deploy import deploy
+from components.training.deploy import deploy
 from grocer.config.recipes import tiny
 from grocer.errors import DeployError
 from grocer.io.atomic import read_json
 from grocer.release import registry
 from grocer.release.bundle import load_bundle
-from tests.fixtures.artifacts import write_artifacts
+from tests.fixtures.artifacts import as_inputs, write_artifacts
 from tests.fixtures.kubernetes_api import OLD, Api, container
+
+Step = Callable[..., Any]
 
 
 @pytest.fixture
-def api(s3_environment: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="deployed")
-    with Api({}, first=OLD) as api:
-        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
-        yield api
+def step(api: Api, bucket: str, tmp_path: Path) -> Step:
+    """Return a function that runs the step with these settings and returns its predictions."""
+
+    def run(*settings: str) -> Any:
+        store = [f"deploy.store=s3://{bucket}/all", f"deploy.address={api.url}"]
+        config = tiny().with_settings([*store, *settings])
+        artifacts = write_artifacts(tmp_path / "artifacts", config, champion=OLD)
+        outputs = {name: tmp_path / name for name in ("bundle", "predictions", "analysis")}
+        deploy.python_func(**as_inputs(artifacts | outputs), config=config.to_json())
+        return read_json(tmp_path / "predictions" / "predictions.json")
+
+    return run
 
 
-def run(api: Api, tmp_path: Path, *settings: str) -> Any:
-    config = tiny().with_settings(
-        ["deploy.store=s3://deployed/all", f"deploy.address={api.url}", *settings]
-    )
-    artifacts = write_artifacts(tmp_path / "artifacts", config, champion=OLD)
-    deploy.python_func(
-        **{name: SimpleNamespace(path=str(path)) for name, path in artifacts.items()},
-        config=config.to_json(),
-        bundle=SimpleNamespace(path=str(tmp_path / "bundle")),
-        predictions=SimpleNamespace(path=str(tmp_path / "predictions")),
-        analysis=SimpleNamespace(path=str(tmp_path / "analysis.md")),
-    )
-    return read_json(tmp_path / "predictions" / "predictions.json")
-
-
-def test_bundle_is_published_rolled_out_and_tested(api: Api, tmp_path: Path) -> None:
-    predictions = run(api, tmp_path)
+def test_bundle_is_published_rolled_out_and_tested(
+    api: Api, bucket: str, step: Step, tmp_path: Path
+) -> None:
+    predictions = step()
     assert [each["product_name"] for each in predictions] == ["Milk", "Bread"]
     (bundle,) = (tmp_path / "bundle").iterdir()
-    assert api.model["storageUri"] == f"s3://deployed/all/{bundle.name}"
+    assert api.model["storageUri"] == f"s3://{bucket}/all/{bundle.name}"
     published = registry.fetch(api.model["storageUri"], tmp_path / "published")
     assert published.manifest == load_bundle(bundle).manifest
 
@@ -55,44 +48,46 @@ CANARY = ("deploy.canary=20", "deploy.analysis=true", "deploy.analysis_seconds=0
 
 
 def test_canary_without_requests_is_rolled_back_with_a_page_and_a_verdict(
-    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    api: Api, step: Step, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(api, tmp_path, *CANARY)
-    page = (tmp_path / "analysis.md").read_text()
+    assert step(*CANARY)
+    page = (tmp_path / "analysis").read_text()
     assert "20 %: roll back" in page
     assert "too few requests" in page
     assert (api.model["storageUri"], api.canary) == (f"s3://b/{OLD}", None)
     assert "deploy FAILED" in capsys.readouterr().out
 
 
-def test_rolled_back_canary_fails_the_step_if_configured(api: Api, tmp_path: Path) -> None:
+def test_rolled_back_canary_fails_the_step_if_configured(
+    api: Api, step: Step, tmp_path: Path
+) -> None:
     with pytest.raises(DeployError, match="too few requests"):
-        run(api, tmp_path, *CANARY, "cluster.fail_if_gate_fails=true")
+        step(*CANARY, "cluster.fail_if_gate_fails=true")
     assert not (tmp_path / "predictions").exists()
     assert api.canary is None
 
 
 def test_first_deploy_has_a_verdict(
-    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    api: Api, step: Step, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     api.service = Api({}).service
-    run(api, tmp_path, *CANARY)
+    step(*CANARY)
     assert api.canary is None
     assert "deploy passed" in capsys.readouterr().out
 
 
-def test_step_without_a_canary_has_an_empty_page(api: Api, tmp_path: Path) -> None:
-    run(api, tmp_path)
-    assert "No canary" in (tmp_path / "analysis.md").read_text()
+def test_step_without_a_canary_has_an_empty_page(step: Step, tmp_path: Path) -> None:
+    step()
+    assert "No canary" in (tmp_path / "analysis").read_text()
 
 
 def test_failed_rollout_fails_the_step_and_leaves_no_artifact(
-    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    api: Api, step: Step, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failure = {"status": {"containerStatuses": [container(waiting="ImagePullBackOff")]}}
     api.pod_states = _AllNew(failure)
     with pytest.raises(DeployError, match=r"cannot be pulled .*; rolled back to 000000000000"):
-        run(api, tmp_path)
+        step()
     assert not (tmp_path / "predictions").exists()
     assert "cannot be pulled" in capsys.readouterr().out.splitlines()[-1]
 
