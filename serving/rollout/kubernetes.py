@@ -23,6 +23,7 @@ from grocer.config.deployment import DEPLOY_TOKEN
 from grocer.errors import DeployError
 from serving.rollout.inference_service import FIELD_MANAGER, GROUP, PLURAL, VERSION
 
+RETRY_SECONDS = 5.0
 _REQUEST_SECONDS = 60
 _POLL_SECONDS = 5
 _LOG_LINES, _MAX_CHARACTERS = 20, 500
@@ -90,6 +91,9 @@ class Cluster:
     }
     """Next steps by status code."""
     missing = "the cluster has no resource InferenceService; install KServe (docs/cluster.md)"
+
+    retry_seconds = 0.0
+    """How long a request is repeated while the API server does not answer."""
 
     def __init__(self, namespace: str, api: client.ApiClient | None = None) -> None:
         """Connect with `api`, or else as `connect` does."""
@@ -222,10 +226,15 @@ class Cluster:
             yield
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, _request_timeout=_REQUEST_SECONDS, **kwargs)
-        except (ApiException, urllib3.exceptions.HTTPError) as error:
-            raise self._translated(error) from error
+        deadline = time.monotonic() + self.retry_seconds
+        while True:
+            try:
+                return function(*args, _request_timeout=_REQUEST_SECONDS, **kwargs)
+            except (ApiException, urllib3.exceptions.HTTPError) as error:
+                translated = self._translated(error)
+                if not isinstance(translated, UnreachableError) or time.monotonic() >= deadline:
+                    raise translated from error
+            time.sleep(RETRY_SECONDS)
 
     def _translated(self, error: Exception) -> DeployError:
         """Return the error with the API server's message and the next step."""

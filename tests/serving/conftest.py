@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from serving.rollout import deploy as deploying
-from serving.rollout import progressive, traffic
+from serving.rollout import kubernetes, progressive, traffic
 from tests.fixtures.kubernetes_api import OLD, Api
 from tests.fixtures.predictor_process import (  # noqa: F401
     bundle_with_aisles,
@@ -30,7 +30,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deploying, "_SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(traffic, "SHIFT_SECONDS", 1.0)
     monkeypatch.setattr(traffic, "PROXY_SECONDS", 0.0)
-    monkeypatch.setattr(progressive, "POLL_SECONDS", 0.01)
+    for module, name in ((progressive, "POLL_SECONDS"), (kubernetes, "RETRY_SECONDS")):
+        monkeypatch.setattr(module, name, 0.01)
 
 
 @pytest.fixture

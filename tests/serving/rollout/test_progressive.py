@@ -151,7 +151,7 @@ def test_failed_requests_are_no_evidence_for_a_promotion(
 def test_decisions_are_events_and_a_page(api: Api, canary: MetricsServer) -> None:
     canary.traffic = BAD
     found = run(api)
-    assert [decision for _, decision in decisions(api.cluster, "grocer")] == found
+    assert [each.decision for each in decisions(api.cluster, "grocer")] == found
     event = api.events[-1]
     assert event["involvedObject"]["kind"] == "InferenceService"
     assert (event["type"], event["reason"]) == ("Warning", "CanaryRolledBack")
