@@ -113,8 +113,7 @@ class Cluster:
             DeployError: it does not exist, KServe is not installed, or access is denied.
         """
         get = self._inference_services.get
-        service: dict[str, Any] = self._call(get, name=name, namespace=self.namespace).to_dict()
-        return service
+        return self._call(get, name=name, namespace=self.namespace).to_dict()
 
     def apply(self, body: Mapping[str, Any]) -> None:
         """Server-side apply an InferenceService; fields of other managers stay unchanged.
@@ -132,8 +131,7 @@ class Cluster:
             route = self._call(self._http_routes.get, name=name, namespace=self.namespace)
         except NotFoundError:
             return None
-        found: dict[str, Any] = route.to_dict()
-        return found
+        return route.to_dict()
 
     def deployment(self, name: str) -> client.V1Deployment | None:
         """Return a Deployment, or None if it does not exist."""

@@ -216,16 +216,13 @@ class _Rollout:
         """Compare the predictions of test products; not with `deploy.address`, which is one URL."""
         if self.config.address or not products.names:
             return None
-        stable, canary = (
-            self._departments(each, products.names) for each in (self.stable, self.canary)
-        )
-        same = sum(a == b for a, b in zip(stable, canary, strict=True))
-        return analysis.agreement(same, len(stable), products.expected_agreement, level)
-
-    def _departments(self, revision: Revision, names: Sequence[str]) -> list[str]:
-        url = self.cluster.address(revision.deployment(self.config.name))
-        predictions = predict(url, names, revision.digest, timeout=_PREDICT_SECONDS)
-        return [prediction["department"] for prediction in predictions]
+        predictions = []
+        for each in (self.stable, self.canary):
+            url = self.cluster.address(each.deployment(self.config.name))
+            found = predict(url, products.names, each.digest, timeout=_PREDICT_SECONDS)
+            predictions.append([prediction["department"] for prediction in found])
+        same = sum(a == b for a, b in zip(*predictions, strict=True))
+        return analysis.agreement(same, len(products.names), products.expected_agreement, level)
 
     def decide(
         self,

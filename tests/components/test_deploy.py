@@ -15,7 +15,7 @@ from grocer.io.atomic import read_json
 from grocer.release import registry
 from grocer.release.bundle import load_bundle
 from tests.fixtures.artifacts import write_artifacts
-from tests.fixtures.kubernetes_api import OLD, Api, container
+from tests.fixtures.kubernetes_api import NO_IMAGE, OLD, Api
 
 
 @pytest.fixture
@@ -89,8 +89,7 @@ def test_step_without_a_canary_has_an_empty_page(api: Api, tmp_path: Path) -> No
 def test_failed_rollout_fails_the_step_and_leaves_no_artifact(
     api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failure = {"status": {"containerStatuses": [container(waiting="ImagePullBackOff")]}}
-    api.pod_states = _AllNew(failure)
+    api.pod_states = _AllNew(NO_IMAGE)
     with pytest.raises(DeployError, match=r"cannot be pulled .*; rolled back to 000000000000"):
         run(api, tmp_path)
     assert not (tmp_path / "predictions").exists()

@@ -75,7 +75,6 @@ class Checkout:
             env=self.environment | environment,
             capture_output=True,
             text=True,
-            check=False,
         )
 
     def builds(self) -> list[str]:

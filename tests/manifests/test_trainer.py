@@ -50,8 +50,6 @@ def test_job_refers_to_the_runtime() -> None:
     runtime = get(OBJECTS, "TrainingRuntime", RUNTIME)
     reference = created()["spec"]["runtimeRef"]
     assert reference == {"apiGroup": GROUP, "kind": runtime["kind"], "name": RUNTIME}
-    (container,) = pod_spec()["containers"]
-    assert container["name"] == CONTAINER
 
 
 def test_job_has_one_gpu_and_the_resources_of_a_step_for_each_process() -> None:
@@ -89,6 +87,7 @@ def test_secrets_are_optional_references() -> None:
 
 def test_command_is_an_existing_module() -> None:
     (container,) = pod_spec()["containers"]
+    assert container["name"] == CONTAINER
     python, flag, module = container["command"]
     assert (python, flag) == ("python", "-m")
     assert find_spec(module)

@@ -10,7 +10,7 @@ from kubernetes.client import ApiClient, V1Deployment
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
 from serving.rollout import readiness
-from tests.fixtures.kubernetes_api import OLD, Api, container, deployment
+from tests.fixtures.kubernetes_api import NOT_READY, OLD, Api, container, deployment
 
 # Messages of the kubelet of Kubernetes 1.36 and of KServe's storage initializer.
 IMAGE_PULL = (
@@ -122,7 +122,7 @@ def test_unschedulable_pod_is_reported_at_the_timeout(api: Api, stub_bundle: Loa
 
 
 def test_timeout_reports_the_last_warning_event(api: Api, stub_bundle: LoadedBundle) -> None:
-    api.pod_states[stub_bundle.digest] = {"status": {}}
+    api.pod_states[stub_bundle.digest] = NOT_READY
     api.warnings = [
         {"lastTimestamp": "2026-11-25T10:00:02Z", "message": 'secret "s" not found'},
         {"lastTimestamp": "2026-11-25T10:00:01Z", "message": "earlier"},
