@@ -22,7 +22,7 @@ from serving.rollout.inference_service import (
 from serving.rollout.progressive import analyse
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.kubernetes_api import CRASHED, OLD, Api, container
-from tests.manifests.kustomize import build, get
+from tests.manifests.kustomize import build, get, of_kind
 
 Permissions = set[tuple[str, str, str]]
 """Verb, API group and resource (with subresource)."""
@@ -156,7 +156,7 @@ def test_admission_policy_is_enforced_with_the_configured_store(target: str) -> 
 
 
 def test_no_other_role_exists() -> None:
-    roles = {manifest["metadata"]["name"] for manifest in OBJECTS if manifest["kind"] == "Role"}
+    roles = {role["metadata"]["name"] for role in of_kind(OBJECTS, "Role")}
     assert roles == {"grocer-steps", "grocer-champion", "grocer-deploy"}
 
 

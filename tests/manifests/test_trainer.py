@@ -10,7 +10,7 @@ from components.trainjob import CONTAINER, GROUP, RUNTIME
 from grocer.config.recipes import recipe
 from grocer.errors import GrocerError, StoppedError
 from pipelines.kubeflow.trainjob import train_job
-from tests.manifests.kustomize import Object, build, get
+from tests.manifests.kustomize import Object, build, get, of_kind
 from tests.manifests.schemas import schema_errors
 
 OBJECTS = build("trainer")
@@ -102,7 +102,7 @@ def test_only_a_user_error_is_not_tried_again() -> None:
 
 
 def test_only_pods_that_train_reach_each_other() -> None:
-    (policy,) = (manifest for manifest in OBJECTS if manifest["kind"] == "NetworkPolicy")
+    (policy,) = of_kind(OBJECTS, "NetworkPolicy")
     labels = job_spec()["template"]["metadata"]["labels"]
     assert policy["spec"]["podSelector"]["matchLabels"] == labels
     (rule,) = policy["spec"]["ingress"]
