@@ -26,8 +26,6 @@ _REASONS = {
 
 
 class TimedDecision(Record):
-    """A decision and its time."""
-
     time: datetime
     decision: CanaryDecision
 

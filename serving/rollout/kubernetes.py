@@ -171,7 +171,6 @@ class Cluster:
         return sorted(events, key=lambda each: each.last_timestamp or each.event_time or oldest)
 
     def create_event(self, body: Mapping[str, Any]) -> None:
-        """Create an event."""
         self._call(self._core.create_namespaced_event, self.namespace, body)
 
     def last_log_line(self, pod: str, container: str) -> str:

@@ -231,7 +231,6 @@ class _Rollout:
         windows: Windows = NO_WINDOWS,
         signals: tuple[Signal, ...] = (),
     ) -> Action:
-        """Record a decision."""
         decision = CanaryDecision(
             action=action,
             reason=reason,

@@ -25,49 +25,42 @@ STORE = (
 )
 FAILURES = {
     "image": (
-        {"containerStatuses": [container(waiting="ImagePullBackOff", message=IMAGE_PULL)]},
+        {"waiting": "ImagePullBackOff", "message": IMAGE_PULL},
         r"image cannot be pulled \(Back-off .*: no such host\)",
     ),
     "configuration": (
-        {
-            "containerStatuses": [
-                container(waiting="CreateContainerConfigError", message='secret "s" not found')
-            ]
-        },
+        {"waiting": "CreateContainerConfigError", "message": 'secret "s" not found'},
         r"invalid container configuration \(secret \"s\" not found\)",
     ),
     "memory": (
-        {"containerStatuses": [container(exit_code=137, reason="OOMKilled")]},
+        {"exit_code": 137, "reason": "OOMKilled"},
         r"OOMKilled; raise its memory limit: grocer: last log line",
     ),
     "rejected bundle": (
-        {"containerStatuses": [container(exit_code=2)]},
+        {"exit_code": 2},
         r"rejected its bundle or its configuration: grocer: last log line",
     ),
     "crash loop": (
-        {"containerStatuses": [container(exit_code=1, restarts=2)]},
+        {"exit_code": 1, "restarts": 2},
         r"crash loop, exit code 1: grocer: last log line",
     ),
     "termination message": (
-        {"containerStatuses": [container(exit_code=2, log="INFO\ngrocer: wrong base\n")]},
+        {"exit_code": 2, "log": "INFO\ngrocer: wrong base\n"},
         r"rejected its bundle or its configuration: grocer: wrong base;",
     ),
     "store": (
-        {
-            "initContainerStatuses": [
-                container("storage-initializer", exit_code=1, restarts=2, log=STORE)
-            ]
-        },
+        {"name": "storage-initializer", "exit_code": 1, "restarts": 2, "log": STORE},
         r"bundle cannot be downloaded .*: .*Could not connect to the endpoint URL",
     ),
 }
 
 
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(("state", "fragments"), FAILURES.values(), ids=FAILURES)
 def test_pod_failure_is_reported_and_rolled_back(
-    api: Api, stub_bundle: LoadedBundle, failure: str
+    api: Api, stub_bundle: LoadedBundle, state: dict[str, Any], fragments: str
 ) -> None:
-    status, fragments = FAILURES[failure]
+    kind = "initContainerStatuses" if "name" in state else "containerStatuses"
+    status = {kind: [container(**state)]}
     api.pod_states[stub_bundle.digest] = {"status": status}
     with pytest.raises(DeployError, match=fragments) as error:
         api.deploy(stub_bundle)
