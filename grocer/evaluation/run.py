@@ -35,6 +35,7 @@ from grocer.inference import drift
 from grocer.inference.scores import Scores
 from grocer.ingest.corrections import UNCORRECTED
 from grocer.io.atomic import write_json
+from grocer.model.out_of_memory import explain_out_of_memory
 from grocer.progress import say
 from grocer.release.manifest import JUDGED, judged_digests
 from grocer.reports.evaluation import evaluation_page
@@ -45,6 +46,7 @@ CONFIDENT_ERRORS = 50
 """Maximum number of errors listed, most confident first: the label itself may be wrong."""
 
 
+@explain_out_of_memory()
 def run(
     adapter: Adapter, splits: Splits, config: RunConfig, out: Path, champion: Bundle | None = None
 ) -> Evaluation:
@@ -58,8 +60,8 @@ def run(
 
     Raises:
         CatalogueError: a side of the split is empty, or training has a single department.
-        ModelError: a department of the splits is not a label of the model, or a score is not
-            finite.
+        ModelError: a department of the splits is not a label of the model, a score is not finite,
+            or the GPU is out of memory.
         FloatingPointError: a score is NaN, or probabilities do not sum to 1.
     """
     tables = read_tables(splits.directory)

@@ -39,6 +39,7 @@ from grocer.io.tables import (
     open_source,
     write_part,
 )
+from grocer.model.out_of_memory import explain_out_of_memory
 from grocer.model.prompts.template import is_blank
 from grocer.progress import Ticker, say
 from grocer.release.bundle import LoadedBundle, load_bundle
@@ -53,6 +54,7 @@ COUNTS = ("rows", "classified", "low_confidence", "blank")
 CHUNK_ROWS = 4096
 
 
+@explain_out_of_memory()
 def classify(
     source: Path,
     out: Path,
@@ -191,7 +193,7 @@ def _classify_chunk(
     """Return the chunk with the new columns of `schema`; each distinct name is scored once."""
     added = list(schema)[chunk.num_columns :]
     names = chunk.column(column).to_pylist()
-    rows = {name: known.find(name, len(added)) for name in filter(_has_text, names)}
+    rows = {name: known.find(name, len(added)) for name in names if not is_blank(name)}
     if unknown := [name for name, row in rows.items() if row is None]:
         scored = _rows(classifier.predict(unknown), min_probability, len(added))
         rows.update(zip(unknown, scored, strict=True))
@@ -227,10 +229,6 @@ def _ranked(scores: Scores) -> list[str]:
         json.dumps([[scores.labels[i], p] for i, p in zip(row, ps, strict=True)])
         for row, ps in zip(order, probabilities.round(4).tolist(), strict=True)
     ]
-
-
-def _has_text(name: str | None) -> bool:
-    return name is not None and not is_blank(name)
 
 
 def count_table(table: pa.Table) -> dict[str, int]:

@@ -131,8 +131,11 @@ class Classifier:
 
         `progress` is called after each forward pass with the number of products that it has done.
         """
-        adapter_log = self._adapter_log(products, progress)
-        return combine(self.combination, adapter_log, self._linear_log(products))
+        linear_log = None
+        if self.linear is not None:
+            rows = [product.linear_log for product in products]
+            linear_log = np.reshape(np.array(rows, dtype=np.float64), (-1, len(self.labels)))
+        return combine(self.combination, self._adapter_log(products, progress), linear_log)
 
     def check(self, name: str) -> None:
         """Score a name with every model; raise the error of a model that fails."""
@@ -151,12 +154,6 @@ class Classifier:
         rows = [row for row, product in enumerate(products) if product.tokens]
         result[rows] = self.scorer.log_probabilities([products[row] for row in rows], progress)
         return result
-
-    def _linear_log(self, products: Sequence[EncodedProduct]) -> Floats | None:
-        if self.linear is None:
-            return None
-        rows = [product.linear_log for product in products]
-        return np.reshape(np.array(rows, dtype=np.float64), (len(products), len(self.labels)))
 
 
 def load_for_serving(

@@ -149,7 +149,10 @@ def _test(name: Signal, values: Floats, known: DriftReference, tests: int) -> Si
     for purchases in _MIXTURES:
         centre = (1 - purchases) * np.array(expected.products)
         centre += purchases * np.array(expected.purchases)
-        error = _standard_error(known, purchases) ** 2
+        # Per unit of standard deviation, that of the mean of a mixture of test products.
+        deviation = (1 - purchases) / sqrt(known.products)
+        deviation += purchases / sqrt(known.effective_purchases)
+        error = deviation**2
         scale, bound = 1 / len(values) + error, _BOUND.get(name, 1.0) * max(1 / len(values), error)
         difference = mean - centre
         squared = float((difference**2).sum())
@@ -169,11 +172,6 @@ def _test(name: Signal, values: Floats, known: DriftReference, tests: int) -> Si
         p_value=corrected,
         drift=corrected <= ERROR_PROBABILITY,
     )
-
-
-def _standard_error(known: DriftReference, purchases: float) -> float:
-    """Return that of the mean of a mixture of test products, per unit of standard deviation."""
-    return (1 - purchases) / sqrt(known.products) + purchases / sqrt(known.effective_purchases)
 
 
 def _tail(excess: float, variance: float, bound: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from grocer.inference import drift
 from grocer.inference.batch import CHUNK_ROWS, require_text
 from grocer.inference.classifier import Classifier, load_for_serving
 from grocer.inference.drift import Floats
-from grocer.inference.scores import Scores
+from grocer.inference.scores import Ints, Scores
 from grocer.io.tables import Source, open_source
 from grocer.model.linear.tfidf import TfIdf
 from grocer.model.prompts.template import is_blank
@@ -68,7 +68,8 @@ def report(
     scores, signals = _score(names, classifier, features, ticker)
     evaluation = checked.manifest.evaluation
     known = evaluation.reference.drift
-    products = _Products(names, scores, features)
+    labels, confidence = scores.predicted_labels, scores.confidence
+    new_words = [features.new_words(name) if features else [] for name in names]
     shares = evaluation.reference.departments, evaluation.reference.purchases
     references = np.array([[each.get(label, 0.0) for label in scores.labels] for each in shares])
     counts = np.bincount(scores.predicted, minlength=len(scores.labels)).astype(np.float64)
@@ -81,13 +82,21 @@ def report(
         test_products=known.products,
         error_probability=drift.ERROR_PROBABILITY,
         test_accuracy=evaluation.metrics.test.accuracy,
-        estimated_accuracy=drift.estimated_accuracy(scores.confidence, known),
+        estimated_accuracy=drift.estimated_accuracy(confidence, known),
         signals=drift.compare(signals, known),
         department_distance=None if np.isnan(distance) else distance,
         departments=_departments(scores.labels, counts, references),
-        new_words=products.frequent_words(),
+        new_words=_frequent(new_words),
         drivers={
-            name: products.drivers(_contributions(name, values, known.signals[name]))
+            name: tuple(
+                DrivingProduct(
+                    product_name=names[i],
+                    department=labels[i],
+                    confidence=confidence[i],
+                    new_words=tuple(new_words[i]),
+                )
+                for i in _drivers(name, values, known.signals[name])
+            )
             for name, values in signals.items()
         },
     )
@@ -99,7 +108,7 @@ def _read(table: Source, column: str) -> tuple[int, list[str]]:
     for chunk in table.chunks(CHUNK_ROWS):
         rows += chunk.num_rows
         for name in chunk.column(column).to_pylist():
-            if name is not None and not is_blank(name):
+            if not is_blank(name):
                 names.setdefault(drift.name_key(name), name)
     return rows, list(names.values())
 
@@ -118,14 +127,21 @@ def _score(
     return Scores.concatenate([scores for scores, _ in parts]), signals
 
 
-def _contributions(name: Signal, values: Floats, known: SignalReference) -> Floats:
-    """Return how far each product [products] moves the mean in the direction of its drift."""
+def _drivers(name: Signal, values: Floats, known: SignalReference) -> Ints:
+    """Return the products that move the mean the most in the direction of its drift."""
+    contributions = values[:, 0]
     if name == "confidence":
-        return -values[:, 0]
-    if name != "departments":
-        return values[:, 0]
-    result: Floats = values @ (values.mean(axis=0) - np.array(known.products))
-    return result
+        contributions = -contributions
+    elif name == "departments":
+        contributions = values @ (values.mean(axis=0) - np.array(known.products))
+    return np.argsort(-contributions, kind="stable")[:DRIVERS]
+
+
+def _frequent(new_words: Iterable[Iterable[str]]) -> tuple[NewWord, ...]:
+    """Return the new words of the most products."""
+    counts = Counter(word for words in new_words for word in set(words))
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(NewWord(word=word, products=count) for word, count in ranked[:NEW_WORDS])
 
 
 def _departments(
@@ -136,30 +152,3 @@ def _departments(
         DepartmentShare(department=labels[i], share=shares[i], reference=min(1.0, closest[i]))
         for i in np.argsort(-np.abs(shares - closest), kind="stable")
     )
-
-
-class _Products:
-    """The distinct products of a file, with their predictions and new words."""
-
-    def __init__(self, names: Sequence[str], scores: Scores, features: TfIdf | None) -> None:
-        self._names, self._labels = names, scores.predicted_labels
-        self._confidence = scores.confidence
-        self._new = [features.new_words(name) if features else [] for name in names]
-
-    def frequent_words(self) -> tuple[NewWord, ...]:
-        """Return the new words of the most products."""
-        counts = Counter(word for words in self._new for word in set(words))
-        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        return tuple(NewWord(word=word, products=count) for word, count in ranked[:NEW_WORDS])
-
-    def drivers(self, contributions: Floats) -> tuple[DrivingProduct, ...]:
-        """Return the products of the largest contributions."""
-        return tuple(
-            DrivingProduct(
-                product_name=self._names[i],
-                department=self._labels[i],
-                confidence=self._confidence[i],
-                new_words=tuple(self._new[i]),
-            )
-            for i in np.argsort(-contributions, kind="stable")[:DRIVERS]
-        )

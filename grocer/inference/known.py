@@ -5,14 +5,15 @@ OUT  OUT.json  the output of bulk, and what its predictions depend on
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import ValidationError
 
+from grocer.artifacts.base import Record
 from grocer.errors import SourceError, TableError
 from grocer.ingest.corrections import Corrections, open_table, read_table
 from grocer.io.atomic import file_digest, json_bytes
@@ -21,10 +22,8 @@ from grocer.io.tables import open_source
 from grocer.model.prompts.product_names import name_key
 from grocer.progress import say
 
-_CHUNK_ROWS = 65_536
 _STATE = ".json"
-"""Suffix of the file next to the output with its `_SETTINGS` and SHA-256."""
-_SETTINGS = ("bundle", "column", "min_probability")
+"""Suffix of the file next to the output with its `State`."""
 Row = tuple[Any, ...]
 """Values of the columns that classification adds."""
 
@@ -70,7 +69,7 @@ class Known:
         if missing := {column, *added} - set(table.schema.names):
             raise TableError(f"{previous}: no column {min(missing)!r}; it has another format")
         rows: dict[str, Row] = {}
-        for chunk in table.chunks(_CHUNK_ROWS):
+        for chunk in table.chunks():
             values = [_values(chunk, name) for name in (column, *added)]
             for name, *row in zip(*values, strict=True):
                 # A probability of 1 may be that of a reviewed label, which no longer applies.
@@ -87,44 +86,50 @@ def _values(chunk: pa.Table, name: str) -> list[Any]:
     return [None if value is None else float(value) for value in values]
 
 
+class State(Record):
+    """Content of OUT.json: what the predictions in an output depend on, and its SHA-256."""
+
+    bundle: str
+    """Digest."""
+    column: str
+    min_probability: float
+    sha256: str
+
+    @classmethod
+    def of(cls, plan: Mapping[str, Any], sha256: str) -> State:
+        """Return the state of an output with this plan; the last part of a bundle is its digest."""
+        settings = {name: plan[name] for name in ("column", "min_probability")}
+        return cls(bundle=plan["bundle"][-64:], **settings, sha256=sha256)
+
+
 def write_state(out: str, plan: Mapping[str, Any], digest: str) -> None:
-    """Write what the predictions in an output depend on, and its SHA-256, to OUT.json."""
-    content = json_bytes(_settings(plan) | {"sha256": digest})
+    """Write OUT.json."""
+    content = json_bytes(State.of(plan, digest).model_dump())
     Storage(f"{out}{_STATE}", setting="--out").write_bytes(content)
 
 
-def read_state(out: str, setting: str = "--out") -> dict[str, Any]:
-    """Return the bundle, column and limit of a merged output, and its SHA-256.
+def read_state(out: str, setting: str = "--out") -> State:
+    """Return the state of a merged output.
 
     Raises:
-        SourceError: `out` is not the output of `merge_shards`, or was changed since.
+        SourceError: `out` is not the output of `merge_shards`.
     """
-    problem = f"{setting} {out}: {out}{_STATE} is missing or invalid; expected an output of bulk"
+    storage = Storage(f"{out}{_STATE}", setting=setting, error=SourceError)
     try:
-        content = Storage(f"{out}{_STATE}", setting=setting, error=SourceError).read_bytes()
-        state = json.loads(content)
-        is_state = set(state) == {*_SETTINGS, "sha256"}
-    except (TypeError, ValueError) as error:
-        raise SourceError(problem) from error
-    if not is_state:
-        raise SourceError(problem)
-    known: dict[str, Any] = state
-    return known
-
-
-def _settings(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the predictions for a name depend on; the last part of a bundle is its digest."""
-    return {name: plan[name][-64:] if name == "bundle" else plan[name] for name in _SETTINGS}
+        return State.model_validate_json(storage.read_bytes())
+    except ValidationError as error:
+        raise SourceError(
+            f"{setting} {out}: {out}{_STATE} is invalid; expected an output of bulk"
+        ) from error
 
 
 def usable_previous(previous: str, plan: Mapping[str, Any]) -> dict[str, str] | None:
     """Return the address and SHA-256 of an earlier output; None if it has other settings."""
     state = read_state(previous, "--previous")
-    digest = state.pop("sha256")
-    if state != _settings(plan):
+    if state != State.of(plan, state.sha256):
         say("shard_table", f"{previous} has another bundle, column or limit: classifying all rows")
         return None
-    return {"address": previous, "sha256": digest}
+    return {"address": previous, "sha256": state.sha256}
 
 
 def get_previous(previous: Mapping[str, str] | None, folder: Path) -> Path | None:

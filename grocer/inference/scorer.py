@@ -36,6 +36,10 @@ class Scorer:
     def __init__(self, model: Any, encoder: Encoder, *, token_budget: int = 1024) -> None:
         self.model, self.encoder = model.eval(), encoder
         self.trie = encoder.trie
+        self.labels: tuple[str, ...] = encoder.labels
+        """The label set, in column order."""
+        self.leaves: tuple[Leaf, ...] = encoder.leaves
+        """Every label with each of its aisles, in column order; empty with one level of labels."""
         tries = [self.trie, *(each.trie for each in encoder.completions if each.trie)]
         self.prefix_cached = PrefixCachedModel(self.model, encoder.prefix, tries, token_budget)
 
@@ -79,16 +83,6 @@ class Scorer:
         if with_adapter:
             loaded = load_adapter(loaded, model / adapter)
         return cls(loaded, encoder, token_budget=token_budget)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The label set, in column order."""
-        return self.encoder.labels
-
-    @property
-    def leaves(self) -> tuple[Leaf, ...]:
-        """Every label with each of its aisles, in column order; empty with one level of labels."""
-        return self.encoder.leaves
 
     def encode(self, names: Sequence[str]) -> list[EncodedProduct]:
         """Tokenize product names."""

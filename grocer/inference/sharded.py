@@ -152,7 +152,9 @@ def merge_shards(shards: Sequence[str]) -> dict[str, int]:
             counts = _merge(directory, shards, Path(folder))
             directory.remove(_PLAN)
         else:
-            counts = _count_output(out, Path(folder))
+            local = Path(folder, f"output{Path(out).suffix}")
+            Storage(out, setting="--out").get(local)
+            counts = sum_counts(count_table(chunk) for chunk in open_source(local).chunks())
     if directory.exists():
         directory.remove()
     totals = ", ".join(f"{count:,} {kind.replace('_', '-')}" for kind, count in counts.items())
@@ -192,12 +194,6 @@ def _merge(directory: Storage, shards: Sequence[str], folder: Path) -> dict[str,
     Storage(out, setting="--out").put(merged)
     write_state(out, plan, file_digest(merged))
     return counts
-
-
-def _count_output(out: str, folder: Path) -> dict[str, int]:
-    local = folder / f"output{Path(out).suffix}"
-    Storage(out, setting="--out").get(local)
-    return sum_counts(count_table(chunk) for chunk in open_source(local).chunks(CHUNK_ROWS))
 
 
 def _result_name(shard: str, out: str) -> str:

@@ -14,6 +14,7 @@ from grocer.errors import ConfigError, SourceError, TableError
 
 # In characters. A longer field is a sign of a quote that is not closed.
 _MAX_FIELD_LENGTH = 1024 * 1024
+_CHUNK_ROWS = 10_000
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
 
@@ -111,7 +112,7 @@ class _Parquet:
         """Return the number of rows."""
         return int(self._file.metadata.num_rows)
 
-    def chunks(self, rows: int) -> Iterator[pa.Table]:
+    def chunks(self, rows: int = _CHUNK_ROWS) -> Iterator[pa.Table]:
         """Yield tables of `rows` rows; the last may have fewer."""
         rest = self.schema.empty_table()
         for batch in self._file.iter_batches(batch_size=rows):
@@ -142,9 +143,9 @@ class _Csv:
 
     def count(self) -> int:
         """Return the number of rows, after checking all of them."""
-        return sum(table.num_rows for table in self.chunks(10_000))
+        return sum(table.num_rows for table in self.chunks())
 
-    def chunks(self, rows: int) -> Iterator[pa.Table]:
+    def chunks(self, rows: int = _CHUNK_ROWS) -> Iterator[pa.Table]:
         width, chunk = len(self._header), []
         for line, row in islice(self._rows(), 1, None):
             if not row and width > 1:

@@ -20,12 +20,12 @@ def write_bulk_queue(out: str) -> int:
         The number of names in it. Nothing is written if the run had no confidence limit.
     """
     state = read_state(out)
-    if not state["min_probability"]:
+    if not state.min_probability:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder, f"output{Path(out).suffix}")
         Storage(out, setting="--out").get(local)
-        queue = build_queue(classified(local, state["column"]))
+        queue = build_queue(classified(local, state.column))
         page = Path(folder, "queue.csv")
         write_csv(queue, (), page)
         Storage(f"{out}{SUFFIX}", setting="--out").put(page)

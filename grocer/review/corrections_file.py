@@ -31,7 +31,6 @@ from grocer.model.prompts.product_names import name_key
 from grocer.release.bundle import load_bundle
 from grocer.release.manifest import MANIFEST
 
-_CHUNK_ROWS = 10_000
 _SOURCE = "review"
 
 
@@ -76,6 +75,7 @@ def import_file(
     unresolved = latest_rows(row for row in existing if row.source != RESOLUTION)
     moment = f"{now or datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     rows: dict[tuple[str, str, str], Correction] = {}
+    given_labels: dict[tuple[str, str, str], str] = {}  # of all rows, also known ones
     known = skipped = 0
     for where, values in _rows(path):
         if not values.get("label"):
@@ -88,9 +88,9 @@ def import_file(
             row = row.model_copy(update={"source": RESOLUTION})
         if not row.previous_label and key in before.effective:
             row = row.model_copy(update={"previous_label": before.effective[key].label})
-        if (old := rows.get((key, row.who, row.when))) is not None and old.label != row.label:
+        if (earlier := given_labels.setdefault((key, row.who, row.when), row.label)) != row.label:
             raise TableError(
-                f"{where}: {row.who} gave {row.name!r} both {old.label!r} and {row.label!r}; keep "
+                f"{where}: {row.who} gave {row.name!r} both {earlier!r} and {row.label!r}; keep "
                 "one of them"
             )
         history = latest if resolve or "when" in values else unresolved
@@ -162,7 +162,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         if column not in table.schema.names:
             raise missing_column(path, column, table.schema.names)
     number = 0
-    for chunk in table.chunks(_CHUNK_ROWS):
+    for chunk in table.chunks():
         for values in chunk.to_pylist():
             number += 1
             texts = {key: without_formula_guard(str(v)) for key, v in values.items() if v}

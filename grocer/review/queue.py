@@ -33,7 +33,6 @@ from grocer.model.linear.classifier import LinearModel, out_of_fold
 from grocer.model.prompts.product_names import name_key
 
 ALTERNATIVES = 5
-_CHUNK_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ def classified(path: Path, column: str, purchases: int = 0) -> list[Look]:
             "with --min-probability"
         )
     looks: list[Look] = []
-    for chunk in table.chunks(_CHUNK_ROWS):
+    for chunk in table.chunks():
         for row in chunk.to_pylist():
             if row[DEPARTMENT] or not row[RANKED_COLUMN]:
                 continue  # final, or blank

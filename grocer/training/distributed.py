@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,8 @@ def start(splits: Path, config: RunConfig, out: Path, node: Node) -> int:
 
 def _process(local_rank: int, node: Node, splits: Path, config: RunConfig, out: Path) -> None:
     os.environ.update(node.environment(local_rank))
-    sys.exit(execute(splits, config, out))
+    with user_errors():
+        launch(splits, config, out)
 
 
 def _free_port() -> int:
@@ -109,14 +111,14 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def execute(splits: Path, config: RunConfig, out: Path) -> int:
-    """Train as one process of a group; print a user error, and return the exit code."""
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Print a user error in one line, and exit with its code."""
     try:
-        launch(splits, config, out)
+        yield
     except GrocerError as error:
         print(f"grocer: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+        sys.exit(error.exit_code)
 
 
 def launch(splits: Path, config: RunConfig, out: Path) -> None:
@@ -144,15 +146,13 @@ def main() -> None:
     if len(sys.argv) != 4:
         sys.exit("usage: python -m grocer.training.distributed SPLITS CONFIG.json OUT")
     splits, path, out = map(Path, sys.argv[1:])
-    try:
+    with user_errors():
         config = RunConfig.from_json(path.read_text())
-    except GrocerError as error:
-        print(f"grocer: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    processes = config.train.processes_per_node
-    if "RANK" in os.environ or processes == 1:
-        sys.exit(execute(splits, config, out))
-    sys.exit(start(splits, config, out, Node(processes)))
+        processes = config.train.processes_per_node
+        if "RANK" in os.environ or processes == 1:
+            launch(splits, config, out)
+        else:
+            sys.exit(start(splits, config, out, Node(processes)))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,6 @@ estimates; the run reports the measured values.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -200,23 +197,6 @@ def require_memory(needed: Estimate, config: RunConfig, device: str, dtype: torc
         f"training needs about {memory}, but the {unit} has {_format(available)}; {advice} or set "
         "train.force=true to start anyway"
     )
-
-
-@contextmanager
-def explain_out_of_memory() -> Iterator[None]:
-    """Raise a TrainingError with sizes and settings to lower if the GPU runs out of memory."""
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        patterns = ("Tried to allocate", "total capacity of", "of which")
-        sizes = [re.search(rf"{text} ([\d.]+ \w+)", str(error)) for text in patterns]
-        requested, total, free = [size[1] if size else "unknown" for size in sizes]
-        raise TrainingError(
-            f"the GPU is out of memory: requested {requested}, {free} of {total} free; "
-            "lower train.per_device_train_batch_size (and raise "
-            "train.gradient_accumulation_steps), prompt.max_name_tokens or lora.r, "
-            "and keep train.activation_checkpointing=true"
-        ) from error
 
 
 def _format(size: float) -> str:

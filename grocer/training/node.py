@@ -15,10 +15,10 @@ import tempfile
 from pathlib import Path
 
 from grocer.config.run import RunConfig
-from grocer.errors import ArtifactError, GrocerError
+from grocer.errors import ArtifactError
 from grocer.io.storage import Storage
 from grocer.io.trees import get_tree, put_tree
-from grocer.training.distributed import Node, start
+from grocer.training.distributed import Node, start, user_errors
 
 
 def train(address: str, node: Node) -> int:
@@ -46,11 +46,8 @@ def main() -> None:
     names = ("NPROC_PER_NODE", "NODE_RANK", "NNODES", "MASTER_PORT")
     processes, rank, count, port = (int(os.environ[f"PET_{name}"]) for name in names)
     node = Node(processes, rank, count, os.environ["PET_MASTER_ADDR"], port)
-    try:
+    with user_errors():
         sys.exit(train(sys.argv[1], node))
-    except GrocerError as error:
-        print(f"grocer: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from grocer.io.atomic import file_digest, json_digest, read_json, write_json
 from grocer.model.base import load_nf4, load_tokenizer
 from grocer.model.device import Hardware, cpu_threads, select_hardware
 from grocer.model.hierarchy import AISLES_FILE, Aisles, read_aisles
+from grocer.model.out_of_memory import explain_out_of_memory
 from grocer.model.prompts.template import Template
 from grocer.model.prompts.tokenization import Encoder
 from grocer.model.sources.find import BaseReference, base_digest, find_base
@@ -43,6 +44,10 @@ from grocer.training.trainer import (
 
 _LABEL_FILES = ("labels.json", AISLES_FILE, "template.json")
 """Files of the splits that the adapter needs too; `aisles.json` is optional."""
+_LESS_MEMORY = (
+    "lower train.per_device_train_batch_size (and raise train.gradient_accumulation_steps), "
+    "prompt.max_name_tokens or lora.r, and keep train.activation_checkpointing=true"
+)
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 
@@ -83,7 +88,7 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
     root = config.train.checkpoints
     checkpoints = Checkpoints(root, identity) if root else None
     # Train.
-    with memory_estimate.explain_out_of_memory():
+    with explain_out_of_memory(_LESS_MEMORY):
         device, shardable = str(arguments.device), config.train.fsdp
         model = load_nf4(directory, hardware.dtype, device, shardable=shardable)
         require_exact_packing(model, encoder, _shortest_to_longest(products, examples))

@@ -222,17 +222,22 @@ def execute(arguments: Sequence[str]) -> int:
     except GrocerError as error:
         return _error(str(error), 2)
     except _UsageError as error:
-        return _error(_usage(error), 2)
+        return _error(_usage(error, arguments), 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
-def _usage(error: Any) -> str:
+def _usage(error: Any, arguments: Sequence[str]) -> str:
     """Return what is wrong with a command line, and how to get help."""
-    command = error.ctx.command_path if error.ctx else "grocer"
+    # Not from the error's context, which an option without its value does not have.
+    path, command = ["grocer"], typer.main.get_command(app)
+    for argument in arguments:
+        if (command := getattr(command, "commands", {}).get(argument)) is None:
+            break
+        path.append(argument)
     message = error.format_message().replace(" Value error, ", " ").rstrip(".") or "no command"
-    return f"{message}; see {command} --help"
+    return f"{message}; see {' '.join(path)} --help"
 
 
 def _error(text: str, code: int) -> int:

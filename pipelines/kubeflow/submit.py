@@ -20,6 +20,7 @@ from grocer.io.tables import check_format
 from grocer.retraining.conditions import Trigger
 from pipelines.kubeflow.client import Server
 from pipelines.kubeflow.compiled import Package
+from pipelines.kubeflow.cron import with_seconds
 
 STORES = ("s3", "gs")
 """Protocols that pods can write to."""
@@ -204,7 +205,7 @@ def schedule(server: Server, job: Job, name: str, cron: str, *, replace: bool = 
         ConfigError: invalid cron expression, the name exists, a run of the schedule to replace is
             active, or the server refuses.
     """
-    cron, client = _with_seconds(cron), server.connect()
+    cron, client = with_seconds(cron), server.connect()
     with server.translated_errors():
         experiment = client.create_experiment(EXPERIMENT, namespace=server.namespace)
         existing = client.list_recurring_runs(
@@ -270,11 +271,3 @@ def _upload(client: Any, package: Package) -> Any:
 def _name_filter(name: str) -> str:
     predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
     return json.dumps({"predicates": [predicate]})
-
-
-def _with_seconds(cron: str) -> str:
-    """Return a cron expression with the field for seconds that KFP requires."""
-    fields = cron.split()
-    if len(fields) not in (5, 6):
-        raise ConfigError(f"--cron {cron!r}: expected 5 fields, or 6 with seconds first")
-    return " ".join(["0", *fields] if len(fields) == 5 else fields)

@@ -3,7 +3,8 @@
 uvicorn limits neither the size of a request head, nor the time in which it arrives, nor the time
 in which a client reads its response. `enforce` checks all connections periodically, so the time
 limits cost nothing per request. uvicorn also reads from all connections at once: thousands of
-clients that upload would delay each iteration of the event loop, and so the probes.
+clients that upload would delay each iteration of the event loop, and so the probes. It loses the
+body of a request that asks for another protocol, as Java's HTTP client does for HTTP/2.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+import orjson
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -21,6 +24,7 @@ from grocer.config.deployment import ServingConfig
 
 _MAX_HEAD_BYTES = 32 * 1024
 _MAX_HEADERS = 100
+_HEAD_TOO_LARGE = "request head too large"
 _MAX_PIPELINED = 16
 """Maximum requests that a client may send before it receives the response to an earlier one."""
 _MAX_UNSENT_BYTES = 128 * 1024**2
@@ -29,6 +33,10 @@ _RESERVED_FILES = 64
 """File descriptors of the process that are not connections."""
 _READERS = 8
 """Connections that read the rest of a body in one iteration of the event loop."""
+
+
+class _HeadError(ValueError):
+    """A request is rejected because of its head; the message is that of the response."""
 
 
 class Turns:
@@ -104,13 +112,41 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._head_bytes = (self._head_bytes or 0) + len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            self._serve_without_upgrade(data[upgrade.args[0] :])
+        except HttpParserError as error:
+            cause = error.__context__
+            message = str(cause) if isinstance(cause, _HeadError) else "invalid HTTP request"
+            self.send_400_response(message)
+            return
         if (self._head_bytes or 0) > _MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("Request head too large.")
+            self.send_400_response(_HEAD_TOO_LARGE)
         # After body data that is not the end of the request.
         if self._head_bytes == 0 and not self.flow.read_paused:
             self.flow.pause_reading()
             self.flow.resume_reading()
+
+    def _serve_without_upgrade(self, rest: bytes) -> None:
+        """Parse a request again without the header `upgrade`, which a server may ignore.
+
+        Args:
+            rest: what follows its head, which the parser takes as data of the other protocol.
+        """
+        version = self.parser.get_http_version().encode()
+        line = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, version)
+        headers = [b"%s: %s\r\n" % each for each in self.headers if each[0] != b"upgrade"]
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.data_received(b"".join([line, *headers, b"\r\n", rest]))
+
+    def send_400_response(self, msg: str) -> None:
+        body = orjson.dumps({"error": msg})
+        head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -118,12 +154,16 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = self._head_bytes or 0
 
     def on_headers_complete(self) -> None:
-        # One chunk of data can hold a whole head. After an exception, uvicorn answers 400.
+        # One chunk of data can hold a whole head.
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > _MAX_HEAD_BYTES or len(self.headers) > _MAX_HEADERS:
-            raise ValueError("request head too large")
+            raise _HeadError(_HEAD_TOO_LARGE)
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise _HeadError("this server is not a proxy")
+            return  # it is parsed again
         if len(self.pipeline) >= _MAX_PIPELINED:
-            raise ValueError("too many pipelined requests")
+            raise _HeadError("too many pipelined requests")
         self._head_bytes = 0
         super().on_headers_complete()
 
@@ -132,6 +172,8 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._head_bytes = None
         super().on_message_complete()
 

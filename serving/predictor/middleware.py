@@ -69,7 +69,8 @@ class RequestMiddleware:
         try:
             method, route = self._route(scope)
             if method == "GET":
-                await self._app(scope, exchange.receive, exchange.send)
+                # uvicorn omits the body of the response to HEAD.
+                await self._app({**scope, "method": "GET"}, exchange.receive, exchange.send)
             else:
                 await self._post(exchange, route)
         except RequestError as error:
@@ -95,8 +96,9 @@ class RequestMiddleware:
                 raise RequestError(404, f"model not found; this server has {self._model}")
             raise RequestError(404, "path not found; see /openapi.json")
         method, route = self._routes[path]
-        if scope["method"] != method:
-            raise RequestError(405, f"method not allowed; use {method}", allow=method)
+        if scope["method"] != method and (method, scope["method"]) != ("GET", "HEAD"):
+            allow = "GET, HEAD" if method == "GET" else method
+            raise RequestError(405, f"method not allowed; use {method}", allow=allow)
         if self._predictor.draining and route == "ready":
             raise RequestError(503, "the server is shutting down", retry_after=1)
         return method, route

@@ -43,6 +43,12 @@ def apply(objects: Sequence[Object]) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def allow_store(namespace: str, uri: str) -> None:
+    """Let the deploy account deploy the bundles of a store only; of none, if the URI is empty."""
+    annotation = f"grocer-deploy/store={uri}" if uri else "grocer-deploy/store-"
+    kubectl("annotate", "namespace", namespace, annotation, "--overwrite")
+
+
 class Api:
     """A JSON client of the Kubernetes API."""
 

@@ -26,7 +26,7 @@ import httpx
 import pytest
 
 from tests.cluster import installation
-from tests.cluster.api import Api, apply, is_ready, kubectl, kubectl_proxy, run_kubectl
+from tests.cluster.api import Api, allow_store, apply, is_ready, kubectl, kubectl_proxy, run_kubectl
 from tests.cluster.bundles import Bundles, digest_of, upload_bundles
 from tests.cluster.client import Client, Gateway, Report, start_client
 from tests.cluster.installation import Namespaces, Store
@@ -222,7 +222,9 @@ def install(
         apply([installation.trust(names.serving, signing_key[1])])
         for namespace in (names.serving, names.steps):
             apply(installation.store_access(namespace, store))
-        return DeployStep(api, names, image, f"{store.uri}/published")
+        step = DeployStep(api, names, image, f"{store.uri}/published")
+        allow_store(names.serving, step.store)
+        return step
 
     return install
 

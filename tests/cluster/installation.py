@@ -131,12 +131,6 @@ def store_access(namespace: str, store: Store, name: str = "grocer-s3") -> list[
     objects: list[Object] = [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": config},
         {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": keys},
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "grocer-deploy", "namespace": namespace},
-            "data": {"store": f"{store.uri}/published"},
-        },
     ]
     host = urlsplit(store.endpoint).hostname or ""
     try:

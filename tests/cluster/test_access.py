@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -18,8 +18,9 @@ from serving.rollout.inference_service import (
     State,
     apply_configuration,
 )
-from tests.cluster.api import Api, kubectl, run_kubectl, wait_until
-from tests.cluster.installation import Namespaces
+from tests.cluster.api import Api, allow_store, apply, kubectl, run_kubectl, wait_until
+from tests.cluster.bundles import Bundles
+from tests.cluster.installation import Namespaces, base_objects
 from tests.cluster.pods import DeployStep
 from tests.manifests.kustomize import Object, build, get
 
@@ -137,32 +138,51 @@ def test_deploy_account_can_make_every_change_of_a_rollout(deploy_step: DeploySt
 
 def test_bundles_of_an_oci_store_are_tags(deploy_step: DeployStep) -> None:
     names, digest, store = deploy_step.namespaces, "a" * 64, "oci://registry.example/bundles"
-    config = DeployConfig(store=store)
+    with _store(deploy_step, store):
+        wait_until("the new store", lambda: not _denied(names, f"{store}:{digest}", digest), 30)
+        assert _denied(names, f"{store}/{digest}", digest)
+        assert _denied(names, f"oci://registry.example/others:{digest}", digest)
+        assert _denied(names, f"{store}:{'b' * 64}", digest)
 
-    def is_allowed(uri: str) -> bool:
-        revision = Revision(uri, digest, config.name, "", Record(State()))
-        return _try_state(names, config, State(revision)).returncode == 0
 
-    with _store(names, store, deploy_step.store):
-        wait_until("the new store is allowed", lambda: is_allowed(f"{store}:{digest}"), 30)
-        assert not is_allowed(f"{store}/{digest}")
-        assert not is_allowed(f"oci://registry.example/others:{digest}")
-        assert not is_allowed(f"{store}:{'b' * 64}")
+def test_no_bundle_is_allowed_without_a_store(deploy_step: DeployStep) -> None:
+    names, digest = deploy_step.namespaces, "a" * 64
+    uri = f"{deploy_step.store}/{digest}"
+    assert not _denied(names, uri, digest)
+    with _store(deploy_step, ""):
+        reason = wait_until("the store is removed", lambda: _denied(names, uri, digest), 30)
+        assert names.policy in reason
+        assert "grocer-deploy/store" in reason
+        assert _denied(names, f"/{digest}", digest)
+
+
+@pytest.mark.timeout(600)
+def test_namespace_with_a_served_bundle_can_be_deleted(
+    install: Callable[..., DeployStep],
+    new_namespaces: Callable[[], Namespaces],
+    bundles: Bundles,
+) -> None:
+    names = new_namespaces()
+    apply(base_objects(names))
+    assert install(names, "overlays/kind").run(bundles.first).exit_code == 0
+    kubectl("delete", "namespace", names.serving, "--timeout=180s", timeout=200)
 
 
 @contextmanager
-def _store(names: Namespaces, store: str, before: str) -> Iterator[None]:
-    """Allow another store to the deploy account meanwhile."""
-
-    def allow(uri: str) -> None:
-        patch = json.dumps({"data": {"store": uri}})
-        kubectl("patch", "configmap", "grocer-deploy", "-n", names.serving, "-p", patch)
-
-    allow(store)
+def _store(step: DeployStep, store: str) -> Iterator[None]:
+    """Allow only another store to the deploy account meanwhile, or none."""
+    allow_store(step.namespaces.serving, store)
     try:
         yield
     finally:
-        allow(before)
+        allow_store(step.namespaces.serving, step.store)
+
+
+def _denied(names: Namespaces, uri: str, digest: str) -> str:
+    """Return why the deploy account cannot deploy a bundle, or an empty string."""
+    config = DeployConfig()
+    revision = Revision(uri, digest, config.name, "", Record(State()))
+    return _try_state(names, config, State(revision)).stderr
 
 
 def _try_state(

@@ -21,7 +21,7 @@ from pipelines.kubeflow.client import Server
 from pipelines.kubeflow.follow import FINAL
 from serving.rollout.inference_service import read_state
 from tests.cluster import installation
-from tests.cluster.api import Api, apply, is_ready, kubectl, predictor_pods, wait_until
+from tests.cluster.api import Api, allow_store, apply, is_ready, kubectl, predictor_pods, wait_until
 from tests.cluster.conftest import Report
 from tests.cluster.installation import Namespaces, Store
 
@@ -85,6 +85,7 @@ def grocer(
     serving = pipeline_namespaces.serving
     apply(installation.kserve_objects("overlays/kind", pipeline_namespaces, image))
     apply(installation.store_access(serving, store))
+    allow_store(serving, f"{store.uri}/published")
     apply(installation.store_access(KUBEFLOW, store, name=STORE_ACCESS)[:2])
     defaults = {
         "deploy.store": f"{store.uri}/published",

@@ -8,8 +8,15 @@ from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.splits import Splits
 from grocer.config.recipes import tiny
 from grocer.evaluation import predictions, run
-from tests.fixtures.artifacts import write_model
+from grocer.release.bundle import LoadedBundle
+from tests.fixtures.artifacts import make_bundle, write_model
 from tests.fixtures.predictions import NounScorer, write_splits
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
+    """A bundle that tests do not change."""
+    return make_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(scope="session")

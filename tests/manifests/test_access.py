@@ -142,17 +142,23 @@ def test_admission_policy_limits_the_account_that_patches() -> None:
         assert f"'{name}'" in text
 
 
-@pytest.mark.parametrize("target", ["base/pipeline", "overlays/kind", "overlays/gke-t4"])
-def test_admission_policy_is_enforced_with_the_configured_store(target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "store"),
+    [("overlays/kind", "s3://mlpipeline/bundles"), ("overlays/gke-t4", None)],
+)
+def test_admission_policy_is_enforced_with_the_configured_store(
+    target: str, store: str | None
+) -> None:
     objects = build(target)
     binding = get(objects, "ValidatingAdmissionPolicyBinding", "grocer-deploy")["spec"]
-    assert get(objects, "ValidatingAdmissionPolicy", binding["policyName"])
+    policy = get(objects, "ValidatingAdmissionPolicy", binding["policyName"])["spec"]
     assert binding["validationActions"] == ["Deny"]
-    assert binding["paramRef"]["parameterNotFoundAction"] == "Deny"
-    parameters = get(objects, "ConfigMap", binding["paramRef"]["name"])
-    assert parameters["metadata"]["namespace"] == binding["paramRef"]["namespace"]
-    store = DeployConfig(store=parameters["data"]["store"]).store
-    assert store == ("s3://mlpipeline/bundles" if "kind" in target else "s3://BUCKET/PREFIX")
+    # A missing parameter would deny the changes of all accounts.
+    assert "paramKind" not in policy
+    assert "paramRef" not in binding
+    assert "'grocer-deploy/store'" in str(policy["variables"])
+    annotations = get(objects, "Namespace")["metadata"].get("annotations", {})
+    assert annotations.get("grocer-deploy/store") == store
 
 
 def test_no_other_role_exists() -> None:

@@ -1,8 +1,10 @@
 """Fixtures of the predictor and its rollout."""
 
+from collections.abc import Iterator
+
 import pytest
 
-from tests.fixtures.kubernetes_api import api, at_once, new_api  # noqa: F401
+from tests.fixtures.kubernetes_api import OLD, Api, without_waits  # noqa: F401
 from tests.fixtures.predictor_process import (  # noqa: F401
     bundle_with_aisles,
     other_bundle,
@@ -17,3 +19,17 @@ from tests.fixtures.predictor_process import (  # noqa: F401
 def anyio_backend() -> str:
     """The event loop of asynchronous tests."""
     return "asyncio"
+
+
+@pytest.fixture
+def api(at_once: None) -> Iterator[Api]:
+    """A cluster that serves another bundle."""
+    with Api({}, first=OLD) as made:
+        yield made
+
+
+@pytest.fixture
+def new_api(at_once: None) -> Iterator[Api]:
+    """A cluster without a deployed bundle."""
+    with Api({}) as made:
+        yield made

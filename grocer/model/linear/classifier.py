@@ -30,7 +30,7 @@ C_GRID = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 """Inverse regularisation strengths, in ascending order."""
 FLOOR = 1e-6
 """Share of the uniform distribution in every prediction, so that no probability is 0."""
-_TOLERANCE, _EPOCHS = 3e-3, 200
+_TOLERANCE, _EPOCHS, _FOLDS = 3e-3, 200, 5
 _UNSEEN = -1e4  # intercept of a label without training products
 _AGAIN = "evaluate again, or download the bundle again"
 _DTYPES = {
@@ -89,9 +89,7 @@ class LinearModel:
         """
         path = directory / FILE
         if not path.is_file():
-            raise ModelError(
-                f"{path}: file not found; evaluate again, or download the bundle again"
-            )
+            raise ModelError(f"{path}: file not found; {_AGAIN}")
         try:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
@@ -115,24 +113,15 @@ def fit_linear(
         labels: the label set, in the order of the columns; a label without training products gets
             the lowest probability.
     """
-    features = TfIdf.fit(train_names)
-    index = {label: i for i, label in enumerate(labels)}
-    known = sorted({index[label] for label in train_labels})
-    truth = np.array([known.index(index[label]) for label in train_labels])
-    fits = _fits(features.transform(train_names), truth, len(known))
-    validation = np.array([index[label] for label in validation_labels])
+    features, index = TfIdf.fit(train_names), {label: i for i, label in enumerate(labels)}
+    truth, validation = (
+        np.array([index[label] for label in given]) for given in (train_labels, validation_labels)
+    )
     best: LinearModel | None = None
     best_loss = np.inf
-    for c, coefficients, intercepts in fits:
-        model = LinearModel(
-            tuple(labels),
-            features,
-            _columns(coefficients, known, len(labels), 0.0),
-            _columns(intercepts, known, len(labels), _UNSEEN),
-            c,
-        )
+    for model in _fits(labels, features, features.transform(train_names), truth, C_GRID):
         loss = calibrated_log_loss(model.log_probabilities(validation_names), validation)
-        say("evaluate", f"linear model: C {c:g}, validation log-loss {loss:.4f}")
+        say("evaluate", f"linear model: C {model.c:g}, validation log-loss {loss:.4f}")
         if best is not None and loss >= best_loss:
             break
         best, best_loss = model, loss
@@ -147,7 +136,6 @@ def out_of_fold(
     labels: Sequence[str],
     groups: Sequence[str],
     c: float,
-    folds: int = 5,
 ) -> Floats:
     """Return calibrated probabilities [names, labels] by models not fitted on the product.
 
@@ -158,61 +146,58 @@ def out_of_fold(
     """
     index = {label: i for i, label in enumerate(labels)}
     truth = np.array([index[label] for label in given])
-    fold = np.array([int(sha256(group.encode()).hexdigest(), 16) % folds for group in groups])
+    fold = np.array([int(sha256(group.encode()).hexdigest(), 16) % _FOLDS for group in groups])
     features = TfIdf.fit(names)  # without labels, so the folds share it
     values = features.transform(names)
     logs = np.log(np.full((len(names), len(labels)), 1 / len(labels)))
     for each in np.unique(fold) if len(np.unique(fold)) > 1 else ():
-        say("review", f"scoring fold {each + 1} of {folds}")
-        known, fitted = np.unique(truth[fold != each], return_inverse=True)
-        [(_, coefficients, intercepts)] = _fits(values[fold != each], fitted, len(known), (c,))
-        columns = [int(column) for column in known]
-        model = LinearModel(
-            tuple(labels),
-            features,
-            _columns(coefficients, columns, len(labels), 0.0),
-            _columns(intercepts, columns, len(labels), _UNSEEN),
-            c,
-        )
-        rows = np.flatnonzero(fold == each)
+        say("review", f"scoring fold {each + 1} of {_FOLDS}")
+        others, rows = fold != each, np.flatnonzero(fold == each)
+        [model] = _fits(labels, features, values[others], truth[others], (c,))
         logs[rows] = model.log_probabilities([names[int(row)] for row in rows])
     return scale(logs, fit_weight(logs, truth))
 
 
 def _fits(
-    features: Any, truth: Ints, labels: int, strengths: Sequence[float] = C_GRID
-) -> Iterator[tuple[float, Floats, Floats]]:
-    """Yield C, the coefficients [features, labels] and the intercepts [labels] of each fit."""
+    labels: Sequence[str], features: TfIdf, values: Any, truth: Ints, strengths: Sequence[float]
+) -> Iterator[LinearModel]:
+    """Yield the model of each inverse regularisation strength.
+
+    Args:
+        values: matrix [products, features].
+        truth: [products], the index of each label.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    if labels == 1 or features.shape[1] == 0:
-        frequencies = np.bincount(truth, minlength=labels) / len(truth)
-        yield strengths[0], np.zeros((features.shape[1], labels)), np.log(frequencies)
+    known, fitted = np.unique(truth, return_inverse=True)
+
+    def model_of(c: float, coefficients: Floats, intercepts: Floats) -> LinearModel:
+        """Return a model with a column for each label, also for those that are not known."""
+        weights = np.zeros((len(features), len(labels)), dtype=np.float32)
+        weights[:, known] = coefficients
+        offsets = np.full(len(labels), _UNSEEN, dtype=np.float32)
+        offsets[known] = intercepts
+        return LinearModel(tuple(labels), features, weights, offsets, c)
+
+    if len(known) == 1 or len(features) == 0:
+        frequencies = np.bincount(fitted) / len(fitted)
+        yield model_of(strengths[0], np.zeros((len(features), len(known))), np.log(frequencies))
         return
     # Each fit starts from the previous one, which is much faster than from 0.
-    model = LogisticRegression(
+    regression = LogisticRegression(
         solver="saga", tol=_TOLERANCE, max_iter=_EPOCHS, warm_start=True, random_state=0
     )
     for c in strengths:
         with warnings.catch_warnings():
             # A fit that is not converged is judged by its validation loss like any other.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.set_params(C=c).fit(features, truth)
-        coefficients, intercepts = model.coef_.T, model.intercept_
-        if labels == 2:  # scikit-learn has the log-odds of the second label only
+            regression.set_params(C=c).fit(values, fitted)
+        coefficients, intercepts = regression.coef_.T, regression.intercept_
+        if len(known) == 2:  # scikit-learn has the log-odds of the second label only
             coefficients = np.hstack([np.zeros_like(coefficients), coefficients])
             intercepts = np.array([0.0, intercepts[0]])
-        yield c, coefficients, intercepts
-
-
-def _columns(
-    values: Floats, known: Sequence[int], labels: int, default: float
-) -> NDArray[np.float32]:
-    """Return `values` in the columns `known` of an array with one column per label."""
-    result = np.full((*values.shape[:-1], labels), default, dtype=np.float32)
-    result[..., known] = values
-    return result
+        yield model_of(c, coefficients, intercepts)
 
 
 def _bytes(text: str) -> NDArray[np.uint8]:

@@ -53,12 +53,12 @@ class ChatPrompt:
         self.prefix = tuple(self._tokenize_chat(before.rstrip(" ")))
         self.close = self._close(after)
         self._lead = template.user.partition("{product_name}")[0]
-        self._lead_ids = self._plain([self._lead.rstrip()])[0]
+        self._lead_ids = tokenize(tokenizer, [self._lead.rstrip()])[0]
         # Completions are tokenized after the text between the last special token and the answer.
         self._tail = after[max((after.rfind(t) + len(t) for t in texts if t in after), default=0) :]
         if self._tail and not self._tail[-1].isspace():
             self._tail += " "
-        self._tail_ids = self._plain([self._tail.rstrip(" ")])[0]
+        self._tail_ids = tokenize(tokenizer, [self._tail.rstrip(" ")])[0]
         self.encode(PROBE_NAMES)
 
     def encode(self, names: Sequence[str]) -> list[list[int]]:
@@ -70,7 +70,7 @@ class ChatPrompt:
         texts = [self._lead + self._template.slot(name) for name in names]
         start = len(self._lead_ids)
         prompts = []
-        for ids in self._plain(texts):
+        for ids in tokenize(self._tokenizer, texts):
             if ids[:start] != self._lead_ids:
                 raise ModelError(
                     "the base's tokenizer merges a product name with the text before it; "
@@ -87,7 +87,7 @@ class ChatPrompt:
 
     def completion(self, label: str) -> tuple[int, ...]:
         """Return the token ids of a completion, without EOS."""
-        (ids,) = self._plain([self._tail + self._template.completion(label)])
+        (ids,) = tokenize(self._tokenizer, [self._tail + self._template.completion(label)])
         start = len(self._tail_ids)
         if ids[:start] != self._tail_ids:
             raise ModelError(
@@ -112,9 +112,6 @@ class ChatPrompt:
             text, add_special_tokens=False, split_special_tokens=False, verbose=False
         )["input_ids"]
         return ids
-
-    def _plain(self, texts: Sequence[str]) -> list[list[int]]:
-        return tokenize(self._tokenizer, texts)
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

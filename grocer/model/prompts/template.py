@@ -104,9 +104,10 @@ def clean(product_name: str) -> str:
     return " ".join(_without_markers(" ".join(text.split())).split())
 
 
-def is_blank(product_name: str) -> bool:
-    """Whether `clean` returns an empty name; faster than cleaning it."""
-    return all(unicodedata.category(c) in _INVISIBLE for c in _first_characters(product_name))
+def is_blank(product_name: str | None) -> bool:
+    """Whether the name is null, or `clean` returns an empty one; faster than cleaning it."""
+    characters = _first_characters(product_name or "")
+    return all(unicodedata.category(c) in _INVISIBLE for c in characters)
 
 
 def limit_marks(text: str) -> str:
@@ -145,36 +146,34 @@ def template(config: PromptConfig, noun: str = "department", *, aisles: bool = F
         noun: what a label is called in the instruction.
         aisles: whether completions name an aisle too; the instruction lists the labels only.
     """
-    limits = {"max_name_characters": MAX_NAME_CHARACTERS, "max_name_tokens": config.max_name_tokens}
-    if config.template == "short":
-        return Template(id="short-v1", form="short", system="", user="{product_name} =>", **limits)
-    if config.template == "list":
-        return Template(
-            id="list-v1",
-            form="list",
-            system=f"The {noun}s of an online grocery are: {{labels}}.",
-            user="{product_name} =>",
-            **limits,
-        )
     version = "chat-aisles-v1" if aisles else "chat-v1"
-    if config.template == "chat":
-        answer = f"{noun}, a colon and the aisle" if aisles else noun
-        return Template(
-            id=version,
-            form="chat",
-            system=f"Answer with the {answer} of a grocery product. The {noun}s are: {{labels}}.",
-            user="Product: {product_name}",
-            **limits,
-        )
+    short = f"{noun}, a colon and the aisle" if aisles else noun
     answer = f"the one {noun} that the product belongs to"
     answer += ", a colon, its aisle there," if aisles else ""
-    return Template(
-        id=f"llama2-{version}",
-        form="llama2-chat",
-        system=(
-            f"You sort the products of an online grocery. Answer with {answer} and nothing else. "
-            f"The {noun}s are: {{labels}}."
+    identifier, system, user = {
+        "short": ("short-v1", "", "{product_name} =>"),
+        "list": (
+            "list-v1",
+            f"The {noun}s of an online grocery are: {{labels}}.",
+            "{product_name} =>",
         ),
-        user="Product: {product_name}",
-        **limits,
+        "chat": (
+            version,
+            f"Answer with the {short} of a grocery product. The {noun}s are: {{labels}}.",
+            "Product: {product_name}",
+        ),
+        "llama2-chat": (
+            f"llama2-{version}",
+            f"You sort the products of an online grocery. Answer with {answer} and nothing else. "
+            f"The {noun}s are: {{labels}}.",
+            "Product: {product_name}",
+        ),
+    }[config.template]
+    return Template(
+        id=identifier,
+        form=config.template,
+        system=system,
+        user=user,
+        max_name_characters=MAX_NAME_CHARACTERS,
+        max_name_tokens=config.max_name_tokens,
     )

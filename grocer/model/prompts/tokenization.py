@@ -9,7 +9,7 @@ the base's special tokens separate the parts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from grocer.errors import ModelError
 from grocer.model.hierarchy import (
@@ -26,24 +26,6 @@ from grocer.model.prompts.chat import ChatPrompt, tokenize
 from grocer.model.prompts.template import PROBE_NAMES, Template
 
 _BATCH_SIZE = 1024
-
-
-class Prompt(Protocol):
-    """Token ids of the prompts and completions of one form."""
-
-    prefix: tuple[int, ...]
-    """Token ids that every prompt starts with."""
-    close: list[int]
-    """Token ids that every prompt ends with."""
-
-    def encode(self, names: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each name's whole prompt."""
-
-    def encode_with(self, names: Sequence[str], completions: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of prompts with any completion, without EOS."""
-
-    def completion(self, label: str) -> tuple[int, ...]:
-        """Return the token ids of a label's completion, without EOS; ModelError if it has none."""
 
 
 class TextPrompt:
@@ -122,12 +104,13 @@ class Encoder:
             raise ModelError("the base's tokenizer has no EOS token; choose another base")
         self.tokenizer, self.template, self.labels = tokenizer, template, tuple(labels)
         self.aisles, self.leaves = aisles, leaves(self.labels, aisles)
-        form = ChatPrompt if template.form == "chat" else TextPrompt
-        self._prompt: Prompt = form(tokenizer, template, self.labels)
+        form: type[ChatPrompt | TextPrompt] = ChatPrompt if template.form == "chat" else TextPrompt
+        self._prompt = form(tokenizer, template, self.labels)
         self.prefix, self.close = self._prompt.prefix, self._prompt.close
         self.completions = tuple(self._label_completions(label) for label in self.labels)
         self.label_tokens = tuple(completion.prefix for completion in self.completions)
         self.trie = label_trie(self.labels, self.label_tokens)
+        self._max_tokens = len(self.prefix) + template.max_name_tokens + len(self.close)
 
     def suffixes(self, names: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each name's prompt after the shared prefix.
@@ -163,11 +146,6 @@ class Encoder:
         if len(ids) > self._max_tokens:
             return ids[start : self._max_tokens - len(self.close)] + self.close
         return ids[start:]
-
-    @property
-    def _max_tokens(self) -> int:
-        """Maximum tokens of a prompt."""
-        return len(self.prefix) + self.template.max_name_tokens + len(self.close)
 
     def _label_completions(self, label: str) -> LabelCompletions:
         names = completion_labels([label], self.aisles)

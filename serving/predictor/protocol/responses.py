@@ -80,7 +80,6 @@ def render_v2(
         model_version=version,
         infer_outputs=outputs,
         requested_outputs=[RequestedOutput(n, {"binary_data": b}) for n, b in requested.items()],
-        use_binary_outputs=any(requested.values()),
     )
 
 

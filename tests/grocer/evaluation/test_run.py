@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from grocer.artifacts.adapter import Adapter
 from grocer.artifacts.base import SIDES
@@ -91,6 +92,15 @@ def test_metrics_are_those_of_the_products(stage):
     assert sum(each.support for each in evaluation.departments.values()) == 40
     assert len(evaluation.confident_errors) == 10
     assert sum(evaluation.reference.departments.values()) == pytest.approx(1.0)
+
+
+def test_gpu_out_of_memory_is_one_line(stage, monkeypatch):
+    def load(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.95 GiB.")
+
+    monkeypatch.setattr(predictions, "load_scorer", load)
+    with pytest.raises(ModelError, match=r"out of memory: requested 1.95 GiB"):
+        stage.run()
 
 
 def test_accuracy_is_also_measured_on_uncorrected_labels(stage):

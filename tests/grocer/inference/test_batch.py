@@ -22,11 +22,6 @@ NAMES = ["Milk", 'Green Tea, 25% \\"', "Milk", "", "  ", "Crème", "805", "Bread
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
-    return make_bundle(tmp_path_factory.mktemp("bundle"))
-
-
-@pytest.fixture(scope="module")
 def two_level_bundle(tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
     """A bundle whose labels have aisles, except bakery."""
     config = tiny().with_settings(["catalogue.levels=2"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,13 @@ import pytest
 
 from grocer.errors import GrocerError, SourceError
 from grocer.inference.sharded import classify_shard, merge_shards, shard_table
-from grocer.ingest.corrections import Correction, append, open_table
 from grocer.release.bundle import LoadedBundle
 from grocer.review.bulk import SUFFIX, write_bulk_queue
-from tests.fixtures.artifacts import make_bundle
+from tests.fixtures.corrections import correction, write_corrections
 from tests.fixtures.predictor import StubScorer
 
 NAMES = ["Milk", "Green Tea", "Crème", "", "Bread", "Oat Milk", "Old Kefir", "Old Milk"]
 LIMIT = 0.6
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
-    return make_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 class Bulk:
@@ -38,11 +31,11 @@ class Bulk:
         source, result = self.folder / f"{out}-in.csv", self.folder / f"{out}{self.suffix}"
         pd.DataFrame({"product_name": names}).to_csv(source, index=False)
         settings = {"shards": 2, "min_probability": LIMIT} | options
-        scored: list[str] = []
+        passes: list[list[str]] = []
 
         def load(bundle: LoadedBundle) -> StubScorer:
             scorer = StubScorer(bundle.labels)
-            scorer.passes = Passes(scored)
+            scorer.passes = passes
             return scorer
 
         shards = shard_table(str(source), str(result), str(self.bundle.path), **settings)
@@ -50,39 +43,15 @@ class Bulk:
             classify_shard(shard, load)
         merge_shards(shards)
         read = pd.read_csv if self.suffix == ".csv" else pd.read_parquet
-        return read(result).set_index("product_name"), scored
+        return read(result).set_index("product_name"), [name for each in passes for name in each]
 
     def address(self, out: str) -> str:
         return str(self.folder / f"{out}{self.suffix}")
 
 
-class Passes(list[list[str]]):
-    """Collects the scored names of all scorers."""
-
-    def __init__(self, scored: list[str]) -> None:
-        self.scored = scored
-
-    def append(self, names: list[str]) -> None:
-        self.scored += names
-
-
 @pytest.fixture(params=[".csv", ".parquet"])
 def bulk(tmp_path: Path, bundle: LoadedBundle, request: pytest.FixtureRequest) -> Bulk:
     return Bulk(tmp_path, bundle, request.param)
-
-
-def correct(folder: Path, name: str, label: str) -> str:
-    address = str(folder / "corrections")
-    row = Correction(
-        name=name,
-        label=label,
-        who="ann",
-        when="2026-11-30T00:00:00Z",
-        source="low confidence",
-        previous_label="",
-    )
-    append(open_table(address), [row], datetime(2026, 11, 30, tzinfo=UTC))
-    return address
 
 
 def test_only_new_names_are_scored_and_corrections_are_final(bulk: Bulk) -> None:
@@ -92,7 +61,8 @@ def test_only_new_names_are_scored_and_corrections_are_final(bulk: Bulk) -> None
     assert 0 < len(unsure) < 7
     assert unsure["predicted_department"].isna().all()
     name, label = unsure.index[0], bulk.bundle.labels[1]
-    corrections = correct(bulk.folder, f"{name.upper()}!", label)
+    reviewed = correction(f"{name.upper()}!", label)
+    corrections = write_corrections(str(bulk.folder / "corrections"), reviewed)
     options = {"previous": bulk.address("first"), "corrections": corrections}
     second, scored = bulk.run("second", [*NAMES, "New Cheese"], **options)
     assert scored == ["New Cheese"]

@@ -16,7 +16,7 @@ from grocer.model.base import load_nf4
 from grocer.model.packing import Pack
 from grocer.model.sources.find import BaseReference, base_digest, find_base
 from tests.fixtures.artifacts import write_model
-from tests.fixtures.gguf_files import metadata, tensors, tiny_llama, write_gguf
+from tests.fixtures.gguf_files import write_gguf
 from tests.fixtures.tiny_model import AISLES, LABELS, NAMES, random_adapter, scorer
 
 # 18 labels with common prefixes, some of which start others.
@@ -190,7 +190,7 @@ def test_adapter_of_another_base_is_rejected(base: Path, tmp_path: Path) -> None
 
 def test_base_can_be_given_as_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GROCER_CACHE", str(tmp_path))
-    file = write_gguf(tmp_path / "model.gguf", tensors(tiny_llama()), metadata())
+    file = write_gguf(tmp_path / "model.gguf")
     _, reference = find_base(BaseConfig(source=str(file)))
     directory = _matching_base(BaseReference("tiny", reference.digest), file)
     assert base_digest(directory) == reference.digest

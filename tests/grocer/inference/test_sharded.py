@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,15 +25,9 @@ from grocer.io.storage import Storage
 from grocer.io.tables import join_parts, write_part
 from grocer.release import registry
 from grocer.release.bundle import LoadedBundle
-from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.predictor import StubScorer
 
 NAMES = ["Milk", 'Green Tea, 25% \\"', "", "Crème", "Bread\nwith seeds", "  ", "Oat\rMilk"]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
-    return make_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(autouse=True)
@@ -61,8 +54,15 @@ def classify_whole(source: Path, out: Path, bundle: LoadedBundle, **options: Any
     return classify(source, out, bundle.path, chunk_rows=4, load=load, **options)
 
 
+@pytest.fixture
+def shards(tmp_path: Path, bundle: LoadedBundle) -> list[str]:
+    """Three shards of `in.csv` with the output `out.csv`."""
+    source, out = write_table(tmp_path / "in.csv"), tmp_path / "out.csv"
+    return shard_table(str(source), str(out), str(bundle.path), shards=3)
+
+
 @pytest.mark.parametrize(
-    ("source", "out", "shards", "expected_shards"),
+    ("source", "out", "count", "expected_shards"),
     [
         ("in.csv", "out.csv", 1, 1),
         ("in.csv", "out.csv", 3, 3),
@@ -72,11 +72,11 @@ def classify_whole(source: Path, out: Path, bundle: LoadedBundle, **options: Any
     ],
 )
 def test_shards_equal_the_unsplit_table(
-    tmp_path: Path, bundle: LoadedBundle, source: str, out: str, shards: int, expected_shards: int
+    tmp_path: Path, bundle: LoadedBundle, source: str, out: str, count: int, expected_shards: int
 ) -> None:
     table, result = write_table(tmp_path / source), tmp_path / "out" / out
     addresses = shard_table(
-        str(table), str(result), str(bundle.path), shards=shards, min_probability=0.4
+        str(table), str(result), str(bundle.path), shards=count, min_probability=0.4
     )
     assert len(addresses) == expected_shards
     assert sum(classify_shard(shard, load)["rows"] for shard in addresses) == 25
@@ -98,34 +98,33 @@ def test_empty_table_keeps_its_columns(tmp_path: Path, bundle: LoadedBundle) -> 
     assert out.read_text() == "id,product_name,predicted_department,predicted_probability\n"
 
 
-def test_complete_shards_are_not_classified_again(tmp_path: Path, bundle: LoadedBundle) -> None:
-    source, out = write_table(tmp_path / "in.csv"), tmp_path / "out.csv"
-    addresses = shard_table(str(source), str(out), str(bundle.path), shards=3)
-    counts = classify_shard(addresses[0], load)
+def test_complete_shards_are_not_classified_again(
+    shards: list[str], tmp_path: Path, bundle: LoadedBundle
+) -> None:
+    counts = classify_shard(shards[0], load)
 
     def fail(bundle: LoadedBundle) -> StubScorer:
         raise AssertionError
 
-    assert shard_table(str(source), str(out), str(bundle.path), shards=3) == addresses
-    assert classify_shard(addresses[0], fail) == counts
+    source, out = str(tmp_path / "in.csv"), str(tmp_path / "out.csv")
+    assert shard_table(source, out, str(bundle.path), shards=3) == shards
+    assert classify_shard(shards[0], fail) == counts
     with pytest.raises(AssertionError):
-        classify_shard(addresses[1], fail)
+        classify_shard(shards[1], fail)
 
 
 def test_merge_without_all_shards_is_rejected_and_keeps_them(
-    tmp_path: Path, bundle: LoadedBundle
+    shards: list[str], tmp_path: Path
 ) -> None:
-    source, out = write_table(tmp_path / "in.csv"), tmp_path / "out.csv"
-    addresses = shard_table(str(source), str(out), str(bundle.path), shards=3)
-    for shard in addresses[:2]:
+    for shard in shards[:2]:
         classify_shard(shard, load)
     with pytest.raises(OutputError, match=r"00002\.json"):
-        merge_shards(addresses)
+        merge_shards(shards)
     with pytest.raises(OutputError, match="has 3 shards, but 2 were given"):
-        merge_shards(addresses[:2])
-    assert not out.exists()
-    classify_shard(addresses[2], load)
-    assert merge_shards(addresses)["rows"] == 25
+        merge_shards(shards[:2])
+    assert not (tmp_path / "out.csv").exists()
+    classify_shard(shards[2], load)
+    assert merge_shards(shards)["rows"] == 25
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -164,41 +163,37 @@ def test_merge_can_be_repeated_after_a_kill(
         assert set(out.parent.iterdir()) == {out, Path(f"{out}.json")}
 
 
-def test_merge_of_fewer_rows_is_rejected(tmp_path: Path, bundle: LoadedBundle) -> None:
-    source, out = write_table(tmp_path / "in.csv"), tmp_path / "out.csv"
-    addresses = shard_table(str(source), str(out), str(bundle.path), shards=3)
-    for shard in addresses:
+def test_merge_of_fewer_rows_is_rejected(shards: list[str], tmp_path: Path) -> None:
+    for shard in shards:
         classify_shard(shard, load)
-    record = Path(addresses[1]).with_suffix(".json")
+    record = Path(shards[1]).with_suffix(".json")
     content = json.loads(record.read_text())
     content["counts"]["rows"] -= 1
     record.write_text(json.dumps(content))
     with pytest.raises(OutputError, match="24 of 25 rows are classified"):
-        merge_shards(addresses)
-    assert not out.exists()
+        merge_shards(shards)
+    assert not (tmp_path / "out.csv").exists()
 
 
-def test_changed_files_of_a_shard_are_rejected(tmp_path: Path, bundle: LoadedBundle) -> None:
-    source, out = write_table(tmp_path / "in.csv"), tmp_path / "out.csv"
-    addresses = shard_table(str(source), str(out), str(bundle.path), shards=3)
-    shard = Path(addresses[1])
+def test_changed_files_of_a_shard_are_rejected(shards: list[str], tmp_path: Path) -> None:
+    shard = Path(shards[1])
     content = shard.read_bytes()
     shard.write_bytes(content[:-10])
     with pytest.raises(OutputError, match=r"was modified: 00001\.csv has \d+ bytes instead of"):
-        classify_shard(addresses[1], load)
+        classify_shard(shards[1], load)
     shard.write_bytes(content[:-2] + b"x\n")
     with pytest.raises(OutputError, match=r"was modified: 00001\.csv has another SHA-256"):
-        classify_shard(addresses[1], load)
+        classify_shard(shards[1], load)
     shard.write_bytes(content)
-    for address in addresses:
+    for address in shards:
         classify_shard(address, load)
     with pytest.raises(OutputError, match=r"was modified: outside is not in plan\.json"):
         classify_shard(f"{shard.parent}/outside", load)
     result = shard.with_name("00001.classified.csv")
     result.write_text("".join(result.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(OutputError, match=r"was modified: 00001\.classified\.csv has"):
-        merge_shards(addresses)
-    assert not out.exists()
+        merge_shards(shards)
+    assert not (tmp_path / "out.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -209,17 +204,15 @@ def test_changed_files_of_a_shard_are_rejected(tmp_path: Path, bundle: LoadedBun
         "rows",
     ],
 )
-def test_changed_plan_is_rejected(tmp_path: Path, bundle: LoadedBundle, change: str) -> None:
+def test_changed_plan_is_rejected(shards: list[str], change: str) -> None:
     """It names the bundle that is loaded, and the file that is written."""
-    source, out = write_table(tmp_path / "in.csv"), tmp_path / "out.csv"
-    addresses = shard_table(str(source), str(out), str(bundle.path), shards=2)
-    plan = Path(addresses[0]).with_name("plan.json")
+    plan = Path(shards[0]).with_name("plan.json")
     if change.isalpha():
         changed = json.loads(plan.read_text())
         changed["plan"][change] = "/tmp/other"
         change = json.dumps(changed)
     plan.write_text(change)
-    for step in (lambda: classify_shard(addresses[0], load), lambda: merge_shards(addresses)):
+    for step in (lambda: classify_shard(shards[0], load), lambda: merge_shards(shards)):
         with pytest.raises(OutputError, match=r"plan\.json was modified"):
             step()
 
@@ -262,22 +255,21 @@ def test_invalid_arguments_are_rejected_before_work_starts(
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
-def test_table_on_s3(s3_environment: str, tmp_path: Path, bundle: LoadedBundle) -> None:
-    client = boto3.client("s3", region_name="us-east-1")
+def test_table_on_s3(s3: Any, tmp_path: Path, bundle: LoadedBundle) -> None:
     bucket = f"bulk-{uuid.uuid4().hex}"
-    client.create_bucket(Bucket=bucket)
+    s3.create_bucket(Bucket=bucket)
     table = write_table(tmp_path / "in.csv")
-    client.upload_file(str(table), bucket, "in/names.csv")
+    s3.upload_file(str(table), bucket, "in/names.csv")
     address = registry.publish(bundle, f"s3://{bucket}/bundles")
     source, out = f"s3://{bucket}/in/names.csv", f"s3://{bucket}/out/classified.csv"
     addresses = shard_table(source, out, address, shards=3)
     for shard in addresses:
         classify_shard(shard, load)
     assert merge_shards(addresses)["rows"] == 25
-    client.download_file(bucket, "out/classified.csv", str(tmp_path / "result.csv"))
+    s3.download_file(bucket, "out/classified.csv", str(tmp_path / "result.csv"))
     classify_whole(table, tmp_path / "expected.csv", bundle)
     assert (tmp_path / "result.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
-    objects = client.list_objects_v2(Bucket=bucket, Prefix="out/")["Contents"]
+    objects = s3.list_objects_v2(Bucket=bucket, Prefix="out/")["Contents"]
     keys = [each["Key"] for each in objects]
     assert keys == ["out/classified.csv", "out/classified.csv.json"]
     with pytest.raises(OutputError, match=r"classified\.csv already exists"):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import boto3
 import pandas as pd
 import pytest
 
@@ -19,37 +18,19 @@ from grocer.ingest.corrections import (
     UNCORRECTED,
     Correction,
     Corrections,
-    append,
     open_table,
     read_table,
 )
 from grocer.ingest.run import run as ingest
 from grocer.validation.run import run as validate
+from tests.fixtures.corrections import correction, write_corrections
 from tests.fixtures.ingest import CONFIG, read
 from tests.fixtures.tables import tables, write_csvs
-
-NOW = datetime(2026, 11, 30, 6, 42, tzinfo=UTC)
-
-
-def correction(name: str, label: str, who: str = "ann", day: int = 1, source: str = "x"):
-    return Correction(
-        name=name,
-        label=label,
-        who=who,
-        when=f"2026-11-{day:02}T00:00:00Z",
-        source=source,
-        previous_label="",
-    )
-
-
-def write(address: str, *rows: Correction) -> str:
-    append(open_table(address), rows, NOW)
-    return address
 
 
 def corrected(tmp_path: Path, *rows: Correction, label: str = "department") -> Counts:
     """Ingest the small tables with corrections; they are in `tmp_path / "out"`."""
-    address = write(str(tmp_path / "corrections"), *rows)
+    address = write_corrections(str(tmp_path / "corrections"), *rows)
     (tmp_path / "out").mkdir()
     config = CONFIG.model_copy(update={"corrections": address})
     source = write_csvs(tmp_path / "in", tables())
@@ -57,19 +38,19 @@ def corrected(tmp_path: Path, *rows: Correction, label: str = "department") -> C
 
 
 def test_last_label_of_a_reviewer_applies() -> None:
-    rows = [correction("Milk", "snacks", day=2), correction("MILK!", "pantry", day=1)]
-    result = Corrections.of(rows)
+    later = correction("Milk", "snacks", when="2026-11-02")
+    result = Corrections.of([later, correction("MILK!", "pantry")])
     assert [row.label for row in result.effective.values()] == ["snacks"]
     assert not result.conflicts
 
 
 def test_disagreement_is_a_conflict_until_it_is_resolved() -> None:
-    rows = [correction("Milk", "snacks"), correction("milk", "pantry", who="bob", day=2)]
+    rows = [correction("Milk", "snacks"), correction("milk", "pantry", "bob", "2026-11-02")]
     assert not Corrections.of(rows).effective
     assert [len(each) for each in Corrections.of(rows).conflicts.values()] == [2]
-    rows.append(correction("Milk", "pantry", who="eve", day=3, source=RESOLUTION))
+    rows.append(correction("Milk", "pantry", who="eve", when="2026-11-03", source=RESOLUTION))
     assert Corrections.of(rows).effective["milk"].who == "eve"
-    rows.append(correction("Milk", "snacks", day=4))
+    rows.append(correction("Milk", "snacks", when="2026-11-04"))
     assert not Corrections.of(rows).effective  # a later opinion is a new conflict
 
 
@@ -121,11 +102,11 @@ def test_unreadable_table_is_one_line(tmp_path: Path) -> None:
             open_table(address)
 
 
-def test_table_on_s3_only_grows(s3_environment: str) -> None:
-    boto3.client("s3", endpoint_url=s3_environment).create_bucket(Bucket="reviews")
-    table = open_table(write("s3://reviews/corrections", correction("Milk", "snacks")))
+def test_table_on_s3_only_grows(s3: Any) -> None:
+    s3.create_bucket(Bucket="reviews")
+    table = open_table(write_corrections("s3://reviews/corrections", correction("Milk", "snacks")))
     (first,) = table.list()
-    write(table.address, correction("Tea", "drinks"))
+    write_corrections(table.address, correction("Tea", "drinks"))
     assert first in table.list()
     assert {row.name for row in read_table(table)} == {"Milk", "Tea"}
 
@@ -148,7 +129,7 @@ def test_corrections_are_part_of_the_digest_of_the_data(tmp_path: Path) -> None:
     digests = set()
     source = str(write_csvs(tmp_path / "in", tables()))
     for i, label in enumerate(("produce", "dairy eggs")):
-        address = write(str(tmp_path / f"c{i}"), correction("Sold Out", label))
+        address = write_corrections(str(tmp_path / f"c{i}"), correction("Sold Out", label))
         config = CONFIG.model_copy(update={"corrections": address})
         with step("ingest", tmp_path / f"out{i}") as out:
             ingest(source, config, out)
@@ -162,7 +143,7 @@ def test_corrected_products_stay_on_their_side(tmp_path: Path) -> None:
     catalogue["aisle"] = catalogue["department"].map({"a": "a1", "b": "b1", "c": "c1"})
     catalogue.to_csv(tmp_path / "catalogue.csv", index=False)
     rows = [correction(name, "b") for name in names[::30]]
-    address = write(str(tmp_path / "corrections"), *rows)
+    address = write_corrections(str(tmp_path / "corrections"), *rows)
     columns = ["data.columns.department=department", "data.columns.aisle=aisle"]
     config = recipe("tiny").with_settings([*columns, "catalogue.levels=2"])
     sides, aisles = {}, {}

@@ -41,7 +41,7 @@ FILES = (
     "template.json",
     "tokenizer.json",
 )
-Attack = Callable[[Path], Path | None]
+Refused = Callable[[Path], str]
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +70,25 @@ def key(release: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return release / "keys" / "release.pem"
 
 
-def refused(bundle: Path, key: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the only line that `grocer verify` prints; `load_bundle` must refuse it too."""
-    with pytest.raises(BundleError):
-        load_bundle(bundle, trust=Trust.read(key))
-    capsys.readouterr()
-    assert execute(["verify", str(bundle), "--key", str(key)]) == 2
-    output = capsys.readouterr()
-    assert output.out == ""
-    (line,) = output.err.splitlines()
-    assert len(line) < 1000
-    return line
+@pytest.fixture
+def refused(key: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Return a function that checks that a bundle is refused.
+
+    It returns the only line that `grocer verify` prints; `load_bundle` must refuse the bundle too.
+    """
+
+    def check(bundle: Path) -> str:
+        with pytest.raises(BundleError):
+            load_bundle(bundle, trust=Trust.read(key))
+        capsys.readouterr()
+        assert execute(["verify", str(bundle), "--key", str(key)]) == 2
+        output = capsys.readouterr()
+        assert output.out == ""
+        (line,) = output.err.splitlines()
+        assert len(line) < 1000
+        return line
+
+    return check
 
 
 def edit(path: Path, change: Callable[[dict], None]) -> None:
@@ -96,192 +104,118 @@ def test_signed_bundle_is_accepted(bundle: Path, key: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_flipped_byte_is_refused(
-    bundle: Path, key: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
+def test_flipped_byte_is_refused(bundle: Path, refused: Refused, name: str) -> None:
     content = bytearray((bundle / name).read_bytes())
     content[len(content) // 2] ^= 1
     (bundle / name).write_bytes(content)
-    line = refused(bundle, key, capsys)
+    line = refused(bundle)
     assert name in line or name == MANIFEST
 
 
-def swap_adapter(bundle: Path) -> Path:
-    (bundle / "adapter_model.safetensors").write_bytes(b"other weights")
-    return rename_to_digest(bundle)
+def add(path: Path, content: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
 
 
-def edit_decision(bundle: Path) -> Path:
-    edit(bundle / MANIFEST, lambda manifest: manifest["decision"]["policy"].update(max_ece=0.9))
-    return rename_to_digest(bundle)
+def link(path: Path) -> None:
+    """Move a file out of the bundle, and link to it."""
+    moved = shutil.move(path, path.parent.with_name("elsewhere"))
+    path.symlink_to(moved)
 
 
-def edit_evaluation(bundle: Path) -> Path:
-    def better(manifest: dict) -> None:
-        manifest["evaluation"]["metrics"]["test"]["accuracy"] = 0.99
-
-    edit(bundle / MANIFEST, better)
-    return rename_to_digest(bundle)
-
-
-def replace_labels(bundle: Path) -> Path:
-    (bundle / "labels.json").write_text('["produce", "bakery", "dairy eggs"]')
-    return rename_to_digest(bundle)
-
-
-def edit_provenance(bundle: Path) -> Path:
-    def other_run(statement: dict) -> None:
-        statement["predicate"]["runDetails"]["metadata"]["invocationId"] = "another run"
-
-    edit(bundle / PROVENANCE, other_run)
-    return rename_to_digest(bundle)
+FORGERIES: dict[str, Callable[[Path], object]] = {
+    "weights": lambda bundle: add(bundle / "adapter_model.safetensors", b"other weights"),
+    "labels": lambda bundle: add(bundle / "labels.json", b'["produce", "bakery", "dairy eggs"]'),
+    "decision": lambda bundle: edit(
+        bundle / MANIFEST, lambda content: content["decision"]["policy"].update(max_ece=0.9)
+    ),
+    "evaluation": lambda bundle: edit(
+        bundle / MANIFEST,
+        lambda content: content["evaluation"]["metrics"]["test"].update(accuracy=0.99),
+    ),
+    "provenance": lambda bundle: edit(
+        bundle / PROVENANCE,
+        lambda content: content["predicate"]["runDetails"]["metadata"].update(invocationId="x"),
+    ),
+    "pickle": lambda bundle: add(bundle / "base/pytorch_model.bin", pickle.dumps(object)),
+}
 
 
-def list_a_path_outside(bundle: Path) -> Path:
-    (bundle.parent / "outside").write_bytes(b"x")
-
-    def list_it(manifest: dict) -> None:
-        manifest["files"]["../outside"] = atomic.file_digest(bundle.parent / "outside")
-        manifest["sizes"]["../outside"] = 1
-
-    edit(bundle / MANIFEST, list_it)
-    digests = {**read_json(bundle / MANIFEST)["files"]}
-    digests[MANIFEST] = atomic.file_digest(bundle / MANIFEST)
-    return bundle.rename(bundle.with_name(atomic.tree_digest(digests)))
-
-
-def add_a_listed_pickle(bundle: Path) -> Path:
-    (bundle / "base").mkdir()
-    (bundle / "base" / "pytorch_model.bin").write_bytes(pickle.dumps(object))
-    return rename_to_digest(bundle)
-
-
-@pytest.mark.parametrize(
-    "forge",
-    [
-        swap_adapter,
-        edit_decision,
-        edit_evaluation,
-        edit_provenance,
-        replace_labels,
-        list_a_path_outside,
-        add_a_listed_pickle,
-    ],
-)
+@pytest.mark.parametrize("forgery", FORGERIES)
 def test_forgery_with_consistent_digests_is_refused(
-    bundle: Path, key: Path, capsys: pytest.CaptureFixture[str], forge: Callable[[Path], Path]
+    bundle: Path, refused: Refused, tmp_path: Path, forgery: str
 ) -> None:
-    refused(forge(bundle), key, capsys)
-
-
-@pytest.mark.parametrize(
-    "forge", [swap_adapter, edit_decision, edit_evaluation, edit_provenance, replace_labels]
-)
-def test_forgery_signed_by_the_attacker_is_refused(
-    bundle: Path,
-    key: Path,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    forge: Callable[[Path], Path],
-) -> None:
-    forged = forge(bundle)
+    FORGERIES[forgery](bundle)
+    forged = rename_to_digest(bundle)
+    refused(forged)
     sign_bundle(forged, make_key(tmp_path / "keys", "attacker")[0])
-    assert "no trusted signature" in refused(forged, key, capsys)
+    assert "no trusted signature" in refused(forged)
 
 
-def remove_signature(bundle: Path, other: Path) -> None:
-    (bundle / SIGNATURE).unlink()
+def test_listed_path_outside_of_the_bundle_is_refused(bundle: Path, refused: Refused) -> None:
+    (bundle.parent / "outside").write_bytes(b"x")
+    manifest = read_json(bundle / MANIFEST)
+    manifest["files"]["../outside"] = atomic.file_digest(bundle.parent / "outside")
+    manifest["sizes"]["../outside"] = 1
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    digests = {**manifest["files"], MANIFEST: atomic.file_digest(bundle / MANIFEST)}
+    refused(bundle.rename(bundle.with_name(atomic.tree_digest(digests))))
 
 
-def take_signature_of_another_bundle(bundle: Path, other: Path) -> None:
-    shutil.copyfile(other / SIGNATURE, bundle / SIGNATURE)
+SIGNATURES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
+    "none": (lambda path, other: path.unlink(), "is not signed"),
+    "of another bundle": (
+        lambda path, other: shutil.copyfile(other / SIGNATURE, path),
+        "is the signature of another bundle",
+    ),
+    "by another key": (
+        lambda path, other: sign_bundle(path.parent, make_key(other.parent / "attacker")[0]),
+        "no trusted signature",
+    ),
+    "empty": (lambda path, other: path.write_bytes(b""), "no trusted signature"),
+    "nested": (
+        lambda path, other: path.write_text("[" * 200_000 + "]" * 200_000),
+        "no trusted signature",
+    ),
+    "of other types": (
+        lambda path, other: edit(path, lambda each: each.update(dsseEnvelope=[1], mediaType=None)),
+        "no trusted signature",
+    ),
+    "without statement": (
+        lambda path, other: edit(path, lambda each: each["dsseEnvelope"].update(signatures=[])),
+        "no trusted signature",
+    ),
+    "huge": (
+        lambda path, other: os.truncate(path, MAX_SIGNATURE_BYTES + 1),
+        f"expected at most {MAX_SIGNATURE_BYTES:,}",
+    ),
+    "a link": (lambda path, other: link(path), "expected a regular file"),
+}
 
 
-def sign_with_another_key(bundle: Path, other: Path) -> None:
-    sign_bundle(bundle, make_key(bundle.parent / "attacker")[0])
-
-
-def empty_signature(bundle: Path, other: Path) -> None:
-    (bundle / SIGNATURE).write_bytes(b"")
-
-
-def nested_signature(bundle: Path, other: Path) -> None:
-    (bundle / SIGNATURE).write_text("[" * 200_000 + "]" * 200_000)
-
-
-def signature_of_other_types(bundle: Path, other: Path) -> None:
-    edit(bundle / SIGNATURE, lambda content: content.update(dsseEnvelope=[1], mediaType=None))
-
-
-def signature_without_statement(bundle: Path, other: Path) -> None:
-    edit(bundle / SIGNATURE, lambda content: content["dsseEnvelope"].update(signatures=[]))
-
-
-def huge_signature(bundle: Path, other: Path) -> None:
-    os.truncate(bundle / SIGNATURE, MAX_SIGNATURE_BYTES + 1)
-
-
-def linked_signature(bundle: Path, other: Path) -> None:
-    shutil.move(bundle / SIGNATURE, bundle.parent / "elsewhere")
-    (bundle / SIGNATURE).symlink_to(bundle.parent / "elsewhere")
-
-
-@pytest.mark.parametrize(
-    ("attack", "reason"),
-    [
-        (remove_signature, "is not signed"),
-        (take_signature_of_another_bundle, "is the signature of another bundle"),
-        (sign_with_another_key, "no trusted signature"),
-        (empty_signature, "no trusted signature"),
-        (nested_signature, "no trusted signature"),
-        (signature_of_other_types, "no trusted signature"),
-        (signature_without_statement, "no trusted signature"),
-        (huge_signature, f"expected at most {MAX_SIGNATURE_BYTES:,}"),
-        (linked_signature, "expected a regular file"),
-    ],
-)
+@pytest.mark.parametrize("signature", SIGNATURES)
 def test_bundle_without_its_own_trusted_signature_is_refused(
-    release: Path,
-    bundle: Path,
-    key: Path,
-    capsys: pytest.CaptureFixture[str],
-    attack: Callable[[Path, Path], None],
-    reason: str,
+    release: Path, bundle: Path, refused: Refused, signature: str
 ) -> None:
-    attack(bundle, release / (release / "other" / "digest").read_text())
-    assert reason in refused(bundle, key, capsys)
+    attack, reason = SIGNATURES[signature]
+    attack(bundle / SIGNATURE, release / (release / "other" / "digest").read_text())
+    assert reason in refused(bundle)
 
 
-def link_file(bundle: Path) -> None:
-    shutil.move(bundle / "labels.json", bundle.parent / "labels.json")
-    (bundle / "labels.json").symlink_to(bundle.parent / "labels.json")
+FILE_ATTACKS: dict[str, Callable[[Path], object]] = {
+    "link": lambda bundle: link(bundle / "labels.json"),
+    "pickle": lambda bundle: add(bundle / "adapter_model.bin", pickle.dumps(object)),
+    "fifo": lambda bundle: os.mkfifo(bundle / "tokenizer.model"),
+    "large adapter": lambda bundle: os.truncate(bundle / "adapter_model.safetensors", 2**31),
+    "large manifest": lambda bundle: os.truncate(bundle / MANIFEST, 2**26),
+}
 
 
-def add_file(bundle: Path) -> None:
-    (bundle / "adapter_model.bin").write_bytes(pickle.dumps(object))
-
-
-def add_fifo(bundle: Path) -> None:
-    os.mkfifo(bundle / "tokenizer.model")
-
-
-def grow_adapter(bundle: Path) -> None:
-    os.truncate(bundle / "adapter_model.safetensors", 2**31)
-
-
-def grow_manifest(bundle: Path) -> None:
-    os.truncate(bundle / MANIFEST, 2**26)
-
-
-@pytest.mark.parametrize("attack", [link_file, add_file, add_fifo, grow_adapter, grow_manifest])
+@pytest.mark.parametrize("attack", FILE_ATTACKS)
 def test_unexpected_file_is_refused_without_reading_it(
-    bundle: Path,
-    key: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    attack: Callable[[Path], None],
+    bundle: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, attack: str
 ) -> None:
-    attack(bundle)
+    FILE_ATTACKS[attack](bundle)
     read: list[int] = []
 
     def measured(path: Path) -> str:
@@ -289,7 +223,7 @@ def test_unexpected_file_is_refused_without_reading_it(
         return atomic.file_digest(path)
 
     monkeypatch.setattr(bundle_module, "file_digest", measured)
-    refused(bundle, key, capsys)
+    refused(bundle)
     assert sum(read) < 10**7
 
 

@@ -23,6 +23,11 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
+def registry(server: Server) -> ModelRegistry:
+    return ModelRegistry(server.url)
+
+
+@pytest.fixture
 def passed(tmp_path: Path) -> Lineage:
     lineage = Lineage.of_bundle(make_bundle(tmp_path), "s3://b/x")
     return lineage.model_copy(update={"run": RUN})
@@ -59,8 +64,7 @@ def test_failed_run_becomes_an_archived_version_with_its_report(
     assert (artifact["artifactType"], artifact["uri"]) == ("doc-artifact", "r.html")
 
 
-def test_versions_are_found_by_digest_and_by_run(server: Server, passed: Lineage) -> None:
-    registry = ModelRegistry(server.url)
+def test_versions_are_found_by_digest_and_by_run(registry: ModelRegistry, passed: Lineage) -> None:
     assert registry.find(RUN, passed.name) is None
     registry.register(passed)
     assert passed.bundle is not None
@@ -69,16 +73,14 @@ def test_versions_are_found_by_digest_and_by_run(server: Server, passed: Lineage
     assert registry.find("0" * 64, passed.name) is None
 
 
-def test_failed_run_is_found_by_its_id(server: Server, failed: Lineage) -> None:
-    registry = ModelRegistry(server.url)
+def test_failed_run_is_found_by_its_id(registry: ModelRegistry, failed: Lineage) -> None:
     registry.register(failed)
     assert registry.find(RUN, failed.name) == failed
 
 
 def test_registering_is_idempotent_and_completes_an_interrupted_one(
-    server: Server, passed: Lineage
+    server: Server, registry: ModelRegistry, passed: Lineage
 ) -> None:
-    registry = ModelRegistry(server.url)
     server.fail_path = "/artifacts"
     with pytest.raises(RegistryError, match="database is down"):
         registry.register(passed)
@@ -87,8 +89,7 @@ def test_registering_is_idempotent_and_completes_an_interrupted_one(
     assert [len(rows) for rows in server.tables.values()] == [1, 1, 1]
 
 
-def test_two_runs_are_versions_of_one_model(server: Server, passed: Lineage) -> None:
-    registry = ModelRegistry(server.url)
+def test_two_runs_are_versions_of_one_model(registry: ModelRegistry, passed: Lineage) -> None:
     registry.register(passed)
     other = passed.model_copy(update={"run": RUN.replace("0", "f"), "bundle": "f" * 64})
     assert registry.register(other) == Version("1", "2")
@@ -175,8 +176,9 @@ def test_nothing_is_registered_without_an_address(
     assert not capsys.readouterr().out
 
 
-def test_version_of_another_program_is_rejected(server: Server, passed: Lineage) -> None:
-    registry = ModelRegistry(server.url)
+def test_version_of_another_program_is_rejected(
+    server: Server, registry: ModelRegistry, passed: Lineage
+) -> None:
     registry.register(passed)
     del server.versions[0]["customProperties"]["accuracy"]
     with pytest.raises(RegistryError, match="accuracy"):

@@ -15,57 +15,51 @@ from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.signing_keys import make_certificate, make_key, sign_bundle
 
 
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return make_bundle(tmp_path).path
+
+
+def package(action: str, kind: str, bundle: Path, *options: object) -> int:
+    """Run the package's own command; return its exit code."""
+    arguments = [action, kind, bundle, "--signature", bundle / "model.sig", *options]
+    command = [sys.executable, "-m", "model_signing", *map(str, arguments)]
+    return subprocess.run(command, check=False).returncode
+
+
 @pytest.mark.parametrize("kind", ["key", "certificate"])
-def test_command_of_the_package_accepts_the_signature(tmp_path: Path, kind: str) -> None:
-    bundle = make_bundle(tmp_path).path
+def test_command_of_the_package_accepts_the_signature(
+    bundle: Path, tmp_path: Path, kind: str
+) -> None:
     private, public = (make_key if kind == "key" else make_certificate)(tmp_path / "keys")
     sign_bundle(bundle, private)
     option = "--public_key" if kind == "key" else "--certificate_chain"
-    command = ["verify", kind, str(bundle), "--signature", str(bundle / "model.sig")]
-
-    def run() -> subprocess.CompletedProcess[str]:
-        arguments = [*command, option, str(public)]
-        return subprocess.run(
-            [sys.executable, "-m", "model_signing", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    done = run()
-    assert done.returncode == 0, done.stderr
+    assert package("verify", kind, bundle, option, public) == 0
     (bundle / "labels.json").write_text("[]")
-    assert run().returncode == 1
+    assert package("verify", kind, bundle, option, public) == 1
 
 
-def test_signature_of_the_package_is_accepted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ignored", [None, "labels.json"])
+def test_signature_of_the_package_is_accepted_if_it_ignores_no_file(
+    bundle: Path, tmp_path: Path, ignored: str | None
+) -> None:
     """A bundle can also be signed by hand, for example with a key in a hardware module."""
-    bundle = make_bundle(tmp_path).path
     private, public = make_key(tmp_path / "keys")
-    command = ["sign", "key", str(bundle), "--signature", str(bundle / "model.sig")]
-    subprocess.run(
-        [sys.executable, "-m", "model_signing", *command, "--private_key", str(private)], check=True
-    )
-    assert "release.pem" in str(load_bundle(bundle, trust=Trust.read(public)).signer)
-
-
-def test_signature_that_ignores_a_file_is_rejected(tmp_path: Path) -> None:
-    bundle = make_bundle(tmp_path).path
-    private, public = make_key(tmp_path / "keys")
-    command = ["sign", "key", str(bundle), "--signature", str(bundle / "model.sig")]
-    command += ["--ignore-paths", str(bundle / "labels.json"), "--private_key", str(private)]
-    subprocess.run([sys.executable, "-m", "model_signing", *command], check=True)
-    with pytest.raises(BundleError, match="signature of another bundle"):
-        load_bundle(bundle, trust=Trust.read(public))
+    options = ["--ignore-paths", bundle / ignored] if ignored else []
+    assert package("sign", "key", bundle, *options, "--private_key", private) == 0
+    if ignored:
+        with pytest.raises(BundleError, match="signature of another bundle"):
+            load_bundle(bundle, trust=Trust.read(public))
+    else:
+        assert "release.pem" in str(load_bundle(bundle, trust=Trust.read(public)).signer)
 
 
 @pytest.mark.parametrize(
     ("days", "ca_days"), [((-3, -1), 2), ((1, 3), 5), ((-3, 1), -1)], ids=["old", "new", "old CA"]
 )
 def test_certificate_that_is_not_valid_now_is_rejected(
-    tmp_path: Path, days: tuple[int, int], ca_days: int
+    bundle: Path, tmp_path: Path, days: tuple[int, int], ca_days: int
 ) -> None:
-    bundle = make_bundle(tmp_path).path
     private, trusted = make_certificate(tmp_path / "keys", days=days, ca_days=ca_days)
     sign_bundle(bundle, private)
     with pytest.raises(BundleError, match=r"certificate CN=.* is valid from .* to .* only"):
@@ -73,15 +67,15 @@ def test_certificate_that_is_not_valid_now_is_rejected(
 
 
 @pytest.mark.parametrize("intermediate", [False, True])
-def test_certificate_of_a_trusted_authority_is_accepted(tmp_path: Path, intermediate: bool) -> None:
-    bundle = make_bundle(tmp_path).path
+def test_certificate_of_a_trusted_authority_is_accepted(
+    bundle: Path, tmp_path: Path, intermediate: bool
+) -> None:
     private, trusted = make_certificate(tmp_path / "keys", intermediate=intermediate)
     sign_bundle(bundle, private)
     assert "CN=ca signer" in str(load_bundle(bundle, trust=Trust.read(trusted)).signer)
 
 
-def test_certificate_of_another_authority_is_rejected(tmp_path: Path) -> None:
-    bundle = make_bundle(tmp_path).path
+def test_certificate_of_another_authority_is_rejected(bundle: Path, tmp_path: Path) -> None:
     private, _ = make_certificate(tmp_path / "keys", name="one")
     _, other = make_certificate(tmp_path / "keys", name="other")
     sign_bundle(bundle, private)
@@ -90,13 +84,12 @@ def test_certificate_of_another_authority_is_rejected(tmp_path: Path) -> None:
 
 
 def test_key_is_read_from_an_environment_variable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = make_bundle(tmp_path)
     private, public = make_key(tmp_path / "keys")
     monkeypatch.setenv("RELEASE_KEY", private.read_text())
-    sign_bundle(bundle.path, Path("env:RELEASE_KEY"))
-    assert load_bundle(bundle.path, trust=Trust.read(public)).signer is not None
+    sign_bundle(bundle, Path("env:RELEASE_KEY"))
+    assert load_bundle(bundle, trust=Trust.read(public)).signer is not None
 
 
 @pytest.mark.parametrize("key", ["env:NOT_SET", "absent.pem", "garbage.pem", "rsa.pem"])

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
-import boto3
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,7 +13,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from grocer.config.recipes import tiny
 from grocer.config.run import RunConfig
 from grocer.errors import ArtifactError, SourceError
-from grocer.ingest.corrections import Correction, append, open_table
 from grocer.release.bundle import LoadedBundle
 from grocer.release.lineage import Lineage
 from grocer.release.registry import publish
@@ -22,6 +20,7 @@ from grocer.retraining.attempts import record_attempt
 from grocer.retraining.check import Due, check_due
 from tests.fixtures import http_server
 from tests.fixtures.artifacts import make_bundle, write_artifacts
+from tests.fixtures.corrections import correction, write_corrections
 from tests.fixtures.metrics_server import MetricsServer, Traffic
 
 USUAL = Traffic(requests=1100, shares=(0.5, 0.5), confidence=0.9)
@@ -57,19 +56,8 @@ def trained(champion: LoadedBundle) -> datetime:
 
 
 def correct(address: str, when: datetime, *names: str, who: str = "ann", label: str = "a") -> str:
-    rows = [
-        Correction(
-            name=name,
-            label=label,
-            who=who,
-            when=f"{when:%Y-%m-%dT%H:%M:%SZ}",
-            source="review",
-            previous_label="",
-        )
-        for name in names
-    ]
-    append(open_table(address), rows, when)
-    return address
+    rows = [correction(name, label, who, f"{when:%Y-%m-%d}") for name in names]
+    return write_corrections(address, *rows, now=when)
 
 
 def judged(root: Path, *, passed: bool = False) -> Lineage:
@@ -207,8 +195,8 @@ def test_invalid_state_is_an_error(check: Any, tmp_path: Path) -> None:
         check("30d")
 
 
-def test_champion_and_state_on_s3(check: Any, champion: LoadedBundle, s3_environment: str) -> None:
-    boto3.client("s3", endpoint_url=s3_environment).create_bucket(Bucket="retraining")
+def test_champion_and_state_on_s3(check: Any, champion: LoadedBundle, s3: Any) -> None:
+    s3.create_bucket(Bucket="retraining")
     state, uri = "s3://retraining/state", publish(champion, "s3://retraining/bundles")
     assert check("30d", 30, champion=uri, state=state).due
     record_attempt(Lineage.of_bundle(champion, uri), state)

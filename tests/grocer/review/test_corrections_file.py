@@ -121,6 +121,14 @@ def test_invalid_file_adds_nothing(table: Table, text: str, expected: str) -> No
     assert not Path(table.address).exists()
 
 
+def test_row_that_contradicts_a_known_one_is_reported(table: Table) -> None:
+    table.add("name,label,who\nGouda,dairy eggs,ann\n")
+    later = datetime(2026, 12, 1, tzinfo=UTC)
+    with pytest.raises(TableError, match=r"row 2: ann gave .* keep one"):
+        table.add("name,label,who\nGouda,dairy eggs,ann\nGOUDA,produce,ann\n", now=later)
+    assert [row["label"] for row in table.rows] == ["dairy eggs"]
+
+
 def test_formula_guards_are_removed(table: Table) -> None:
     table.add("name,label,who\n'=1+1,'-deli,ann\n")
     assert (table.rows[0]["name"], table.rows[0]["label"]) == ("=1+1", "-deli")

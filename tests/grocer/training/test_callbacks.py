@@ -38,13 +38,9 @@ def state(step: int) -> Any:
     return SimpleNamespace(global_step=step, is_world_process_zero=True)
 
 
-def publisher_of(checkpoints: SlowCheckpoints) -> CheckpointPublisher:
-    return CheckpointPublisher(checkpoints)
-
-
 def test_training_does_not_wait_for_the_copy() -> None:
     checkpoints = SlowCheckpoints()
-    publisher = publisher_of(checkpoints)
+    publisher = CheckpointPublisher(checkpoints)
     save(publisher, 1)  # returns although the copy is not complete
     assert publisher.published is None
     checkpoints.finish.set()
@@ -54,7 +50,7 @@ def test_training_does_not_wait_for_the_copy() -> None:
 
 def test_copies_are_made_one_after_the_other() -> None:
     checkpoints = SlowCheckpoints()
-    publisher = publisher_of(checkpoints)
+    publisher = CheckpointPublisher(checkpoints)
     save(publisher, 1)
     second = threading.Thread(target=save, args=(publisher, 2))
     second.start()
@@ -71,7 +67,7 @@ def test_copies_are_made_one_after_the_other() -> None:
 def test_failed_copy_does_not_stop_training(capsys: pytest.CaptureFixture[str]) -> None:
     checkpoints = SlowCheckpoints("checkpoint-2")
     checkpoints.finish.set()
-    publisher = publisher_of(checkpoints)
+    publisher = CheckpointPublisher(checkpoints)
     save(publisher, 1)
     save(publisher, 2)
     publisher.on_train_end(None, state(2), None)

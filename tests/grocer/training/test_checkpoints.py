@@ -17,9 +17,8 @@ IDENTITY = {"data": "d", "train": {"seed": 1}}
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "directory":
         return str(tmp_path / "checkpoints")
-    request.getfixturevalue("s3_environment")
     bucket = f"checkpoints-{abs(hash(str(tmp_path)))}"
-    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=bucket)
+    request.getfixturevalue("s3").create_bucket(Bucket=bucket)
     return f"s3://{bucket}/grocer"
 
 

@@ -14,11 +14,6 @@ from tests.fixtures.tiny_model import AISLES, encoder
 from tests.fixtures.training_runs import products
 
 
-@pytest.fixture(scope="module")
-def coder(base: Path) -> Encoder:
-    return encoder(load_tokenizer(base))
-
-
 def test_packed_and_padded_data_have_the_same_tokens(coder: Encoder) -> None:
     packed = encode_products(products(), coder, TrainConfig())
     padded = encode_products(products(), coder, TrainConfig(packing=False))

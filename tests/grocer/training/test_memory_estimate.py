@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, Qwen3Config
+from transformers import LlamaConfig, PretrainedConfig, Qwen3Config
 
 from grocer.config.recipes import recipe
-from grocer.config.run import RunConfig
 from grocer.errors import ModelError, TrainingError
 from grocer.training import memory_estimate
 from grocer.training.dataset import TrainingSet
@@ -17,7 +16,6 @@ from grocer.training.memory_estimate import (
     Estimate,
     ModelShape,
     estimate,
-    explain_out_of_memory,
     read_shape,
     require_memory,
 )
@@ -25,29 +23,31 @@ from grocer.training.memory_estimate import (
 GIB = 2**30
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> ModelShape:
-    directory = tmp_path_factory.mktemp("llama")
-    LlamaConfig(architectures=["LlamaForCausalLM"]).save_pretrained(directory)
+# 40,000 products.
+EXAMPLES = TrainingSet(None, tuple(range(136)), np.full(40_000, 18), 4, nodes=(), truncated_names=0)
+
+
+def shape_of(config: PretrainedConfig, directory: Path) -> ModelShape:
+    config.save_pretrained(directory)
     return read_shape(directory, 16, "all-linear")
 
 
-def t4_config(*settings: str, recipe_name: str = "llama2-7b-t4") -> RunConfig:
-    return recipe(recipe_name).with_settings(settings)
+def needed(shape: ModelShape, *settings: str, name: str = "llama2-7b-t4") -> Estimate:
+    """Return the estimate of a recipe with settings."""
+    config = recipe(name).with_settings(settings)
+    return estimate(shape, EXAMPLES, config, getattr(torch, config.base.compute_dtype))
 
 
-def t4_estimate(shape: ModelShape, *settings: str, recipe_name: str = "llama2-7b-t4") -> Estimate:
-    """Return the estimate for 40,000 products."""
-    sizes = np.full(40_000, 18)
-    examples = TrainingSet(None, tuple(range(136)), sizes, 4, nodes=(), truncated_names=0)
-    config = t4_config(*settings, recipe_name=recipe_name)
-    return estimate(shape, examples, config, torch.float16)
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> ModelShape:
+    config = LlamaConfig(architectures=["LlamaForCausalLM"])
+    return shape_of(config, tmp_path_factory.mktemp("llama"))
 
 
 def test_llama_2_7b_estimate(llama: ModelShape) -> None:
     assert llama.quantized + llama.other == 6_738_415_616
     assert llama.adapter == 39_976_960
-    expected = t4_estimate(llama)
+    expected = needed(llama)
     assert 3.5 * GIB < expected.weights < 4.2 * GIB
     assert expected.adapter == 39_976_960 * 16
     assert 4.5 * GIB < expected.memory < 10 * GIB
@@ -55,7 +55,7 @@ def test_llama_2_7b_estimate(llama: ModelShape) -> None:
 
 
 def test_qwen3_4b_fits_a_t4(tmp_path: Path) -> None:
-    Qwen3Config(
+    config = Qwen3Config(
         architectures=["Qwen3ForCausalLM"],
         vocab_size=151_936,
         hidden_size=2560,
@@ -63,49 +63,39 @@ def test_qwen3_4b_fits_a_t4(tmp_path: Path) -> None:
         num_hidden_layers=36,
         num_key_value_heads=8,
         tie_word_embeddings=True,
-    ).save_pretrained(tmp_path)
-    shape = read_shape(tmp_path, 16, "all-linear")
+    )
+    shape = shape_of(config, tmp_path)
     assert shape.quantized + shape.other == 4_022_468_096
-    expected = t4_estimate(shape, recipe_name="qwen3-4b-t4")
+    expected = needed(shape, name="qwen3-4b-t4")
     assert expected.weights < 2.8 * GIB
     assert expected.memory < 10 * GIB
 
 
 def test_estimate_follows_the_settings(llama: ModelShape) -> None:
-    default = t4_estimate(llama)
-    larger = t4_estimate(llama, "train.per_device_train_batch_size=128")
+    default = needed(llama)
+    larger = needed(llama, "train.per_device_train_batch_size=128")
     assert larger.activations > default.activations
-    no_checkpointing = t4_estimate(llama, "train.activation_checkpointing=false")
+    no_checkpointing = needed(llama, "train.activation_checkpointing=false")
     assert no_checkpointing.memory > 2 * default.memory
-    padded = t4_estimate(llama, "train.packing=false")
+    padded = needed(llama, "train.packing=false")
     assert padded.tokens > 5 * default.tokens
     assert padded.activations > 3 * default.activations
-    assert t4_estimate(llama, "train.optim=paged_adamw_8bit").adapter < default.adapter
-    steps = t4_estimate(llama, "train.max_steps=125")
+    assert needed(llama, "train.optim=paged_adamw_8bit").adapter < default.adapter
+    steps = needed(llama, "train.max_steps=125")
     assert steps.tokens == pytest.approx(default.tokens / 10)
 
 
 @pytest.fixture(scope="module")
 def llama_70b(tmp_path_factory: pytest.TempPathFactory) -> ModelShape:
-    directory = tmp_path_factory.mktemp("llama-70b")
-    LlamaConfig(
+    config = LlamaConfig(
         architectures=["LlamaForCausalLM"],
         hidden_size=8192,
         intermediate_size=28_672,
         num_hidden_layers=80,
         num_attention_heads=64,
         num_key_value_heads=8,
-    ).save_pretrained(directory)
-    return read_shape(directory, 16, "all-linear")
-
-
-def sharded_estimate(shape: ModelShape, *settings: str) -> tuple[RunConfig, Estimate]:
-    """Return the recipe `llama2-70b-fsdp` and its estimate for 40,000 products."""
-    config = recipe("llama2-70b-fsdp").with_settings(settings)
-    examples = TrainingSet(
-        None, tuple(range(136)), np.full(40_000, 18), 4, nodes=(), truncated_names=0
     )
-    return config, estimate(shape, examples, config, torch.bfloat16)
+    return shape_of(config, tmp_path_factory.mktemp("llama-70b"))
 
 
 @pytest.mark.parametrize("processes", [2, 4, 8])
@@ -113,17 +103,17 @@ def test_llama_2_70b_is_sharded(llama_70b: ModelShape, processes: int) -> None:
     assert llama_70b.quantized == 80 * (2 * 8192**2 + 2 * 8192 * 1024 + 3 * 8192 * 28_672)
     assert llama_70b.quantized + llama_70b.other == 68_976_648_192
     adapter = 16 * 80 * (2 * 16_384 + 2 * 9_216 + 3 * 36_864)
-    _, needed = sharded_estimate(llama_70b, f"train.processes_per_node={processes}")
+    expected = needed(llama_70b, f"train.processes_per_node={processes}", name="llama2-70b-fsdp")
     four_bit, others, scales = 34.2255e9, 1.0512e9, 1.0863e9  # bytes
     layer = (four_bit + 2 * adapter) / 80
-    assert needed.base == pytest.approx(four_bit + scales + others, rel=1e-4)
-    assert needed.weights == pytest.approx(
+    assert expected.base == pytest.approx(four_bit + scales + others, rel=1e-4)
+    assert expected.weights == pytest.approx(
         (four_bit + others) / processes + scales + others + 3 * layer, rel=1e-4
     )
-    assert needed.adapter == 16 * adapter / processes
+    assert expected.adapter == 16 * adapter / processes
     # 8 products: 280 tokens, of which each layer keeps its input.
-    assert needed.activations > 80 * 280 * 8192 * 2
-    assert needed.loading == pytest.approx(0.8 * GIB + 1.1 * needed.base)
+    assert expected.activations > 80 * 280 * 8192 * 2
+    assert expected.loading == pytest.approx(0.8 * GIB + 1.1 * expected.base)
 
 
 @pytest.mark.parametrize(
@@ -145,33 +135,28 @@ def test_llama_2_70b_fits_48_gb_only_if_sharded(
 ) -> None:
     monkeypatch.setattr(memory_estimate, "available_memory", lambda device: memory * GIB)
     monkeypatch.setattr(memory_estimate, "measure_speed", lambda device, dtype: 180e12)
-    shape = replace(llama_70b, adapter=llama_70b.adapter // 16 * recipe_rank(settings))
-    config, needed = sharded_estimate(shape, *settings)
+    config = recipe("llama2-70b-fsdp").with_settings(settings)
+    shape = replace(llama_70b, adapter=llama_70b.adapter // 16 * config.lora.r)
+    estimated = needed(shape, *settings, name="llama2-70b-fsdp")
     if reason:
         with pytest.raises(TrainingError, match=reason):
-            require_memory(needed, config, "cuda", torch.bfloat16)
+            require_memory(estimated, config, "cuda", torch.bfloat16)
     else:
-        require_memory(needed, config, "cuda", torch.bfloat16)
+        require_memory(estimated, config, "cuda", torch.bfloat16)
         expected = "38.1 GiB per GPU (38.1 GiB while the base is loaded, then base 11.4 GiB,"
         assert expected in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("processes", [2, 4, 8])
 def test_documented_memory_of_each_gpu(llama_70b: ModelShape, processes: int) -> None:
-    _, needed = sharded_estimate(
-        llama_70b,
-        f"train.processes_per_node={processes}",
-        f"train.per_device_train_batch_size={32 // processes}",
-    )
-    parts = (needed.base, needed.weights, needed.adapter, needed.activations, needed.memory)
+    batch = f"train.per_device_train_batch_size={32 // processes}"
+    settings = (f"train.processes_per_node={processes}", batch)
+    each = needed(llama_70b, *settings, name="llama2-70b-fsdp")
+    parts = (each.base, each.weights, each.adapter, each.activations, each.memory)
     cells = [f"{part / GIB:.1f}" for part in parts]
     after = 0.8 + 1.25 * sum(parts[1:4]) / GIB
     page = Path(__file__).parents[3] / "docs" / "cluster.md"
     assert f"| {processes} | {' | '.join(cells)}; {after:.1f} after loading |" in page.read_text()
-
-
-def recipe_rank(settings: tuple[str, ...]) -> int:
-    return recipe("llama2-70b-fsdp").with_settings(settings).lora.r
 
 
 def test_run_that_does_not_fit_is_rejected_unless_forced(
@@ -179,10 +164,11 @@ def test_run_that_does_not_fit_is_rejected_unless_forced(
 ) -> None:
     monkeypatch.setattr(memory_estimate, "available_memory", lambda device: 5.0 * GIB)
     monkeypatch.setattr(memory_estimate, "measure_speed", lambda device, dtype: 20e12)
-    needed = t4_estimate(llama)
+    config, expected = recipe("llama2-7b-t4"), needed(llama)
     with pytest.raises(TrainingError, match=r"has 5\.0 GiB; lower train\.per_device.*train\.force"):
-        require_memory(needed, t4_config(), "cuda", torch.float16)
-    require_memory(needed, t4_config("train.force=true"), "cuda", torch.float16)
+        require_memory(expected, config, "cuda", torch.float16)
+    forced = config.with_settings(["train.force=true"])
+    require_memory(expected, forced, "cuda", torch.float16)
     output = capsys.readouterr().out
     assert "890,000 tokens · about" in output
     assert "continuing with train.force=true" in output
@@ -196,18 +182,3 @@ def test_memory_and_speed_of_this_machine_are_plausible() -> None:
 def test_unknown_target_modules_are_rejected(base: Path) -> None:
     with pytest.raises(ModelError, match=r"it has down_proj, gate_proj"):
         read_shape(base, 4, ("query",))
-
-
-def test_out_of_memory_error_names_sizes_and_settings() -> None:
-    message = (
-        "CUDA out of memory. Tried to allocate 1.95 GiB. GPU 0 has a total capacity of 14.56 GiB "
-        "of which 812.12 MiB is free. Including non-PyTorch memory, this process has 13.7 GiB."
-    )
-    with pytest.raises(TrainingError) as caught, explain_out_of_memory():
-        raise torch.cuda.OutOfMemoryError(message)
-    text = str(caught.value)
-    assert "1.95 GiB, 812.12 MiB of 14.56 GiB free" in text
-    for setting in ("train.per_device_train_batch_size", "prompt.max_name_tokens", "lora.r"):
-        assert setting in text
-    with pytest.raises(RuntimeError, match="another"), explain_out_of_memory():
-        raise RuntimeError("another")

@@ -16,7 +16,7 @@ from grocer.io.storage import Storage
 from grocer.io.trees import get_tree, put_tree
 from grocer.training import distributed, node
 from grocer.training import run as training
-from grocer.training.distributed import Node, execute
+from grocer.training.distributed import Node, launch, user_errors
 from tests.fixtures.ports import free_port
 from tests.fixtures.training_process import TrainingProcesses
 from tests.fixtures.training_runs import assert_same_losses, short_run, write_splits
@@ -40,6 +40,13 @@ class Exchange:
         """Return the artifact that the node has put into the store."""
         assert get_tree(self.storage, "model", self.root / "model") is None
         return self.root / "model"
+
+    def train_here(self, base: Path, *settings: str) -> Path:
+        """Train on the same splits in this process, and return the artifact."""
+        out = self.root / "reference"
+        out.mkdir()
+        training.run(Splits.read(self.splits), short_run(base, *settings), out)
+        return out
 
 
 def start_node(
@@ -67,9 +74,7 @@ def test_two_processes_equal_one_at_the_same_effective_batch(
     verified_files(model)
     assert record_of(model)["inputs"] == {"splits": digest_of(exchange.splits)}
 
-    reference = tmp_path / "reference"
-    reference.mkdir()
-    training.run(Splits.read(exchange.splits), short_run(base), reference)
+    reference = exchange.train_here(base)
     adapter, expected = Adapter.read(model), Adapter.read(reference)
     assert (adapter.processes, expected.processes) == (2, 1)
     # Rounding differs between packs of other sizes, and Adam amplifies it from step to step.
@@ -98,7 +103,8 @@ def test_user_error_has_its_exit_code(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exchange = Exchange(tmp_path, base, "train.max_length=2")
-    assert execute(exchange.splits, exchange.config, tmp_path / "model") == 2
+    with pytest.raises(SystemExit, match="2"), user_errors():
+        launch(exchange.splits, exchange.config, tmp_path / "model")
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "train.max_length" in line
 

@@ -37,11 +37,6 @@ SHAPE = {
 }
 
 
-@pytest.fixture(scope="module")
-def coder(base: Path) -> Encoder:
-    return encoder(load_tokenizer(base))
-
-
 def build(model: type[Any], config: type[Any], coder: Encoder, **shape: Any) -> Any:
     torch.manual_seed(0)
     return model(config(vocab_size=len(coder.tokenizer), **shape)).eval()

@@ -8,18 +8,11 @@ import pytest
 import torch
 
 from grocer.artifacts.adapter import Adapter
-from grocer.artifacts.splits import Splits
 from grocer.artifacts.step import digest_of, record_of, verified_files
 from grocer.inference.scorer import Scorer
-from grocer.training import run as training
 from grocer.training.memory_estimate import read_shape
 from tests.fixtures.training_process import TrainingProcesses
-from tests.fixtures.training_runs import (
-    adapter_weights,
-    assert_same_losses,
-    max_difference,
-    short_run,
-)
+from tests.fixtures.training_runs import adapter_weights, assert_same_losses, max_difference
 from tests.grocer.training.test_node import Exchange, start_node
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="FSDP would use the GPU")
@@ -56,9 +49,7 @@ def test_sharded_processes_equal_one_process(
     verified_files(model)
     assert record_of(model)["inputs"] == {"splits": digest_of(inputs.splits)}
 
-    reference = tmp_path / "reference"
-    reference.mkdir()
-    training.run(Splits.read(inputs.splits), short_run(base), reference)
+    reference = inputs.train_here(base)
     adapter, expected = Adapter.read(model), Adapter.read(reference)
     assert adapter.processes == count
     assert adapter.parameters == expected.parameters
@@ -105,11 +96,8 @@ def test_bfloat16_trains_to_similar_losses(
         "train.gradient_accumulation_steps=2",
     )
     adapter = Adapter.read(train(processes, inputs, 2))
-    reference = tmp_path / "reference"
-    reference.mkdir()
-    training.run(Splits.read(inputs.splits), short_run(base, *settings), reference)
     assert adapter.precision == "bf16"
-    assert_same_losses(adapter, reference, 1e-2)
+    assert_same_losses(adapter, inputs.train_here(base, *settings), 1e-2)
 
 
 def test_resumed_run_has_the_same_adapter(

@@ -47,11 +47,6 @@ def test_small_catalogues_are_seen_more_often(products: int, epochs: int) -> Non
     assert resolve_epochs(chosen, products) == chosen
 
 
-@pytest.fixture(scope="module")
-def coder(base: Path) -> Encoder:
-    return encoder(load_tokenizer(base))
-
-
 def make_trainer(base: Path, coder: Encoder, out: Path, *settings: str) -> GuardedTrainer:
     config = short_run(base, *settings)
     examples = encode_products(products(), coder, config.train)

@@ -28,6 +28,11 @@ def test_version(capsys):
         ([], "Missing command; see grocer --help"),
         (["frobnicate"], "No such command 'frobnicate'; see grocer --help"),
         (["run", "--data", "x"], "Missing option '--out'; see grocer run --help"),
+        (["run", "--data"], "Option '--data' requires an argument; see grocer run --help"),
+        (
+            ["review", "import", "x", "--run"],
+            "Option '--run' requires an argument; see grocer review import --help",
+        ),
         (["run", "--data", "x", "--out", "o", "--fast"], "No such option: --fast"),
         (["serve", "--bundle", "b", "--port", "http"], "Invalid value for '--port'"),
         (["run", "--data", "absent", "--out", "o"], "--data absent: no such file or directory"),

@@ -92,6 +92,13 @@ def test_explain_returns_the_effect_of_each_word(server: Running) -> None:
     assert server.post(EXPLAIN, json={"instances": ["Milk"] * 17}).status_code == 400
 
 
+@pytest.mark.parametrize("path", ["/", "/v2/health/ready", "/metrics", "/openapi.json"])
+def test_head_is_answered_as_get_without_body(server: Running, path: str) -> None:
+    response = server.client.head(path)
+    assert (response.status_code, response.content) == (200, b"")
+    assert server.get(path).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("method", "path", "code"),
     [
@@ -105,7 +112,7 @@ def test_explain_returns_the_effect_of_each_word(server: Running) -> None:
         ("GET", "/ui", 404),
         ("GET", PREDICT, 405),
         ("DELETE", "/", 405),
-        ("HEAD", "/metrics", 405),
+        ("HEAD", PREDICT, 405),
     ],
 )
 def test_other_routes_and_methods_are_closed(
@@ -115,7 +122,7 @@ def test_other_routes_and_methods_are_closed(
     assert response.status_code == code
     assert method == "HEAD" or list(response.json()) == ["error"]
     assert "connection" not in response.headers
-    allowed = {PREDICT: "POST"}.get(path, "GET") if code == 405 else None
+    allowed = {PREDICT: "POST"}.get(path, "GET, HEAD") if code == 405 else None
     assert response.headers.get("allow") == allowed
     assert server.get(READY).json() == {"name": "grocer", "ready": True}
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from http.client import HTTPResponse
@@ -156,11 +158,48 @@ def test_idle_connections_are_closed_for_new_ones(server: Running, connect: Conn
     assert status(clients[-1]) == 200
 
 
-def test_pipelined_requests_are_limited(server: Running, connect: Connect) -> None:
+@pytest.mark.parametrize("headers", ["", "connection: upgrade\r\nupgrade: h2c\r\n"])
+def test_pipelined_requests_are_limited(server: Running, connect: Connect, headers: str) -> None:
     client = connect()
-    client.sendall(GET * 100)
+    client.sendall(f"GET / HTTP/1.1\r\nhost: x\r\n{headers}\r\n".encode() * 100)
     assert is_closed(client)
     require_service(server)
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        ("GET", "invalid HTTP request"),
+        (f"{POST_HEAD}content-length: -1", "invalid HTTP request"),
+        ("CONNECT x:1 HTTP/1.1\r\nhost: x", "this server is not a proxy"),
+        (POST_HEAD + "a: b\r\n" * 101, "request head too large"),
+    ],
+)
+def test_error_of_the_parser_is_json(connect: Connect, data: str, error: str) -> None:
+    client = connect()
+    client.sendall(f"{data}\r\n\r\n".encode())
+    response = HTTPResponse(client)
+    response.begin()
+    assert (response.status, response.headers["content-type"]) == (400, "application/json")
+    assert json.loads(response.read()) == {"error": error}
+    assert is_closed(client)
+
+
+@pytest.mark.parametrize("split", [0, 1, 2], ids=["at once", "after the head", "in the head"])
+def test_upgrade_to_http2_is_ignored(connect: Connect, split: int) -> None:
+    # The request of Java's HTTP client.
+    body = b'{"instances": ["Milk"]}'
+    upgrade = (
+        "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB"
+    )
+    head = f"{POST_HEAD}content-length: {len(body)}\r\n{upgrade}\r\n\r\n".encode()
+    request, client = head + body, connect()
+    cut = (len(request), len(head), len(head) - 50)[split]
+    for _ in range(2):
+        client.sendall(request[:cut])
+        time.sleep(0.05)
+        client.sendall(request[cut:])
+        assert status(client) == 200
 
 
 class SlowReader:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from unittest.mock import AsyncMock
 
 import grpc
+import numpy as np
 import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc import servicer
@@ -17,6 +18,7 @@ from tests.fixtures.artifacts import LABELS
 from tests.fixtures.ports import free_port
 from tests.fixtures.predictor import StubScorer
 from tests.fixtures.predictor_process import Start
+from tests.serving.predictor.protocol.test_requests import encode
 from tests.serving.predictor.test_server import wait_for
 
 
@@ -45,6 +47,16 @@ def test_grpc_has_the_same_limits_and_errors_and_is_drained(
         departments = outputs["department"].contents.bytes_contents
         assert [department.decode() for department in departments] == expected
         assert list(outputs["ranked_probabilities"].shape) == [2, 2]
+        # tritonclient sends raw bytes, and expects them.
+        raw = request(b"Milk", "Crème".encode(), top_k=2)
+        raw.raw_input_contents.append(encode(*raw.inputs[0].contents.bytes_contents))
+        raw.inputs[0].ClearField("contents")
+        response = stub.ModelInfer(raw, timeout=20)
+        assert [list(output.shape) for output in response.outputs] == [[2], [2], [2, 2], [2, 2]]
+        assert response.raw_output_contents[0] == encode(*departments)
+        probabilities = np.frombuffer(response.raw_output_contents[3], dtype="<f4")
+        ranked = outputs["ranked_probabilities"].contents.fp32_contents
+        assert probabilities.tolist() == list(ranked)
         for invalid, path in (
             (request(b""), "inputs[0].data[0]"),
             (request(b"\xff"), "inputs[0].data[0]"),

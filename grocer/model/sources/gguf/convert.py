@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from gguf.constants import GGMLQuantizationType
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
 from grocer.errors import ModelError
@@ -31,7 +31,7 @@ _NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-# Unquantised tensors keep their type; quantised ones have scales in float16.
+# Unquantised tensors keep their type.
 _TYPES = {GGMLQuantizationType.F32: torch.float32, GGMLQuantizationType.BF16: torch.bfloat16}
 
 
@@ -128,32 +128,21 @@ def _name(name: str) -> str:
 
 def _save(file: GgufFile, config: dict[str, Any], directory: Path) -> None:
     """Write the weights as `model.safetensors`, or as shards with an index if they are large."""
-    shards = list(_shards(file))
-    index: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        part = f"-{number:05}-of-{len(shards):05}" if len(shards) > 1 else ""
-        weights = {_name(tensor.name): _weight(file, tensor, config) for tensor in shard}
-        save_file(weights, directory / f"model{part}.safetensors", {"format": "pt"})
-        index |= dict.fromkeys(weights, f"model{part}.safetensors")
-    if len(shards) > 1:
-        total = sum((directory / name).stat().st_size for name in set(index.values()))
-        content = {"metadata": {"total_size": total}, "weight_map": index}
+    tensors = {_name(tensor.name): tensor for tensor in file.tensors}
+    with torch.device("meta"):
+        shapes = {name: torch.empty(t.shape, dtype=_dtype(t)) for name, t in tensors.items()}
+    split = split_torch_state_dict_into_shards(shapes, max_shard_size=_SHARD_BYTES)
+    for path, names in split.filename_to_tensors.items():
+        weights = {name: _weight(file, tensors[name], config) for name in names}
+        save_file(weights, directory / path, {"format": "pt"})
+    if split.is_sharded:
+        content = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         write_json(directory / "model.safetensors.index.json", content)
 
 
-def _shards(file: GgufFile) -> Iterator[list[Tensor]]:
-    """Yield the tensors in groups of at most `_SHARD_BYTES` (a larger tensor is one alone)."""
-    shard: list[Tensor] = []
-    size = 0
-    for tensor in file.tensors:
-        count = torch.Size(tensor.shape).numel() * _TYPES.get(tensor.kind, torch.float16).itemsize
-        if shard and size + count > _SHARD_BYTES:
-            yield shard
-            shard, size = [], 0
-        shard.append(tensor)
-        size += count
-    if shard:
-        yield shard
+def _dtype(tensor: Tensor) -> torch.dtype:
+    """Return the type of a converted tensor; quantised ones have scales in float16."""
+    return _TYPES.get(tensor.kind, torch.float16)
 
 
 def _weight(file: GgufFile, tensor: Tensor, config: dict[str, Any]) -> torch.Tensor:
@@ -167,7 +156,7 @@ def _weight(file: GgufFile, tensor: Tensor, config: dict[str, Any]) -> torch.Ten
         rows, columns = values.shape
         pairs = values.view(heads, rows // heads // 2, 2, columns)
         values = pairs.transpose(1, 2).reshape(rows, columns)
-    weight = values.to(_TYPES.get(tensor.kind, torch.float16))
+    weight = values.to(_dtype(tensor))
     if not torch.isfinite(weight).all():
         raise ModelError(f"{file.path}: tensor {tensor.name} has values that are NaN or Inf")
     return weight

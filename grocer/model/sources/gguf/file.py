@@ -6,6 +6,7 @@ does not detect a truncated file. The format: https://github.com/ggml-org/ggml/b
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from collections.abc import Mapping
@@ -115,10 +116,7 @@ def _tensor(
             f"{path}: tensor {name} has {label}, which cannot be read; use a file with another "
             "quantisation, such as Q8_0, Q4_K or F16"
         ) from None
-    count = 1
-    for length in shape:
-        count *= length
-    end = offset + count // block * size
+    end = offset + math.prod(shape) // block * size
     if end > len(data):
         raise ModelError(
             f"{path} is truncated: tensor {name} ends {end - len(data):,} bytes after the end of "

@@ -90,13 +90,6 @@ def test_prompt_has_bos_once(coder: Encoder) -> None:
     assert coder.prefix.count(bos) == (bos is not None)
 
 
-def test_completion_is_the_label_and_eos(coder: Encoder) -> None:
-    decode = coder.tokenizer.decode
-    for label, tokens in zip(LABELS, coder.label_tokens, strict=True):
-        assert tokens[-1] == coder.tokenizer.eos_token_id
-        assert decode(tokens[:-1]).strip() == label
-
-
 def test_completion_names_department_and_aisle() -> None:
     coder = encoder(chatml(), "chat", aisles=AISLES)
     decode = coder.tokenizer.decode
@@ -105,22 +98,11 @@ def test_completion_names_department_and_aisle() -> None:
     assert decode(coder.label_tokens[0]) == "bakery<|im_end|>"
 
 
-def test_any_completion_follows_the_suffix(coder: Encoder) -> None:
-    (suffix,) = coder.suffixes(["Oat Milk"])
-    assert coder.suffixes_with(["Oat Milk"], [LABELS[1]]) == [[*suffix, *coder.label_tokens[1]]]
-
-
 def test_saved_tokenizer_gives_the_same_prompts(coder: Encoder, tmp_path: Path) -> None:
     coder.tokenizer.save_pretrained(tmp_path)
     loaded = encoder(load_tokenizer(tmp_path), "chat")
     assert (loaded.prefix, loaded.label_tokens) == (coder.prefix, coder.label_tokens)
     assert loaded.suffixes(NAMES) == coder.suffixes(NAMES)
-
-
-def test_long_name_is_truncated_before_the_close(coder: Encoder) -> None:
-    long_name = "米" * 180
-    assert coder.count_truncated([*NAMES, long_name]) == 1
-    assert len(name_ids(coder, long_name)) == coder.template.max_name_tokens
 
 
 def test_prefix_does_not_depend_on_the_date() -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import httpx
 import huggingface_hub
 import pytest
@@ -47,19 +46,18 @@ def test_unknown_source_is_rejected(source: str) -> None:
 
 
 def test_base_on_s3_is_downloaded_once_per_version(
-    s3_environment: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: Any, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GROCER_CACHE", str(tmp_path / "cache"))
-    client = boto3.client("s3", region_name="us-east-1")
-    client.create_bucket(Bucket="bases")
+    s3.create_bucket(Bucket="bases")
     for path in base.iterdir():
-        client.upload_file(str(path), "bases", f"tiny/{path.name}")
+        s3.upload_file(str(path), "bases", f"tiny/{path.name}")
     directory, reference = find_base(BaseConfig(source="s3://bases/tiny"))
     assert reference.digest == base_digest(base)
     assert (directory / "chat_template.jinja").is_file()
     assert find_base(BaseConfig(source="s3://bases/tiny"))[0] == directory
     config = (base / "config.json").read_bytes() + b"\n"
-    client.put_object(Bucket="bases", Key="tiny/config.json", Body=config)
+    s3.put_object(Bucket="bases", Key="tiny/config.json", Body=config)
     assert find_base(BaseConfig(source="s3://bases/tiny"))[0] != directory
     for missing in ("s3://bases/none", "s3://no-such-bucket/tiny"):
         with pytest.raises(ModelError, match=rf"base\.source.{{1,14}}{missing}"):
@@ -139,7 +137,7 @@ def test_digest_of_a_hub_blob_is_that_of_its_content(copy: Path, tmp_path: Path)
 def gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a GGUF file, with an empty cache."""
     monkeypatch.setenv("GROCER_CACHE", str(tmp_path / "cache"))
-    return write_gguf(tmp_path / "model.gguf", tensors(tiny_llama()), metadata())
+    return write_gguf(tmp_path / "model.gguf")
 
 
 def cached(tmp_path: Path) -> list[Path]:
@@ -193,16 +191,15 @@ def test_concurrent_conversions_share_the_base(
     assert cached(tmp_path) == [directory]
 
 
-def test_gguf_file_on_s3_is_converted_once_per_version(s3_environment: str, gguf: Path) -> None:
-    client = boto3.client("s3", region_name="us-east-1")
-    client.create_bucket(Bucket="files")
-    client.upload_file(str(gguf), "files", "a/model.gguf")
+def test_gguf_file_on_s3_is_converted_once_per_version(s3: Any, gguf: Path) -> None:
+    s3.create_bucket(Bucket="files")
+    s3.upload_file(str(gguf), "files", "a/model.gguf")
     base = BaseConfig(source="s3://files/a/model.gguf")
     directory, reference = find_base(base)
     assert reference.digest == find_base(BaseConfig(source=str(gguf)))[1].digest
     assert find_base(base)[0] == directory
     write_gguf(gguf, tensors(tiny_llama()), metadata() | {"general.name": "another"})
-    client.upload_file(str(gguf), "files", "a/model.gguf")
+    s3.upload_file(str(gguf), "files", "a/model.gguf")
     assert find_base(base)[0] != directory
     with pytest.raises(ModelError, match=r"s3://files/none\.gguf: not found"):
         find_base(BaseConfig(source="s3://files/none.gguf"))

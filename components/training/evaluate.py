@@ -36,18 +36,12 @@ def evaluate(
         from grocer.evaluation.run import run
         from grocer.release.registry import open_bundle
 
-        previous = (
-            open_bundle(champion, Path(folder), setting="champion", step="evaluate").reference
-            if champion
-            else None
-        )
-        result = run(
-            Adapter.read(inputs["model"]),
-            Splits.read(inputs["splits"]),
-            RunConfig.from_json(config),
-            out,
-            previous,
-        )
+        previous = None
+        if champion:
+            loaded = open_bundle(champion, Path(folder), setting="champion", step="evaluate")
+            previous = loaded.reference
+        adapter, held_out = Adapter.read(inputs["model"]), Splits.read(inputs["splits"])
+        result = run(adapter, held_out, RunConfig.from_json(config), out, previous)
         shutil.copyfile(out / "report.html", page.path)
         for name, value in result.metrics.test:
             metrics.log_metric(name, float(value))
