@@ -3,8 +3,6 @@
 They do not affect training. Secrets are never settings: a setting names the Kubernetes Secret.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

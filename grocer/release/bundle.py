@@ -17,8 +17,6 @@ evaluate recorded, and the decision is that of the gate. Bundles are immutable: 
 is another bundle.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field

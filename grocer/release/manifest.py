@@ -1,7 +1,5 @@
 """The content of bundle.json, and how it follows from the artifacts that the gate judged."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from hashlib import sha256

@@ -1,7 +1,5 @@
 """The scripts in kind/, with stand-ins for the tools that they call."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """`grocer review` and `--corrections`."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path
