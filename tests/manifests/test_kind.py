@@ -16,7 +16,7 @@ _STUBS = {
     "kubectl": 'case "$*" in *"-f -"* | *exec*) cat > /dev/null;; esac\n',
     "openssl": "",
 }
-DOWNLOADS = ("cert-manager.yaml", "standard-install.yaml", "kserve-crds.yaml", "kserve.yaml")
+DOWNLOADS = ("cert-manager.yaml", "kserve-crds.yaml", "kserve.yaml")
 
 
 @pytest.fixture

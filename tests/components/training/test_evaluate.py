@@ -9,12 +9,12 @@ from kfp import dsl
 
 from components.training.evaluate import evaluate
 from grocer.artifacts.adapter import Adapter
-from grocer.artifacts.bundle import Bundle
 from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.splits import Splits
 from grocer.config.recipes import tiny
 from grocer.errors import BundleError
 from grocer.evaluation import run as evaluating
+from grocer.evaluation.champion import Champion
 from grocer.io.atomic import tree_digests
 from grocer.release import registry
 from grocer.release.bundle import LoadedBundle
@@ -38,9 +38,9 @@ def champions(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str] | None]:
     champions: list[dict[str, str] | None] = []
 
     def record(
-        adapter: Adapter, splits: Splits, config: Any, out: Path, champion: Bundle | None
+        adapter: Adapter, splits: Splits, config: Any, out: Path, champion: Champion | None
     ) -> Evaluation:
-        champions.append(tree_digests(Path(champion.uri)) if champion else None)
+        champions.append(tree_digests(champion.bundle.path) if champion else None)
         (out / "report.html").write_text("<html></html>")
         return parse(evaluation())
 
