@@ -142,6 +142,11 @@ class DeployConfig(Section):
         return self
 
     @property
+    def service(self) -> str:
+        """Namespace and name of the InferenceService, for messages."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
     def effective_signing_key(self) -> str | None:
         """`signing_key`, or the file of the mounted Secret."""
         mounted = Path(SIGNING_KEY, "key.pem")

@@ -9,6 +9,7 @@ from tests.manifests.test_policies import restricted_violations
 
 ROOT = Path(__file__).parents[2]
 OBJECTS = documents(ROOT / "kind/gateway.yaml")
+GATEWAY = get(OBJECTS, "Deployment", "kserve-ingress-gateway")
 
 
 def test_objects_match_their_schemas() -> None:
@@ -19,12 +20,11 @@ def test_objects_match_their_schemas() -> None:
 
 def test_proxy_is_admitted_to_the_predictor() -> None:
     """The label of its pods and their namespace are in a rule of the network policy."""
-    deployment = get(OBJECTS, "Deployment", "kserve-ingress-gateway")
-    pod = deployment["spec"]["template"]
+    pod = GATEWAY["spec"]["template"]
     assert restricted_violations(pod["spec"]) == set()
     policy = get(build("overlays/kind", "canary"), "NetworkPolicy", "grocer-gateway")
     labels = pod["metadata"]["labels"]
-    namespace = {"kubernetes.io/metadata.name": deployment["metadata"]["namespace"]}
+    namespace = {"kubernetes.io/metadata.name": GATEWAY["metadata"]["namespace"]}
     assert any(
         "matchExpressions" in peer["podSelector"]
         and all(
@@ -42,10 +42,5 @@ def test_versions_are_pinned() -> None:
     for name, version in (("GATEWAY_API", "[0-9a-f]{40}"), ("TRAEFIK", r"v\d")):
         assert re.search(f"\n{name}={version}", versions)
         assert f"${name}" in script
-    (image,) = (
-        container["image"]
-        for container in get(OBJECTS, "Deployment", "kserve-ingress-gateway")["spec"]["template"][
-            "spec"
-        ]["containers"]
-    )
-    assert image == "docker.io/traefik:TRAEFIK_VERSION"
+    (container,) = GATEWAY["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "docker.io/traefik:TRAEFIK_VERSION"

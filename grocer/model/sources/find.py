@@ -146,13 +146,15 @@ def _from_object_store(uri: str) -> Path:
 
         return _converted(uri, [uri, storage.version()], fetch)
     suffixes = (".json", ".jinja", ".safetensors", ".model")
-    versions = {name: storage.version(name) for name in storage.find() if name.endswith(suffixes)}
+    # Repositories of the Hub have other files of the same names in subfolders.
+    names = [name for name in storage.find() if "/" not in name and name.endswith(suffixes)]
+    versions = {name: storage.version(name) for name in names}
     if not versions:
         raise ModelError(f"base.source={uri}: no model found; check the address")
 
     def fill(part: Path) -> None:
         for name in versions:
-            storage.get(part / Path(name).name, name)
+            storage.get(part / name, name)
 
     return cached_directory(
         cache_directory() / "downloads" / json_digest([uri, versions])[:16], fill

@@ -13,7 +13,7 @@ from grocer.io.atomic import read_json
 from grocer.release import registry
 from grocer.release.bundle import load_bundle
 from tests.fixtures.artifacts import as_inputs, write_artifacts
-from tests.fixtures.kubernetes_api import OLD, Api, container
+from tests.fixtures.kubernetes_api import NO_IMAGE, OLD, Api
 
 Step = Callable[..., Any]
 
@@ -84,8 +84,7 @@ def test_step_without_a_canary_has_an_empty_page(step: Step, tmp_path: Path) -> 
 def test_failed_rollout_fails_the_step_and_leaves_no_artifact(
     api: Api, step: Step, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failure = {"status": {"containerStatuses": [container(waiting="ImagePullBackOff")]}}
-    api.pod_states = _AllNew(failure)
+    api.pod_states = _AllNew(NO_IMAGE)
     with pytest.raises(DeployError, match=r"cannot be pulled .*; rolled back to 000000000000"):
         step()
     assert not (tmp_path / "predictions").exists()

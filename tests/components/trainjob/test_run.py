@@ -23,6 +23,7 @@ from grocer.errors import ArtifactError, ConfigError, DeployError, StoppedError,
 from grocer.io.atomic import read_json, tree_digests
 from grocer.io.storage import Storage
 from grocer.io.trees import get_tree, put_tree
+from pipelines.kubeflow.training import package
 from pipelines.kubeflow.trainjob import train_job
 from serving.rollout.kubernetes import UnreachableError
 from tests.fixtures.artifacts import as_inputs
@@ -377,10 +378,11 @@ def test_role_grants_exactly_what_the_step_uses(api: TrainerApi, train_step: Ste
     }
 
 
+@pytest.mark.parametrize("several", ["train.nodes=2", "train.processes_per_node=2"])
 @pytest.mark.parametrize("address", ["null", "/mnt/checkpoints", "pvc://claim"])
-def test_object_store_is_required(address: str) -> None:
+def test_object_store_is_required(address: str, several: str) -> None:
     with pytest.raises(ConfigError, match=r"train\.checkpoints.*s3://"):
-        train_job(tiny().with_settings(["train.nodes=2", f"train.checkpoints={address}"]), IMAGE)
+        package(tiny().with_settings([several, f"train.checkpoints={address}"]))
 
 
 def test_artifact_of_other_splits_is_rejected(api: TrainerApi, train_step: Step) -> None:

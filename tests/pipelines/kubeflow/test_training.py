@@ -24,7 +24,6 @@ from grocer.config.deployment import (
 )
 from grocer.config.recipes import RECIPES, recipe
 from grocer.config.run import RunConfig
-from grocer.errors import ConfigError
 from grocer.release.trust import DIRECTORY
 from pipelines.kubeflow.training import package
 
@@ -310,11 +309,6 @@ def test_several_processes_train_as_a_trainjob(pipeline):
     assert fields["GROCER_POD"] == "metadata.name"
     assert job_of(pipeline)["kind"] == "TrainJob"
     assert set(tasks(pipeline)) == steps
-
-
-def test_several_processes_on_a_cluster_require_an_object_store():
-    with pytest.raises(ConfigError, match=r"train\.checkpoints"):
-        compile_with("train.processes_per_node=2", "train.checkpoints=pvc://kept")
 
 
 def test_several_processes_of_a_local_run_need_no_trainjob():
