@@ -18,19 +18,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import pandas as pd
+import torch
 
-from grocer.artifacts.evaluation import Evaluation  # noqa: E402
-from grocer.errors import GrocerError  # noqa: E402
-from grocer.inference.classifier import Classifier  # noqa: E402
-from grocer.inference.scorer import Scorer  # noqa: E402
-from grocer.model.device import cpu_threads  # noqa: E402
-from grocer.model.linear.classifier import LinearModel  # noqa: E402
-from grocer.progress import say  # noqa: E402
+from grocer.artifacts.evaluation import Evaluation
+from grocer.errors import GrocerError
+from grocer.inference.classifier import Classifier
+from grocer.inference.scorer import Scorer
+from grocer.model.device import cpu_threads
+from grocer.model.linear.classifier import LinearModel
+from grocer.progress import say
 
 STRATEGIES = ("ensemble", "cascade")
 

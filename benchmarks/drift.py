@@ -21,17 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
+import numpy as np
+import pandas as pd
 
-from grocer.artifacts.drift import Signal  # noqa: E402
-from grocer.errors import GrocerError  # noqa: E402
-from grocer.evaluation.predictions import read_tables  # noqa: E402
-from grocer.inference import drift  # noqa: E402
-from grocer.model.combination import fit_weight, scale  # noqa: E402
-from grocer.model.linear.classifier import LinearModel, fit_linear  # noqa: E402
+from grocer.artifacts.drift import Signal
+from grocer.errors import GrocerError
+from grocer.evaluation.predictions import fit_linear_model, read_tables
+from grocer.inference import drift
+from grocer.model.combination import fit_weight, scale
+from grocer.model.linear.classifier import LinearModel
 
 UNITS = ("12 OZ", "500 ML", "6 CT", "1 LB", "2 PK", "16.9 FL OZ")
 
@@ -94,31 +94,16 @@ def main() -> None:
     parser.add_argument(
         "--splits", type=Path, default=Path("build/demo/artifacts/build_dataset"), metavar="DIR"
     )
-    parser.add_argument("--model", type=Path, metavar="DIR", help="keep the linear model here")
     parser.add_argument("--windows", type=int, default=200, help="of each scenario")
     parser.add_argument("--size", type=int, default=1000, help="products of a window")
     options = parser.parse_args()
     try:
         tables = read_tables(options.splits)
-        result = measure(tables, fit(tables, options.model), options)
+        model = fit_linear_model(tables, sorted(set(tables["train"]["department"])))
+        result = measure(tables, model, options)
     except GrocerError as error:
         parser.error(str(error))
     print(json.dumps(result))
-
-
-def fit(tables: dict[str, pd.DataFrame], directory: Path | None) -> LinearModel:
-    """Return the linear model; read it from `directory`, if it is there."""
-    if directory is not None and directory.is_dir():
-        return LinearModel.load(directory)
-    train, validation = tables["train"], tables["validation"]
-    labels = sorted(set(train["department"]))
-    columns = ("product_name", "department")
-    sides = [each[column].tolist() for each in (train, validation) for column in columns]
-    model = fit_linear(*sides, labels)
-    if directory is not None:
-        directory.mkdir(parents=True)
-        model.save(directory)
-    return model
 
 
 def measure(

@@ -28,11 +28,11 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.serving import make_bundle, server_pid  # noqa: E402
-from grocer.progress import say  # noqa: E402
-from serving.rollout.smoke_test import running_predictor  # noqa: E402
+from benchmarks.serving import make_bundle, server
+from grocer.progress import say
+from serving.rollout.smoke_test import running_predictor
 
 PROBES = ("/v2/health/live", "/v2/models/grocer/ready")
 MEGABYTE = 1024**2
@@ -214,7 +214,7 @@ async def connect(host: str, port: int, chunks: Chunks, reads: bool, codes: Coun
         answered = False
         while reads and (line := await reader.readline()):
             if line.startswith(b"HTTP/1.1 "):
-                codes[status(line)] += 1
+                codes[int(line[9:12] or 0)] += 1
                 answered = True
         codes[0] += not answered
     finally:
@@ -223,13 +223,9 @@ async def connect(host: str, port: int, chunks: Chunks, reads: bool, codes: Coun
         await asyncio.gather(sending, return_exceptions=True)
 
 
-def status(line: bytes) -> int:
-    return int(line[9:12] or 0)
-
-
 def peak_memory(url: str) -> float:
     """Return the highest resident memory that the server ever had, in MiB."""
-    text = Path(f"/proc/{server_pid(url)}/status").read_text()
+    text = Path(f"/proc/{server(url).pid}/status").read_text()
     return round(int(text.partition("VmHWM:")[2].split()[0]) / 1024, 1)
 
 

@@ -30,6 +30,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,24 +81,19 @@ def polars_join(source: Path, out: Path) -> None:
     (out / "counts.json").write_text(json.dumps({"order_lines": result}))
 
 
-def ingest(source: Path, out: Path) -> None:
+def ingest(source: Path, out: Path, engine: str = "duckdb", name: str = "tables") -> None:
     """Run Grocer's step with default settings."""
     from grocer.artifacts.step import step
     from grocer.config.stages import DataConfig
     from grocer.ingest.run import run
 
-    with step("ingest", out / "tables") as part:
-        run(str(source), DataConfig(), part)
+    with step("ingest", out / name) as part:
+        run(str(source), DataConfig(engine=engine), part)
 
 
 def ingest_with_spark(source: Path, out: Path) -> None:
     """Run Grocer's step with data.engine=spark."""
-    from grocer.artifacts.step import step
-    from grocer.config.stages import DataConfig
-    from grocer.ingest.run import run
-
-    with step("ingest", out / "spark") as part:
-        run(str(source), DataConfig(engine="spark"), part)
+    ingest(source, out, engine="spark", name="spark")
 
 
 def validate(source: Path, out: Path) -> None:
@@ -235,26 +231,23 @@ def main() -> None:
 
 def growth(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the growth of time and memory relative to the first run; 1 is linear growth."""
-    first = runs[0]
-    total = {run["scale"]: run["ingest"]["seconds"] + run["validate"]["seconds"] for run in runs}
-    cpu = {
-        run["scale"]: run["ingest"]["cpu_seconds"] + run["validate"]["cpu_seconds"] for run in runs
-    }
-    peak = {run["scale"]: max(run["ingest"]["peak_mb"], run["validate"]["peak_mb"]) for run in runs}
-    base = first["scale"]
+    scales = [run["scale"] for run in runs]
 
-    def over_linear(seconds: dict[float, float]) -> dict[str, float]:
-        return {
-            f"{scale:g}": round(seconds[scale] / seconds[base] / (scale / base), 3)
-            for scale in seconds
-        }
+    def over_first(usage: str, of_both: Callable[[list[float]], float]) -> dict[float, float]:
+        values = [of_both([run[job][usage] for job in ("ingest", "validate")]) for run in runs]
+        return {scale: value / values[0] for scale, value in zip(scales, values, strict=True)}
 
+    def over_linear(usage: str) -> dict[str, float]:
+        growth = over_first(usage, sum)
+        return {f"{scale:g}": round(growth[scale] / (scale / scales[0]), 3) for scale in scales}
+
+    seconds = over_linear("seconds")
     return {
         "runs": runs,
-        "ratio": round(1 / max(over_linear(total).values()), 3),
-        "seconds_over_linear": over_linear(total),
-        "cpu_over_linear": over_linear(cpu),
-        "peak_over_first": {f"{scale:g}": round(peak[scale] / peak[base], 3) for scale in peak},
+        "ratio": round(1 / max(seconds.values()), 3),
+        "seconds_over_linear": seconds,
+        "cpu_over_linear": over_linear("cpu_seconds"),
+        "peak_over_first": {f"{s:g}": round(g, 3) for s, g in over_first("peak_mb", max).items()},
     }
 
 

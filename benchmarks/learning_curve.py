@@ -15,7 +15,8 @@ many validation products. The test products are the same in all cells; nothing i
 
 Each finished cell is a line of OUT/cells.jsonl; an interrupted run continues with the next cell.
 Other settings make another cell. If a size has several settings, the page shows those with the
-lowest log-loss of the ensemble on the validation products.
+lowest log-loss of the ensemble on the validation products. The last line is one JSON object:
+`ratio` is the log-loss of the linear model over that of the ensemble, the mean of the page's cells.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.learning_curve_cell import Cell, measure, sample_sizes  # noqa: E402
-from benchmarks.learning_curve_page import accuracy_svg, learning_curve_page  # noqa: E402
-from grocer.artifacts.counts import Counts  # noqa: E402
-from grocer.artifacts.splits import Splits  # noqa: E402
-from grocer.artifacts.step import step  # noqa: E402
-from grocer.config.recipes import RECIPES, recipe  # noqa: E402
-from grocer.config.run import RunConfig  # noqa: E402
-from grocer.dataset import run as dataset  # noqa: E402
-from grocer.errors import GrocerError  # noqa: E402
-from grocer.ingest import run as ingest  # noqa: E402
-from grocer.io.atomic import json_digest, output_file  # noqa: E402
-from grocer.progress import say  # noqa: E402
+from benchmarks.learning_curve_cell import Cell, measure, sample_sizes
+from benchmarks.learning_curve_page import accuracy_svg, learning_curve_page, loss_ratio
+from grocer.artifacts.counts import Counts
+from grocer.artifacts.splits import Splits
+from grocer.artifacts.step import step
+from grocer.config.recipes import RECIPES, recipe
+from grocer.config.run import RunConfig
+from grocer.dataset import run as dataset
+from grocer.errors import GrocerError
+from grocer.ingest import run as ingest
+from grocer.io.atomic import json_digest, output_file
+from grocer.progress import say
 
 SIZES = ("200", "500", "1000", "2000", "5000", "10000", "all")
 MOST_WITH_SEEDS = 5000
@@ -67,12 +68,13 @@ def main() -> None:
         if options.data:
             config = recipe(options.recipe).with_settings(options.set)
             run(options.data, config, options.out, options.sizes, options.seeds, options.test)
+        cells = read_cells(options.out / CELLS)
         for path, render in ((options.page, learning_curve_page), (options.plot, accuracy_svg)):
             if path:
-                text = render(read_cells(options.out / CELLS))
                 with output_file(path) as part:
-                    part.write_text(text, encoding="utf-8")
+                    part.write_text(render(cells), encoding="utf-8")
                 say("benchmark", f"written: {path}")
+        print(json.dumps({"ratio": loss_ratio(cells)}))
     except GrocerError as error:
         parser.error(str(error))
 

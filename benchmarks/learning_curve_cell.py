@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import shutil
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +21,8 @@ from grocer.dataset import split
 from grocer.errors import GrocerError
 from grocer.evaluation import baselines, classifiers, metrics, paired
 from grocer.evaluation.classifiers import ModelScores
-from grocer.evaluation.predictions import load_scorer, log_probabilities
+from grocer.evaluation.predictions import fit_linear_model, load_scorer, score
 from grocer.io.atomic import json_digest
-from grocer.model.linear.classifier import fit_linear
 from grocer.training import run as training
 
 MIN_VALIDATION = 50
@@ -102,13 +100,15 @@ def measure(cell: Cell, splits: Splits, config: RunConfig, out: Path) -> dict[st
         model = Path(scratch) / "model"
         model.mkdir()
         adapter = training.run(sampled, config, model)
-        scores = score(model, tables, config)
+        scorer = load_scorer(model, config)
+        linear = fit_linear_model(tables, scorer.labels)
+        scores = score(scorer, linear, {side: tables[side] for side in ("validation", "test")})
     gc.collect()
     return {
         "key": cell.key,
         "labels": cell.labels,
         **asdict(cell),
-        **summary(scores, config),
+        **summary(scores, baselines.majority(tables["train"]["department"]), config),
         "departments_without_training": len(
             set(tables["test"]["department"]) - set(tables["train"]["department"])
         ),
@@ -131,37 +131,7 @@ def write_splits(
     return Splits.read(out)
 
 
-def score(model: Path, tables: Mapping[str, pd.DataFrame], config: RunConfig) -> ModelScores:
-    """Return the log-probabilities of the adapter, and of a linear model fitted here."""
-    scorer = load_scorer(model, config)
-    labels, train, validation = tuple(scorer.labels), tables["train"], tables["validation"]
-    linear = fit_linear(
-        train["product_name"].tolist(),
-        train["department"].tolist(),
-        validation["product_name"].tolist(),
-        validation["department"].tolist(),
-        labels,
-    )
-    logs: dict[str, dict[str, metrics.Floats]] = {"adapter": {}, "linear": {}}
-    seconds = {}
-    for side in ("validation", "test"):
-        names = tables[side]["product_name"].tolist()
-        start = time.perf_counter()
-        logs["adapter"][side] = log_probabilities(scorer, names, side)
-        middle = time.perf_counter()
-        logs["linear"][side] = linear.log_probabilities(names)
-        seconds[side] = middle - start, time.perf_counter() - middle
-    return ModelScores(
-        labels=labels,
-        tables=tables,
-        adapter=logs["adapter"],
-        linear=logs["linear"],
-        adapter_seconds=seconds["test"][0],
-        linear_seconds=seconds["test"][1],
-    )
-
-
-def summary(scores: ModelScores, config: RunConfig) -> dict[str, Any]:
+def summary(scores: ModelScores, majority_label: str, config: RunConfig) -> dict[str, Any]:
     """Return the metrics of all classifiers, the paired tests, and what `auto` would choose."""
     measured = classifiers.measure(classifiers.fit(scores), scores, config.evaluation)
     truth = scores.truth("test")
@@ -178,7 +148,7 @@ def summary(scores: ModelScores, config: RunConfig) -> dict[str, Any]:
         }
         for one, other in PAIRS
     }
-    most = scores.labels.index(baselines.majority(scores.tables["train"]["department"]))
+    most = scores.labels.index(majority_label)
     majority = {
         **metrics.accuracy(truth == most, config.evaluation.confidence),
         "macro_f1": metrics.macro_f1(truth, np.full(len(truth), most)),

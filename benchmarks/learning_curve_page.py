@@ -128,6 +128,17 @@ def accuracy_svg(cells: Sequence[Mapping[str, Any]]) -> str:
     return text.replace("<svg", "<svg style='background: white'", 1)
 
 
+def loss_ratio(cells: Sequence[Mapping[str, Any]]) -> float:
+    """Return the log-loss of the linear model over that of the ensemble, the mean of the cells.
+
+    Raises:
+        GrocerError: no cells, or cells of different catalogues or test products.
+    """
+    selected = [cell for size in select(cells) for cell in size.cells]
+    losses = [cell["tests"]["ensemble linear"]["log_loss"] for cell in selected]
+    return fmean(each["baseline_log_loss"] / each["model_log_loss"] for each in losses)
+
+
 def select(cells: Sequence[Mapping[str, Any]]) -> list[Size]:
     """Return the sizes in ascending order, each with one of its settings.
 

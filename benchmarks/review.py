@@ -23,26 +23,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from grocer.artifacts.base import SIDES  # noqa: E402
-from grocer.artifacts.counts import Counts  # noqa: E402
-from grocer.config.recipes import recipe  # noqa: E402
-from grocer.config.run import RunConfig  # noqa: E402
-from grocer.dataset.catalogue import read_catalogue  # noqa: E402
-from grocer.dataset.run import run as build_dataset  # noqa: E402
-from grocer.ingest.run import run as ingest  # noqa: E402
-from grocer.model.linear.classifier import LinearModel, fit_linear  # noqa: E402
-from grocer.model.prompts.product_names import name_key  # noqa: E402
-from grocer.review.corrections_file import import_file  # noqa: E402
-from grocer.review.queue import Look, build_queue, suspected  # noqa: E402
-
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "catalogue"
+from benchmarks.load import CATALOGUE
+from grocer.artifacts.base import SIDES
+from grocer.artifacts.counts import Counts
+from grocer.config.recipes import recipe
+from grocer.config.run import RunConfig
+from grocer.dataset.catalogue import read_catalogue
+from grocer.dataset.run import run as build_dataset
+from grocer.evaluation.predictions import fit_linear_model
+from grocer.ingest.run import run as ingest
+from grocer.model.linear.classifier import LinearModel
+from grocer.model.prompts.product_names import name_key
+from grocer.review.corrections_file import import_file
+from grocer.review.queue import Look, build_queue, suspected
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", default=str(EXAMPLE), help="catalogue, as for `grocer run`")
+    parser.add_argument("--data", default=str(CATALOGUE), help="catalogue, as for `grocer run`")
     parser.add_argument("--looks", type=int, nargs="+", default=[500, 1000, 2000])
     parser.add_argument("--wrong", type=float, default=0.03, help="share of wrong labels")
     parser.add_argument("--seed", type=int, default=0)
@@ -158,19 +158,10 @@ def test_accuracy(
     splits: dict[str, pd.DataFrame], labels: list[str], truth: dict[str, str]
 ) -> tuple[float, LinearModel]:
     """Return the accuracy of a linear model on the true labels of test, and the model."""
-    train, validation, test = (splits[side] for side in SIDES)
-    model = fit_linear(
-        train["product_name"].tolist(),
-        train["department"].tolist(),
-        validation["product_name"].tolist(),
-        validation["department"].tolist(),
-        labels,
-    )
-    predicted = model.log_probabilities(test["product_name"].tolist()).argmax(axis=1)
-    true = [truth[name_key(name)] for name in test["product_name"]]
-    return float(
-        np.mean([labels[i] == label for i, label in zip(predicted, true, strict=True)])
-    ), model
+    model = fit_linear_model(splits, labels)
+    names = splits["test"]["product_name"].tolist()
+    predicted = np.array(labels)[model.log_probabilities(names).argmax(axis=1)]
+    return float(np.mean(predicted == [truth[name_key(name)] for name in names])), model
 
 
 if __name__ == "__main__":

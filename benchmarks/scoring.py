@@ -23,17 +23,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import torch  # noqa: E402
+import torch
 
-from benchmarks import bases  # noqa: E402
-from grocer.config.recipes import recipe  # noqa: E402
-from grocer.inference.scorer import Scorer  # noqa: E402
-from grocer.model.base import load_nf4, load_tokenizer  # noqa: E402
-from grocer.model.device import choose_compute_dtype, choose_device, cpu_threads  # noqa: E402
-from grocer.model.prompts.template import template  # noqa: E402
-from grocer.model.prompts.tokenization import Encoder  # noqa: E402
+from benchmarks import bases
+from grocer.config.recipes import recipe
+from grocer.inference.scorer import Scorer
+from grocer.model.base import load_nf4, load_tokenizer
+from grocer.model.device import choose_compute_dtype, choose_device, cpu_threads
+from grocer.model.prompts.template import template
+from grocer.model.prompts.tokenization import Encoder
 
 BATCH = 32
 

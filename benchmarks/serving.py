@@ -20,17 +20,18 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-# Python puts this directory first, where this file would shadow the package `serving`.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+import psutil
 
-from benchmarks.load import CATALOGUE, closed_loop, open_loop, random_name  # noqa: E402
-from grocer.progress import say  # noqa: E402
-from serving.rollout.smoke_test import running_predictor  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.load import CATALOGUE, closed_loop, open_loop, random_name
+from grocer.progress import say
+from serving.rollout.smoke_test import running_predictor
 
 CLIENTS, ITEMS = 64, 32
 NOOP = """
@@ -130,7 +131,7 @@ def overload(bundle: Path, seconds: float, capacity: dict[str, Any]) -> dict[str
         memory = resident(url)
         load = asyncio.run(open_loop(url, rate, seconds))
         started = time.monotonic()
-        wait_for(lambda: readiness(url).status == 200)
+        wait_until_ready(url)
         results = {**load.summary(seconds), "sent_per_second": round(rate, 1)}
         results["ready_again_seconds"] = round(time.monotonic() - started, 2)
         results["memory_growth_mb"] = round(resident(url) - memory, 1)
@@ -173,56 +174,42 @@ def noop() -> Iterator[str]:
     port = 18_099
     command = [sys.executable, "-c", NOOP.replace("PORT", str(port))]
     devnull = subprocess.DEVNULL
-    process = subprocess.Popen(command, stdout=devnull, stderr=devnull)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: readiness(url).status == 200)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
+    with subprocess.Popen(command, stdout=devnull, stderr=devnull) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until_ready(url)
+            yield url
+        finally:
+            process.terminate()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until_ready(url: str, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        try:
-            if condition():
-                return
-        except OSError:
-            pass
+        with suppress(OSError), urllib.request.urlopen(f"{url}/v2/models/grocer/ready", timeout=10):
+            return
         time.sleep(0.1)
     raise TimeoutError
 
 
-def readiness(url: str) -> Any:
-    return urllib.request.urlopen(f"{url}/v2/models/grocer/ready", timeout=10)
-
-
-def server_pid(url: str) -> int:
+def server(url: str) -> psutil.Process:
     """Return the process that listens on the port of a URL."""
-    port = f":{int(url.rpartition(':')[2]):04X}"
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    inode = next(row[9] for row in rows if row[1].endswith(port) and row[3] == "0A")
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if os.readlink(link) == f"socket:[{inode}]":
-                return int(link.parts[2])
-        except OSError:
-            continue
+    port = int(url.rpartition(":")[2])
+    for each in psutil.net_connections("tcp"):
+        if each.pid and each.status == psutil.CONN_LISTEN and each.laddr.port == port:
+            return psutil.Process(each.pid)
     raise LookupError(url)
 
 
 def cpu(url: str) -> float:
     """Return the CPU seconds of the server."""
-    fields = Path(f"/proc/{server_pid(url)}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    times = server(url).cpu_times()
+    return times.user + times.system
 
 
 def resident(url: str) -> float:
     """Return the resident memory of the server in MiB."""
-    status = Path(f"/proc/{server_pid(url)}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+    return server(url).memory_info().rss / 1024**2
 
 
 def make_bundle(root: Path) -> Path:

@@ -32,18 +32,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import torch  # noqa: E402
+import torch
 
-from benchmarks import bases  # noqa: E402
-from grocer.config.recipes import recipe  # noqa: E402
-from grocer.config.run import RunConfig  # noqa: E402
-from grocer.model import base as models  # noqa: E402
-from grocer.model.device import cpu_threads, select_hardware  # noqa: E402
-from grocer.model.prompts.template import template  # noqa: E402
-from grocer.model.prompts.tokenization import Encoder  # noqa: E402
-from grocer.progress import say  # noqa: E402
+from benchmarks import bases
+from grocer.config.recipes import recipe
+from grocer.config.run import RunConfig
+from grocer.model import base as models
+from grocer.model.device import cpu_threads, select_hardware
+from grocer.model.prompts.template import template
+from grocer.model.prompts.tokenization import Encoder
+from grocer.progress import say
 
 ACCUMULATED_BATCH = 8
 SIDES = {

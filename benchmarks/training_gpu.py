@@ -28,12 +28,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import torch  # noqa: E402
+import torch
 
-from benchmarks.gpu_measurements import MEASUREMENTS, Measurement, perform  # noqa: E402
-from grocer.progress import say  # noqa: E402
+from benchmarks.gpu_measurements import MEASUREMENTS, Measurement, perform
+from grocer.progress import say
 
 CPU_LIMIT = 600.0
 """Seconds of a measurement without a GPU, where its own limit does not apply."""

@@ -15,6 +15,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
+from operator import methodcaller
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ CONFLICTS = 6
 BRANDED = 0.42  # share of names with a brand, unless the department overrides it
 STORE_BRANDED = 0.25  # share of brands that occur in all departments
 LINE, CLAIM, SECOND_CLAIM, PACK = 0.16, 0.42, 0.2, 0.12  # shares of names with these parts
+DAYS = [2, 4, 5, 6, 6, 6, 7, 9] + [4] * 7 + [2] * 15 + [11]  # weights of 0 to 30 between orders
 REORDERED = 0.6  # probability that an order line repeats an earlier purchase of the user
 
 
@@ -43,8 +45,7 @@ class Order(NamedTuple):
     day: int
     hour: int
     days_since_prior: str
-    lines: list[tuple[int, int]]
-    """(product_id, reordered) in cart order; empty if eval_set is `test`."""
+    lines: list[tuple[int, int]]  # (product_id, reordered) in cart order; none in `test`
 
 
 class Grammar:
@@ -85,15 +86,13 @@ class Grammar:
         if chance() < entry.get("branded", BRANDED):
             own = chance() >= STORE_BRANDED
             brands = split(entry["brands"]) if own else self.words["store"]
-            name = f"{self.frequent(brands)} {name}"
+            # The first ones most often.
+            brand = brands[int(len(brands) * chance() * chance())]
+            name = f"{brand} {name}"
         if chance() < PACK:
             packs = split(entry["packs"]) if "packs" in entry else self.words["pack"]
             name += f"{self.random.choice([',', ''])} {self.random.choice(packs)}"
         return name
-
-    def frequent(self, items: list[str]) -> str:
-        """Return an item, the first ones most often."""
-        return items[int(len(items) * self.random.random() * self.random.random())]
 
     def products(self, department: str) -> list[tuple[str, str]]:
         """Return the (aisle, product) pairs of a department."""
@@ -138,14 +137,11 @@ def make_products(grammar: Grammar, edge_cases: Mapping[str, list[str]]) -> list
             seen[normalised(name)] = Product(name, aisle, department)
     products = list(seen.values())
     products += duplicates(products, random) + conflicts(products, grammar)
-    department_of = {
-        aisle: department
-        for department, entry in grammar.departments.items()
-        for aisle in entry["aisles"]
-    }
     products += [
-        Product(name, aisle, department_of[aisle])
+        Product(name, aisle, department)
         for aisle, names in edge_cases.items()
+        for department, entry in grammar.departments.items()
+        if aisle in entry["aisles"]
         for name in names
     ]
     random.shuffle(products)
@@ -160,12 +156,11 @@ def choose(grammar: Grammar, department: str, count: int) -> Iterator[tuple[str,
     """
     if department == "missing":
         everything = [
-            (source, product)
+            (source, "missing", product)
             for source in grammar.departments
             for _, product in grammar.products(source)
         ]
-        for source, product in grammar.random.sample(everything, count):
-            yield source, "missing", product
+        yield from grammar.random.sample(everything, count)
         return
     products = grammar.products(department)
     varied = [pair for pair in products if re.search(r"[<(\[]", pair[1])]
@@ -177,54 +172,38 @@ def choose(grammar: Grammar, department: str, count: int) -> Iterator[tuple[str,
 
 def duplicates(products: list[Product], random: Random) -> list[Product]:
     """Return duplicates that differ from existing products only in case or spacing."""
-    changes = (str.upper, str.lower, str.capitalize, "{} ".format, " {}".format, double_space)
+    spaced = methodcaller("replace", " ", "  ", 1)
+    changes = (str.upper, str.lower, str.capitalize, "{} ".format, " {}".format, spaced)
     chosen = random.sample(products, DUPLICATES)
     return [p._replace(name=changes[i % len(changes)](p.name)) for i, p in enumerate(chosen)]
 
 
-def double_space(name: str) -> str:
-    return name.replace(" ", "  ", 1)
-
-
 def conflicts(products: list[Product], grammar: Grammar) -> list[Product]:
-    """Return duplicates of existing names in another department."""
+    """Return duplicates of existing names in another aisle and department."""
     elsewhere = {
-        "bakery": ("snacks", "cookies cakes"),
-        "international": ("pantry", "condiments"),
-        "canned goods": ("deli", "prepared soups salads"),
+        "bakery": ("cookies cakes", "snacks"),
+        "international": ("condiments", "pantry"),
+        "canned goods": ("prepared soups salads", "deli"),
     }
     chosen = [p for p in products if p.department in elsewhere]
-    return [
-        Product(p.name, elsewhere[p.department][1], elsewhere[p.department][0])
-        for p in grammar.random.sample(chosen, CONFLICTS)
-    ]
+    sampled = grammar.random.sample(chosen, CONFLICTS)
+    return [Product(p.name, *elsewhere[p.department]) for p in sampled]
 
 
-class Popularity:
-    """Samples products: departments by share, products within a department by Zipf's law."""
-
-    def __init__(self, products: list[Product], shares: Mapping[str, int]) -> None:
-        rank = dict.fromkeys(shares, 0)
-        weights = []
-        for product in products:
-            rank[product.department] += 1
-            weights.append(1 / (rank[product.department] + 4))
-        total = dict.fromkeys(shares, 0.0)
-        for product, weight in zip(products, weights, strict=True):
-            total[product.department] += weight
-        self.ids = range(1, len(products) + 1)
-        self.cumulative = list(
-            accumulate(
-                weight * shares[product.department] / total[product.department]
-                for product, weight in zip(products, weights, strict=True)
-            )
-        )
-
-    def draw(self, random: Random) -> int:
-        return random.choices(self.ids, cum_weights=self.cumulative)[0]
+def popularity(products: list[Product], departments: Mapping[str, Any]) -> list[float]:
+    """Return cumulative weights: departments by share, their products by Zipf's law."""
+    shares = {name: entry["purchases"] for name, entry in departments.items()}
+    rank, total = dict.fromkeys(shares, 0), dict.fromkeys(shares, 0.0)
+    weights = []
+    for product in products:
+        rank[product.department] += 1
+        weights.append(1 / (rank[product.department] + 4))
+        total[product.department] += weights[-1]
+    pairs = zip(products, weights, strict=True)
+    return list(accumulate(w * shares[p.department] / total[p.department] for p, w in pairs))
 
 
-def make_orders(popularity: Popularity, random: Random) -> Iterator[Order]:
+def make_orders(weights: list[float], random: Random) -> Iterator[Order]:
     """Yield every user's orders: all `prior` except the last, which is `train` or `test`."""
     for user in range(1, USERS + 1):
         x = random.random()
@@ -232,36 +211,33 @@ def make_orders(popularity: Popularity, random: Random) -> Iterator[Order]:
         bought: dict[int, None] = {}
         for number in range(1, count + 1):
             eval_set = "prior" if number < count else random.choices(["train", "test"], [64, 36])[0]
-            lines = [] if eval_set == "test" else fill_cart(bought, popularity, random)
+            lines = [] if eval_set == "test" else fill_cart(bought, weights, random)
             yield Order(
                 user=user,
                 eval_set=eval_set,
                 number=number,
                 day=random.choices(range(7), [6, 6, 5, 4, 4, 4, 5])[0],
                 hour=random.choices(range(24), [1] * 7 + [3] + [8] * 11 + [4] * 3 + [2] * 2)[0],
-                days_since_prior=f"{days_between(random)}.0" if number > 1 else "",
+                days_since_prior=f"{random.choices(range(31), DAYS)[0]}.0" if number > 1 else "",
                 lines=lines,
             )
 
 
 def fill_cart(
-    bought: dict[int, None], popularity: Popularity, random: Random
+    bought: dict[int, None], weights: list[float], random: Random
 ) -> list[tuple[int, int]]:
     """Return a cart of about nine distinct products, and add them to `bought`."""
     size = 1 + int(32 * random.random() * random.random())
-    past = list(bought)
+    past, ids = list(bought), range(1, len(weights) + 1)
     cart: dict[int, int] = {}
     while len(cart) < size:
-        reorder = past and random.random() < REORDERED
-        product = random.choice(past) if reorder else popularity.draw(random)
+        if past and random.random() < REORDERED:
+            product = random.choice(past)
+        else:
+            product = random.choices(ids, cum_weights=weights)[0]
         cart[product] = int(product in bought)
     bought.update(dict.fromkeys(cart))
     return list(cart.items())
-
-
-def days_between(random: Random) -> int:
-    """Return the days since the prior order, with peaks at 7 and at 30 (or more)."""
-    return random.choices(range(31), [2, 4, 5, 6, 6, 6, 7, 9] + [4] * 7 + [2] * 15 + [11])[0]
 
 
 def write_csv(path: Path, header: str, rows: Iterable[Iterable[object]]) -> None:
@@ -275,19 +251,13 @@ def write_dimensions(out: Path, products: list[Product], departments: Mapping[st
     aisles = [aisle for entry in departments.values() for aisle in entry["aisles"]]
     aisle_id = {aisle: number for number, aisle in enumerate(sorted(aisles), start=1)}
     write_csv(out / "aisles.csv", "aisle_id,aisle", ((n, a) for a, n in aisle_id.items()))
-    write_csv(
-        out / "departments.csv",
-        "department_id,department",
-        ((entry["id"], name) for name, entry in departments.items()),
-    )
-    write_csv(
-        out / "products.csv",
-        "product_id,product_name,aisle_id,department_id",
-        (
-            (number, p.name, aisle_id[p.aisle], departments[p.department]["id"])
-            for number, p in enumerate(products, start=1)
-        ),
-    )
+    ids = [(entry["id"], name) for name, entry in departments.items()]
+    write_csv(out / "departments.csv", "department_id,department", ids)
+    rows = [
+        (number, p.name, aisle_id[p.aisle], departments[p.department]["id"])
+        for number, p in enumerate(products, start=1)
+    ]
+    write_csv(out / "products.csv", "product_id,product_name,aisle_id,department_id", rows)
 
 
 def write_orders(out: Path, orders: list[Order], random: Random) -> None:
@@ -303,16 +273,14 @@ def write_orders(out: Path, orders: list[Order], random: Random) -> None:
     )
     by_id = sorted(zip(ids, orders, strict=True), key=lambda pair: pair[0])
     for eval_set in ("prior", "train"):
-        write_csv(
-            out / f"order_products__{eval_set}.csv",
-            "order_id,product_id,add_to_cart_order,reordered",
-            (
-                (order_id, product, position, reordered)
-                for order_id, order in by_id
-                if order.eval_set == eval_set
-                for position, (product, reordered) in enumerate(order.lines, start=1)
-            ),
+        rows = (
+            (order_id, product, position, reordered)
+            for order_id, order in by_id
+            if order.eval_set == eval_set
+            for position, (product, reordered) in enumerate(order.lines, start=1)
         )
+        header = "order_id,product_id,add_to_cart_order,reordered"
+        write_csv(out / f"order_products__{eval_set}.csv", header, rows)
 
 
 def main(out: Path) -> None:
@@ -320,8 +288,7 @@ def main(out: Path) -> None:
     random = Random(SEED)
     products = make_products(Grammar(vocabulary, random), vocabulary["edge_cases"])
     departments = vocabulary["departments"]
-    shares = {name: entry["purchases"] for name, entry in departments.items()}
-    orders = list(make_orders(Popularity(products, shares), random))
+    orders = list(make_orders(popularity(products, departments), random))
     out.mkdir(parents=True, exist_ok=True)
     write_dimensions(out, products, departments)
     write_orders(out, orders, random)

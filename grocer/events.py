@@ -6,8 +6,6 @@ The local runner names a file in `GROCER_EVENTS`, to which all steps append. In 
 is not set, and each event is a line of stdout behind `PREFIX`, so the pod's log keeps it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """Progress reporting: each report is a structured event and a human-readable line on stdout."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Sequence

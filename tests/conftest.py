@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
@@ -37,6 +38,7 @@ def pytest_configure() -> None:
     settings.register_profile("no_deadline", deadline=None)
     settings.load_profile("no_deadline")
     os.environ[VARIABLE] = os.devnull  # tests of events set a file
+    os.environ.pop("KUBERNETES_SERVICE_HOST", None)  # as outside a pod
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -86,3 +88,11 @@ def s3_environment(moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def s3(s3_environment: str) -> Any:
     """Return a client of the S3 server."""
     return boto3.client("s3", region_name="us-east-1")
+
+
+@pytest.fixture
+def bucket(s3: Any) -> str:
+    """Create a bucket and return its name."""
+    name = f"b-{uuid4().hex}"
+    s3.create_bucket(Bucket=name)
+    return name

@@ -42,7 +42,7 @@ class Evaluation(Artifact):
     """
 
     FILE: ClassVar = "evaluation.json"
-    schema_version: int = Field(default=4, alias="schema")
+    schema_version: int = Field(default=5, alias="schema")
     label: str
     """Singular noun for a label, such as department."""
     confidence: Share

@@ -94,10 +94,24 @@ class BaselineComparison(Accuracy):
     """None for a baseline without calibrated probabilities."""
 
 
+class ComparisonNumber(Record):
+    """Comparisons with a champion that used the same test products, including the current one."""
+
+    total: PositiveCount
+    """With all champions up to the current one."""
+    with_champion: PositiveCount
+    """With the current champion."""
+
+
 class ChampionComparison(BaselineComparison):
     """The deployed bundle, measured as a baseline."""
 
     digest: Digest
+    number: ComparisonNumber | None
+    """None: the champion is in an OCI registry, where comparisons are not counted."""
+    new_products: PairedTest | None
+    """The paired test on the products that the champion's catalogue did not have; None: no such
+    product."""
 
 
 class ReliabilityBin(Record):

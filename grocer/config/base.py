@@ -1,7 +1,5 @@
 """Base class and shared field types of all configuration sections."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -3,8 +3,6 @@
 They do not affect training. Secrets are never settings: a setting names the Kubernetes Secret.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -142,6 +140,11 @@ class DeployConfig(Section):
         if self.analysis and not self.canary:
             raise ValueError("analysis requires canary, the percentages of the traffic")
         return self
+
+    @property
+    def service(self) -> str:
+        """Namespace and name of the InferenceService, for messages."""
+        return f"{self.namespace}/{self.name}"
 
     @property
     def effective_signing_key(self) -> str | None:

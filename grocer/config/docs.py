@@ -1,7 +1,5 @@
 """Generate docs/configuration.md from `RunConfig`: `python -m grocer.config.docs FILE`."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator, Mapping

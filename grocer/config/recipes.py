@@ -1,7 +1,5 @@
 """Named recipes: functions that return a complete `RunConfig`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from grocer.config import deployment, stages

@@ -1,7 +1,5 @@
 """Removed settings with their replacements; `--set` and saved configurations reject them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 REMOVED: Mapping[str, str] = {

@@ -1,10 +1,8 @@
 """The configuration of a run: one frozen, typed and validated `RunConfig`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
@@ -40,13 +38,13 @@ class RunConfig(Section):
     cluster: deployment.ClusterConfig = deployment.ClusterConfig()
 
     @model_validator(mode="after")
-    def _split_leaves_training_products(self) -> RunConfig:
+    def _split_leaves_training_products(self) -> Self:
         if self.split.validation + self.split.test > 0.8:
             raise ValueError("split.validation + split.test leave less than 20 % for training")
         return self
 
     @model_validator(mode="after")
-    def _strategy_predicts_aisles(self) -> RunConfig:
+    def _strategy_predicts_aisles(self) -> Self:
         strategy = self.predictor.strategy
         if self.catalogue.levels == 2 and strategy in ("cascade", "linear"):
             raise ValueError(
@@ -56,7 +54,7 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _addresses_have_no_credentials(self) -> RunConfig:
+    def _addresses_have_no_credentials(self) -> Self:
         """A configuration is part of the bundle and of a pipeline, which others can read."""
         for section, settings in self.model_dump().items():
             for key, value in settings.items() if isinstance(settings, dict) else ():
@@ -78,7 +76,7 @@ class RunConfig(Section):
         return json.dumps(self.model_dump(mode="json"), ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str) -> RunConfig:
+    def from_json(cls, text: str) -> Self:
         """Parse the output of `to_json`.
 
         Raises:
@@ -89,7 +87,7 @@ class RunConfig(Section):
         except ValidationError as error:
             raise ConfigError(_explain(error)) from error
 
-    def with_settings(self, settings: Sequence[str]) -> RunConfig:
+    def with_settings(self, settings: Sequence[str]) -> Self:
         """Return a copy with `section.key=value` applied; values are JSON or plain text.
 
         Raises:

@@ -1,7 +1,5 @@
 """Configuration sections that determine the adapter and the gate's decision."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal, Self
 

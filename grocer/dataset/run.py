@@ -1,7 +1,5 @@
 """Split the labelled products and write them as prompts with completions."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -10,8 +10,6 @@ The hash uses a name's *family*: its words in alphabetical order, without a plur
 one family (`Greek Yogurt Vanilla`, `Vanilla Greek Yogurts`) are separate examples on one side.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable, Mapping

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,9 +114,9 @@ def predict(
             f"{adapter} has no label {', '.join(sorted(unknown))}, which occurs in the splits: it "
             "was trained on other splits; train again, or evaluate it on those"
         )
-    linear = _fit_linear(tables, labels)
+    linear = fit_linear_model(tables, labels)
     train, _ = _sample(tables["train"], config.evaluation.sample_size)
-    scores = _score(scorer, linear, {**tables, "train": train})
+    scores = score(scorer, linear, {**tables, "train": train})
     measured = classifiers.measure(classifiers.fit(scores), scores, config.evaluation)
     strategy = classifiers.choose(
         measured, scores, config.predictor, two_levels=bool(scorer.leaves)
@@ -155,7 +155,8 @@ def _base_model(adapter: Path, table: pd.DataFrame, config: RunConfig) -> Scores
     return Scores.flat(tuple(scorer.labels), np.exp(logs))
 
 
-def _fit_linear(tables: Mapping[str, pd.DataFrame], labels: tuple[str, ...]) -> LinearModel:
+def fit_linear_model(tables: Mapping[str, pd.DataFrame], labels: Sequence[str]) -> LinearModel:
+    """Fit the linear model on `train`, with the regularisation selected on `validation`."""
     train, validation = tables["train"], tables["validation"]
     say("evaluate", f"fitting the linear model on {len(train):,} training products")
     return fit_linear(
@@ -167,7 +168,7 @@ def _fit_linear(tables: Mapping[str, pd.DataFrame], labels: tuple[str, ...]) -> 
     )
 
 
-def _score(scorer: Scorer, linear: LinearModel, tables: Mapping[str, pd.DataFrame]) -> ModelScores:
+def score(scorer: Scorer, linear: LinearModel, tables: Mapping[str, pd.DataFrame]) -> ModelScores:
     """Score the names of all tables with both models."""
     seconds: dict[str, tuple[float, float]] = {}
     adapter_logs, linear_logs = {}, {}

@@ -10,12 +10,10 @@ import pandas as pd
 
 from grocer.artifacts.adapter import Adapter
 from grocer.artifacts.base import SIDES, BySide
-from grocer.artifacts.bundle import Bundle
 from grocer.artifacts.evaluation import Evaluation, EvaluationInputs
 from grocer.artifacts.metrics import (
     Accuracy,
     BaselineComparison,
-    ChampionComparison,
     ConfidentError,
     RawLabels,
     Reference,
@@ -23,14 +21,17 @@ from grocer.artifacts.metrics import (
 from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
 from grocer.config.stages import EvaluationConfig
-from grocer.evaluation import baselines, coverage, hierarchical, metrics, paired, slices
-from grocer.evaluation.predictions import (
-    ModelPredictions,
-    Predictions,
-    predict,
-    predict_labels,
-    read_tables,
+from grocer.evaluation import (
+    baselines,
+    coverage,
+    hierarchical,
+    known_products,
+    metrics,
+    paired,
+    slices,
 )
+from grocer.evaluation.champion import Champion
+from grocer.evaluation.predictions import ModelPredictions, Predictions, predict, read_tables
 from grocer.inference import drift
 from grocer.inference.scores import Scores
 from grocer.ingest.corrections import UNCORRECTED
@@ -48,7 +49,7 @@ CONFIDENT_ERRORS = 50
 
 @explain_out_of_memory()
 def run(
-    adapter: Adapter, splits: Splits, config: RunConfig, out: Path, champion: Bundle | None = None
+    adapter: Adapter, splits: Splits, config: RunConfig, out: Path, champion: Champion | None = None
 ) -> Evaluation:
     """Measure the classifiers on the splits and select one.
 
@@ -56,7 +57,7 @@ def run(
     metrics are computed from calibrated probabilities.
 
     Args:
-        champion: the deployed bundle, on a local path; measured on the same test products.
+        champion: the deployed bundle, which is measured on the same test products.
 
     Raises:
         CatalogueError: a side of the split is empty, or training has a single department.
@@ -74,6 +75,8 @@ def run(
         champion,
     )
     _write(evaluation, predictions, config, adapter, out)
+    names = pd.concat([table["normalised_name"] for table in tables.values()])
+    known_products.save(names, out)
     _say_result(evaluation)
     return evaluation
 
@@ -83,7 +86,7 @@ def _measure(
     predictions: ModelPredictions,
     tables: Mapping[str, pd.DataFrame],
     config: RunConfig,
-    champion: Bundle | None,
+    champion: Champion | None,
 ) -> Evaluation:
     from sklearn.metrics import confusion_matrix
 
@@ -124,7 +127,7 @@ def _measure(
         confident_errors=_confident_errors(test),
         reference=_reference(predictions, products),
         baselines=_baselines(predictions, tables["train"], settings),
-        champion=None if champion is None else _champion(champion, test, config),
+        champion=None if champion is None else champion.compare(inputs, test, config),
         row_split_leakage=baselines.row_split_leakage(
             products["department"], products["purchases"], metrics.SEED
         ),
@@ -193,16 +196,6 @@ def _baselines(
             settings,
         ),
     }
-
-
-def _champion(champion: Bundle, test: Predictions, config: RunConfig) -> ChampionComparison:
-    """The champion on the test products; it may have other labels."""
-    names = test.table["product_name"]
-    predicted = predict_labels(Path(champion.uri), names, config, "test, champion")
-    comparison = baselines.compare(
-        test.table["department"], predicted, test.correct, config.evaluation
-    )
-    return ChampionComparison(**dict(comparison), digest=champion.digest)
 
 
 def _confident_errors(test: Predictions) -> tuple[ConfidentError, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.metrics import BaselineComparison
 from grocer.gate.classifiers import Check, classifier_checks, has_log_loss_test
+from grocer.gate.comparisons import comparison_checks
 
 ROUNDING = 1e-6
 """Tolerance between an accuracy and the counts that it was computed from, per product."""
@@ -53,7 +54,7 @@ def contradictions(evaluation: Evaluation, baselines: Sequence[str]) -> list[str
     checks = [*_intervals(evaluation), *_departments(evaluation), *_confusion(evaluation)]
     checks += classifier_checks(evaluation, baselines)
     for name, comparison in _comparisons(evaluation, baselines):
-        checks += _pairs(evaluation, name, comparison)
+        checks += comparison_checks(name, comparison, evaluation.metrics.test)
     return [contradiction for passed, contradiction in checks if not passed]
 
 
@@ -103,23 +104,6 @@ def _confusion(evaluation: Evaluation) -> Iterator[Check]:
         correct = (metrics.recall or 0.0) * metrics.support
         same = sum(row) == metrics.support and _close(row[index], correct, metrics.support)
         yield same, f"the confusion matrix contradicts support or recall of {name}"
-
-
-def _pairs(evaluation: Evaluation, name: str, comparison: BaselineComparison) -> Iterator[Check]:
-    test, paired = evaluation.metrics.test, comparison.paired
-    products, won, lost = paired.products, paired.only_model_right, paired.only_baseline_right
-    model, baseline = paired.model_accuracy * products, paired.baseline_accuracy * products
-    yield products <= test.products, f"{name}: compared on more products than were tested"
-    same = _close(model - baseline, won - lost, products)
-    yield same, f"{name}: accuracies contradict the discordant pairs"
-    possible = won <= model + ROUNDING * products and lost <= baseline + ROUNDING * products
-    yield possible, f"{name}: more discordant pairs than correct predictions"
-    if products == comparison.products:
-        same = _close(baseline, comparison.accuracy * products, products)
-        yield same, f"{name}: paired accuracy differs from accuracy"
-    if products == test.products:
-        same = _close(model, test.accuracy * products, products)
-        yield same, f"{name}: paired accuracy of the model differs from test accuracy"
 
 
 def _close(one: float, other: float, products: int) -> bool:

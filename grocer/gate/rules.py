@@ -23,11 +23,8 @@ from grocer.model.paired_difference import upper_bound
 ROUNDING = 1e-9
 """Tolerance for a difference of decimal fractions: 0.93 - 0.83 exceeds 0.1 in binary."""
 
-LOOKS = 52
-"""Comparisons with a champion over which the error rate is spread: weekly runs for a year.
-
-They all use the same test products. Without this, chance alone would replace the champion.
-"""
+UNCOUNTED = 52
+"""Comparisons over which the error rate is spread if they are not counted: weekly for a year."""
 
 MIN_SUPPORT = 20
 """Labels with fewer test products are exempt from the recall floor."""
@@ -208,21 +205,43 @@ def _champion(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     paired, products = evaluation.champion.paired, evaluation.metrics.test.products
     if paired.products != products:
         return False, f"Champion: compared on {paired.products:,} of {products:,} test products."
-    level = evaluation.significance / LOOKS
-    better, margin = _more_accurate(paired, level), policy.champion_margin
+    number, new = evaluation.champion.number, evaluation.champion.new_products
+    if new is not None and new.products < policy.min_test_products:
+        new = None
+    # Half of the error rate is for the new products, which no earlier champion was compared on.
+    rate = evaluation.significance if new is None else evaluation.significance / 2
+    level = rate / UNCOUNTED if number is None else _spent(rate, number.total)
+    which = f"one of {UNCOUNTED}" if number is None else f"number {number.total:,}"
+    better = _more_accurate(paired, level)
     sentence = (
-        f"Accuracy vs champion {_compared(paired, level)} (required: higher with p < {level:.2g}, "
-        f"which is {evaluation.significance:g} for {LOOKS} comparisons)."
+        f"Accuracy vs champion {_compared(paired, level)} (required: higher with p < {level:.2g} "
+        f"in comparison {which} of these products"
     )
-    if margin is None:
-        return better, sentence
+    if new is not None:
+        level_of_new = level if number is None else _spent(rate, number.with_champion)
+        better = better or _more_accurate(new, level_of_new)
+        sentence += (
+            f"; or with p < {level_of_new:.2g} on the {new.products:,} products that were not in "
+            f"its catalogue: {_accuracies(new, level_of_new)}"
+        )
+    if (margin := policy.champion_margin) is None:
+        return better, f"{sentence})."
     lost, won = paired.only_baseline_right, paired.only_model_right
     bound = -float(upper_bound(lost, won, paired.products, level))
     value_text, limit_text = _distinct(bound, -margin)
     return better or bound >= -margin, (
-        f"{sentence[:-2]}, or a lower bound of the difference of at least {limit_text}: "
+        f"{sentence}; or a lower bound of the difference of at least {limit_text}: "
         f"{value_text}). Reason for the margin: {policy.champion_margin_reason}."
     )
+
+
+def _spent(rate: float, number: int) -> float:
+    """The level of a comparison, so that the levels of any number of comparisons add up to `rate`.
+
+    They all use the same test products: at a constant level, chance alone would replace the
+    champion every few months.
+    """
+    return rate / (number * (number + 1))
 
 
 def _measured(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
@@ -239,10 +258,13 @@ def _consistent(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 
 
 def _compared(paired: PairedTest, level: float) -> str:
-    """Both accuracies, the number of products and McNemar's p."""
+    return f"on the same {paired.products:,} products: {_accuracies(paired, level)}"
+
+
+def _accuracies(paired: PairedTest, level: float) -> str:
+    """Both accuracies and McNemar's p."""
     accuracies = " vs ".join(_distinct(paired.model_accuracy, paired.baseline_accuracy))
-    p_text = _p_text(paired.p_value, level)
-    return f"on the same {paired.products:,} products: {accuracies}, {p_text}"
+    return f"{accuracies}, {_p_text(paired.p_value, level)}"
 
 
 def _p_text(p_value: float, level: float) -> str:

@@ -5,8 +5,6 @@ interruption the same command skips the finished chunks. The scores of a chunk d
 alone, so a resumed run writes the same bytes as an uninterrupted one.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import shutil

@@ -14,8 +14,6 @@ any number of products, not only approximately. They assume that products are in
 that occur repeatedly count once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from math import exp, sqrt
 

@@ -1,7 +1,5 @@
 """Compare the product names in a file with the test products of a bundle's evaluation."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path

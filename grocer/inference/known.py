@@ -3,12 +3,10 @@
 OUT  OUT.json  the output of bulk, and what its predictions depend on
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 from pydantic import ValidationError
@@ -53,7 +51,7 @@ class Known:
         column: str,
         added: Sequence[str],
         corrections: Mapping[str, str],
-    ) -> Known:
+    ) -> Self:
         """Return the corrections and the rows of an earlier output.
 
         Args:
@@ -96,7 +94,7 @@ class State(Record):
     sha256: str
 
     @classmethod
-    def of(cls, plan: Mapping[str, Any], sha256: str) -> State:
+    def of(cls, plan: Mapping[str, Any], sha256: str) -> Self:
         """Return the state of an output with this plan; the last part of a bundle is its digest."""
         settings = {name: plan[name] for name in ("column", "min_probability")}
         return cls(bundle=plan["bundle"][-64:], **settings, sha256=sha256)

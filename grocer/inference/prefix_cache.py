@@ -5,8 +5,6 @@ few trie tokens that lead to a branching node, so a product costs little more th
 its own name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 

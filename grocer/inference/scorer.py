@@ -4,12 +4,10 @@ If labels have aisles, a second pass chooses among the aisles of one label. Eval
 class, and serving as part of `grocer.inference.classifier`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -54,7 +52,7 @@ class Scorer:
         compute_dtype: str = "auto",
         base: Path | None = None,
         with_adapter: bool = True,
-    ) -> Scorer:
+    ) -> Self:
         """Load the adapter of a train artifact or of a bundle.
 
         Args:

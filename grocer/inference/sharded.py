@@ -9,8 +9,6 @@ complete and is not classified again. The address has the digest of the plan, an
 compared with a recorded size and SHA-256 when it is read.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence

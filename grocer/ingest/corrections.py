@@ -7,15 +7,13 @@ whose name has the same normal form. It holds until the same reviewer gives anot
 If reviewers disagree, none of their corrections applies until a resolution is imported.
 """
 
-from __future__ import annotations
-
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -61,7 +59,7 @@ class Corrections:
     """The last correction of each reviewer, of names on which they disagree."""
 
     @classmethod
-    def of(cls, table: Iterable[Correction]) -> Corrections:
+    def of(cls, table: Iterable[Correction]) -> Self:
         """Resolve the rows of a corrections table."""
         effective, conflicts = {}, {}
         for key, reviewers in latest_rows(table).items():

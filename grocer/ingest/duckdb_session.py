@@ -1,7 +1,5 @@
 """A DuckDB session with a memory limit, progress reports and one-line errors."""
 
-from __future__ import annotations
-
 import os
 import re
 import threading

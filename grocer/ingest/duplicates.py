@@ -1,7 +1,5 @@
 """Count rows with a duplicate key in little memory."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 

@@ -1,7 +1,5 @@
 """Join order lines to products and orders, and count the lines that don't match."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

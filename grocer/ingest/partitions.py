@@ -7,8 +7,6 @@ Each file is read into a Parquet copy with the table's types, named by a digest 
 determines its rows. Later runs read the copies of unchanged files; all others are removed.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

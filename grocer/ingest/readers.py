@@ -1,7 +1,5 @@
 """DuckDB queries that read CSV and Parquet files with given column types."""
 
-from __future__ import annotations
-
 from codecs import getincrementaldecoder
 from collections.abc import Collection, Mapping
 from pathlib import Path

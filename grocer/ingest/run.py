@@ -1,7 +1,5 @@
 """Read a source, join its order lines, and write the tables that later stages use."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Collection, Mapping
 from contextlib import closing

@@ -1,7 +1,5 @@
 """Tables of the Instacart schema, their columns, and the combinations of tables accepted."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass

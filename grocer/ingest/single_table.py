@@ -1,7 +1,5 @@
 """A catalogue in one table with its own column names, converted to Instacart's tables."""
 
-from __future__ import annotations
-
 from itertools import combinations
 from pathlib import Path
 

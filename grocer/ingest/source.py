@@ -1,7 +1,5 @@
 """Find a run's tables in a directory, a zip archive or at a remote address, as local files."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Named SQL statements: each macro of `sql/NAME.sql` renders one statement for DuckDB."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

@@ -4,8 +4,6 @@ All output goes to a temporary name in the same directory and is renamed once it
 file with its final name is never incomplete, not even after a power failure.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

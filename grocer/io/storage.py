@@ -5,8 +5,6 @@ AWS_REGION, AWS_ACCESS_KEY_ID and related variables, a service account, or
 GOOGLE_APPLICATION_CREDENTIALS.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os
@@ -80,7 +78,7 @@ class Storage:
         """Return fsspec's information on a file, such as `size` in bytes if it is known."""
         return self._try("read", name, self._files.info)
 
-    def version(self, name: str) -> dict[str, str]:
+    def version(self, name: str = "") -> dict[str, str]:
         """Return what changes with a file's content, such as size, time and tag."""
         info = self.info(name)
         return {key: str(info[key]) for key in _VERSION_KEYS if info.get(key) is not None}

@@ -3,8 +3,6 @@
 A directory without its manifest, or with other files than it lists, is incomplete.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

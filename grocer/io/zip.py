@@ -1,7 +1,5 @@
 """Extract tables from zip archives."""
 
-from __future__ import annotations
-
 import shutil
 import zipfile
 import zlib

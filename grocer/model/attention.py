@@ -6,8 +6,6 @@ row, so the work grows with the number of products and not with its square. Resu
 to rounding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ temperature scaling, where the weight is the reciprocal of the temperature. Two 
 weights are a geometric mixture, the ensemble; it contains both scaled models as special cases.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -3,8 +3,6 @@
 Each choice comes with its reason as one line for the log.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from functools import cache

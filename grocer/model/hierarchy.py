@@ -8,8 +8,6 @@ department therefore always sum to its probability, and only the aisles of the p
 department have to be scored.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile

@@ -10,8 +10,6 @@ This is the probability with which constrained sampling draws the label. It is n
 of the whole sequence renormalised over the labels; the two can rank labels differently.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple

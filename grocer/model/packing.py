@@ -8,8 +8,6 @@ probabilities equal those of separate sequences up to rounding if dropout is 0; 
 products of a pack share the prefix's dropout mask.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Confidence bound of the difference of two accuracies on the same products."""
 
-from __future__ import annotations
-
 from statistics import NormalDist
 
 import numpy as np

@@ -7,8 +7,6 @@ inserted now and then. It can therefore read names and spell labels, but has nev
 product belongs to which label; that is what the adapter learns.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
     root/<digest>/  labels.json  [aisles.json]  bundle.json  MODEL_CARD.md  provenance.json
                     adapter_model.safetensors  adapter_config.json  tokenizer files
                     base.json  [base/]  template.json
-                    linear.npz  [model.sig]
+                    linear.npz  known_products.npy  [model.sig]
 
 A bundle holds the classifier that the gate judged: without `linear.npz` if its strategy is
 `adapter`, without the adapter, its tokenizer, base and template if it is `linear`. `model.sig` is
@@ -16,8 +16,6 @@ it is read: every file is that of an artifact, the evaluation and the configurat
 evaluate recorded, and the decision is that of the gate. Bundles are immutable: another classifier
 is another bundle.
 """
-
-from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping

@@ -9,8 +9,6 @@ follows from that of the bundle. A layer is accepted only if it has exactly the 
 `publish_image` writes for the files in bundle.json: no link, no other path and no other size.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

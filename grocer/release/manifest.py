@@ -1,7 +1,5 @@
 """The content of bundle.json, and how it follows from the artifacts that the gate judged."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from hashlib import sha256
@@ -26,6 +24,8 @@ from grocer.reports.html import render
 MANIFEST, CARD = "bundle.json", "MODEL_CARD.md"
 JUDGED = "judged.json"
 """File of evaluate with the `judged_digests`."""
+KNOWN = "known_products.npy"
+"""File of evaluate, and of a bundle: hashes of the products in the catalogue of the run."""
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _TOKENIZER = (
     "added_tokens.json",
@@ -36,7 +36,7 @@ _TOKENIZER = (
     "tokenizer_config.json",
 )
 _BASE, _TEMPLATE, _LABELS = "base.json", "template.json", "labels.json"
-_REQUIRED = (*_ADAPTER, _BASE, _TEMPLATE, _LABELS, LINEAR)
+_REQUIRED = (*_ADAPTER, _BASE, _TEMPLATE, _LABELS, LINEAR, KNOWN)
 """Files of the models that the strategy uses; the others are optional."""
 
 
@@ -52,7 +52,7 @@ class Manifest(Artifact):
 
     FILE: ClassVar = MANIFEST
     OTHER_VERSION: ClassVar = "serve it with the version that wrote it, or train again"
-    schema_version: int = Field(default=7, alias="schema")
+    schema_version: int = Field(default=8, alias="schema")
     base: dict[str, Any] | None
     """None without an adapter."""
     labels: Labels
@@ -115,7 +115,7 @@ def origins_of(judged: JudgedFiles, combination: Combination) -> dict[str, tuple
     Raises:
         BundleError: an artifact lacks a file.
     """
-    origins = {_LABELS: ("model", _LABELS)}
+    origins = {_LABELS: ("model", _LABELS), KNOWN: ("evaluation", KNOWN)}
     if combination.uses_adapter:
         # The files of the adapter's directory are at the top level of a bundle.
         origins |= {name: ("model", f"adapter/{name}") for name in (*_ADAPTER, *_TOKENIZER)}

@@ -4,8 +4,6 @@ A version is named by its run; its external id is the bundle's digest. A version
 failed is archived. The fields of `Lineage` are its custom properties.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Mapping

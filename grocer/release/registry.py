@@ -7,8 +7,6 @@
 ever overwritten, by another one of the same bundle.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

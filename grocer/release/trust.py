@@ -6,12 +6,11 @@ pipeline's steps mount. A submitter cannot change it.
     /etc/grocer/trust/  one *.pem per public key or CA  [sigstore.json]  [gate.json]
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from pydantic import ValidationError
 
@@ -44,7 +43,7 @@ class Trust:
     floor: Floor | None = None
 
     @classmethod
-    def of_platform(cls) -> Trust:
+    def of_platform(cls) -> Self:
         """Return what GROCER_TRUST names, or else /etc/grocer/trust has; it may be empty.
 
         Raises:
@@ -56,7 +55,7 @@ class Trust:
         return cls.read(DIRECTORY) if _files(DIRECTORY) else cls()
 
     @classmethod
-    def read(cls, path: Path) -> Trust:
+    def read(cls, path: Path) -> Self:
         """Return the trust in a directory, or in a single PEM file.
 
         Raises:

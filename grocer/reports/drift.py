@@ -1,7 +1,5 @@
 """The drift page: whether the products in a file differ from the catalogue, and which ones."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from markupsafe import Markup

@@ -1,7 +1,5 @@
 """The evaluation report: the gate's decision, then metrics, errors and calibration."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The split report: products of each label by side, and how far test shares deviate."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

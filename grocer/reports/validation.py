@@ -1,7 +1,5 @@
 """The validation report as a page, and its failures as single lines."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The record of the run that the gate judged last, with which the cool-down starts."""
 
-from __future__ import annotations
-
 from grocer.errors import ArtifactError
 from grocer.io.storage import Storage
 from grocer.release.lineage import Lineage

@@ -1,7 +1,5 @@
 """Decides whether a retraining is due."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime

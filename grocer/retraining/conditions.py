@@ -1,11 +1,9 @@
 """Conditions for a retraining, such as `drift or 500 corrections or 30d`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from grocer.errors import ConfigError, redacted
 
@@ -39,7 +37,7 @@ class Expression:
     alternatives: tuple[tuple[Condition, ...], ...]
 
     @classmethod
-    def parse(cls, text: str) -> Expression:
+    def parse(cls, text: str) -> Self:
         """Parse conditions that are joined by `or` and `and`; `and` binds more strongly.
 
         Raises:
@@ -101,7 +99,7 @@ class Trigger:
     @classmethod
     def of(
         cls, when: str, *, metrics: str | None, corrections: str | None, cool_down_days: float
-    ) -> Trigger:
+    ) -> Self:
         """Return a trigger whose conditions have their sources.
 
         Args:

@@ -1,7 +1,5 @@
 """What the conditions read: the champion and the drift metrics of the predictor."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import urllib.request

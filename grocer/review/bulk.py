@@ -1,7 +1,5 @@
 """The review queue of a bulk run: the rows that are not confident enough to be final."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

@@ -5,8 +5,6 @@ A CSV file has the columns `name` and `label`, and may have `who`, `when`, `sour
 JSON, JSON-MIN and CSV are read.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@
 the page saves.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from base64 import b64encode

@@ -10,13 +10,12 @@ the product, at least 1. It comes from three places:
 - *low confidence*: rows of a classified file below its confidence limit.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -70,7 +69,7 @@ class RunOutput:
     linear: LinearModel
 
     @classmethod
-    def read(cls, run: Path) -> RunOutput:
+    def read(cls, run: Path) -> Self:
         """Return the artifacts in the output directory of `grocer run`.
 
         Raises:

@@ -1,7 +1,5 @@
 """Trainer callbacks: progress, metric logging, and checkpoints on preemption."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -9,8 +9,6 @@
 A checkpoint without `whole.json`, or with other files than it lists, is incomplete and skipped.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

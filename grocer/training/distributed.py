@@ -12,8 +12,6 @@ averaged. The effective batch size is `per_device_train_batch_size` ×
 pipeline's train step. CONFIG.json is the resolved configuration that `grocer run` saves.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -7,8 +7,6 @@ and `config.json`. The first node adds `model/`, the artifact. Kubeflow Trainer 
 `PET_*`. Exit codes are those of `grocer.training.distributed`.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

@@ -6,8 +6,6 @@ shorter than a prompt, ALiBi, recurrent states and other additions to attention,
 would report it: the loss and the probabilities would only be worse.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Fine-tune an adapter on a 4-bit base: QLoRA with TRL's SFTTrainer and PEFT."""
 
-from __future__ import annotations
-
 import math
 import shutil
 import time

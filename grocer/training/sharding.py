@@ -4,8 +4,6 @@ Each process loads the whole 4-bit base, then keeps a part of its weights, of th
 optimizer's state. The weights of a decoder layer are gathered while it computes.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """TRL's SFTTrainer with checks for NaN and Inf, and its variant for packed sequences."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Mapping, Sequence

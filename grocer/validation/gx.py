@@ -1,7 +1,5 @@
 """Run Great Expectations in memory, batch by batch, and merge the results."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Sequence

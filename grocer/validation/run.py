@@ -1,7 +1,5 @@
 """Validate the ingested tables, so that invalid data stops the run before training."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The `notes` of an expectation say what it checks and the limit. They are unique 
 name the expectation in the report and in error messages.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

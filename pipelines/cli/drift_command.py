@@ -52,19 +52,19 @@ def drift(
         show(result, page)
 
 
-def show(report: DriftReport, page: Path | None, console: Console | None = None) -> None:
+def show(report: DriftReport, page: Path | None) -> None:
     """Print a drift report."""
     from grocer.reports.drift import TEXTS, show_value, verdict
 
-    console = console or Console(highlight=False)
+    console = Console(highlight=False)
     estimate = report.estimated_accuracy
     colour = "bold red" if report.drift else "bold green"
-    show_block(console, "Drift", iter([Text(verdict(report), colour)]))
+    show_block(console, "Drift", Text(verdict(report), colour))
     text = f"{report.products:,} distinct names, {report.test_products:,} test products"
-    show_block(console, "Compared", iter([Text(text)]))
+    show_block(console, "Compared", text)
     text = f"estimated {estimate.accuracy:.1%} ({estimate.low:.1%} to {estimate.high:.1%})"
     text += f", measured on the test products {report.test_accuracy:.1%}"
-    show_block(console, "Accuracy", iter([Text(text)]))
+    show_block(console, "Accuracy", text)
     lines = [
         Text(
             f"{TEXTS[name][0]:<12}{show_value(name, each.value):>8}, test products "
@@ -73,15 +73,13 @@ def show(report: DriftReport, page: Path | None, console: Console | None = None)
         )
         for name, each in report.signals.items()
     ]
-    show_block(console, "Signals", iter(lines))
+    show_block(console, "Signals", *lines)
     if report.new_words:
-        words = ", ".join(f"{each.word} ({each.products:,})" for each in report.new_words[:10])
-        show_block(console, "New words", iter([Text(words)]))
+        words = (f"{each.word} ({each.products:,})" for each in report.new_words[:10])
+        show_block(console, "New words", ", ".join(words))
     driving = next((name for name, each in report.signals.items() if each.drift), "confidence")
-    products = (
-        Text(f"{each.product_name}: {each.department} {each.confidence:.0%}")
-        for each in report.drivers[driving][:5]
-    )
-    show_block(console, "Products", products)
+    products = report.drivers[driving][:5]
+    texts = (f"{each.product_name}: {each.department} {each.confidence:.0%}" for each in products)
+    show_block(console, "Products", *texts)
     if page is not None:
-        show_block(console, "Page", iter([Text(str(page))]))
+        show_block(console, "Page", str(page))

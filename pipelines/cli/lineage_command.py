@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.text import Text
 from typer import Argument, Option
 
 from grocer.config.recipes import recipe
@@ -76,7 +75,7 @@ def lineage(
     console = Console(highlight=False)
     for each in found:
         for heading, text in _rows(each):
-            show_block(console, heading, iter([Text(text)]))
+            show_block(console, heading, text)
 
 
 def _register(run: str, config: RunConfig) -> Lineage:

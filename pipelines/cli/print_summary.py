@@ -31,30 +31,27 @@ def show(finished: Finished, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     for heading, block in _blocks(finished, console.width - _MARGIN):
         console.print()
-        show_block(console, heading, block)
+        show_block(console, heading, *block)
     console.print()
     for heading, text in _next(finished):
-        console.print(Text(f"{heading:<{_MARGIN}}", "bold") + text, soft_wrap=True)
+        show_block(console, heading, text)
 
 
 def show_verdict(
-    passed: bool,
-    reasons: Sequence[Reason],
-    outcome: str,
-    console: Console | None = None,
-    heading: str = "Gate",
+    passed: bool, reasons: Sequence[Reason], outcome: str, heading: str = "Gate"
 ) -> None:
     """Print the verdict of the gate or the canary, its outcome for the model, and the reasons."""
-    console = console or Console(highlight=False)
+    console = Console(highlight=False)
     console.print()
-    show_block(console, heading, _verdict(passed, reasons, outcome, console.width - _MARGIN))
+    show_block(console, heading, *_verdict(passed, reasons, outcome, console.width - _MARGIN))
 
 
-def show_block(console: Console, heading: str, block: Iterator[Text]) -> None:
+def show_block(console: Console, heading: str, *lines: str | Text) -> None:
     """Print the lines of a block, the first one after its heading."""
-    for line in block:
+    for line in lines:
         # Soft wrap: a path must stay on one line to be copied.
-        console.print(Text(f"{heading:<{_MARGIN}}", "bold") + line, soft_wrap=True)
+        text = Text.assemble((f"{heading:<{_MARGIN}}", "bold"), line)
+        console.print(text, soft_wrap=True)
         heading = ""
 
 

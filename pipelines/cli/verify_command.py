@@ -43,35 +43,35 @@ def verify(
         show(checked, Trust.of_platform(), bundle)
 
 
-def show(bundle: LoadedBundle, trust: Trust, source: str, console: Console | None = None) -> None:
+def show(bundle: LoadedBundle, trust: Trust, source: str) -> None:
     """Print a verified bundle."""
-    console = console or Console(highlight=False)
+    console = Console(highlight=False)
     for heading, text in _rows(bundle, trust, source):
-        show_block(console, heading, iter([text]))
+        show_block(console, heading, text)
     decision = bundle.manifest.decision
     floor = "; the platform's gate policy accepts it" if trust.floor else ""
     outcome = f"this is what was evaluated{floor}"
-    show_verdict(decision.passed, decision.reasons, outcome, console)
+    show_verdict(decision.passed, decision.reasons, outcome)
 
 
-def _rows(bundle: LoadedBundle, trust: Trust, source: str) -> Iterator[tuple[str, Text]]:
+def _rows(bundle: LoadedBundle, trust: Trust, source: str) -> Iterator[tuple[str, str | Text]]:
     manifest = bundle.manifest
-    yield "Bundle", Text(source)
-    yield "Digest", Text(bundle.digest)
+    yield "Bundle", source
+    yield "Digest", bundle.digest
     yield "Signature", _signature(bundle)
     strategy, base = manifest.combination.strategy, manifest.base
-    yield "Model", Text(f"{strategy}, {len(manifest.labels)} {manifest.evaluation.label}s")
+    yield "Model", f"{strategy}, {len(manifest.labels)} {manifest.evaluation.label}s"
     if base is not None:
-        yield "Base", Text(f"{base['source']}, digest {base['digest']}")
+        yield "Base", f"{base['source']}, digest {base['digest']}"
     build = manifest.build
-    yield "Data", Text(f"tables {build.data or 'unknown'}")
-    yield "", Text(f"splits {manifest.evaluation.digests.splits}")
+    yield "Data", f"tables {build.data or 'unknown'}"
+    yield "", f"splits {manifest.evaluation.digests.splits}"
     where = "Kubeflow" if build.platform == "kubeflow" else "one machine"
-    yield "Run", Text(f"{build.run or 'unknown'} on {where}, {build.started} to {build.finished}")
+    yield "Run", f"{build.run or 'unknown'} on {where}, {build.started} to {build.finished}"
     commit = f", commit {build.commit}" if build.commit else ""
-    yield "Grocer", Text(f"{build.version}{commit}")
+    yield "Grocer", f"{build.version}{commit}"
     size = sum(manifest.sizes.values()) / 1e6
-    yield "Files", Text(f"{len(manifest.files) + 1}, {size:,.1f} MB")
+    yield "Files", f"{len(manifest.files) + 1}, {size:,.1f} MB"
 
 
 def _signature(bundle: LoadedBundle) -> Text:

@@ -131,19 +131,16 @@ def _custom_resources(api: ApiClient) -> Finding:
     from kubernetes.client import CustomObjectsApi
     from kubernetes.client.exceptions import ApiException
 
-    missing = []
+    missing, objects = [], CustomObjectsApi(api)
     for version, name in RESOURCES.items():
         try:
-            resources = (
-                CustomObjectsApi(api)
-                .get_api_resources(GROUP, version, _request_timeout=_REQUEST_SECONDS)
-                .resources
-            )
+            found = objects.get_api_resources(GROUP, version, _request_timeout=_REQUEST_SECONDS)
+            names = {resource.name for resource in found.resources}
         except ApiException as error:
             if error.status != 404:
                 raise
-            resources = []
-        if name not in {resource.name for resource in resources}:
+            names = set()
+        if name not in names:
             missing.append(f"{name} {version}")
     if missing:
         next_step = "install the version of kind/versions: docs/cluster.md"
@@ -178,14 +175,12 @@ def _trust(api: ApiClient) -> Finding:
 
     from grocer.release.trust import Trust
 
-    files = (
-        CoreV1Api(api)
-        .read_namespaced_config_map(TRUST_CONFIG, _NAMESPACE, _request_timeout=_REQUEST_SECONDS)
-        .data
+    config_map = CoreV1Api(api).read_namespaced_config_map(
+        TRUST_CONFIG, _NAMESPACE, _request_timeout=_REQUEST_SECONDS
     )
     where = f"ConfigMap {TRUST_CONFIG} in namespace {_NAMESPACE}"
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in (files or {}).items():
+        for name, text in (config_map.data or {}).items():
             Path(folder, name).write_text(text)
         try:
             trust = Trust.read(Path(folder))
@@ -195,37 +190,25 @@ def _trust(api: ApiClient) -> Finding:
     return ok(_TRUST, f"{where}: {', '.join(each.name for each in trust.signers)}; {policy}")
 
 
-def _trainer(namespace: str, api: ApiClient) -> Finding:
-    """Check the TrainingRuntime of the TrainJobs that the step train creates."""
+def _custom_object(api: ApiClient, *path: str) -> Any:
+    """Return a custom resource; `path` is its group, version, namespace, plural and name."""
     from kubernetes.client import CustomObjectsApi
 
-    CustomObjectsApi(api).get_namespaced_custom_object(
-        trainjob.GROUP,
-        trainjob.VERSION,
-        namespace,
-        "trainingruntimes",
-        trainjob.RUNTIME,
-        _request_timeout=_REQUEST_SECONDS,
-    )
+    objects = CustomObjectsApi(api)
+    return objects.get_namespaced_custom_object(*path, _request_timeout=_REQUEST_SECONDS)
+
+
+def _trainer(namespace: str, api: ApiClient) -> Finding:
+    """Check the TrainingRuntime of the TrainJobs that the step train creates."""
+    group, version = trainjob.GROUP, trainjob.VERSION
+    _custom_object(api, group, version, namespace, "trainingruntimes", trainjob.RUNTIME)
     return ok(_TRAINER, f"TrainingRuntime {trainjob.RUNTIME} in namespace {namespace}")
 
 
 def _queue(namespace: str, queue: str, api: ApiClient) -> Finding:
     """Check that a LocalQueue exists and admits workloads."""
-    from kubernetes.client import CustomObjectsApi
-
-    status = (
-        CustomObjectsApi(api)
-        .get_namespaced_custom_object(
-            "kueue.x-k8s.io",
-            "v1beta2",
-            namespace,
-            "localqueues",
-            queue,
-            _request_timeout=_REQUEST_SECONDS,
-        )
-        .get("status", {})
-    )
+    found = _custom_object(api, "kueue.x-k8s.io", "v1beta2", namespace, "localqueues", queue)
+    status = found.get("status", {})
     inactive = [
         each["message"]
         for each in status.get("conditions", [])

@@ -2,11 +2,11 @@
 
 from kfp import dsl
 
-from components.classify_shard import classify_shard
-from components.find_champion import find_champion
+from components.bulk.classify_shard import classify_shard
+from components.bulk.merge_shards import merge_shards
+from components.bulk.shard_table import shard_table
 from components.images import IMAGES, Images
-from components.merge_shards import merge_shards
-from components.shard_table import shard_table
+from components.training.find_champion import find_champion
 from grocer.config.run import RunConfig
 from pipelines.kubeflow import resources
 from pipelines.kubeflow.compiled import Package

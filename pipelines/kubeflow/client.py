@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import json
 import logging
 import os
 import warnings
@@ -75,33 +76,23 @@ class Server:
 
 def read_log(client: Any, run_id: str, node: str) -> str:
     """Return the log of an Argo node that has ended; empty if Kubeflow did not keep it."""
-    import kfp_server_api
-    import urllib3
-
-    # The only raw path: kfp_server_api 2.17 has no method for artifacts of a node, and whoever
-    # submits a run may not be allowed to read the pod's log.
+    # Whoever submits a run may not be allowed to read the pod's log.
     path = f"/apis/v2beta1/runs/{run_id}/nodes/{node}/artifacts/main-logs:read"
-    try:
-        response = client.runs.api_client.call_api(
-            path,
-            "GET",
-            header_params={"Accept": "application/json"},
-            auth_settings=["Bearer"],
-            response_type="object",
-            _return_http_data_only=True,
-        )
-    except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError):
-        return ""
-    return base64.b64decode(response["data"]).decode(errors="replace")
+    content = _get(client, path)
+    return base64.b64decode(json.loads(content)["data"]).decode(errors="replace") if content else ""
 
 
 def read_running_log(client: Any, run_id: str, node: str) -> str:
     """Return the log of a running Argo node so far; empty if Kubeflow does not show it."""
+    path = f"/apis/v1alpha1/runs/{run_id}/nodes/{node}/log"
+    return _get(client, path).decode(errors="replace")
+
+
+def _get(client: Any, path: str) -> bytes:
+    """Return the content of a path that has no method in kfp_server_api; empty after an error."""
     import kfp_server_api
     import urllib3
 
-    # kfp_server_api has no method for it.
-    path = f"/apis/v1alpha1/runs/{run_id}/nodes/{node}/log"
     try:
         response = client.runs.api_client.call_api(
             path,
@@ -111,8 +102,9 @@ def read_running_log(client: Any, run_id: str, node: str) -> str:
             _return_http_data_only=True,
         )
     except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError):
-        return ""
-    return str(response.data.decode(errors="replace"))
+        return b""
+    content: bytes = response.data
+    return content
 
 
 def _projected_token() -> Any:

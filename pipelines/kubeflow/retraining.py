@@ -2,9 +2,9 @@
 
 from kfp import dsl
 
-from components.check_due import check_due
 from components.images import IMAGES, Images
-from components.record_attempt import record_attempt
+from components.retraining.check_due import check_due
+from components.retraining.record_attempt import record_attempt
 from grocer.config.run import RunConfig
 from pipelines.kubeflow import resources
 from pipelines.kubeflow.compiled import Package

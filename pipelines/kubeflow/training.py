@@ -6,18 +6,17 @@ from typing import Any
 
 from kfp import dsl
 
-from components import train_processes
-from components.build_dataset import build_dataset
-from components.deploy import deploy
-from components.evaluate import evaluate
-from components.fail_run import fail_run
-from components.find_champion import find_champion
-from components.gate import gate
 from components.images import IMAGES, Images
-from components.ingest import ingest
-from components.register import register
-from components.train import train
-from components.validate import validate
+from components.training.build_dataset import build_dataset
+from components.training.deploy import deploy
+from components.training.evaluate import evaluate
+from components.training.fail_run import fail_run
+from components.training.find_champion import find_champion
+from components.training.gate import gate
+from components.training.ingest import ingest
+from components.training.register import register
+from components.training.train import train
+from components.training.validate import validate
 from grocer.config.run import RunConfig
 from pipelines.kubeflow import resources
 from pipelines.kubeflow.compiled import Package
@@ -86,11 +85,9 @@ def training_steps(
     tasks["build_dataset"] = build_dataset(tables=tables, config=config)
     tasks["build_dataset"].after(tasks["validate"])
     splits = tasks["build_dataset"].outputs["splits"]
-    if run.train.processes > 1:
-        job = json.dumps(train_job(run, images.train)) if on_cluster else ""
-        tasks["train"] = train_processes.train(splits=splits, config=config, job=job)
-    else:
-        tasks["train"] = train(splits=splits, config=config)
+    creates_job = on_cluster and run.train.processes > 1
+    job = json.dumps(train_job(run, images.train)) if creates_job else ""
+    tasks["train"] = train(splits=splits, config=config, job=job)
     model = tasks["train"].outputs["model"]
     if run.deploy.store is not None:
         tasks["find_champion"] = find_champion(config=config, bundle=champion)

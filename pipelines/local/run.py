@@ -82,15 +82,15 @@ def run(
         from grocer.release.signature import check_key
 
         check_key(config.deploy.signing_key)
-    inputs = {"--data": source, "--champion": str(champion or "")}
+    arguments = {"data": source, "config": config.to_json(), "champion": str(champion or "")}
     keep = {
-        **inputs,
+        "--data": source,
+        "--champion": arguments["champion"],
         "--corrections": config.data.corrections or "",
         "data.partitions": config.data.partitions or "",
     }
+    arguments |= trigger.parameters(str(out)) if trigger else {}
     with interruptible(), working_dir(out, replace=replace, keep=keep) as work:
-        arguments = {"data": source, "config": config.to_json(), "champion": inputs["--champion"]}
-        arguments |= trigger.parameters(str(out)) if trigger else {}
         code, outcome = _execute(work, arguments, _environment(config))
         if code:
             raise _failure(outcome, out, work)

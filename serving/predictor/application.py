@@ -25,12 +25,11 @@ from collections.abc import Mapping
 from functools import cache, partial
 from typing import Any
 
-from kserve.errors import ModelNotReady, ServerNotLive, ServerNotReady
+from kserve.errors import ModelNotReady, ServerNotReady
 from kserve.model import InferenceVerb
 from kserve.model_server import app
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -41,16 +40,12 @@ from serving.predictor.protocol.openapi import document
 from serving.predictor.protocol.requests import LENGTH_HEADER, parse_v1, parse_v2
 from serving.predictor.ui import page
 
-_NOT_READY = RequestError(503, "the model is not ready", retry_after=2)
-_NOT_LIVE = RequestError(503, "the model's device failed")
-
 
 def configure(predictor: Predictor, config: ServingConfig) -> None:
     """Change KServe's application; called after its routes were registered."""
     app.user_middleware.clear()
     app.exception_handlers.clear()
-    expected = (RequestError, HTTPException, ModelNotReady, ServerNotReady, ServerNotLive)
-    for error in (*expected, Exception):
+    for error in (RequestError, ModelNotReady, ServerNotReady, Exception):
         app.add_exception_handler(error, _error_response)
     app.openapi = cache(partial(document, predictor.name, predictor.models))
     if config.ui:
@@ -58,12 +53,8 @@ def configure(predictor: Predictor, config: ServingConfig) -> None:
 
 
 async def _error_response(_: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, HTTPException):
-        error = RequestError(error.status_code, error.detail)
-    elif isinstance(error, ModelNotReady | ServerNotReady):
-        error = _NOT_READY
-    elif isinstance(error, ServerNotLive):
-        error = _NOT_LIVE
+    if isinstance(error, ModelNotReady | ServerNotReady):
+        error = RequestError(503, "the model is not ready", retry_after=2)
     elif not isinstance(error, RequestError):
         error = INTERNAL_ERROR  # the middleware logs the traceback
     return JSONResponse({"error": error.message}, error.status, headers=error.headers)
@@ -88,7 +79,7 @@ class GrocerDataPlane(DataPlane):
 
     async def live(self) -> dict[str, str]:  # type: ignore[override]
         if self._predictor.failed:
-            raise ServerNotLive()
+            raise RequestError(503, "the model's device failed")
         return {"status": "alive"}
 
     async def ready(self) -> bool:

@@ -164,9 +164,9 @@ class Metrics:
         """Set whether the model is ready."""
         self._metrics["ready"].set(ready)
 
-    def observe_queue(self, items: int) -> None:
-        """Set the number of waiting products."""
-        self._metrics["queue_items"].set(items)
+    def measure_queue(self, items: Callable[[], int]) -> None:
+        """Measure the number of waiting products, too."""
+        self._metrics["queue_items"].set_function(items)
 
     def observe_pass(
         self, tokens: Sequence[int], linear: int, seconds: float, waits: Sequence[float]

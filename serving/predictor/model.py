@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kserve import InferRequest, InferResponse, Model
@@ -53,7 +54,7 @@ class Predictor(Model):
         self.models = Models(config, bundle.labels, tuple(aisles))
         self._deadline, self._on_failure = config.deadline_seconds, on_failure
         self.batcher = Batcher(
-            lambda: self._measured(_require_labels(load(bundle), bundle)),
+            partial(self._load_classifier, load),
             config,
             metrics,
             on_ready=self._loaded,
@@ -123,7 +124,12 @@ class Predictor(Model):
         if not self.ready:
             raise RequestError(503, "the model is not ready", retry_after=2)
 
-    def _measured(self, classifier: Classifier) -> Classifier:
+    def _load_classifier(self, load: Load) -> Classifier:
+        classifier, bundle = load(self.bundle), self.bundle
+        if (classifier.labels, classifier.leaves) != (bundle.labels, bundle.leaves):
+            raise ModelError(
+                f"{bundle.path}: labels.json or {AISLES_FILE} does not match bundle.json"
+            )
         if classifier.linear is not None:
             self.metrics.measure_names(classifier.linear.features)
         return classifier
@@ -135,9 +141,3 @@ class Predictor(Model):
     def _set_ready(self, ready: bool) -> None:
         self.ready = ready
         self.metrics.observe_ready(ready)
-
-
-def _require_labels(classifier: Classifier, bundle: LoadedBundle) -> Classifier:
-    if (classifier.labels, classifier.leaves) != (bundle.labels, bundle.leaves):
-        raise ModelError(f"{bundle.path}: labels.json or {AISLES_FILE} does not match bundle.json")
-    return classifier

@@ -37,7 +37,7 @@ def promote(config: DeployConfig, cluster: Cluster | None = None, digest: str | 
     scaled = State(stable, Canary(revision, 100, replicas or None))
     update(cluster, config, state, scaled)
     try:
-        wait_until_ready(cluster, config.name, revision, config.timeout_seconds, replicas=replicas)
+        wait_until_ready(cluster, config, revision, replicas=replicas)
         wait_for_traffic(cluster, config, revision, 100)
     except UnreachableError:
         raise
@@ -46,8 +46,8 @@ def promote(config: DeployConfig, cluster: Cluster | None = None, digest: str | 
         update(cluster, config, scaled, State(stable, Canary(revision, percent)))
         raise DeployError(f"{error}; restored the canary's traffic to {percent} %") from error
     update(cluster, config, scaled, State(revision))
-    wait_until_ready(cluster, config.name, revision, config.timeout_seconds, replicas=replicas)
-    return f"{config.namespace}/{config.name}: promoted canary {revision.digest}"
+    wait_until_ready(cluster, config, revision, replicas=replicas)
+    return f"{config.service}: promoted canary {revision.digest}"
 
 
 def rollback(
@@ -65,9 +65,9 @@ def rollback(
     state = read_state(cluster.inference_service(config.name))
     stable, canary = stable_and_canary(config, state, digest)
     update(cluster, config, drain(cluster, config, state), State(stable))
-    wait_until_ready(cluster, config.name, stable, config.timeout_seconds)
+    wait_until_ready(cluster, config, stable)
     removed = canary.revision.digest[:12]
-    return f"{config.namespace}/{config.name}: removed canary {removed}, serving {stable.digest}"
+    return f"{config.service}: removed canary {removed}, serving {stable.digest}"
 
 
 def drain(cluster: Cluster, config: DeployConfig, state: State) -> State:
@@ -97,14 +97,13 @@ def stable_and_canary(
     """
     if digest and (state.canary is None or state.canary.revision.digest != digest):
         raise SupersededError(
-            f"{config.namespace}/{config.name}: bundle {digest[:12]} is no longer the "
+            f"{config.service}: bundle {digest[:12]} is no longer the "
             "canary; another deploy, promote or rollback has replaced it"
         )
     if state.champion is None or state.canary is None:
         serving = f"; it serves {state.champion.digest}" if state.champion else ""
         raise DeployError(
-            f"{config.namespace}/{config.name} has no canary{serving}; deploy one with "
-            "--canary PERCENT"
+            f"{config.service} has no canary{serving}; deploy one with --canary PERCENT"
         )
     return state.champion, state.canary
 

@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from grocer.artifacts.base import Record
 from grocer.artifacts.canary_decision import CanaryDecision
 from grocer.config.deployment import DeployConfig
 from grocer.errors import DeployError
@@ -24,9 +25,14 @@ _REASONS = {
 }
 
 
+class TimedDecision(Record):
+    time: datetime
+    decision: CanaryDecision
+
+
 def record(cluster: Cluster, config: DeployConfig, decision: CanaryDecision) -> None:
     """Write a decision to the log and as an event; without the event, the rollout goes on."""
-    say("deploy", f"{config.namespace}/{config.name}: {decision.text}")
+    say("deploy", f"{config.service}: {decision.text}")
     for signal in () if decision.action == "hold" else decision.signals:
         say("deploy", f"{'passed' if signal.passed else 'WORSE'}: {signal.rule}: {signal.sentence}")
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -54,11 +60,12 @@ def record(cluster: Cluster, config: DeployConfig, decision: CanaryDecision) -> 
         say("deploy", f"the decision could not be written as an event: {error}")
 
 
-def decisions(cluster: Cluster, service: str) -> list[tuple[datetime, CanaryDecision]]:
+def decisions(cluster: Cluster, service: str) -> list[TimedDecision]:
     """Return the decisions that Kubernetes still has, oldest first."""
     found = []
     for event in cluster.events(KIND, service):
         text = (event.metadata.annotations or {}).get(_ANNOTATION)
         if text and event.last_timestamp:
-            found.append((event.last_timestamp, CanaryDecision.model_validate_json(text)))
+            decision = CanaryDecision.model_validate_json(text)
+            found.append(TimedDecision(time=event.last_timestamp, decision=decision))
     return found

@@ -68,7 +68,7 @@ def deploy(
     service = cluster.inference_service(config.name)
     if (manager := stopped_by(service)) not in (None, FIELD_MANAGER):
         raise DeployError(
-            f"{config.namespace}/{config.name} was stopped by {manager}; start it first: kubectl "
+            f"{config.service} was stopped by {manager}; start it first: kubectl "
             f"annotate inferenceservice {config.name} -n {config.namespace} {STOP_ANNOTATION}-"
         )
     state = read_state(service)
@@ -78,10 +78,10 @@ def deploy(
     address = registry.address if registry else None
     version = register_verdict(Lineage.of_bundle(bundle, uri), address, uri)
     new, planned = _plan(state, bundle, uri, config, version)
-    say("deploy", f"{config.namespace}/{config.name}: {_short(state.champion)} → {_short(new)}")
+    say("deploy", f"{config.service}: {_short(state.champion)} → {_short(new)}")
     update(cluster, config, state, planned)
     try:
-        wait_until_ready(cluster, config.name, new, config.timeout_seconds, wake=wake)
+        wait_until_ready(cluster, config, new, wake=wake)
         if planned.canary is not None and planned.canary.revision == new:
             wait_for_traffic(cluster, config, new, planned.canary.traffic_percent)
         url = config.address or cluster.address(new.deployment(config.name))
@@ -112,12 +112,12 @@ def _waker(service: Mapping[str, Any], config: DeployConfig) -> Callable[[], Non
         return None
     if config.canary:
         raise DeployError(
-            f"{config.namespace}/{config.name}: a canary of a predictor that scales to zero has no "
+            f"{config.service}: a canary of a predictor that scales to zero has no "
             "pods; deploy without --canary, or set spec.predictor.minReplicas to 1"
         )
     if config.address is None:
         raise DeployError(
-            f"{config.namespace}/{config.name} scales to zero and starts pods for requests to the "
+            f"{config.service} scales to zero and starts pods for requests to the "
             "gateway only; set deploy.address to its URL there"
         )
     return partial(request_pods, config.address.rstrip("/"))
@@ -133,7 +133,7 @@ def _require_same_champion(
     if compared is None or compared.digest != champion.digest:
         other = f"bundle {compared.digest[:12]}" if compared else "no deployed bundle"
         raise DeployError(
-            f"{config.namespace}/{config.name} serves bundle {champion.digest[:12]}, but the "
+            f"{config.service} serves bundle {champion.digest[:12]}, but the "
             f"evaluation of {bundle.digest[:12]} compared it with {other}; start the run again, "
             "which compares it with the deployed one"
         )
@@ -187,7 +187,7 @@ def _undo(
         if failed.canary and failed.canary.revision == new:
             failed = drain(cluster, config, failed)
         update(cluster, config, failed, previous)
-        wait_until_ready(cluster, config.name, previous.stable, config.timeout_seconds, wake=wake)
+        wait_until_ready(cluster, config, previous.stable, wake=wake)
     except DeployError as error:
         return f"rollback to {_short(previous.stable)} failed: {error}"
     return f"rolled back to {_short(previous.stable)}"

@@ -23,6 +23,7 @@ from grocer.config.deployment import DEPLOY_TOKEN
 from grocer.errors import DeployError
 from serving.rollout.inference_service import FIELD_MANAGER, GROUP, PLURAL, VERSION
 
+RETRY_SECONDS = 5.0
 _REQUEST_SECONDS = 60
 _POLL_SECONDS = 5
 _LOG_LINES, _MAX_CHARACTERS = 20, 500
@@ -91,6 +92,9 @@ class Cluster:
     """Next steps by status code."""
     missing = "the cluster has no resource InferenceService; install KServe (docs/cluster.md)"
 
+    retry_seconds = 0.0
+    """How long a request is repeated while the API server does not answer."""
+
     def __init__(self, namespace: str, api: client.ApiClient | None = None) -> None:
         """Connect with `api`, or else as `connect` does."""
         api, self.namespace = api or connect()[0], namespace
@@ -109,8 +113,7 @@ class Cluster:
             DeployError: it does not exist, KServe is not installed, or access is denied.
         """
         get = self._inference_services.get
-        service: dict[str, Any] = self._call(get, name=name, namespace=self.namespace).to_dict()
-        return service
+        return self._call(get, name=name, namespace=self.namespace).to_dict()
 
     def apply(self, body: Mapping[str, Any]) -> None:
         """Server-side apply an InferenceService; fields of other managers stay unchanged.
@@ -128,8 +131,7 @@ class Cluster:
             route = self._call(self._http_routes.get, name=name, namespace=self.namespace)
         except NotFoundError:
             return None
-        found: dict[str, Any] = route.to_dict()
-        return found
+        return route.to_dict()
 
     def deployment(self, name: str) -> client.V1Deployment | None:
         """Return a Deployment, or None if it does not exist."""
@@ -169,7 +171,6 @@ class Cluster:
         return sorted(events, key=lambda each: each.last_timestamp or each.event_time or oldest)
 
     def create_event(self, body: Mapping[str, Any]) -> None:
-        """Create an event."""
         self._call(self._core.create_namespaced_event, self.namespace, body)
 
     def last_log_line(self, pod: str, container: str) -> str:
@@ -222,10 +223,15 @@ class Cluster:
             yield
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, _request_timeout=_REQUEST_SECONDS, **kwargs)
-        except (ApiException, urllib3.exceptions.HTTPError) as error:
-            raise self._translated(error) from error
+        deadline = time.monotonic() + self.retry_seconds
+        while True:
+            try:
+                return function(*args, _request_timeout=_REQUEST_SECONDS, **kwargs)
+            except (ApiException, urllib3.exceptions.HTTPError) as error:
+                translated = self._translated(error)
+                if not isinstance(translated, UnreachableError) or time.monotonic() >= deadline:
+                    raise translated from error
+            time.sleep(RETRY_SECONDS)
 
     def _translated(self, error: Exception) -> DeployError:
         """Return the error with the API server's message and the next step."""

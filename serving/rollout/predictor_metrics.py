@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import http.client
 import time
-import urllib.error
-import urllib.request
-from typing import TYPE_CHECKING
 
+from kubernetes.client import V1Pod
 from prometheus_client.parser import text_string_to_metric_families
 
 from grocer.config.deployment import DeployConfig
@@ -16,9 +14,7 @@ from serving.rollout.analysis import Counters, Window
 from serving.rollout.inference_service import read_state
 from serving.rollout.kubernetes import Cluster
 from serving.rollout.readiness import CONTAINER, LABEL, bundle_digest
-
-if TYPE_CHECKING:
-    from kubernetes.client import V1Pod
+from serving.rollout.smoke_test import OPENER
 
 _REQUEST_SECONDS = 5.0
 _MAX_BYTES = 16 * 1024**2
@@ -90,9 +86,7 @@ def _url(pod: V1Pod) -> str:
 
 
 def _read(url: str) -> Counters:
-    # Without the environment's proxy, which cannot reach pods.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=_REQUEST_SECONDS) as response:
+    with OPENER.open(url, timeout=_REQUEST_SECONDS) as response:
         text = response.read(_MAX_BYTES).decode()
     return {
         (sample.name, frozenset(sample.labels.items())): float(sample.value)

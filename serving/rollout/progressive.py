@@ -7,10 +7,10 @@ in its record. So an interrupted analysis resumes at the current step, with new 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from grocer.artifacts.canary_decision import Action, CanaryDecision, Signal
 from grocer.config.deployment import DeployConfig
@@ -20,7 +20,7 @@ from grocer.release.bundle import LoadedBundle
 from serving.rollout import analysis, decision_events
 from serving.rollout.analysis import LOOKS, Window
 from serving.rollout.canary import promote, rollback, stable_and_canary
-from serving.rollout.inference_service import Revision, read_state
+from serving.rollout.inference_service import Canary, Revision, State, read_state
 from serving.rollout.kubernetes import Cluster, UnreachableError
 from serving.rollout.predictor_metrics import PredictorMetrics
 from serving.rollout.readiness import wait_until_ready
@@ -30,7 +30,6 @@ from serving.rollout.update import SupersededError, update
 
 POLL_SECONDS = 5.0
 _PREDICT_SECONDS = 30.0
-_T = TypeVar("_T")
 Windows = tuple[Window, Window]
 """Those of the stable predictor and of the canary."""
 NO_WINDOWS: Windows = (Window.between({}, {}), Window.between({}, {}))
@@ -80,7 +79,8 @@ def analyse(
         DeployError: there is no canary, or it cannot take its share and was rolled back.
     """
     cluster = cluster or Cluster(config.namespace)
-    state = _retried(config, lambda: read_state(cluster.inference_service(config.name)))
+    cluster.retry_seconds = config.timeout_seconds
+    state = read_state(cluster.inference_service(config.name))
     if digest and state.champion and state.champion.digest == digest:
         return []
     stable, canary = stable_and_canary(config, state, digest)
@@ -92,6 +92,8 @@ def analyse(
     except (SupersededError, UnreachableError):
         raise
     except DeployError as error:
+        if rollout.decisions and rollout.decisions[-1].action == "roll_back":
+            raise
         rollout.decide("roll_back", str(error))
         raise DeployError(f"{error}; {rollout.end()}") from error
     return rollout.decisions
@@ -130,19 +132,8 @@ class _Rollout:
 
     def end(self) -> str:
         """Promote the canary or roll it back, as decided last, and return a summary."""
-        promoted = self.decisions[-1].promoted
-        end, remaining = (promote, self.canary) if promoted else (rollback, self.stable)
-
-        def complete() -> str:
-            state = read_state(self.cluster.inference_service(self.config.name))
-            if state.canary or not state.champion or state.champion.digest != remaining.digest:
-                return end(self.config, self.cluster, self.canary.digest)
-            # The API did not answer after the last change.
-            timeout = self.config.timeout_seconds
-            wait_until_ready(self.cluster, self.config.name, state.champion, timeout)
-            return f"{self.config.namespace}/{self.config.name}: serving {remaining.digest}"
-
-        summary = self._retried(complete)
+        end = promote if self.decisions[-1].promoted else rollback
+        summary = end(self.config, self.cluster, self.canary.digest)
         say("deploy", summary)
         return summary
 
@@ -183,7 +174,7 @@ class _Rollout:
         windows = NO_WINDOWS
         while True:
             try:
-                self._require_unchanged(self.percent)
+                self._unchanged(self.percent)
                 windows = (metrics[0].read(), metrics[1].read())
             except UnreachableError as error:
                 metrics[0].problem = str(error)
@@ -194,35 +185,30 @@ class _Rollout:
                 return windows, False
             time.sleep(POLL_SECONDS)
 
-    def _require_unchanged(self, *percents: int) -> None:
-        """Raise SupersededError if another process changed the canary or its traffic."""
+    def _unchanged(self, *percents: int) -> tuple[State, Canary]:
+        """Return the state; raise SupersededError if another process changed the traffic."""
         state = read_state(self.cluster.inference_service(self.config.name))
         _, canary = stable_and_canary(self.config, state, self.canary.digest)
         if canary.traffic_percent not in percents or state.champion != self.stable:
             raise SupersededError(
-                f"{self.config.namespace}/{self.config.name}: the traffic of canary "
+                f"{self.config.service}: the traffic of canary "
                 f"{self.canary.digest[:12]} was changed by another process; the analysis ends"
             )
+        return state, canary
 
     def _shift(self, percent: int) -> None:
         """Set the canary's share, and wait for its pods and the gateway."""
-
-        def shift() -> None:
-            state = read_state(self.cluster.inference_service(self.config.name))
-            _, canary = stable_and_canary(self.config, state, self.canary.digest)
-            if canary.traffic_percent != percent:
-                new = replace(state, canary=replace(canary, traffic_percent=percent))
-                update(self.cluster, self.config, state, new)
-            timeout = self.config.timeout_seconds
-            wait_until_ready(self.cluster, self.config.name, self.canary, timeout)
-            wait_for_traffic(self.cluster, self.config, self.canary, percent)
-
+        state, canary = self._unchanged(self.percent)
+        new = replace(state, canary=replace(canary, traffic_percent=percent))
         try:
-            self._retried(shift)
+            if new != state:
+                update(self.cluster, self.config, state, new)
+            wait_until_ready(self.cluster, self.config, self.canary)
+            wait_for_traffic(self.cluster, self.config, self.canary, percent)
         except UnreachableError:
             raise
         except DeployError:
-            self._require_unchanged(self.percent, percent)
+            self._unchanged(self.percent, percent)
             raise
         self.percent = percent
 
@@ -230,17 +216,13 @@ class _Rollout:
         """Compare the predictions of test products; not with `deploy.address`, which is one URL."""
         if self.config.address or not products.names:
             return None
-        stable, canary = (
-            self._departments(each, products.names) for each in (self.stable, self.canary)
-        )
-        same = sum(a == b for a, b in zip(stable, canary, strict=True))
-        return analysis.agreement(same, len(stable), products.expected_agreement, level)
-
-    def _departments(self, revision: Revision, names: Sequence[str]) -> list[str]:
-        name = revision.deployment(self.config.name)
-        url = self._retried(lambda: self.cluster.address(name))
-        predictions = predict(url, names, revision.digest, timeout=_PREDICT_SECONDS)
-        return [prediction["department"] for prediction in predictions]
+        predictions = []
+        for each in (self.stable, self.canary):
+            url = self.cluster.address(each.deployment(self.config.name))
+            found = predict(url, products.names, each.digest, timeout=_PREDICT_SECONDS)
+            predictions.append([prediction["department"] for prediction in found])
+        same = sum(a == b for a, b in zip(*predictions, strict=True))
+        return analysis.agreement(same, len(products.names), products.expected_agreement, level)
 
     def decide(
         self,
@@ -249,7 +231,6 @@ class _Rollout:
         windows: Windows = NO_WINDOWS,
         signals: tuple[Signal, ...] = (),
     ) -> Action:
-        """Record a decision."""
         decision = CanaryDecision(
             action=action,
             reason=reason,
@@ -264,18 +245,3 @@ class _Rollout:
         self.decisions.append(decision)
         decision_events.record(self.cluster, self.config, decision)
         return action
-
-    def _retried(self, action: Callable[[], _T]) -> _T:
-        return _retried(self.config, action)
-
-
-def _retried(config: DeployConfig, action: Callable[[], _T]) -> _T:
-    """Repeat an action while the Kubernetes API does not answer, for `timeout_seconds`."""
-    deadline = time.monotonic() + config.timeout_seconds
-    while True:
-        try:
-            return action()
-        except UnreachableError:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(POLL_SECONDS)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from kubernetes.client import (
+    V1ContainerStateTerminated,
+    V1ContainerStatus,
+    V1Deployment,
+    V1Pod,
+    V1PodTemplateSpec,
+)
+
+from grocer.config.deployment import DeployConfig
 from grocer.errors import DeployError
 from grocer.progress import say
 from serving.rollout.inference_service import DIGEST_ENV, Revision, read_state, spec_error
 from serving.rollout.kubernetes import Cluster
-
-if TYPE_CHECKING:
-    from kubernetes.client import (
-        V1ContainerStateTerminated,
-        V1ContainerStatus,
-        V1Deployment,
-        V1Pod,
-        V1PodTemplateSpec,
-    )
 
 LABEL = "serving.kserve.io/inferenceservice"
 """Label, with the InferenceService's name, of every object that KServe creates for it."""
@@ -42,9 +41,8 @@ _MAX_RESTARTS = 2
 
 def wait_until_ready(
     cluster: Cluster,
-    service: str,
+    config: DeployConfig,
     revision: Revision,
-    timeout: float,
     *,
     replicas: int = 1,
     wake: Callable[[], None] | None = None,
@@ -52,19 +50,18 @@ def wait_until_ready(
     """Wait until all pods of the predictor serve `revision` and no older pod is left.
 
     Args:
-        timeout: seconds.
         replicas: minimum number of pods.
         wake: called, every few seconds, while the Deployment is scaled to zero.
 
     Raises:
-        DeployError: it cannot start, or the timeout expired. The message has the pod's reason
-            and the container's last log line.
+        DeployError: it cannot start, or `config.timeout_seconds` passed. The message has the pod's
+            reason and the container's last log line.
     """
-    name, selector = revision.deployment(service), f"{LABEL}={service}"
+    name, selector = revision.deployment(config.name), f"{LABEL}={config.name}"
     start, failing_since, reconciled, progress = time.monotonic(), None, False, ""
     deployment: V1Deployment | None = None
     pods: list[V1Pod] = []
-    for _ in cluster.watch_deployments(selector, timeout):
+    for _ in cluster.watch_deployments(selector, config.timeout_seconds):
         deployment = cluster.deployment(name)
         if deployment and bundle_digest(deployment.spec.template) != revision.digest:
             deployment = None  # not updated yet
@@ -87,10 +84,12 @@ def wait_until_ready(
         elif reconciled or time.monotonic() - start > RECONCILE_SECONDS:
             break
     if deployment is None:
-        raise DeployError(f"{name}: {_reconcile_failure(cluster, service, revision)}")
+        raise DeployError(f"{name}: {_reconcile_failure(cluster, config.name, revision)}")
     warning = cluster.last_warning(pods[0].metadata.name) if pods else ""
     last = f" (last warning: {warning})" if warning and warning not in progress else ""
-    raise DeployError(f"{name}: rollout timed out after {timeout:g} s: {progress}{last}")
+    raise DeployError(
+        f"{name}: rollout timed out after {config.timeout_seconds:g} s: {progress}{last}"
+    )
 
 
 def is_rolled_out(deployment: V1Deployment, replicas: int = 1) -> bool:

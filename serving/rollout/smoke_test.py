@@ -21,6 +21,8 @@ from grocer.errors import DeployError
 _MODEL = "grocer"
 _READY_SECONDS = 180
 Prediction = dict[str, Any]
+# Without the environment's proxy, which can reach neither loopback nor pods.
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def smoke_test(bundle: Path, products: Sequence[str]) -> list[Prediction]:
@@ -125,9 +127,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: IO[str]) 
 
 def _request(url: str, body: bytes | None = None) -> tuple[Any, Any]:
     headers = {"content-type": "application/json"}
-    # Without the environment's proxy, which cannot reach loopback.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(urllib.request.Request(url, body, headers), timeout=60) as response:
+    with OPENER.open(urllib.request.Request(url, body, headers), timeout=60) as response:
         return json.load(response), response.headers
 
 

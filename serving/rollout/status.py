@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Literal
 
 from grocer.artifacts.base import Count, Record
-from grocer.artifacts.canary_decision import CanaryDecision
 from grocer.config.deployment import DeployConfig
-from serving.rollout.decision_events import decisions
+from serving.rollout.decision_events import TimedDecision, decisions
 from serving.rollout.inference_service import Revision, State, read_state, stopped_by
 from serving.rollout.kubernetes import Cluster
 from serving.rollout.traffic import traffic_percent
@@ -26,13 +24,6 @@ class PredictorStatus(Record):
     ready: Count
     """Pods that are available and have the current configuration."""
     replicas: Count
-
-
-class TimedDecision(Record):
-    """A decision and its time."""
-
-    time: datetime
-    decision: CanaryDecision
 
 
 class Status(Record):
@@ -54,12 +45,11 @@ def status(config: DeployConfig, cluster: Cluster | None = None) -> Status:
     """
     cluster = cluster or Cluster(config.namespace)
     service = cluster.inference_service(config.name)
-    found = decisions(cluster, config.name)
     return Status(
-        service=f"{config.namespace}/{config.name}",
+        service=config.service,
         stopped_by=stopped_by(service),
         predictors=tuple(_predictors(cluster, config, read_state(service))),
-        decisions=tuple(TimedDecision(time=time, decision=each) for time, each in found),
+        decisions=tuple(decisions(cluster, config.name)),
     )
 
 

@@ -34,7 +34,7 @@ def wait_for_traffic(
         DeployError: it does not within `SHIFT_SECONDS`.
     """
     digest, service = canary.digest[:12], canary.deployment(config.name)
-    say("deploy", f"{config.namespace}/{config.name}: shifting {percent} % of traffic to {digest}")
+    say("deploy", f"{config.service}: shifting {percent} % of traffic to {digest}")
     problem = ""
     for _ in cluster.watch_deployments(f"{LABEL}={config.name}", SHIFT_SECONDS):
         problem = _problem(cluster.http_route(config.name), service, percent)
@@ -43,7 +43,7 @@ def wait_for_traffic(
             return
     raise DeployError(
         f"the gateway does not send {percent} % of the traffic to {digest}: HTTPRoute "
-        f"{config.namespace}/{config.name} {problem}"
+        f"{config.service} {problem}"
     )
 
 

@@ -25,14 +25,13 @@ def update(cluster: Cluster, config: DeployConfig, current: State, new: State) -
         SupersededError: another process has changed the state.
         DeployError: the request failed.
     """
-    service = f"{config.namespace}/{config.name}"
     for _ in range(_ATTEMPTS):
         found = cluster.inference_service(config.name)
         if (state := read_state(found)) != current:
             if state == new:  # the response to an earlier request was lost
                 return
             raise SupersededError(
-                f"{service} was changed by another deploy, promote or rollback; nothing was "
+                f"{config.service} was changed by another deploy, promote or rollback; nothing was "
                 "overwritten: start again from what it serves now"
             )
         try:
@@ -40,4 +39,4 @@ def update(cluster: Cluster, config: DeployConfig, current: State, new: State) -
             return
         except ChangedError:
             continue
-    raise DeployError(f"{service} changed {_ATTEMPTS} times while it was updated; try again")
+    raise DeployError(f"{config.service} changed {_ATTEMPTS} times while it was updated; try again")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import cold_start
 from benchmarks.cold_start import main, parts
 from grocer.errors import DeployError
 
@@ -122,6 +123,21 @@ def test_pod_that_cannot_be_measured_is_rejected(change: Any, reason: str) -> No
 def test_log_without_a_line_is_rejected() -> None:
     with pytest.raises(DeployError, match="load the model"):
         parts(POD, EVENTS, [line for line in LOG if "model loaded" not in line])
+
+
+def test_ratio_is_the_platform_over_the_predictor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = {"pods": [POD], "events": EVENTS}
+
+    def kubectl(namespace: str, verb: str, kind: str, *_: str) -> str:
+        return "\n".join(LOG) if verb == "logs" else json.dumps({"items": listed[kind]})
+
+    monkeypatch.setattr(cold_start, "kubectl", kubectl)
+    monkeypatch.setattr(sys, "argv", ["cold_start"])
+    assert main() == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["ratio"] == pytest.approx(13.5 / 15.5, abs=0.01)
 
 
 def test_missing_kubectl_is_one_line(

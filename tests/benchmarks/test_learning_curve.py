@@ -11,7 +11,13 @@ import pytest
 from benchmarks.bases import CATALOGUE
 from benchmarks.learning_curve import append_cell, plan, read_cells, run, settings_of
 from benchmarks.learning_curve_cell import sample, sample_sizes
-from benchmarks.learning_curve_page import accuracy_svg, learning_curve_page, outcome, select
+from benchmarks.learning_curve_page import (
+    accuracy_svg,
+    learning_curve_page,
+    loss_ratio,
+    outcome,
+    select,
+)
 from grocer.config.recipes import recipe
 from grocer.errors import GrocerError
 from tests.fixtures.stage_artifacts import SPLITS
@@ -152,6 +158,10 @@ def test_page_has_plots_and_intervals() -> None:
     assert "Content-Security-Policy" in page
     assert page.count("<svg") == 2
     assert "60.0 (58.0 to 62.0)" in page
+
+
+def test_ratio_is_the_mean_of_the_cells() -> None:
+    assert loss_ratio([cell(200, gain=0.5), cell(500, gain=0.2)]) == pytest.approx((2 + 1.25) / 2)
 
 
 def test_plot_is_a_well_formed_file_of_its_own() -> None:

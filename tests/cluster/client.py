@@ -3,7 +3,7 @@
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ GATEWAY = "http://kserve-ingress-gateway.kserve.svc"
 """URL of the Gateway that kind/gateway.yaml installs."""
 _REQUEST = (Path(__file__).parent / "inside/request.py").read_text()
 _LOAD = (Path(__file__).parent / "inside/load.py").read_text()
+Report = Callable[[str], None]
+"""Adds a line to the measurements of the session."""
 _SLEEP = "import time; time.sleep(86400)"
 
 

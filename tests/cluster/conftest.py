@@ -28,14 +28,13 @@ import pytest
 from tests.cluster import installation
 from tests.cluster.api import Api, allow_store, apply, is_ready, kubectl, kubectl_proxy, run_kubectl
 from tests.cluster.bundles import Bundles, digest_of, upload_bundles
-from tests.cluster.client import Client, Gateway, start_client
+from tests.cluster.client import Client, Gateway, Report, start_client
 from tests.cluster.installation import Namespaces, Store
 from tests.cluster.pods import DeployStep
 from tests.fixtures.object_store import object_store
 from tests.fixtures.signing_keys import make_key
 
 MEASUREMENTS = pytest.StashKey[list[str]]()
-Report = Callable[[str], None]
 _CONTROLLER = "/apis/apps/v1/namespaces/kserve/deployments/kserve-controller-manager"
 _GATEWAY = "/api/v1/namespaces/kserve/services/kserve-ingress-gateway"
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.api import kubectl
 from tests.cluster.bundles import digest_of, upload_candidates
-from tests.cluster.client import Gateway, summary
+from tests.cluster.client import Gateway, Report, summary
 from tests.cluster.installation import Store
 from tests.cluster.pods import DeployStep
 
@@ -20,7 +20,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 FAULTS = {"errors": "error_rate", "slow": "latency", "labels": "departments"}
 """Faults of inside/faulty_predictor.py, and a signal that each one fails."""
 SETTINGS = {"canary": [20, 50], "analysis": True, "analysis_requests": 200}
-Report = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")

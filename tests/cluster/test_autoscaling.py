@@ -14,7 +14,7 @@ import pytest
 
 from tests.cluster.api import Api, is_ready, predictor_pods, wait_until
 from tests.cluster.bundles import Bundles, digest_of
-from tests.cluster.client import GATEWAY, Gateway, summary
+from tests.cluster.client import GATEWAY, Gateway, Report, summary
 from tests.cluster.pods import DeployStep
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
@@ -23,7 +23,6 @@ PREDICT = "/v1/models/grocer:predict"
 BODY = {"instances": ["Organic Milk"]}
 IDLE_SECONDS = 600
 """Limit of the wait: one minute of the query, and five of KEDA's cooldown."""
-Report = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,13 @@ import pytest
 from serving.rollout.traffic import traffic_percent
 from tests.cluster.api import predictor_pods
 from tests.cluster.bundles import Bundles, digest_of
-from tests.cluster.client import Gateway, summary
+from tests.cluster.client import Gateway, Report, summary
 from tests.cluster.pods import DeployStep
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 PERCENT = 20
 REQUESTS = 2000
-Report = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")

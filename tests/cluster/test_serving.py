@@ -4,14 +4,14 @@ Requires KServe, the predictor image and a store. The tests depend on each other
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
 from tests.cluster.api import Api, apply, is_ready, kubectl, predictor_pods, wait_until
 from tests.cluster.bundles import FAILED_RULE, Bundles, digest_of
-from tests.cluster.client import Client, summary
+from tests.cluster.client import Client, Report, summary
 from tests.cluster.pods import DeployResult, DeployStep
 from tests.fixtures.artifacts import LABELS
 from tests.manifests.kustomize import build, get
@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 READY = "/v2/models/grocer/ready"
 PRODUCTS = ["Organic Milk", "Crème 牛乳"]
 V2 = {"inputs": [{"name": "product_name", "shape": [2], "datatype": "BYTES", "data": PRODUCTS}]}
-Report = Callable[[str], None]
 
 
 @dataclass

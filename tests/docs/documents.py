@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _PLACEHOLDER = "\0"
-_FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`[^`\n]*`")
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
@@ -19,12 +19,12 @@ _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 
 def prose(text: str) -> str:
     """Return a page without its fenced blocks."""
-    return _FENCED.sub("", text)
+    return FENCED.sub("", text)
 
 
 def blocks(text: str, language: str = "") -> list[str]:
     """Return the fenced blocks of a language, in order."""
-    return [body for name, body in _FENCED.findall(text) if name == language]
+    return [body for name, body in FENCED.findall(text) if name == language]
 
 
 def section(text: str, heading: str) -> str:
@@ -63,6 +63,12 @@ def anchors(text: str) -> Iterator[str]:
         anchor = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
         yield f"{anchor}-{seen[anchor]}" if seen[anchor] else anchor
         seen[anchor] += 1
+
+
+def error_statuses() -> set[int]:
+    """Return the statuses of the predictor's errors, from its source."""
+    source = "".join(path.read_text() for path in (ROOT / "serving" / "predictor").rglob("*.py"))
+    return {int(status) for status in re.findall(r"RequestError\(\s*(\d{3})\b", source)}
 
 
 def in_source(message: str) -> bool:

@@ -6,7 +6,6 @@ Conditions such as overload are reproduced; numbers in these messages may differ
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import io
 import json
@@ -29,7 +28,7 @@ from grocer.release.bundle import LoadedBundle
 from serving.predictor.protocol.models import AISLE_OUTPUTS, OUTPUTS
 from serving.predictor.protocol.openapi import routes
 from serving.predictor.protocol.responses import output_types
-from tests.docs.documents import ROOT, blocks, in_source, prose, section, table
+from tests.docs.documents import ROOT, blocks, error_statuses, in_source, prose, section, table
 from tests.fixtures.predictor_process import Running, Start
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
@@ -227,14 +226,7 @@ def test_messages_in_the_text_are_in_the_source() -> None:
 
 
 def test_every_status_of_an_error_is_documented() -> None:
-    statuses = {
-        node.args[0].value
-        for path in (ROOT / "serving" / "predictor").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call)
-        and getattr(node.func, "id", "") == "RequestError"
-        and isinstance(node.args[0], ast.Constant)
-    }
+    statuses = error_statuses()
     assert sorted(map(int, re.findall(r"^### (\d+): ", PAGE, re.MULTILINE))) == sorted(statuses)
     for status in statuses:
         shown = set(re.findall(r"^HTTP/1.1 (\d+)", section_of(status), re.MULTILINE))

@@ -75,7 +75,6 @@ class Checkout:
             env=self.environment | environment,
             capture_output=True,
             text=True,
-            check=False,
         )
 
     def builds(self) -> list[str]:
@@ -149,11 +148,14 @@ def test_environment_variables_become_build_options(checkout: Checkout, tmp_path
         assert "--network host --pull" in command
 
 
+def require_error(result: subprocess.CompletedProcess[str], message: str) -> None:
+    assert result.returncode == 2
+    assert message in result.stderr
+
+
 def test_uncommitted_changes_are_rejected(checkout: Checkout) -> None:
     (checkout.root / "new.py").touch()
-    result = checkout.build("registry:5000/g")
-    assert result.returncode == 2
-    assert "uncommitted changes" in result.stderr
+    require_error(checkout.build("registry:5000/g"), "uncommitted changes")
     assert not checkout.builds()
 
 
@@ -161,22 +163,17 @@ def test_uncommitted_changes_are_rejected(checkout: Checkout) -> None:
     "registry", ["https://registry/g", "registry/g/", "Registry/G", "registry/g@sha256:1", "a b"]
 )
 def test_invalid_registry_is_rejected(checkout: Checkout, registry: str) -> None:
-    result = checkout.build(registry)
-    assert result.returncode == 2
-    assert f"REGISTRY={registry}: invalid" in result.stderr
+    require_error(checkout.build(registry), f"REGISTRY={registry}: invalid")
 
 
 def test_missing_buildx_is_reported(checkout: Checkout) -> None:
-    result = checkout.build(FAILING="buildx version")
-    assert result.returncode == 2
-    assert "buildx not found" in result.stderr
+    require_error(checkout.build(FAILING="buildx version"), "buildx not found")
 
 
 def test_push_without_a_digest_is_reported(checkout: Checkout, tmp_path: Path) -> None:
     (tmp_path / "metadata").write_text("{}")
     result = checkout.build("registry:5000/g")
-    assert result.returncode == 2
-    assert "no digest for registry:5000/g/grocer-data:" in result.stderr
+    require_error(result, "no digest for registry:5000/g/grocer-data:")
     assert checkout.git("status", "--porcelain") == ""
 
 

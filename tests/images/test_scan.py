@@ -33,13 +33,8 @@ def install(bin_dir: Path, scanner: str, **exit_codes: int) -> None:
 
 
 def scan(bin_dir: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [ROOT / "images/scan"],
-        env={"PATH": str(bin_dir)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {"PATH": str(bin_dir)}
+    return subprocess.run([ROOT / "images/scan"], env=environment, capture_output=True, text=True)
 
 
 def test_scan_fails_without_a_scanner(bin_dir: Path) -> None:

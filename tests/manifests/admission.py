@@ -3,7 +3,7 @@
 Covers the rules that apply to objects like Grocer's, after KServe's source of August 2026:
 `pkg/apis/serving/v1beta1/inference_service_validation.go`, `component.go` in the same package, and
 `pkg/webhook/admission/servingruntime`. A KServe built from that source rejected every case in
-`test_admission`. Not covered: custom predictors, transformers, multi-node inference.
+`test_admission`. Not covered: custom predictors, transformers, multi-node inference, the HPA.
 """
 
 import re
@@ -39,8 +39,6 @@ def _service(service: Object) -> Iterator[str]:
     if (predictor.get("model") or {}).get("name"):
         yield "predictor.model.name must be empty"
     if _annotation(service, "deploymentMode") == "Standard":
-        if scaler == "hpa":
-            yield from _hpa(predictor)
         if scaler == "keda":
             yield from _keda(predictor)
     elif "deploymentStrategy" in predictor:
@@ -86,17 +84,6 @@ def _canaries(service: Object) -> Iterator[str]:
             yield "canary minReplicas exceeds the stable predictor's"
     if sum(canary["trafficPercent"] for canary in canaries) > 100:
         yield "sum of trafficPercent exceeds 100"
-
-
-def _hpa(predictor: Object) -> Iterator[str]:
-    metric, target = predictor.get("scaleMetric", "cpu"), predictor.get("scaleTarget")
-    if metric not in ("cpu", "memory"):
-        yield f"HPA does not support scaleMetric {metric}"
-    if target is not None and not 1 <= target <= 100:
-        yield f"scaleTarget {target} out of range"
-    for metric in (predictor.get("autoScaling") or {}).get("metrics", ()):
-        if metric["type"] != "Resource":
-            yield f"HPA does not support {metric['type']} metrics"
 
 
 def _keda(predictor: Object) -> Iterator[str]:

@@ -136,9 +136,14 @@ def _reference(image: Mapping[str, str]) -> str:
     return f"{name}@{image['digest']}" if "digest" in image else f"{name}:{image['newTag']}"
 
 
+def of_kind(objects: list[Object], kind: str) -> list[Object]:
+    """Return the objects of a kind."""
+    return [manifest for manifest in objects if manifest["kind"] == kind]
+
+
 def get(objects: list[Object], kind: str, name: str = "grocer") -> Object:
     """Return the only object of a kind and name."""
-    (match,) = (o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name)
+    (match,) = (o for o in of_kind(objects, kind) if o["metadata"]["name"] == name)
     return match
 
 

@@ -10,7 +10,7 @@ from kubernetes.client import ApiClient
 
 from grocer.config.deployment import DEPLOY_SECRET, DeployConfig
 from grocer.errors import DeployError
-from serving.rollout import canary, traffic
+from serving.rollout import canary
 from serving.rollout import deploy as deploying
 from serving.rollout.inference_service import (
     DIGEST_ENV,
@@ -21,14 +21,13 @@ from serving.rollout.inference_service import (
 )
 from serving.rollout.progressive import analyse
 from tests.fixtures.artifacts import make_bundle
-from tests.fixtures.kubernetes_api import OLD, Api, container
-from tests.manifests.kustomize import build, get
+from tests.fixtures.kubernetes_api import CRASHED, OLD, Api, container
+from tests.manifests.kustomize import build, get, of_kind
 
 Permissions = set[tuple[str, str, str]]
 """Verb, API group and resource (with subresource)."""
 _PATH = re.compile(r"/(?:api|apis/(?P<group>[^/]+))/[^/]+/namespaces/grocer/(?P<rest>.+)")
 OBJECTS = build("base/pipeline")
-CRASHED = {"status": {"containerStatuses": [container(exit_code=1, restarts=3)]}}
 PENDING = {
     "status": {
         "containerStatuses": [container(waiting="ContainerCreating")],
@@ -59,7 +58,7 @@ def required(method: str, url: str, query: list[tuple[str, object]]) -> tuple[st
 
 
 @pytest.fixture
-def used(monkeypatch: pytest.MonkeyPatch) -> Permissions:
+def used(monkeypatch: pytest.MonkeyPatch, at_once: None) -> Permissions:
     """The permissions of all requests to the Kubernetes API during the test."""
     permissions: Permissions = set()
     request = ApiClient.request
@@ -69,10 +68,6 @@ def used(monkeypatch: pytest.MonkeyPatch) -> Permissions:
         return request(self, method, url, *args, **kwargs)
 
     monkeypatch.setattr(ApiClient, "request", record)
-    monkeypatch.setattr(deploying, "publish", lambda bundle, store: f"{store}/{bundle.digest}")
-    monkeypatch.setattr(deploying, "_SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr(traffic, "SHIFT_SECONDS", 1.0)
-    monkeypatch.setattr(traffic, "PROXY_SECONDS", 0.0)
     return permissions
 
 
@@ -167,7 +162,7 @@ def test_admission_policy_is_enforced_with_the_configured_store(
 
 
 def test_no_other_role_exists() -> None:
-    roles = {manifest["metadata"]["name"] for manifest in OBJECTS if manifest["kind"] == "Role"}
+    roles = {role["metadata"]["name"] for role in of_kind(OBJECTS, "Role")}
     assert roles == {"grocer-steps", "grocer-champion", "grocer-deploy"}
 
 

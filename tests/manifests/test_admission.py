@@ -127,22 +127,6 @@ def test_violation_is_detected(change: Change, violation: str) -> None:
     assert any(violation in message for message in messages), messages
 
 
-@pytest.mark.parametrize(
-    ("fields", "violation"),
-    [
-        ({"scaleMetric": "rps"}, "does not support scaleMetric rps"),
-        ({"scaleTarget": 101}, "101 out of range"),
-        ({"autoScaling": {"metrics": [{"type": "External"}]}}, "does not support External"),
-    ],
-)
-def test_hpa_violation_is_detected(fields: Object, violation: str) -> None:
-    service = get(build("base/serving"), "InferenceService")
-    annotation("autoscalerClass", "hpa")(service)
-    assert violations(service) == []
-    service["spec"]["predictor"].update(fields)
-    assert any(violation in message for message in violations(service))
-
-
 def test_runtime_must_not_set_pythonpath() -> None:
     runtime = get(build("base/serving"), "ServingRuntime")
     runtime["spec"]["containers"][0]["env"].append({"name": "PYTHONPATH", "value": "/tmp"})

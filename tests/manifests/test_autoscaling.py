@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from grocer.config.deployment import DeployConfig
-from tests.manifests.kustomize import Object, build, documents, get
+from tests.manifests.kustomize import Object, build, get
+from tests.manifests.test_gateway import GATEWAY
 
-ROOT = Path(__file__).parents[2]
 OBJECTS = build("base/serving", "scale-to-zero")
-GATEWAY = get(documents(ROOT / "kind/gateway.yaml"), "Deployment", "kserve-ingress-gateway")
 ROUTER = "httproute-grocer-{}-gw-kserve-kserve-ingress-gateway-ep-web-0-1a2b3c@kubernetesgateway"
 """Name that Traefik gives to the router of an HTTPRoute in the namespace grocer."""
 
@@ -81,38 +80,21 @@ def test_query_is_active_for_ten_minutes_after_a_request(
 ) -> None:
     labels = f'code="%s",router="{ROUTER.format("grocer")}"'
     other = f'traefik_router_requests_total{{code="200",router="{ROUTER.format("other")}"}}'
-    spec = {
-        "rule_files": [],
-        "evaluation_interval": "15s",
-        "tests": [
-            {
-                "interval": "15s",
-                "input_series": [
-                    {"series": other, "values": "0+1x240"},
-                    *(
-                        {
-                            "series": f"traefik_router_requests_total{{{labels % code}}}",
-                            "values": values,
-                        }
-                        for code, values in series.items()
-                    ),
-                ],
-                "promql_expr_test": [
-                    {
-                        "expr": gateway_query(),
-                        "eval_time": time,
-                        "exp_samples": [{"labels": "{}", "value": value}],
-                    }
-                    for time, value in active.items()
-                ],
-            }
+    inputs = {other: "0+1x240"} | {
+        f"traefik_router_requests_total{{{labels % code}}}": values
+        for code, values in series.items()
+    }
+    samples = {time: [{"labels": "{}", "value": value}] for time, value in active.items()}
+    test = {
+        "interval": "15s",
+        "input_series": [{"series": name, "values": values} for name, values in inputs.items()],
+        "promql_expr_test": [
+            {"expr": gateway_query(), "eval_time": time, "exp_samples": expected}
+            for time, expected in samples.items()
         ],
     }
+    spec = {"rule_files": [], "evaluation_interval": "15s", "tests": [test]}
     (tmp_path / "test.yaml").write_text(json.dumps(spec))
-    result = subprocess.run(
-        ["promtool", "test", "rules", str(tmp_path / "test.yaml")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["promtool", "test", "rules", str(tmp_path / "test.yaml")]
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr

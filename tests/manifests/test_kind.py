@@ -1,7 +1,5 @@
 """The scripts in kind/, with stand-ins for the tools that they call."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -18,7 +16,7 @@ _STUBS = {
     "kubectl": 'case "$*" in *"-f -"* | *exec*) cat > /dev/null;; esac\n',
     "openssl": "",
 }
-DOWNLOADS = ("cert-manager.yaml", "standard-install.yaml", "kserve-crds.yaml", "kserve.yaml")
+DOWNLOADS = ("cert-manager.yaml", "kserve-crds.yaml", "kserve.yaml")
 
 
 @pytest.fixture

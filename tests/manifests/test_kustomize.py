@@ -17,9 +17,8 @@ requires_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubec
 
 def render(directory: Path) -> list[Object]:
     """Return what `kubectl kustomize` prints."""
-    result = subprocess.run(
-        ["kubectl", "kustomize", str(directory)], capture_output=True, text=True, check=False
-    )
+    command = ["kubectl", "kustomize", str(directory)]
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return list(yaml.safe_load_all(result.stdout))
 

@@ -20,7 +20,7 @@ from serving.predictor.model import NAME
 from serving.predictor.protocol.openapi import routes
 from serving.rollout.inference_service import DIGEST_ENV, MODEL_FORMAT
 from serving.rollout.readiness import CONTAINER, LABEL
-from tests.manifests.kustomize import TARGETS, Object, build, get
+from tests.manifests.kustomize import TARGETS, Object, build, get, of_kind
 from tests.manifests.pods import main_container, predictor
 
 DEPLOY, CLUSTER = DeployConfig(), ClusterConfig()
@@ -105,7 +105,7 @@ def test_rollout_surges_except_with_a_single_gpu(objects: list[Object]) -> None:
 @every_serving
 def test_policies_select_the_predictor_pods(objects: list[Object]) -> None:
     selectors = [get(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"]]
-    for policy in (o for o in objects if o["kind"] == "NetworkPolicy"):
+    for policy in of_kind(objects, "NetworkPolicy"):
         spec = policy["spec"]
         if policy["metadata"]["namespace"] == DEPLOY.namespace and spec["podSelector"]:
             selectors.append(spec["podSelector"]["matchLabels"])
@@ -158,11 +158,8 @@ def test_store_config_and_secret_names_match() -> None:
         "AWS_ACCESS_KEY_ID": (secret, "AWS_ACCESS_KEY_ID"),
         "AWS_SECRET_ACCESS_KEY": (secret, "AWS_SECRET_ACCESS_KEY"),
     }
-    maps = [
-        manifest
-        for manifest in build("base/serving", "s3")
-        if manifest["kind"] == "ConfigMap" and manifest["metadata"]["name"] == config
-    ]
+    maps = of_kind(build("base/serving", "s3"), "ConfigMap")
+    maps = [manifest for manifest in maps if manifest["metadata"]["name"] == config]
     assert {m["metadata"]["namespace"] for m in maps} == {"kubeflow", DEPLOY.namespace}
     for config_map in maps:
         assert config_map["data"].keys() == {"AWS_ENDPOINT_URL", "AWS_REGION"}
@@ -173,10 +170,15 @@ def test_predictor_of_an_overlay_requires_the_trust_of_the_platform(overlay: str
     pod = get(build(f"overlays/{overlay}"), "ServingRuntime")["spec"]
     container = main_container(pod)
     folder = {each["name"]: each["value"] for each in container["env"]}[VARIABLE]
-    (mount,) = [each for each in container["volumeMounts"] if each["mountPath"] == folder]
-    (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
-    assert volume["configMap"] == {"name": TRUST_CONFIG}
+    assert read_only_volume(pod, folder)["configMap"] == {"name": TRUST_CONFIG}
+
+
+def read_only_volume(pod: Object, path: str) -> Object:
+    """Return the volume that the main container mounts, read-only, at a path."""
+    (mount,) = (m for m in main_container(pod)["volumeMounts"] if m["mountPath"] == path)
     assert mount["readOnly"] is True
+    (volume,) = (v for v in pod["volumes"] if v["name"] == mount["name"])
+    return volume
 
 
 def test_t4_scheduling_matches_the_pipeline() -> None:
@@ -187,15 +189,11 @@ def test_t4_scheduling_matches_the_pipeline() -> None:
 
 
 def test_base_model_claim_is_mounted_read_only() -> None:
-    pod, weights = predictor(T4), build("weights")
-    container = main_container(pod)
-    assert str(arguments(container["args"]).base) == BASE
-    (mount,) = (m for m in container["volumeMounts"] if m["mountPath"] == BASE)
-    (volume,) = (v for v in pod["volumes"] if v["name"] == mount["name"])
-    assert mount["readOnly"] is True
-    claim = volume["persistentVolumeClaim"]
+    pod = predictor(T4)
+    assert str(arguments(main_container(pod)["args"]).base) == BASE
+    claim = read_only_volume(pod, BASE)["persistentVolumeClaim"]
     assert claim["readOnly"] is True
-    assert get(weights, "PersistentVolumeClaim", claim["claimName"])
+    assert get(build("weights"), "PersistentVolumeClaim", claim["claimName"])
 
 
 def test_weights_job_downloads_the_base_of_the_recipe() -> None:

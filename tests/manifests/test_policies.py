@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from components.images import Images
-from tests.manifests.kustomize import BUILDS, TARGETS, Object, build, containers
+from tests.manifests.kustomize import BUILDS, TARGETS, Object, build, containers, of_kind
 from tests.manifests.pods import main_container, pods, predictor
 
 PODS = [
@@ -130,20 +130,17 @@ def test_predictor_has_http_probes(name: str, pod: Object) -> None:
 def test_namespace_enforces_restricted_profile_and_denies_traffic(target: str) -> None:
     objects = build(target)
     default_deny = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    for namespace in (manifest for manifest in objects if manifest["kind"] == "Namespace"):
+    for namespace in of_kind(objects, "Namespace"):
         labels = namespace["metadata"]["labels"]
         assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
-        denied = [
-            manifest["metadata"]["namespace"]
-            for manifest in objects
-            if manifest["kind"] == "NetworkPolicy" and manifest["spec"] == default_deny
-        ]
+        policies = [o for o in of_kind(objects, "NetworkPolicy") if o["spec"] == default_deny]
+        denied = [policy["metadata"]["namespace"] for policy in policies]
         assert denied == [namespace["metadata"]["name"]]
 
 
 @every_target
 def test_network_policies_name_peers_and_ports(target: str) -> None:
-    for policy in (manifest for manifest in build(target) if manifest["kind"] == "NetworkPolicy"):
+    for policy in of_kind(build(target), "NetworkPolicy"):
         rules = [*policy["spec"].get("ingress", ()), *policy["spec"].get("egress", ())]
         for rule in rules:
             assert rule["ports"]
@@ -158,7 +155,7 @@ def test_network_policies_name_peers_and_ports(target: str) -> None:
 @every_target
 def test_roles_have_no_wildcards_or_dangerous_verbs(target: str) -> None:
     """Secrets and ConfigMaps must be named."""
-    for role in (manifest for manifest in build(target) if manifest["kind"] == "Role"):
+    for role in of_kind(build(target), "Role"):
         for rule in role["rules"]:
             assert "*" not in (*rule["verbs"], *rule["resources"], *rule["apiGroups"])
             dangerous = {"delete", "deletecollection", "escalate", "bind"}
@@ -174,6 +171,6 @@ def test_roles_have_no_wildcards_or_dangerous_verbs(target: str) -> None:
 @every_target
 def test_no_secret_is_committed(target: str) -> None:
     """Create Secrets on the cluster and refer to them by name. Kubernetes fills in tokens."""
-    secrets = [manifest for manifest in build(target) if manifest["kind"] == "Secret"]
+    secrets = of_kind(build(target), "Secret")
     assert not any("data" in secret or "stringData" in secret for secret in secrets)
     assert {secret["type"] for secret in secrets} <= {"kubernetes.io/service-account-token"}

@@ -10,7 +10,7 @@ from components.trainjob import CONTAINER, GROUP, RUNTIME
 from grocer.config.recipes import recipe
 from grocer.errors import GrocerError, StoppedError
 from pipelines.kubeflow.trainjob import train_job
-from tests.manifests.kustomize import Object, build, get
+from tests.manifests.kustomize import Object, build, get, of_kind
 from tests.manifests.schemas import schema_errors
 
 OBJECTS = build("trainer")
@@ -50,8 +50,6 @@ def test_job_refers_to_the_runtime() -> None:
     runtime = get(OBJECTS, "TrainingRuntime", RUNTIME)
     reference = created()["spec"]["runtimeRef"]
     assert reference == {"apiGroup": GROUP, "kind": runtime["kind"], "name": RUNTIME}
-    (container,) = pod_spec()["containers"]
-    assert container["name"] == CONTAINER
 
 
 def test_job_has_one_gpu_and_the_resources_of_a_step_for_each_process() -> None:
@@ -89,6 +87,7 @@ def test_secrets_are_optional_references() -> None:
 
 def test_command_is_an_existing_module() -> None:
     (container,) = pod_spec()["containers"]
+    assert container["name"] == CONTAINER
     python, flag, module = container["command"]
     assert (python, flag) == ("python", "-m")
     assert find_spec(module)
@@ -103,7 +102,7 @@ def test_only_a_user_error_is_not_tried_again() -> None:
 
 
 def test_only_pods_that_train_reach_each_other() -> None:
-    (policy,) = (manifest for manifest in OBJECTS if manifest["kind"] == "NetworkPolicy")
+    (policy,) = of_kind(OBJECTS, "NetworkPolicy")
     labels = job_spec()["template"]["metadata"]["labels"]
     assert policy["spec"]["podSelector"]["matchLabels"] == labels
     (rule,) = policy["spec"]["ingress"]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.kubernetes_api import api  # noqa: F401
+
 TOY = Path(__file__).parent / "toy"
 ROOT = Path(__file__).parents[2]
 

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from serving.rollout import deploy as deploying
-from serving.rollout import progressive, traffic
-from tests.fixtures.kubernetes_api import OLD, Api
+from tests.fixtures.kubernetes_api import OLD, Api, without_waits  # noqa: F401
 from tests.fixtures.predictor_process import (  # noqa: F401
     bundle_with_aisles,
     other_bundle,
@@ -21,16 +19,6 @@ from tests.fixtures.predictor_process import (  # noqa: F401
 def anyio_backend() -> str:
     """The event loop of asynchronous tests."""
     return "asyncio"
-
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip uploads and waits of a rollout."""
-    monkeypatch.setattr(deploying, "publish", lambda bundle, store: f"{store}/{bundle.digest}")
-    monkeypatch.setattr(deploying, "_SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr(traffic, "SHIFT_SECONDS", 1.0)
-    monkeypatch.setattr(traffic, "PROXY_SECONDS", 0.0)
-    monkeypatch.setattr(progressive, "POLL_SECONDS", 0.01)
 
 
 @pytest.fixture

@@ -6,15 +6,13 @@ The features are those of two scikit-learn vectorizers side by side, words and w
 and a single name takes a fraction of a millisecond.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +39,7 @@ class TfIdf:
     """[features]"""
 
     @classmethod
-    def fit(cls, names: Iterable[str]) -> TfIdf:
+    def fit(cls, names: Iterable[str]) -> Self:
         """Return the vocabulary of `names`, at most `MAX_FEATURES` features."""
         counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
         products = 0

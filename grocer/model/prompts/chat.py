@@ -5,8 +5,6 @@ recognised in these two only. A name is tokenized as plain text, and control tok
 tokenizer finds in it nevertheless are removed, so a name cannot end the user's turn.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any

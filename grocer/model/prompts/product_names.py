@@ -1,7 +1,5 @@
 """The normal form of product names, by which duplicates and corrections are matched."""
 
-from __future__ import annotations
-
 import html
 import unicodedata
 

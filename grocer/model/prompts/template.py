@@ -8,8 +8,6 @@ stay plain text because `grocer.model.prompts.tokenization` does not let the tok
 them.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ prefix of the token ids of several prompts. `grocer.model.prompts.chat` has the 
 the base's special tokens separate the parts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

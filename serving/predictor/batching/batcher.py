@@ -51,6 +51,7 @@ class Batcher:
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self.queue, self._load, self._metrics = RequestQueue(config), load, metrics
+        metrics.measure_queue(lambda: self.queue.items)
         self._on_ready, self._on_failure = on_ready, on_failure
         self._busy_since: float | None = None
         self._pass_ended = 0.0
@@ -72,7 +73,6 @@ class Batcher:
         now = time.monotonic()
         request = QueuedRequest(names, self._loop.create_future(), now, now + seconds)
         self.queue.put(request)
-        self._metrics.observe_queue(self.queue.items)
         try:
             async with asyncio.timeout(seconds):
                 return await request.future
@@ -118,23 +118,26 @@ class Batcher:
         """Encode the names of requests; those with a name that cannot be encoded fail."""
         self._busy_since = time.monotonic()
         try:
-            _encode_together(classifier, requests)
+            # Both models are faster on the names of all requests together.
+            names = [name for request in requests for name in request.names]
+            products = iter(classifier.encode(names))
+            for request in requests:
+                request.products = list(islice(products, len(request.names)))
         except BaseException:  # a panic of the tokenizer is not an `Exception`
             _require_device(classifier)
             for request in requests:
-                products = _one_by_one(classifier.encode, request.names)
-                if isinstance(products, RequestError):
+                encoded = _one_by_one(classifier.encode, request.names)
+                if isinstance(encoded, RequestError):
                     request.cancelled = True
-                    self._reject([request], products)
+                    self._reject([request], encoded)
                 else:
-                    request.products = [product for (product,) in products]
+                    request.products = [product for (product,) in encoded]
         finally:
             self._busy_since = None
 
     def _run_pass(self, classifier: Classifier, batch: Sequence[BatchSlice]) -> None:
         products = [product for part in batch for product in part.products]
         started = self._busy_since = time.monotonic()
-        self._metrics.observe_queue(self.queue.items)
         try:
             scores = classifier.score(products)
         except Exception:
@@ -169,13 +172,6 @@ class Batcher:
                 request.scores.append(result)
                 if part.stop == len(request.names):
                     request.future.set_result(Scores.concatenate(request.scores))
-
-
-def _encode_together(classifier: Classifier, requests: Sequence[QueuedRequest]) -> None:
-    # Both models are faster on the names of all requests together.
-    products = iter(classifier.encode([name for request in requests for name in request.names]))
-    for request in requests:
-        request.products = list(islice(products, len(request.names)))
 
 
 def _require_device(classifier: Classifier) -> None:

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import boto3
 import pytest
 
-from components.train_processes import train
+from components.training.train import train
 from components.trainjob import INPUTS, follow
 from grocer.artifacts.step import digest_of, recorded, step
 from grocer.config.recipes import tiny
@@ -24,8 +23,10 @@ from grocer.errors import ArtifactError, ConfigError, DeployError, StoppedError,
 from grocer.io.atomic import read_json, tree_digests
 from grocer.io.storage import Storage
 from grocer.io.trees import get_tree, put_tree
+from pipelines.kubeflow.training import package
 from pipelines.kubeflow.trainjob import train_job
 from serving.rollout.kubernetes import UnreachableError
+from tests.fixtures.artifacts import as_inputs
 from tests.fixtures.kubeflow_server import event
 from tests.fixtures.kubernetes_api import api_status
 from tests.fixtures.stage_artifacts import ADAPTER
@@ -51,7 +52,6 @@ COMPLETE = State(condition("Complete"), pods=[pod(phase="Succeeded")])
 def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[TrainerApi]:
     with TrainerApi() as api:
         monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "kubeconfig")))
-        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         monkeypatch.setenv("GROCER_NAMESPACE", NAMESPACE)
         monkeypatch.setenv("GROCER_POD", POD)
         monkeypatch.setenv("GROCER_RUN_ID", RUN_ID)
@@ -78,13 +78,13 @@ class Step:
         address = f"{self.config.train.checkpoints}/trainjobs/grocer-{RUN_ID}"
         return Storage(address, setting="test")
 
-    def run(self, config: RunConfig | None = None) -> None:
+    def run(self) -> None:
         train.python_func(
-            splits=SimpleNamespace(path=str(self.splits)),
-            config=(config or self.config).to_json(),
+            **as_inputs(
+                {"splits": self.splits, "model": self.out, "page": self.root / "loss.html"}
+            ),
+            config=self.config.to_json(),
             job=json.dumps(train_job(self.config, IMAGE)),
-            model=SimpleNamespace(path=str(self.out)),
-            page=SimpleNamespace(path=str(self.root / "loss.html")),
             metrics=SimpleNamespace(log_metric=self.metrics.__setitem__),
         )
 
@@ -116,9 +116,7 @@ def train_step(store: str, tmp_path: Path) -> Step:
 
 
 @pytest.fixture
-def s3_step(s3_environment: str, tmp_path: Path) -> Step:
-    bucket = f"trainjobs-{abs(hash(str(tmp_path)))}"
-    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=bucket)
+def s3_step(bucket: str, tmp_path: Path) -> Step:
     return Step(f"s3://{bucket}/checkpoints", tmp_path)
 
 
@@ -380,10 +378,11 @@ def test_role_grants_exactly_what_the_step_uses(api: TrainerApi, train_step: Ste
     }
 
 
+@pytest.mark.parametrize("several", ["train.nodes=2", "train.processes_per_node=2"])
 @pytest.mark.parametrize("address", ["null", "/mnt/checkpoints", "pvc://claim"])
-def test_object_store_is_required(address: str) -> None:
+def test_object_store_is_required(address: str, several: str) -> None:
     with pytest.raises(ConfigError, match=r"train\.checkpoints.*s3://"):
-        train_job(tiny().with_settings(["train.nodes=2", f"train.checkpoints={address}"]), IMAGE)
+        package(tiny().with_settings([several, f"train.checkpoints={address}"]))
 
 
 def test_artifact_of_other_splits_is_rejected(api: TrainerApi, train_step: Step) -> None:

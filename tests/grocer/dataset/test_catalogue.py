@@ -37,6 +37,7 @@ def products(*rows):
 
 
 OTHER = ("Something Else", "pets", 1)
+UNLABELLED = ["product_id", "product_name", "normalised_name", "purchases"]
 
 
 @pytest.mark.parametrize(
@@ -164,9 +165,7 @@ def test_unlabelled_products_are_listed_and_no_examples():
     )
     assert catalogue.labels == ("dairy", "frozen", "pets")
     assert catalogue.unlabelled["product_id"].to_dict() == {0: 1, 1: 2, 2: 3}
-    assert list(catalogue.unlabelled) == [
-        "product_id", "product_name", "normalised_name", "purchases",
-    ]  # fmt: skip
+    assert list(catalogue.unlabelled) == UNLABELLED
     assert (catalogue.duplicate_names, catalogue.label_conflicts) == (0, 0)
 
 
@@ -195,9 +194,7 @@ def test_aisle_is_that_of_most_purchases_within_the_department():
     catalogue = read_catalogue(rows, config(levels=2))
     table = catalogue.examples.set_index("normalised_name")
     assert table["aisle"].to_dict() == {"tofu": "meals", "kibble": ""}
-    assert list(catalogue.unlabelled) == [
-        "product_id", "product_name", "normalised_name", "purchases",
-    ]  # fmt: skip
+    assert list(catalogue.unlabelled) == UNLABELLED
 
 
 def test_second_level_does_not_change_the_first():

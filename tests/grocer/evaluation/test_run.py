@@ -11,7 +11,6 @@ import torch
 
 from grocer.artifacts.adapter import Adapter
 from grocer.artifacts.base import SIDES
-from grocer.artifacts.bundle import Bundle
 from grocer.artifacts.combination import Strategy
 from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.splits import Splits
@@ -20,12 +19,13 @@ from grocer.config.run import RunConfig
 from grocer.config.stages import EvaluationConfig, PredictorConfig
 from grocer.errors import CatalogueError, ModelError
 from grocer.evaluation import predictions
+from grocer.evaluation.champion import Champion
 from grocer.evaluation.run import run
 from grocer.gate.rules import decide
 from grocer.io.atomic import tree_digests
 from grocer.model.combination import combine
 from grocer.model.linear.classifier import LinearModel
-from tests.fixtures.artifacts import write_model
+from tests.fixtures.artifacts import make_bundle, write_model
 from tests.fixtures.predictions import LABELS, LEAVES, NounScorer, aisle_of, products, write_splits
 
 CONFIG: RunConfig = tiny().model_copy(
@@ -44,7 +44,7 @@ class Stage:
         self.out.mkdir()
 
     def run(
-        self, champion: Bundle | None = None, out: Path | None = None, strategy: str = "adapter"
+        self, champion: Champion | None = None, out: Path | None = None, strategy: str = "adapter"
     ) -> Evaluation:
         config = CONFIG.model_copy(update={"predictor": PredictorConfig(strategy=strategy)})
         adapter, splits = Adapter.read(self.model), Splits.read(self.splits)
@@ -357,11 +357,11 @@ def test_evaluation_is_deterministic_except_for_measured_time(stage, tmp_path, m
 
 
 def test_champion_with_other_labels_is_compared_by_name(stage, scorers, tmp_path):
-    champion = Bundle(uri=str(tmp_path / "champion"), digest="d" * 64)
-    scorers[Path(champion.uri)] = NounScorer(labels=["produce", "pets", "bakery"])
-    comparison = stage.run(champion).champion
-    assert comparison.digest == "d" * 64
-    assert comparison.products == 40
+    bundle = make_bundle(tmp_path / "champion")
+    scorers[bundle.path] = NounScorer(labels=["produce", "pets", "bakery"])
+    comparison = stage.run(Champion(bundle, str(bundle.path))).champion
+    assert comparison.digest == bundle.digest
+    assert comparison.products == comparison.new_products.products == 40
     assert comparison.accuracy < comparison.paired.model_accuracy
     assert comparison.paired.only_model_right > 0
 

@@ -78,13 +78,13 @@ BEHIND = {"linear": (10, 25)}  # it is 0.05 better
         ("ece", False, {"ece": (0.101, 0.049)}, {"max_ece": 0.1}),
         ("ece", True, {"ece": (0.101, 0.05)}, {"max_ece": 0.1}),  # not significant
         ("ece", True, {"ece": (-0.01, 0.9)}, {"max_ece": 0.0}),
-        ("champion", True, {"champion": (12, 0)}, {}),  # p = 0.00049; the level is 0.00096
-        ("champion", False, {"champion": (11, 0)}, {}),  # p = 0.00098
-        ("champion", False, {"champion": (11, 0), "confidence": 1 - 52 * mcnemar(11, 0)}, {}),
-        ("champion", True, {"champion": (11, 0), "confidence": 1 - 53 * mcnemar(11, 0)}, {}),
+        ("champion", True, {"champion": (7, 0)}, {}),  # p = 0.016; the level is 0.025
+        ("champion", False, {"champion": (6, 0)}, {}),  # p = 0.031
+        ("champion", False, {"champion": (11, 0), "confidence": 1 - 2 * mcnemar(11, 0)}, {}),
+        ("champion", True, {"champion": (11, 0), "confidence": 1 - 3 * mcnemar(11, 0)}, {}),
         ("champion", False, {"champion": (6, 5)}, {}),
         ("champion", True, {"champion": (6, 5)}, NEWER | {"champion_margin": 0.05}),
-        ("champion", False, {"champion": (6, 5)}, NEWER | {"champion_margin": 0.03}),
+        ("champion", False, {"champion": (6, 5)}, NEWER | {"champion_margin": 0.02}),
         ("champion", False, {"champion": (5, 20)}, NEWER | {"champion_margin": 0.05}),
         ("champion", True, {"champion": (30, 5)}, NEWER | {"champion_margin": 0.0}),
         ("champion", False, {"champion": (5, 5)}, {}),
@@ -122,7 +122,8 @@ def test_only_baselines_of_the_policy_are_required():
     assert judged(content, policy(baselines=())).passed
 
 
-WITH_CHAMPION = "p < 0.00096, which is 0.05 for 52 comparisons"
+WITH_CHAMPION = "p < 0.0083 in comparison number 2 of these products"
+SECOND = {"champion": (5, 5), "number": 2}
 STATED = [
     ("test_products", {}, {}, ["300", "200"]),
     ("accuracy", {}, {}, ["95 %", "Wilson", "0.877", "0.800"]),
@@ -150,8 +151,8 @@ STATED = [
     ("ece", {}, {}, ["0.020", "0.100", "p = 0.010", "p < 0.05"]),
     ("ece", {"ece": (0.10004, 0.0009)}, {"max_ece": 0.1}, ["0.10004", "0.10000", "p < 0.001"]),
     ("champion", {}, {}, ["skipped"]),
-    ("champion", {"champion": (5, 5)}, {}, ["0.907 vs 0.907, p = 1.000", WITH_CHAMPION]),
-    ("champion", {"champion": (11, 0)}, {}, ["0.907 vs 0.870, p = 0.00098", WITH_CHAMPION]),
+    ("champion", SECOND, {}, ["0.907 vs 0.907, p = 1.000", WITH_CHAMPION]),
+    ("champion", {"champion": (11, 0), "number": 2}, {}, ["0.907 vs 0.870, p < 0.001"]),
     ("measured", {}, {}, ["0 of 167"]),
     ("consistent", {}, {}, ["0"]),
 ]
@@ -209,25 +210,74 @@ def test_comparison_on_one_product_is_judged():
 
 
 def test_equal_models_rarely_replace_the_champion():
-    """In eight years of weekly runs, at most once. The more accurate one would win 190 times."""
+    """In 50 years of weekly runs, at most 1 in 20 years. The more accurate one would always win."""
     random = np.random.default_rng(0)
-    discordant = random.binomial(300, 0.1, size=8 * 52)
-    won = random.binomial(discordant, 0.5)
-    runs = [(w, d - w) for w, d in zip(won.tolist(), discordant.tolist(), strict=True)]
-    better = [(won, lost) for won, lost in runs if won > lost]
-    assert len(better) > 150
-    replaced = [
-        pair for pair in better if reason(judged(evaluation(champion=pair)), "champion").passed
-    ]
-    assert len(replaced) <= 1
+    replaced = more_accurate = 0
+    for _ in range(50):
+        discordant = random.binomial(300, 0.1, size=52)
+        won = random.binomial(discordant, 0.5)
+        pairs = list(zip(won.tolist(), (discordant - won).tolist(), strict=True))
+        more_accurate += any(won > lost for won, lost in pairs)
+        replaced += any(
+            champion_passes(pair, number)
+            for number, pair in enumerate(pairs, 1)
+            if mcnemar(*pair) < 0.05
+        )
+    assert more_accurate == 50
+    assert replaced <= 50 * 0.05
+
+
+def champion_passes(pair, number=1, *, uncounted=False, new=None, **limits):
+    """Return whether the rule passes in this comparison, with pairs on 200 new products."""
+    content = evaluation(champion=pair, number=number)
+    content["champion"]["new_products"] = new and comparison(180, new[0], *new[1:])["paired"]
+    if uncounted:
+        content["champion"]["number"] = None
+    return reason(judged(content, policy(min_test_products=200, **limits)), "champion").passed
+
+
+@pytest.mark.parametrize(("number", "discordant"), [(1, 7), (2, 8), (3, 9), (7, 12), (52, 17)])
+def test_each_comparison_has_a_lower_level(number, discordant):
+    """With 0 of n pairs lost, p is 2^(1 - n); the level is 0.05 / (number · (number + 1))."""
+    assert 2.0 ** (1 - discordant) < 0.05 / (number * (number + 1)) < 2.0 ** (2 - discordant)
+    assert champion_passes((discordant, 0), number)
+    assert not champion_passes((discordant - 1, 0), number)
+
+
+def test_comparisons_that_are_not_counted_share_the_error_rate():
+    assert champion_passes((12, 0), 60, uncounted=True)
+    assert not champion_passes((11, 0), 60, uncounted=True)
+
+
+@pytest.mark.parametrize(
+    ("new", "passes"), [((200, 8, 0), True), ((200, 7, 0), False), ((199, 8, 0), False)]
+)
+def test_new_products_are_a_fresh_test(new, passes):
+    """Only the first comparison with this champion used them, at half of the error rate."""
+    assert not champion_passes((8, 0), 60)
+    assert champion_passes((8, 0), 60, new=new) is passes
+
+
+def test_new_products_halve_the_level_on_all_products():
+    assert champion_passes((7, 0))
+    assert not champion_passes((7, 0), new=(200, 0, 0))
+    assert champion_passes((8, 0), new=(200, 0, 0))
+
+
+def test_new_products_are_stated():
+    content = evaluation(champion=(8, 0), number=60)
+    content["champion"]["new_products"] = comparison(180, 200, 8, 0)["paired"]
+    sentence = reason(judged(content), "champion").sentence
+    assert "p < 6.8e-06 in comparison number 60 of these products" in sentence
+    assert "p < 0.013 on the 200 products that were not in its catalogue: 0.900" in sentence
 
 
 def test_margin_of_the_champion_is_stated_with_its_reason():
     limits = policy(champion_margin=0.05, **NEWER)
     sentence = reason(judged(evaluation(champion=(6, 5)), limits), "champion").sentence
     assert sentence.endswith(
-        "which is 0.05 for 52 comparisons, or a lower bound of the difference of at least -0.050: "
-        "-0.042). Reason for the margin: newer data."
+        "of these products; or a lower bound of the difference of at least -0.050: -0.021). Reason "
+        "for the margin: newer data."
     )
     assert judged(evaluation(champion=(6, 5)), limits).policy.champion_margin == 0.05
 
@@ -239,7 +289,8 @@ def test_margin_of_the_champion_is_not_a_point_estimate():
     worse = [tuple(map(int, random.multinomial(300, [0.02, 0.04, 0.94])[:2])) for _ in range(200)]
     assert sum(won - lost >= -0.02 * 300 for won, lost in worse) > 80
     assert not any(
-        reason(judged(evaluation(champion=pair), limits), "champion").passed for pair in set(worse)
+        reason(judged(evaluation(champion=pair, number=7), limits), "champion").passed
+        for pair in set(worse)
     )
 
 

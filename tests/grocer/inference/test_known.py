@@ -1,7 +1,5 @@
 """A second bulk run classifies only names that are new, and applies the labels of reviewers."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Corrections change labels by normal form of the name, and never a conflict or a side."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

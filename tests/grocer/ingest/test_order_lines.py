@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grocer.artifacts.counts import OrderLineCounts
 from grocer.config.stages import DataConfig
 from grocer.ingest.schema import Rejection
 from grocer.io.atomic import tree_digests
@@ -63,13 +64,8 @@ def test_orphans_nulls_and_duplicates_are_counted_once_and_rejected_rows_listed(
     content["products"] += [[5, "Orphan", 77, 99], [1, "Duplicate Bananas", 1, 4]]
     content["orders"].append(content["orders"][2])
     counts = ingest(write_csvs(tmp_path / "in", content), tmp_path / "out")
-    assert counts.order_lines.model_dump() == {
-        "read": 11,
-        "orphans": 3,
-        "joined": 8,
-        "with_nulls": 2,
-        "kept": 6,
-    }
+    expected = OrderLineCounts(read=11, orphans=3, joined=8, with_nulls=2, kept=6)
+    assert counts.order_lines == expected
     assert counts.orphans.model_dump() == {
         "products_without_department": 1,
         "products_without_aisle": 1,
@@ -144,13 +140,13 @@ def test_all_matching_lines_are_written_and_counts_add_up(
     all_lines = [*lines, (1, 1)]
     joined = [(o, p) for o, p in all_lines if o in orders and p <= len(names)]
     kept = [(o, p) for o, p in joined if orders[o] is not None]
-    assert counts.order_lines.model_dump() == {
-        "read": len(all_lines),
-        "orphans": len(all_lines) - len(joined),
-        "joined": len(joined),
-        "with_nulls": len(joined) - len(kept),
-        "kept": len(kept),
-    }
+    assert counts.order_lines == OrderLineCounts(
+        read=len(all_lines),
+        orphans=len(all_lines) - len(joined),
+        joined=len(joined),
+        with_nulls=len(joined) - len(kept),
+        kept=len(kept),
+    )
     assert counts.duplicates["order_lines"] == len(all_lines) - len(set(all_lines))
     products = read(folder / "out", "products")
     assert products["product_name"].tolist() == names

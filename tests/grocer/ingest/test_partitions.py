@@ -15,7 +15,7 @@ from grocer.ingest.partitions import Partition, PartitionCopies
 from grocer.ingest.spark import Spark
 from grocer.io.atomic import tree_digests
 from grocer.io.storage import file_system
-from tests.fixtures.ingest import CONFIG, ingest, read
+from tests.fixtures.ingest import CONFIG, assert_same_tables, ingest
 from tests.fixtures.object_store import object_store
 from tests.fixtures.tables import LINES_HEADER, ORDERS_HEADER, tables, write_csvs
 
@@ -75,14 +75,8 @@ def read_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def assert_equal(one: Path, other: Path) -> None:
-    """Compare all tables, but for the order of order lines, and the counts of two directories."""
-    names = {path.stem for path in one.glob("*.parquet")}
-    assert {path.stem for path in other.glob("*.parquet")} == names
-    for name in names:
-        frames = [read(out, name) for out in (one, other)]
-        if name in ("order_lines", "rejected"):
-            frames = [f.sort_values(list(f.columns), ignore_index=True) for f in frames]
-        pd.testing.assert_frame_equal(*frames)
+    """Compare the tables and counts of two directories."""
+    assert_same_tables(one, other)
     counts = [Counts.read(out).model_dump(exclude={"partitions"}) for out in (one, other)]
     assert counts[0] == counts[1]
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from grocer.artifacts import step
-from grocer.artifacts.counts import Counts
+from grocer.artifacts.counts import Counts, OrderLineCounts
 from grocer.config.stages import ColumnMapping, DataConfig
 from grocer.errors import ConfigError, GrocerError, OutputError, SourceError, TableError
 from grocer.ingest import run as ingest_run
@@ -24,8 +24,8 @@ FILES = {"order_lines", "products", "aisles", "departments"}
 def test_six_files_are_joined_and_lines_with_nulls_dropped(tmp_path: Path) -> None:
     counts = ingest(write_csvs(tmp_path / "in", tables()), tmp_path / "out")
 
-    expected = {"read": 7, "orphans": 0, "joined": 7, "with_nulls": 2, "kept": 5}
-    assert counts.order_lines.model_dump() == expected
+    expected = OrderLineCounts(read=7, orphans=0, joined=7, with_nulls=2, kept=5)
+    assert counts.order_lines == expected
     assert counts.nulls["days_since_prior_order"] == 2
     assert (counts.products, counts.departments, counts.aisles) == (4, 3, 3)
     assert counts.notes == ()

@@ -35,6 +35,7 @@ FILES = (
     "base.json",
     "bundle.json",
     "labels.json",
+    "known_products.npy",
     "linear.npz",
     "model.sig",
     "provenance.json",

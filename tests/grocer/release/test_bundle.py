@@ -41,6 +41,7 @@ def test_bundle_is_complete_and_named_by_its_digest(tmp_path: Path) -> None:
         "adapter_model.safetensors",
         "base.json",
         "bundle.json",
+        "known_products.npy",
         "labels.json",
         "provenance.json",
         "template.json",
@@ -311,9 +312,9 @@ def test_copy_under_another_name_requires_the_digest(tmp_path: Path) -> None:
     [
         ("{", "Invalid JSON"),
         ("[]", "should be an object"),
-        ('{"schema": 6}', r"version 6, but .* reads version 7; .* or train again"),
-        ('{"schema": 8}', r"version 8, but .* reads version 7; "),
-        ('{"schema": 7}', "schema version 7: base: Field required"),
+        ('{"schema": 7}', r"version 7, but .* reads version 8; .* or train again"),
+        ('{"schema": 9}', r"version 9, but .* reads version 8; "),
+        ('{"schema": 8}', "schema version 8: base: Field required"),
     ],
 )
 def test_manifest_that_cannot_be_read_is_rejected_in_one_short_line(
@@ -333,13 +334,13 @@ def test_schema_version_changes_with_the_settings() -> None:
     """
     sections = {name: each for name, each in tiny().model_dump().items() if isinstance(each, dict)}
     names = json_digest([f"{name}.{key}" for name in sections for key in sections[name]])
-    assert (Manifest.model_fields["schema_version"].default, names[:8]) == (7, "04ac3071")
+    assert (Manifest.model_fields["schema_version"].default, names[:8]) == (8, "04ac3071")
 
 
 def test_bundle_of_schema_1_is_rejected_by_its_version(tmp_path: Path) -> None:
     """It was written by Grocer 0.1.0, before artifacts were typed."""
     with pytest.raises(
-        BundleError, match=r"bundle\.json: schema: version 1, but .* reads version 7; .*again$"
+        BundleError, match=r"bundle\.json: schema: version 1, but .* reads version 8; .*again$"
     ):
         load_bundle(SCHEMA_1, "f" * 64)
 
@@ -360,7 +361,7 @@ def test_manifest_with_an_invalid_part_is_rejected(
     manifest = read_json(path / "bundle.json")
     manifest[part] |= change
     (path / "bundle.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match=rf"schema version 7: {part}\."):
+    with pytest.raises(BundleError, match=rf"schema version 8: {part}\."):
         load_bundle(rename_to_digest(path))
 
 

@@ -1,7 +1,5 @@
 """Reviewed files become corrections, all of them or none, and conflicts are reported."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Each format of the queue can be reviewed and imported again."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

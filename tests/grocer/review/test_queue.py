@@ -1,7 +1,5 @@
 """The queue finds wrong labels on every side of the split, the most valuable look first."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

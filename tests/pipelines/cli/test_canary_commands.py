@@ -1,30 +1,24 @@
 """`grocer promote` and `grocer rollback` end a canary."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from grocer.config.deployment import DeployConfig
 from pipelines.cli.main import execute
 from serving.rollout.inference_service import Canary, Revision, State, apply_configuration
-from tests.fixtures.kubernetes_api import OLD, Api
+from tests.fixtures.kubernetes_api import OLD, Api, revision
 from tests.fixtures.ports import free_port
 
 NEW = "1" * 64
 
 
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
-    """Yield the API of a cluster with a canary, to which the kubeconfig points."""
-    with Api({}, first=OLD) as api:
-        stable = Revision(f"s3://b/{OLD}", OLD, "grocer")
-        canary = Canary(Revision(f"s3://b/{NEW}", NEW, "grocer", "c1"), 20)
-        api.apply(apply_configuration(DeployConfig(), State(stable, canary)))
-        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
-        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-        yield api
+def api(api: Api) -> Api:
+    """Return the API of a cluster with a canary."""
+    canary = Canary(Revision(f"s3://b/{NEW}", NEW, "grocer", "c1"), 20)
+    api.apply(apply_configuration(DeployConfig(), State(revision(OLD), canary)))
+    return api
 
 
 @pytest.mark.parametrize(("command", "digest"), [("promote", NEW), ("rollback", OLD)])

@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import typer
@@ -17,15 +16,12 @@ import typer
 from grocer.config.recipes import RECIPES
 from pipelines.cli.docs import reference
 from pipelines.cli.main import app, execute
+from tests.docs.documents import FENCED, PAGES, ROOT, code
 
-ROOT = Path(__file__).parents[3]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GROCER = typer.main.get_command(app)
 UsageError = typer.BadParameter.__base__
 
-FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL = ("", "sh", "bash", "shell", "console")
-INLINE = re.compile(r"`([^`\n]+)`")
 # Where a shell expects a command, after its environment variables; not a log line of a step.
 COMMAND = re.compile(r"(?:^|[|;&(])\s*\$?\s*(?:\w+=\S*\s+)*(?:\S*/)?grocer\s+(?![|!])(.*)")
 END = ("|", "||", "&", "&&", ";", ">", ">>", "<", "2>", "2>&1", ")")
@@ -51,8 +47,8 @@ def command_lines(text):
             for line in body.replace("\\\n", " ").splitlines():
                 if match := COMMAND.search(line):
                     yield words(match[1]), True
-    for code in INLINE.findall(FENCED.sub("", text)):
-        if match := COMMAND.match(code):
+    for span in code(text):
+        if match := COMMAND.match(span):
             yield words(match[1]), False
 
 

@@ -1,7 +1,5 @@
 """`grocer drift`: a summary, JSON and a page about the products in a file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 
 from grocer.release import registry
@@ -32,10 +31,9 @@ def bundle(tmp_path: Path) -> LoadedBundle:
 
 
 @pytest.fixture
-def store(s3_environment: str, bundle: LoadedBundle) -> str:
-    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="lineage")
-    registry.publish(bundle, "s3://lineage/all")
-    return "deploy.store=s3://lineage/all"
+def store(bucket: str, bundle: LoadedBundle) -> str:
+    registry.publish(bundle, f"s3://{bucket}/all")
+    return f"s3://{bucket}/all"
 
 
 def found(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[Lineage]:
@@ -54,11 +52,11 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_digest_is_looked_up_in_the_registry_then_in_the_store(
     server: Server, bundle: LoadedBundle, store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stored = Lineage.of_bundle(bundle, f"s3://lineage/all/{bundle.digest}")
+    stored = Lineage.of_bundle(bundle, f"{store}/{bundle.digest}")
     registered = stored.model_copy(update={"run": RUN})
     address = f"registry.address={server.url}"
-    both = ("--set", address, "--set", store)
-    assert found(capsys, bundle.digest, "--set", store) == [stored]
+    both = ("--set", address, "--set", f"deploy.store={store}")
+    assert found(capsys, bundle.digest, *both[2:]) == [stored]
     assert found(capsys, bundle.digest, *both) == [stored]
     ModelRegistry(server.url).register(registered)
     assert found(capsys, bundle.digest, *both) == [registered]
@@ -98,16 +96,15 @@ def test_service_leads_to_its_stable_bundle_and_its_canary(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    canary = Lineage.of_bundle(bundle, "s3://lineage/all/x").model_copy(
+    canary = Lineage.of_bundle(bundle, f"{store}/x").model_copy(
         update={"bundle": "f" * 64, "run": RUN}
     )
     ModelRegistry(server.url).register(canary)
-    uri = f"s3://lineage/all/{bundle.digest}"
+    uri = f"{store}/{bundle.digest}"
     state = State(
         Revision(uri, bundle.digest, "grocer"),
         Canary(Revision("s3://gone", "f" * 64, "grocer", "cf"), 20),
     )
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with Api({}) as api:
         monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
         options = ("grocer/grocer", "--set", f"registry.address={server.url}")
@@ -149,7 +146,6 @@ def test_user_error_is_one_line(
     arguments: list[str],
     problem: str,
 ) -> None:
-    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert problem in failure(capsys, *arguments)

@@ -9,24 +9,14 @@ from grocer.artifacts.base import BySide
 from grocer.artifacts.metrics import AisleMetrics
 from grocer.artifacts.run_summary import RunSummary, Verdict
 from grocer.events import Reason
-from pipelines.cli.print_summary import show
+from pipelines.cli.print_summary import show, show_block
 from pipelines.local.outputs import Finished
+from tests.fixtures.artifacts import hierarchical_metrics
 from tests.fixtures.evaluations import evaluation, parse
 
 EVALUATION = parse(evaluation())
 TEST = EVALUATION.metrics.test
-AISLES = AisleMetrics(
-    products=300,
-    accuracy=0.81,
-    accuracy_low=0.78,
-    accuracy_high=0.84,
-    department_accuracy=0.9,
-    accuracy_within=0.9,
-    macro_f1=0.8,
-    ece=0.1,
-    ece_debiased=0.09,
-    ece_p_value=0.01,
-)
+AISLES = AisleMetrics.model_validate(hierarchical_metrics()["metrics"]["test"])
 
 
 def finished(tmp_path, *, passed=True, read=10_000, aisles=None):
@@ -97,7 +87,7 @@ def test_negative_calibration_error_is_shown_as_zero(tmp_path):
 
 def test_aisle_accuracy_is_shown_if_there_are_aisles(tmp_path):
     assert "aisle accuracy" not in output(finished(tmp_path))
-    assert "aisle accuracy      81.0%" in output(finished(tmp_path, aisles=AISLES))
+    assert "aisle accuracy      70.0%" in output(finished(tmp_path, aisles=AISLES))
 
 
 def test_failed_run_shows_failed_rules_first(tmp_path):
@@ -108,6 +98,12 @@ def test_failed_run_shows_failed_rules_first(tmp_path):
     sentence = text[text.index("✗") : text.index("✓")].splitlines()
     assert all(len(line) <= 80 for line in sentence)
     assert len(sentence) > 1
+
+
+def test_only_the_heading_is_bold_on_a_terminal():
+    file = io.StringIO()
+    show_block(Console(file=file, force_terminal=True, color_system="standard"), "Data", "30")
+    assert file.getvalue() == "\x1b[1mData         \x1b[0m30\n"
 
 
 def test_order_lines_are_optional(tmp_path):

@@ -1,10 +1,9 @@
 """`grocer review` and `--corrections`."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +21,19 @@ def run(tmp_path: Path) -> Path:
     evaluation: Evaluation = parse(report())
     evaluation.write(evaluated)
     return tmp_path / "run"
+
+
+def look(name: str, purchases: int = 1) -> Look:
+    return Look(name, "x", "", (("produce", 0.5), ("bakery", 0.5)), 0.5, purchases)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
+    """Return the looks of every run, for a test to fill."""
+    looks: list[Look] = []
+    output = SimpleNamespace(labels=("produce", "bakery"), looks=lambda: looks)
+    monkeypatch.setattr(RunOutput, "read", lambda run: output)
+    return looks
 
 
 def test_import_adds_rows_and_lists_conflicts(
@@ -56,16 +68,8 @@ def test_export_does_not_overwrite_a_reviewed_file(
     assert "pantry" in reviewed.read_text()
 
 
-def test_format_follows_from_the_name_of_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Output:
-        labels = ("produce", "bakery")
-
-        def looks(self) -> list[Look]:
-            return [Look("Plums", "x", "", (("produce", 0.5), ("bakery", 0.5)), 0.5, 1)]
-
-    monkeypatch.setattr(RunOutput, "read", lambda run: Output())
+def test_format_follows_from_the_name_of_the_file(tmp_path: Path, looks: list[Look]) -> None:
+    looks.append(look("Plums"))
     first = {}
     for name in ("queue.html", "queue.json", "queue.csv"):
         assert execute(["review", "export", str(tmp_path / name), "--run", str(tmp_path)]) == 0
@@ -75,16 +79,9 @@ def test_format_follows_from_the_name_of_the_file(
 
 
 def test_predictions_without_purchases_count_as_the_median_product(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, looks: list[Look]
 ) -> None:
-    class Output:
-        labels = ("produce", "bakery")
-
-        def looks(self) -> list[Look]:
-            ranked = (("produce", 0.5), ("bakery", 0.5))
-            return [Look(f"{n} Plums", "x", "", ranked, 0.5, n) for n in (1, 30, 900)]
-
-    monkeypatch.setattr(RunOutput, "read", lambda run: Output())
+    looks += [look(f"{number} Plums", number) for number in (1, 30, 900)]
     columns = "product_name,predicted_department,predicted_probability,predicted_alternatives"
     predictions, queue = tmp_path / "out.csv", tmp_path / "queue.csv"
     predictions.write_text(f'{columns}\nRye,,0.4,"[[""bakery"", 0.4]]"\n')

@@ -68,7 +68,6 @@ def api(server, monkeypatch, tmp_path):
         ),
     }
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config")))
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     return server
 
 
@@ -110,15 +109,6 @@ def test_cluster_without_kserve(api):
     )
 
 
-@pytest.mark.parametrize("response", [None, (200, api_resources("v1beta1", "trainedmodels"))])
-def test_kserve_with_other_custom_resources(api, response):
-    del api.responses[BETA]
-    api.responses |= {BETA: response} if response else {}
-    state, text = results()["KServe"]
-    assert state == "failed"
-    assert text == "serving.kserve.io: inferenceservices v1beta1 not installed"
-
-
 def test_controller_without_available_pod(api):
     api.responses[CONTROLLER] = 200, controller(replicas=1)
     state, text = results()["KServe's controller"]
@@ -135,50 +125,37 @@ def test_controller_that_splits_no_traffic_is_too_old(api):
     assert "0.21" in cluster()[-1].next
 
 
-@pytest.mark.parametrize(("status", "state"), [(404, "failed"), (403, "optional")])
-def test_controller_that_is_absent_or_not_readable(api, status, state):
-    api.responses[CONTROLLER] = status, api_status("deployments")
-    assert results()["KServe's controller"][0] == state
+NAMES = {
+    BETA: "KServe",
+    CONTROLLER: "KServe's controller",
+    TRUST: "Trusted keys",
+    RUNTIME: "Kubeflow Trainer",
+}
+NO_SERVICES = "serving.kserve.io: inferenceservices v1beta1 not installed"
 
 
 @pytest.mark.parametrize(
-    ("status", "text"), [(404, "signatures are not required"), (403, "not checked")]
-)
-def test_trusted_keys_that_are_absent_or_not_readable(api, status, text):
-    api.responses[TRUST] = status, api_status("configmaps")
-    state, found = results()["Trusted keys"]
-    assert state == "optional"
-    assert text in found
-
-
-@pytest.mark.parametrize(
-    ("files", "message"),
+    ("path", "status", "body", "state", "text"),
     [
-        ({}, "no trusted key found"),
-        ({"release.pem": "x"}, "release.pem: "),
-        ({"release.key": "x"}, "release.key: unknown file"),
+        (BETA, 404, "404 page not found", "failed", NO_SERVICES),
+        (BETA, 200, api_resources("v1beta1", "trainedmodels"), "failed", NO_SERVICES),
+        (CONTROLLER, 404, api_status("deployments"), "failed", "not in namespace kserve"),
+        (CONTROLLER, 403, api_status("deployments"), "optional", "not checked"),
+        (TRUST, 404, api_status("configmaps"), "optional", "signatures are not required"),
+        (TRUST, 403, api_status("configmaps"), "optional", "not checked"),
+        (TRUST, 200, {"data": {}}, "failed", "no trusted key found"),
+        (TRUST, 200, {"data": {"release.pem": "x"}}, "failed", "release.pem: "),
+        (TRUST, 200, {"data": {"release.key": "x"}}, "failed", "release.key: unknown file"),
+        (RUNTIME, 404, "404 page not found", "optional", "not installed"),
+        (RUNTIME, 404, api_status("not found"), "optional", "manifests/trainer"),
+        (RUNTIME, 403, api_status("trainingruntimes"), "optional", "not checked"),
     ],
 )
-def test_invalid_trusted_keys(api, files, message):
-    api.responses[TRUST] = 200, {"data": files}
-    state, found = results()["Trusted keys"]
-    assert state == "failed"
-    assert message in found
-
-
-@pytest.mark.parametrize(
-    ("response", "text"),
-    [
-        ((404, "404 page not found"), "not installed"),
-        ((404, api_status("not found")), "manifests/trainer"),
-        ((403, api_status("trainingruntimes")), "not checked"),
-    ],
-)
-def test_trainer_is_optional(api, response, text):
-    api.responses[RUNTIME] = response
-    state, found = results()["Kubeflow Trainer"]
-    assert state == "optional"
-    assert text in found
+def test_part_that_is_missing_invalid_or_not_readable(api, path, status, body, state, text):
+    api.responses[path] = status, body
+    found = results()[NAMES[path]]
+    assert found[0] == state
+    assert text in found[1]
 
 
 def local_queue(status="True", message=""):
@@ -227,13 +204,11 @@ def test_rejected_request_is_reported_with_its_message(api, path, what, body, me
 def test_unreachable_cluster(monkeypatch, tmp_path):
     with Api({}) as stopped:
         monkeypatch.setenv("KUBECONFIG", str(stopped.kubeconfig(tmp_path / "config")))
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     assert results()["Kubernetes"] == ("failed", f"{stopped.url} unreachable: Connection refused")
 
 
 def test_cluster_that_does_not_respond(monkeypatch, tmp_path):
     monkeypatch.setattr(report, "TIMEOUT", 0.2)
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with Api({}) as stopped:
         config = stopped.kubeconfig(tmp_path / "config")
     with socket.create_server(("127.0.0.1", stopped.server_port)):  # accepts, sends nothing
@@ -242,7 +217,6 @@ def test_cluster_that_does_not_respond(monkeypatch, tmp_path):
 
 
 def test_invalid_kubeconfig(monkeypatch, tmp_path):
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
     state, text = results()["Kubernetes"]
     assert state == "failed"
@@ -250,7 +224,6 @@ def test_invalid_kubeconfig(monkeypatch, tmp_path):
 
 
 def test_no_kubeconfig_is_not_a_failure(monkeypatch, tmp_path):
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert {state for state, _ in results().values()} == {"optional"}

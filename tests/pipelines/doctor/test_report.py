@@ -20,7 +20,6 @@ def isolated(monkeypatch, tmp_path):
     """A machine without cluster and store; packages and devices are tested elsewhere."""
     for name in ("KUBECONFIG", "KF_PIPELINES_ENDPOINT", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(machine, "packages", lambda: ok("Packages", "all"))
     monkeypatch.setattr(machine, "devices", lambda: DEVICES)

@@ -1,8 +1,7 @@
 """Object store checks of `grocer doctor`, against an S3 server and without one."""
 
-import uuid
-
 import boto3
+import httpx
 import pytest
 
 from grocer.errors import ConfigError
@@ -12,14 +11,7 @@ from tests.fixtures.object_store import object_store
 from tests.fixtures.oci_registry import PASSWORD, USER, small_registry
 
 
-@pytest.fixture
-def s3(s3_environment):
-    return boto3.client("s3", region_name="us-east-1")
-
-
-def test_empty_prefix_of_a_readable_bucket_is_ok(s3):
-    bucket = f"doctor-{uuid.uuid4().hex}"
-    s3.create_bucket(Bucket=bucket)
+def test_empty_prefix_of_a_readable_bucket_is_ok(s3, bucket):
     (finding,) = store(f"s3://{bucket}/bundles")
     assert finding.state == "ok"
     assert f"s3://{bucket}/bundles at http://127.0.0.1" in finding.found
@@ -33,7 +25,7 @@ def test_store_of_the_environment(s3_environment):
     assert finding.found.startswith(s3_environment)
 
 
-def test_missing_bucket(s3):
+def test_missing_bucket(s3_environment):
     (finding,) = store("s3://no-such-bucket/bundles")
     assert (finding.state, finding.needed) == ("failed", True)
     assert "bucket not found" in finding.found
@@ -45,17 +37,12 @@ def test_rejected_credentials(s3_environment, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         # From here on moto checks credentials.
         boto3.session.Session().client("s3", region_name="us-east-1").list_buckets()
-        post(f"{address}/moto-api/reset-auth", b"0")
+        reset = httpx.post(f"{address}/moto-api/reset-auth", content=b"0", trust_env=False)
+        reset.raise_for_status()
         (finding,) = store("s3://bucket/bundles")
     assert (finding.state, finding.needed) == ("failed", True)
     assert "access denied: The AWS Access Key Id you provided does not exist" in finding.found
     assert "AWS_SECRET_ACCESS_KEY" in finding.next
-
-
-def post(url, body):
-    import httpx
-
-    httpx.post(url, content=body, trust_env=False).raise_for_status()
 
 
 def test_registry_that_is_readable(monkeypatch):

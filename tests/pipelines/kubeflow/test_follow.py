@@ -167,27 +167,30 @@ def test_internal_error_shows_the_end_of_the_log(capsys):
     assert line.startswith("grocer: step ingest failed: ZeroDivisionError: internal; see http://")
 
 
-def test_killed_step_shows_the_end_of_its_log(capsys):
-    log = event("started", "train") + "Killed\n"
-    with Kubeflow([("FAILED", {"train": "FAILED"})], logs={"train": log}) as server:
+@pytest.mark.parametrize(
+    ("steps", "log", "lines"),
+    [
+        (
+            {"train": "FAILED"},
+            event("started", "train") + "Killed\n",
+            ["Killed", "grocer: step train failed; see http://"],
+        ),
+        *(
+            (
+                {"ingest": "SUCCEEDED", step: "FAILED"},
+                "",
+                ["grocer: step train failed without a log: see its pod's events"],
+            )
+            for step in ("train", "train-driver")
+        ),
+        ({}, "", ["grocer: run ended in state FAILED"]),
+    ],
+)
+def test_failure_without_an_event_is_explained_as_far_as_it_is_known(capsys, steps, log, lines):
+    with Kubeflow([("FAILED", steps)], logs={"train": log} if log else {}) as server:
         assert submit(server) == 1
-    first, line = capsys.readouterr().err.splitlines()
-    assert first == "Killed"
-    assert line.startswith("grocer: step train failed; see http://")
-
-
-@pytest.mark.parametrize("step", ["train", "train-driver"])
-def test_step_without_a_log_is_named(capsys, step):
-    with Kubeflow([("FAILED", {"ingest": "SUCCEEDED", step: "FAILED"})]) as server:
-        assert submit(server) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("grocer: step train failed without a log: see its pod's events")
-
-
-def test_run_that_fails_without_a_step_is_reported(capsys):
-    with Kubeflow([("FAILED", {})]) as server:
-        assert submit(server) == 1
-    assert "grocer: run ended in state FAILED" in capsys.readouterr().err
+    for line, start in zip(capsys.readouterr().err.splitlines(), lines, strict=True):
+        assert line.startswith(start)
 
 
 @pytest.mark.parametrize("final", ["FAILED", "CANCELED"])

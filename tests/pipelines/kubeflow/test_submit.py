@@ -51,13 +51,6 @@ def test_run_uses_the_uploaded_version(capsys):
     )
 
 
-def test_service_account_defaults_to_that_of_the_manifests():
-    with Kubeflow() as server:
-        assert submit(server) == 0
-        (run,) = server.runs.values()
-    assert run["service_account"] == "grocer-pipeline"
-
-
 def test_unchanged_pipeline_is_uploaded_once():
     with Kubeflow() as server:
         for settings in ((), (), ("--set", "gate.min_accuracy=0.5")):
@@ -75,6 +68,7 @@ def test_champion_and_canary_options():
         deploy = config_in(server).deploy
         assert (deploy.canary, deploy.analysis) == ((5, 25), True)
     assert run["runtime_config"]["parameters"] == {"data": DATA[1], "champion": BUNDLE}
+    assert run["service_account"] == "grocer-pipeline"  # by default that of manifests/
 
 
 def test_images_from_a_file(tmp_path, capsys):

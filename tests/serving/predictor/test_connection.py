@@ -19,11 +19,11 @@ import pytest
 from grocer.config.deployment import ServingConfig
 from grocer.release.bundle import LoadedBundle
 from serving.predictor.connection import Connection, Turns, connection_limit
-from tests.fixtures.predictor_process import READY, Running, Start
+from tests.fixtures.predictor_process import POST_HEAD, PREDICT, READY, Running, Start
 from tests.serving.predictor.test_server import wait_for
 
 MEGABYTE = 1024**2
-HEAD = "POST /v1/models/grocer:predict HTTP/1.1\r\nhost: x\r\n"
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 Connect = Callable[[], socket.socket]
 
 
@@ -37,9 +37,8 @@ def server(start_server: Start, stub_bundle: LoadedBundle) -> Running:
 @pytest.fixture
 def connect(server: Running) -> Iterator[Connect]:
     """Return a function that opens a connection."""
-    address = ("127.0.0.1", httpx.URL(server.url).port)
     with ExitStack() as connections:
-        yield lambda: connections.enter_context(socket.create_connection(address, timeout=20))
+        yield lambda: connections.enter_context(server.connect())
 
 
 def open_files(server: Running) -> int:
@@ -56,8 +55,7 @@ def require_service(server: Running) -> None:
     """Check probes and a prediction on new connections."""
     for path in (READY, "/v2/health/live"):
         assert httpx.get(server.url + path, timeout=20, trust_env=False).status_code == 200
-    body = {"instances": ["Milk"]}
-    url = f"{server.url}/v1/models/grocer:predict"
+    url, body = server.url + PREDICT, {"instances": ["Milk"]}
     assert httpx.post(url, json=body, timeout=20, trust_env=False).status_code == 200
 
 
@@ -101,7 +99,7 @@ def test_incomplete_bodies_use_a_bounded_amount_of_memory(
     # Only 32 requests may be in flight, so most of the bodies are discarded.
     clients = [connect() for _ in range(48)]
     for client in clients:
-        client.sendall(f"{HEAD}content-length: {MEGABYTE}\r\n\r\n".encode())
+        client.sendall(f"{POST_HEAD}content-length: {MEGABYTE}\r\n\r\n".encode())
         client.sendall(b"x" * (MEGABYTE - 1))
     require_service(server)
     assert memory(server, "VmHWM") - before < 40 * MEGABYTE
@@ -112,10 +110,10 @@ def test_incomplete_bodies_use_a_bounded_amount_of_memory(
 @pytest.mark.parametrize(
     "head",
     [
-        f"{HEAD}a: {'x' * 40_000}",
-        f"{HEAD}a: {'x' * 40_000}\r\n\r\n",
+        f"{POST_HEAD}a: {'x' * 40_000}",
+        f"{POST_HEAD}a: {'x' * 40_000}\r\n\r\n",
         f"GET /{'x' * 40_000} HTTP/1.1\r\n\r\n",
-        HEAD + "a: b\r\n" * 101 + "\r\n",
+        POST_HEAD + "a: b\r\n" * 101 + "\r\n",
     ],
     ids=["incomplete", "complete", "path", "many"],
 )
@@ -129,7 +127,7 @@ def test_large_head_is_400(server: Running, connect: Connect, head: str) -> None
 
 def test_large_trailer_is_400(server: Running, connect: Connect) -> None:
     client = connect()
-    head = f"{HEAD}expect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{{\r\n"
+    head = f"{POST_HEAD}expect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{{\r\n"
     client.sendall(head.encode())
     assert client.recv(65536).startswith(b"HTTP/1.1 100")
     client.sendall(b"0\r\na: " + b"x" * 40_000)
@@ -137,7 +135,7 @@ def test_large_trailer_is_400(server: Running, connect: Connect) -> None:
     assert is_closed(client)
 
 
-@pytest.mark.parametrize("head", ["", HEAD])
+@pytest.mark.parametrize("head", ["", POST_HEAD])
 def test_connection_without_a_complete_head_is_closed(
     server: Running, connect: Connect, head: str
 ) -> None:
@@ -151,12 +149,12 @@ def test_idle_connections_are_closed_for_new_ones(server: Running, connect: Conn
     clients = []
     for _ in range(80):
         clients.append(connect())
-        clients[-1].sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        clients[-1].sendall(GET)
         assert status(clients[-1]) == 200
         assert open_files(server) <= before + 65
     require_service(server)
     assert is_closed(clients[0])
-    clients[-1].sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    clients[-1].sendall(GET)
     assert status(clients[-1]) == 200
 
 
@@ -172,9 +170,9 @@ def test_pipelined_requests_are_limited(server: Running, connect: Connect, heade
     ("data", "error"),
     [
         ("GET", "invalid HTTP request"),
-        (f"{HEAD}content-length: -1", "invalid HTTP request"),
+        (f"{POST_HEAD}content-length: -1", "invalid HTTP request"),
         ("CONNECT x:1 HTTP/1.1\r\nhost: x", "this server is not a proxy"),
-        (HEAD + "a: b\r\n" * 101, "request head too large"),
+        (POST_HEAD + "a: b\r\n" * 101, "request head too large"),
     ],
 )
 def test_error_of_the_parser_is_json(connect: Connect, data: str, error: str) -> None:
@@ -194,7 +192,7 @@ def test_upgrade_to_http2_is_ignored(connect: Connect, split: int) -> None:
     upgrade = (
         "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB"
     )
-    head = f"{HEAD}content-length: {len(body)}\r\n{upgrade}\r\n\r\n".encode()
+    head = f"{POST_HEAD}content-length: {len(body)}\r\n{upgrade}\r\n\r\n".encode()
     request, client = head + body, connect()
     cut = (len(request), len(head), len(head) - 50)[split]
     for _ in range(2):
@@ -275,7 +273,7 @@ def test_uploads_are_read_in_turns() -> None:
 def test_a_body_that_arrives_in_many_parts_is_answered(server: Running, connect: Connect) -> None:
     body = b'{"instances": ["Milk"]' + b" " * (MEGABYTE // 2) + b"}"
     client = connect()
-    client.sendall(f"{HEAD}content-length: {len(body)}\r\n\r\n".encode())
+    client.sendall(f"{POST_HEAD}content-length: {len(body)}\r\n\r\n".encode())
     for start in range(0, len(body), 10_000):
         client.sendall(body[start : start + 10_000])
     assert status(client) == 200

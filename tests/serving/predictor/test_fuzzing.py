@@ -13,23 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection
 
-from tests.fixtures.openapi import match_shape
-from tests.fixtures.predictor_process import Running
+from tests.fixtures.predictor_process import EXPLAIN, INFER, PREDICT, Running
 
-PREDICT, EXPLAIN = "/v1/models/grocer:predict", "/v1/models/grocer:explain"
-INFER = "/v2/models/grocer/infer"
 REQUEST = {"instances": ["Organic Bananas", "Milk"]}
 TENSOR = {"name": "product_name", "datatype": "BYTES", "shape": [1], "data": ["Milk"]}
 MARKER = "zqxjkv"
 
+# Beside those of test_requests.
 BODIES: list[bytes] = [
     b"\x00",
     b"null",
     b"true",
     b"0",
     b'""',
-    b"[]",
-    b"{}",
     b"{" * 1000,
     b"[" * 100_000,
     b'{"a":' * 500 + b"1" + b"}" * 500,
@@ -37,27 +33,19 @@ BODIES: list[bytes] = [
     b'{"instances":[1e999]}',
     b'{"instances":[-0]}',
     b'{"instances":[' + b"9" * 5000 + b"]}",
-    b'{"instances":"milk"}',
-    b'{"instances":null}',
     b'{"instances":{}}',
     b'{"instances":[[[[["milk"]]]]]}',
     b'{"instances":[{"product_name":{"product_name":"milk"}}]}',
     b'{"instances":["\xed\xa0\x80"]}',
-    b'{"instances":["\\ud83d"]}',
-    b'{"instances":["a\\u0000"]}',
     b"\xef\xbb\xbf" + orjson.dumps(REQUEST),
     orjson.dumps(REQUEST).decode().encode("utf-16"),
     orjson.dumps(REQUEST)[:-1],
     orjson.dumps(REQUEST) + b"x",
     orjson.dumps({"instances": ["milk"] * 1025}),
-    orjson.dumps({"instances": ["m" * 1001]}),
     orjson.dumps({"instances": [MARKER], MARKER: 1}),
     orjson.dumps({"inputs": [TENSOR | {"name": MARKER}]}),
-    orjson.dumps({"inputs": [TENSOR | {"datatype": "FP32"}]}),
-    orjson.dumps({"inputs": [TENSOR | {"shape": [2**62]}]}),
     orjson.dumps({"inputs": [TENSOR | {"shape": [1.5]}]}),
     orjson.dumps({"inputs": [TENSOR | {"shape": ["1"]}]}),
-    orjson.dumps({"inputs": [TENSOR | {"data": [[["x"]]]}]}),
     orjson.dumps({"inputs": [TENSOR | {"data": [None]}]}),
     orjson.dumps({"inputs": [TENSOR | {"parameters": {"binary_data_size": -1}}]}),
     orjson.dumps({"inputs": [TENSOR], "outputs": [{"name": MARKER}]}),
@@ -65,7 +53,6 @@ BODIES: list[bytes] = [
     orjson.dumps({"inputs": TENSOR}),
     orjson.dumps({"inputs": [None]}),
     orjson.dumps({"id": {"a": 1}, "inputs": [TENSOR]}),
-    b'{"id":"\\ud800","inputs":[' + orjson.dumps(TENSOR) + b"]}",
     b"{" + b",".join(b'"%d":1' % i for i in range(9000)) + b"}",
     orjson.dumps({"parameters": {"top_k": 10**9}, "inputs": [TENSOR]}),
 ]
@@ -159,8 +146,18 @@ def test_server_survives_ten_thousand_fuzzed_requests(server: Running) -> None:
     assert server.post(PREDICT, json=REQUEST).json() == before
 
 
-@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_responses_conform_to_the_openapi_document(server: Running, mode: GenerationMode) -> None:
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("server", GenerationMode.POSITIVE),
+        ("server", GenerationMode.NEGATIVE),
+        ("server_with_aisles", GenerationMode.POSITIVE),
+    ],
+)
+def test_responses_conform_to_the_openapi_document(
+    name: str, mode: GenerationMode, request: pytest.FixtureRequest
+) -> None:
+    server: Running = request.getfixturevalue(name)
     schema = schemathesis.openapi.from_dict(server.get("/openapi.json").json())
     schema.config.update(base_url=server.url)
     operations = [result.ok() for result in schema.get_all_operations()]
@@ -178,3 +175,11 @@ def test_responses_conform_to_the_openapi_document(server: Running, mode: Genera
             case.call_and_validate(excluded_checks=[negative_data_rejection])
 
         conforms()
+
+
+def match_shape(case: schemathesis.Case) -> None:
+    """Set the shape of a V2 request to the number of names, which JSON Schema cannot express."""
+    if isinstance(case.body, dict) and isinstance(case.body.get("inputs"), list):
+        for tensor in case.body["inputs"]:
+            if isinstance(tensor, dict) and isinstance(tensor.get("data"), list):
+                tensor["shape"] = [len(tensor["data"])]

@@ -1,7 +1,6 @@
 """gRPC: disabled by default, with the same limits and errors as HTTP."""
 
 import asyncio
-import struct
 from types import SimpleNamespace
 from unittest.mock import AsyncMock
 
@@ -18,7 +17,8 @@ from serving.predictor.grpc_server import Servicer, _Admission
 from tests.fixtures.artifacts import LABELS
 from tests.fixtures.ports import free_port
 from tests.fixtures.predictor import StubScorer
-from tests.fixtures.predictor_process import READY, Start
+from tests.fixtures.predictor_process import Start
+from tests.serving.predictor.protocol.test_requests import encode
 from tests.serving.predictor.test_server import wait_for
 
 
@@ -33,16 +33,12 @@ def request(*names: bytes, shape: int | None = None, **parameters: int) -> pb.Mo
     return pb.ModelInferRequest(model_name="grocer", inputs=[tensor], parameters=values)
 
 
-def encode(*elements: bytes) -> bytes:
-    """Return a BYTES tensor as raw bytes."""
-    return b"".join(struct.pack("<I", len(each)) + each for each in elements)
-
-
-def test_grpc_has_the_same_limits_and_errors(
+def test_grpc_has_the_same_limits_and_errors_and_is_drained(
     start_server: Start, stub_bundle: LoadedBundle
 ) -> None:
     port = free_port()
-    running = start_server(stub_bundle, options=["--grpc-port", str(port)]).wait_until_ready()
+    options = ["--grpc-port", str(port)]
+    running = start_server(stub_bundle, "drain_seconds=3", options=options).wait_until_ready()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = GRPCInferenceServiceStub(channel)
         response = stub.ModelInfer(request(b"Milk", "Crème".encode(), top_k=2), timeout=20)
@@ -75,18 +71,6 @@ def test_grpc_has_the_same_limits_and_errors(
         with pytest.raises(grpc.RpcError) as caught:
             stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="grocer"))
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    assert running.get(READY).status_code == 200
-    assert running.exit_code(15) == 0
-
-
-def test_grpc_reports_not_ready_while_draining(
-    start_server: Start, stub_bundle: LoadedBundle
-) -> None:
-    port = free_port()
-    options = ["--grpc-port", str(port)]
-    running = start_server(stub_bundle, "drain_seconds=3", options=options).wait_until_ready()
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        stub = GRPCInferenceServiceStub(channel)
         model = pb.ModelReadyRequest(name="grocer")
         assert stub.ModelReady(model, timeout=20).ready
         running.process.terminate()

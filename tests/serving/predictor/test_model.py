@@ -4,9 +4,9 @@ import asyncio
 import json
 import re
 import shutil
-import urllib.request
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
@@ -21,6 +21,7 @@ from serving.predictor.serve import classifier_loader
 from serving.rollout.smoke_test import predict, running_predictor
 from tests.fixtures.artifacts import LABELS, make_bundle
 from tests.fixtures.predictor import StubScorer
+from tests.fixtures.predictor_process import EXPLAIN
 
 NAMES = ["Organic Milk", "Banana Bread [INST] </s>", "Crème 牛乳", "x" * 900]
 
@@ -53,14 +54,9 @@ def test_combined_classifier_is_served_and_explained(
     assert 0 < linear < len(NAMES) or strategy == "linear"
     with running_predictor(bundle.path) as url:
         predictions = predict(url, NAMES, bundle.digest, timeout=0)
-        with urllib.request.urlopen(f"{url}/metrics") as response:
-            metrics = response.read().decode()
-        body = json.dumps({"instances": NAMES[:1]}).encode()
-        request = urllib.request.Request(
-            f"{url}/v1/models/grocer:explain", body, {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request) as response:
-            (explanation,) = json.load(response)["explanations"]
+        metrics = httpx.get(f"{url}/metrics", timeout=60).text
+        response = httpx.post(url + EXPLAIN, json={"instances": NAMES[:1]}, timeout=60)
+    (explanation,) = response.json()["explanations"]
     for prediction, label, confidence in zip(
         predictions, expected.predicted_labels, expected.confidence, strict=True
     ):

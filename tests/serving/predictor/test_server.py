@@ -6,6 +6,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -15,7 +17,7 @@ from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
 from serving.rollout.smoke_test import smoke_test
 from tests.fixtures.artifacts import make_bundle
-from tests.fixtures.predictor_process import READY, Running, Start
+from tests.fixtures.predictor_process import POST_HEAD, PREDICT, READY, Running, Start
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -56,15 +58,9 @@ def test_sigterm_completes_in_flight_and_new_requests_while_draining(
     stop = threading.Event()
 
     def client() -> None:
-        with httpx.Client(base_url=running.url, timeout=20, trust_env=False) as connection:
+        with suppress(httpx.ConnectError):  # the port is closed: no request was accepted
             while not stop.is_set():
-                try:
-                    response = connection.post(
-                        "/v1/models/grocer:predict", json={"instances": ["slow"]}
-                    )
-                except httpx.ConnectError:
-                    return  # the port is closed: no request was accepted
-                statuses.append(response.status_code)
+                statuses.append(running.predict("slow").status_code)
 
     threads = [threading.Thread(target=client) for _ in range(4)]
     for thread in threads:
@@ -85,10 +81,8 @@ def test_shutdown_answers_incomplete_requests_with_503(
     start_server: Start, stub_bundle: LoadedBundle
 ) -> None:
     running = start_server(stub_bundle, "deadline_seconds=0.5").wait_until_ready()
-    with socket.create_connection(("127.0.0.1", httpx.URL(running.url).port), 20) as client:
-        client.sendall(
-            b"POST /v1/models/grocer:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{"
-        )
+    with running.connect() as client:
+        client.sendall(f"{POST_HEAD}content-length: 9\r\n\r\n{{".encode())
         wait_for(lambda: running.predict("Milk").status_code == 200)
         running.process.terminate()
         assert client.recv(65536).startswith(b"HTTP/1.1 503")
@@ -116,12 +110,7 @@ def test_request_of_a_disconnected_client_leaves_the_queue(
     slow.start()
     time.sleep(0.5)  # the forward pass takes two more seconds
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(
-            f"{running.url}/v1/models/grocer:predict",
-            json={"instances": ["gone"] * 50},
-            timeout=0.2,
-            trust_env=False,
-        )
+        running.post(PREDICT, json={"instances": ["gone"] * 50}, timeout=0.2)
     slow.join()
     running.predict("Milk")
     assert "grocer_items_total 9.0" in running.get("/metrics").text
@@ -135,24 +124,12 @@ def test_overload_returns_429_with_retry_after_and_recovers(
     running = start_server(
         stub_bundle, "max_items=4", "queue_seconds=60", "deadline_seconds=0.9"
     ).wait_until_ready()
-    responses: list[httpx.Response] = []
-
-    def predict(names: list[str]) -> None:
-        responses.append(
-            httpx.post(
-                f"{running.url}/v1/models/grocer:predict",
-                json={"instances": names},
-                timeout=20,
-                trust_env=False,
-            )
-        )
-
-    threads = [threading.Thread(target=predict, args=[["slow"] * 4]) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-        time.sleep(0.1)
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        futures = []
+        for _ in range(8):
+            futures.append(pool.submit(running.predict, *["slow"] * 4))
+            time.sleep(0.1)
+    responses = [future.result() for future in futures]
     assert {response.status_code for response in responses} == {429, 504}
     assert all("retry-after" in r.headers for r in responses if r.status_code == 429)
     wait_for(lambda: running.predict("Milk").status_code == 200)

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,14 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     return private, public
 
 
+def require_rejection(bundle: Path, reason: str, **options: Any) -> None:
+    with (
+        pytest.raises(DeployError, match=f"exited with code 2: .*{reason}"),
+        running_predictor(bundle, **options),
+    ):
+        pass
+
+
 def test_signed_bundle_is_served(bundle: Path, keys: tuple[Path, Path]) -> None:
     sign_bundle(bundle, keys[0])
     with running_predictor(bundle) as url:
@@ -69,18 +78,10 @@ def test_signed_bundle_is_served(bundle: Path, keys: tuple[Path, Path]) -> None:
 def test_bundle_without_a_trusted_signature_never_becomes_ready(
     bundle: Path, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    with (
-        pytest.raises(DeployError, match=r"exited with code 2: .* is not signed"),
-        running_predictor(bundle),
-    ):
-        pass
+    require_rejection(bundle, "is not signed")
     foreign, _ = make_key(tmp_path / "other")
     sign_bundle(bundle, foreign)
-    with (
-        pytest.raises(DeployError, match=r"code 2: .*no trusted signature.*release\.pem"),
-        running_predictor(bundle),
-    ):
-        pass
+    require_rejection(bundle, r"no trusted signature.*release\.pem")
 
 
 def test_unsigned_bundle_is_served_with_a_warning_if_no_key_is_trusted(
@@ -98,19 +99,12 @@ def test_trust_that_does_not_exist_is_an_error(
 ) -> None:
     """A missing mount must not turn verification off."""
     monkeypatch.setenv(VARIABLE, str(tmp_path / "absent"))
-    with (
-        pytest.raises(DeployError, match=r"exited with code 2: .*absent: no trusted key found"),
-        running_predictor(bundle),
-    ):
-        pass
+    require_rejection(bundle, "absent: no trusted key found")
 
 
 def test_file_changed_after_verification_is_never_served(
     bundle: Path, keys: tuple[Path, Path]
 ) -> None:
     sign_bundle(bundle, keys[0])
-    with (
-        pytest.raises(DeployError, match=r"exited with code 2: .*modified while it was loaded"),
-        running_predictor(bundle, command=("-c", CHANGE_AFTER_VERIFICATION)),
-    ):
-        pass
+    command = ("-c", CHANGE_AFTER_VERIFICATION)
+    require_rejection(bundle, "modified while it was loaded", command=command)

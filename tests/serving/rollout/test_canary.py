@@ -6,11 +6,9 @@ from grocer.config.deployment import RegistryConfig
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
 from serving.rollout.canary import promote, rollback
-from serving.rollout.deploy import champion, deploy
-from tests.fixtures.kubernetes_api import OLD, PRODUCTS, Api, compared_with, container
+from serving.rollout.deploy import champion
+from tests.fixtures.kubernetes_api import OLD, Api
 from tests.fixtures.model_registry import ModelRegistry
-
-OOM_KILLED = {"status": {"containerStatuses": [container(exit_code=137, reason="OOMKilled")]}}
 
 
 @pytest.fixture
@@ -30,10 +28,8 @@ def test_canary_runs_beside_stable_revision(with_canary: Api, stub_bundle: Loade
 
 
 def test_labels_are_those_of_the_stable_revision(api: Api, stub_bundle: LoadedBundle) -> None:
-    bundle = compared_with(stub_bundle, OLD)
     with ModelRegistry() as server:
-        settings = RegistryConfig(address=server.url)
-        deploy(bundle, api.config(canary=20), PRODUCTS, api.cluster, settings)
+        api.deploy(stub_bundle, registry=RegistryConfig(address=server.url), canary=20)
     promote(api.config(), api.cluster)
     first, *_, last = api.applied
     assert "labels" not in first["metadata"]
@@ -87,24 +83,6 @@ def test_rollback_drains_canary_before_it_is_removed(
     assert with_canary.model["storageUri"] == f"s3://b/{OLD}"
     with pytest.raises(DeployError, match="no canary"):
         rollback(with_canary.config(), with_canary.cluster)
-
-
-def test_failed_canary_is_removed(api: Api, stub_bundle: LoadedBundle) -> None:
-    api.pod_states[stub_bundle.digest] = OOM_KILLED
-    with pytest.raises(DeployError, match=r"OOMKilled.*rolled back to 000000000000"):
-        api.deploy(stub_bundle, canary=20)
-    assert api.canary is None
-    assert api.model["storageUri"] == f"s3://b/{OLD}"
-
-
-def test_failed_canary_restores_previous_canary(
-    with_canary: Api, other_bundle: LoadedBundle, stub_bundle: LoadedBundle
-) -> None:
-    with_canary.pod_states[other_bundle.digest] = OOM_KILLED
-    with pytest.raises(DeployError, match="OOMKilled"):
-        with_canary.deploy(other_bundle, canary=50)
-    assert with_canary.canary.traffic_percent == 20
-    assert with_canary.canary.revision.digest == stub_bundle.digest
 
 
 def test_deploy_after_promotion_keeps_predictor_name(

@@ -18,17 +18,16 @@ from serving.rollout.inference_service import (
 )
 from serving.rollout.smoke_test import request_pods
 from tests.fixtures.kubernetes_api import (
+    NO_IMAGE,
+    NOT_READY,
     OLD,
     PRODUCTS,
     STOP,
     Api,
     compared_with,
-    container,
     revision,
 )
 from tests.fixtures.model_registry import ModelRegistry
-
-NO_IMAGE = {"status": {"containerStatuses": [container(waiting="ImagePullBackOff")]}}
 
 
 def test_deploy_returns_predictions_of_new_bundle(api: Api, stub_bundle: LoadedBundle) -> None:
@@ -60,16 +59,14 @@ def test_deploying_the_same_bundle_again_changes_nothing(
 
 def test_registered_bundle_is_linked_to_its_version(api: Api, stub_bundle: LoadedBundle) -> None:
     with ModelRegistry() as server:
-        settings = RegistryConfig(address=server.url)
-        bundle = compared_with(stub_bundle, OLD)
-        deploy(bundle, api.config(), PRODUCTS, api.cluster, registry=settings)
+        api.deploy(stub_bundle, registry=RegistryConfig(address=server.url))
         (version,) = server.versions
         (artifact,) = server.tables["artifacts"]
     labels = {MODEL_LABEL: "1", VERSION_LABEL: version["id"]}
     (body,) = api.applied
     assert body["metadata"]["labels"] == body["spec"]["predictor"]["labels"] == labels
-    assert version["externalId"] == bundle.digest
-    assert artifact["uri"] == f"s3://b/{bundle.digest}"
+    assert version["externalId"] == stub_bundle.digest
+    assert artifact["uri"] == f"s3://b/{stub_bundle.digest}"
     # Without the registry, its pods must not restart.
     api.deploy(stub_bundle)
     assert api.applied[1] == api.applied[0]
@@ -80,8 +77,7 @@ def test_bundle_is_deployed_without_labels_if_the_registry_fails(
 ) -> None:
     with ModelRegistry() as server:
         server.fault = "500"
-        settings = RegistryConfig(address=server.url)
-        deploy(compared_with(stub_bundle, OLD), api.config(), PRODUCTS, api.cluster, settings)
+        api.deploy(stub_bundle, registry=RegistryConfig(address=server.url))
     assert f"--register s3://b/{stub_bundle.digest}" in capsys.readouterr().out
     assert api.model["storageUri"] == f"s3://b/{stub_bundle.digest}"
     assert "labels" not in api.applied[0]["metadata"]
@@ -94,11 +90,8 @@ def test_rollback_restores_the_labels_of_the_previous_version(
     api.apply(apply_configuration(api.config(), State(old)))
     api.applied.clear()
     api.pod_states[stub_bundle.digest] = NO_IMAGE
-    bundle = compared_with(stub_bundle, OLD)
-    with ModelRegistry() as server:
-        settings = RegistryConfig(address=server.url)
-        with pytest.raises(DeployError, match="rolled back"):
-            deploy(bundle, api.config(timeout_seconds=0.2), PRODUCTS, api.cluster, settings)
+    with ModelRegistry() as server, pytest.raises(DeployError, match="rolled back"):
+        api.deploy(stub_bundle, registry=RegistryConfig(address=server.url))
     assert [body["metadata"]["labels"][VERSION_LABEL] for body in api.applied] == ["1", "7"]
 
 
@@ -130,7 +123,6 @@ def test_invalid_record_is_reported(api: Api, stub_bundle: LoadedBundle) -> None
 def test_deploy_refuses_a_predictor_that_scales_to_zero_without_a_way_to_start_pods(
     api: Api, stub_bundle: LoadedBundle, settings: dict[str, Any], reason: str
 ) -> None:
-    assert api.service is not None
     api.service["spec"]["predictor"]["minReplicas"] = 0
     with pytest.raises(DeployError, match=reason):
         api.deploy(stub_bundle, **settings)
@@ -141,7 +133,6 @@ def test_deploy_starts_pods_of_a_predictor_that_is_scaled_to_zero(
     api: Api, stub_bundle: LoadedBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stand-in autoscaler starts a pod for a request."""
-    assert api.service is not None
     api.service["spec"]["predictor"]["minReplicas"] = 0
     api.replicas = 0
 
@@ -177,6 +168,7 @@ def test_deploy_fails_when_predictor_serves_another_digest(
 def test_failed_first_deploy_is_stopped_and_not_champion(
     new_api: Api, stub_bundle: LoadedBundle
 ) -> None:
+    assert champion(new_api.config(), new_api.cluster) == ""
     new_api.pod_states[stub_bundle.digest] = NO_IMAGE
     with pytest.raises(DeployError, match="stopped its pods"):
         new_api.deploy(stub_bundle)
@@ -199,14 +191,14 @@ def test_deploy_refuses_a_service_that_another_manager_stopped(
 
 
 def test_failed_rollback_is_reported(api: Api, stub_bundle: LoadedBundle) -> None:
-    api.pod_states |= {stub_bundle.digest: NO_IMAGE, OLD: {"status": {}}}
+    api.pod_states |= {stub_bundle.digest: NO_IMAGE, OLD: NOT_READY}
     with pytest.raises(DeployError, match=r"pulled .*; rollback to 0+ failed: .*1 s"):
         api.deploy(stub_bundle)
 
 
 def test_revision_of_a_later_deploy_is_not_rolled_back(api: Api, stub_bundle: LoadedBundle) -> None:
     """Another run deploys its bundle while this one waits."""
-    api.pod_states[stub_bundle.digest] = {"status": {}}
+    api.pod_states[stub_bundle.digest] = NOT_READY
     api.replaced_by = "e" * 64
     with pytest.raises(
         DeployError, match=r"another deploy has replaced .*; rollback to 0+ failed: .*changed"
@@ -214,7 +206,3 @@ def test_revision_of_a_later_deploy_is_not_rolled_back(api: Api, stub_bundle: Lo
         api.deploy(stub_bundle)
     assert api.model["storageUri"] == f"s3://b/{'e' * 64}"
     assert len(api.applied) == 2
-
-
-def test_no_champion_before_first_deploy(new_api: Api) -> None:
-    assert champion(new_api.config(), new_api.cluster) == ""

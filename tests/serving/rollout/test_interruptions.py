@@ -16,19 +16,23 @@ from serving.rollout.deploy import deploy
 from serving.rollout.inference_service import State
 from serving.rollout.kubernetes import Cluster
 from serving.rollout.update import update
-from tests.fixtures.kubernetes_api import OLD, PRODUCTS, Api, compared_with, container, revision
+from tests.fixtures.kubernetes_api import (
+    NO_IMAGE,
+    OLD,
+    PRODUCTS,
+    Api,
+    compared_with,
+    revision,
+)
 
 Run = Callable[[Api, Cluster], object]
-BROKEN = {"status": {"containerStatuses": [container(waiting="ImagePullBackOff")]}}
+
+
+pytestmark = pytest.mark.usefixtures("at_once")
 
 
 class Killed(BaseException):
     """SIGKILL: nothing catches it."""
-
-
-@pytest.fixture(autouse=True)
-def without_waits(at_once: None) -> None:
-    """Rollouts neither upload nor wait."""
 
 
 def digests(api: Api) -> tuple[str, str | None, int | None]:
@@ -67,12 +71,9 @@ def deploying(bundle: LoadedBundle, **settings: object) -> Run:
     return lambda api, cluster: deploy(bundle, api.config(**settings), PRODUCTS, cluster)
 
 
-def promoting(api: Api, cluster: Cluster) -> object:
-    return promote(api.config(), cluster)
-
-
-def rolling_back(api: Api, cluster: Cluster) -> object:
-    return rollback(api.config(), cluster)
+def ending(end: Callable[..., str]) -> Run:
+    """Return `promote` or `rollback` of the canary."""
+    return lambda api, cluster: end(api.config(), cluster)
 
 
 @pytest.mark.parametrize("canary", [0, 20])
@@ -86,13 +87,13 @@ def test_killed_deploy_is_completed(stub_bundle: LoadedBundle, canary: int) -> N
 @pytest.mark.parametrize("canary", [0, 20])
 def test_killed_deploy_of_a_broken_bundle_is_undone(stub_bundle: LoadedBundle, canary: int) -> None:
     run = deploying(stub_bundle, canary=canary)
-    for api in killed_and_repeated(lambda: Api({stub_bundle.digest: BROKEN}, first=OLD), run):
+    for api in killed_and_repeated(lambda: Api({stub_bundle.digest: NO_IMAGE}, first=OLD), run):
         assert digests(api) == (OLD, None, None)
 
 
 def test_killed_first_deploy_of_a_broken_bundle_is_stopped(stub_bundle: LoadedBundle) -> None:
     run = deploying(stub_bundle)
-    for api in killed_and_repeated(lambda: Api({stub_bundle.digest: BROKEN}), run):
+    for api in killed_and_repeated(lambda: Api({stub_bundle.digest: NO_IMAGE}), run):
         assert api.state.champion is None
 
 
@@ -100,7 +101,7 @@ def test_killed_deploy_of_a_broken_canary_restores_the_previous_canary(
     stub_bundle: LoadedBundle, other_bundle: LoadedBundle
 ) -> None:
     def make() -> Api:
-        return with_canary(other_bundle, {stub_bundle.digest: BROKEN})
+        return with_canary(other_bundle, {stub_bundle.digest: NO_IMAGE})
 
     for api in killed_and_repeated(make, deploying(stub_bundle, canary=50)):
         assert digests(api) == (OLD, other_bundle.digest, 20)
@@ -117,25 +118,24 @@ def with_canary(bundle: LoadedBundle, pod_states: dict[str, object] | None = Non
     return api
 
 
-def test_killed_promotion_is_completed(stub_bundle: LoadedBundle) -> None:
-    for api in killed_and_repeated(lambda: with_canary(stub_bundle), promoting):
-        assert digests(api) == (stub_bundle.digest, None, None)
+@pytest.mark.parametrize("end", [promote, rollback])
+def test_killed_end_of_a_canary_is_completed(
+    stub_bundle: LoadedBundle, end: Callable[..., str]
+) -> None:
+    expected = stub_bundle.digest if end is promote else OLD
+    for api in killed_and_repeated(lambda: with_canary(stub_bundle), ending(end)):
+        assert digests(api) == (expected, None, None)
 
 
 def test_killed_promotion_of_a_broken_canary_restores_its_traffic(
     stub_bundle: LoadedBundle,
 ) -> None:
     def make() -> Api:
-        return with_canary(stub_bundle, {stub_bundle.digest: BROKEN})
+        return with_canary(stub_bundle, {stub_bundle.digest: NO_IMAGE})
 
-    for api in killed_and_repeated(make, promoting):
+    for api in killed_and_repeated(make, ending(promote)):
         assert digests(api) == (OLD, stub_bundle.digest, 20)
         assert api.canary.min_replicas is None
-
-
-def test_killed_rollback_is_completed(stub_bundle: LoadedBundle) -> None:
-    for api in killed_and_repeated(lambda: with_canary(stub_bundle), rolling_back):
-        assert digests(api) == (OLD, None, None)
 
 
 def interleaved(make: Callable[[], Api], run: Run, other: Run) -> Iterator[tuple[Api, bool, bool]]:
@@ -183,7 +183,7 @@ def test_undo_overwrites_no_other_deploy(
 ) -> None:
     runs = deploying(stub_bundle), deploying(other_bundle)
     for api, first, second in interleaved(
-        lambda: Api({stub_bundle.digest: BROKEN}, first=OLD), *runs
+        lambda: Api({stub_bundle.digest: NO_IMAGE}, first=OLD), *runs
     ):
         assert not first
         assert digests(api) == (other_bundle.digest if second else OLD, None, None)
@@ -193,7 +193,7 @@ def test_promotion_overwrites_no_deploy(
     stub_bundle: LoadedBundle, other_bundle: LoadedBundle
 ) -> None:
     for api, promoted, deployed in interleaved(
-        lambda: with_canary(stub_bundle), promoting, deploying(other_bundle)
+        lambda: with_canary(stub_bundle), ending(promote), deploying(other_bundle)
     ):
         assert promoted != deployed
         winner = stub_bundle if promoted else other_bundle

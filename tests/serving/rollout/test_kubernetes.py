@@ -9,7 +9,7 @@ from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
 from serving.rollout import kubernetes
 from serving.rollout.kubernetes import Cluster, NoKubeconfigError, connect, root_cause
-from tests.fixtures.kubernetes_api import Api, api_status
+from tests.fixtures.kubernetes_api import NOT_READY, Api, api_status
 
 # Messages of Kubernetes 1.36.
 CONFLICT = (
@@ -80,14 +80,14 @@ def test_unreachable_api_is_one_line(at_once: None) -> None:
 
 @pytest.mark.parametrize("end", ["expired", "incomplete", "disconnected"])
 def test_watch_is_restarted(api: Api, stub_bundle: LoadedBundle, end: str) -> None:
-    api.pod_states[stub_bundle.digest] = {"status": {}}
+    api.pod_states[stub_bundle.digest] = NOT_READY
     api.watches = [end, "ready"]
     assert api.deploy(stub_bundle, timeout_seconds=60.0)
     assert api.watches == []
 
 
 def test_forbidden_watch_is_not_restarted(api: Api, stub_bundle: LoadedBundle) -> None:
-    api.pod_states[stub_bundle.digest] = {"status": {}}
+    api.pod_states[stub_bundle.digest] = NOT_READY
     api.watches = ["forbidden"]
     with pytest.raises(DeployError, match=r"\(403\): .*cannot watch.*Role grocer-deploy"):
         api.deploy(stub_bundle, timeout_seconds=60.0)

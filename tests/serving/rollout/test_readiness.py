@@ -10,7 +10,7 @@ from kubernetes.client import ApiClient, V1Deployment
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
 from serving.rollout import readiness
-from tests.fixtures.kubernetes_api import OLD, Api, container, deployment
+from tests.fixtures.kubernetes_api import NOT_READY, OLD, Api, container, deployment
 
 # Messages of the kubelet of Kubernetes 1.36 and of KServe's storage initializer.
 IMAGE_PULL = (
@@ -25,49 +25,42 @@ STORE = (
 )
 FAILURES = {
     "image": (
-        {"containerStatuses": [container(waiting="ImagePullBackOff", message=IMAGE_PULL)]},
+        {"waiting": "ImagePullBackOff", "message": IMAGE_PULL},
         r"image cannot be pulled \(Back-off .*: no such host\)",
     ),
     "configuration": (
-        {
-            "containerStatuses": [
-                container(waiting="CreateContainerConfigError", message='secret "s" not found')
-            ]
-        },
+        {"waiting": "CreateContainerConfigError", "message": 'secret "s" not found'},
         r"invalid container configuration \(secret \"s\" not found\)",
     ),
     "memory": (
-        {"containerStatuses": [container(exit_code=137, reason="OOMKilled")]},
+        {"exit_code": 137, "reason": "OOMKilled"},
         r"OOMKilled; raise its memory limit: grocer: last log line",
     ),
     "rejected bundle": (
-        {"containerStatuses": [container(exit_code=2)]},
+        {"exit_code": 2},
         r"rejected its bundle or its configuration: grocer: last log line",
     ),
     "crash loop": (
-        {"containerStatuses": [container(exit_code=1, restarts=2)]},
+        {"exit_code": 1, "restarts": 2},
         r"crash loop, exit code 1: grocer: last log line",
     ),
     "termination message": (
-        {"containerStatuses": [container(exit_code=2, log="INFO\ngrocer: wrong base\n")]},
+        {"exit_code": 2, "log": "INFO\ngrocer: wrong base\n"},
         r"rejected its bundle or its configuration: grocer: wrong base;",
     ),
     "store": (
-        {
-            "initContainerStatuses": [
-                container("storage-initializer", exit_code=1, restarts=2, log=STORE)
-            ]
-        },
+        {"name": "storage-initializer", "exit_code": 1, "restarts": 2, "log": STORE},
         r"bundle cannot be downloaded .*: .*Could not connect to the endpoint URL",
     ),
 }
 
 
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(("state", "fragments"), FAILURES.values(), ids=FAILURES)
 def test_pod_failure_is_reported_and_rolled_back(
-    api: Api, stub_bundle: LoadedBundle, failure: str
+    api: Api, stub_bundle: LoadedBundle, state: dict[str, Any], fragments: str
 ) -> None:
-    status, fragments = FAILURES[failure]
+    kind = "initContainerStatuses" if "name" in state else "containerStatuses"
+    status = {kind: [container(**state)]}
     api.pod_states[stub_bundle.digest] = {"status": status}
     with pytest.raises(DeployError, match=fragments) as error:
         api.deploy(stub_bundle)
@@ -122,7 +115,7 @@ def test_unschedulable_pod_is_reported_at_the_timeout(api: Api, stub_bundle: Loa
 
 
 def test_timeout_reports_the_last_warning_event(api: Api, stub_bundle: LoadedBundle) -> None:
-    api.pod_states[stub_bundle.digest] = {"status": {}}
+    api.pod_states[stub_bundle.digest] = NOT_READY
     api.warnings = [
         {"lastTimestamp": "2026-11-25T10:00:02Z", "message": 'secret "s" not found'},
         {"lastTimestamp": "2026-11-25T10:00:01Z", "message": "earlier"},

@@ -3,24 +3,20 @@
 from grocer.release.bundle import LoadedBundle
 from serving.rollout.progressive import analyse
 from serving.rollout.status import Status, status, table
-from tests.fixtures.kubernetes_api import HTTP_ROUTES, OLD, Api
+from tests.fixtures.kubernetes_api import HTTP_ROUTES, NOT_READY, OLD, Api
 
 
 def test_bundles_traffic_and_readiness(api: Api, stub_bundle: LoadedBundle) -> None:
     api.deploy(stub_bundle, canary=20)
-    api.pod_states[stub_bundle.digest] = {"status": {}}
+    api.pod_states[stub_bundle.digest] = NOT_READY
     found = status(api.config(), api.cluster)
-    stable, canary = found.predictors
-    assert (stable.role, stable.digest, stable.traffic_percent) == ("stable", OLD, 80)
-    assert (canary.role, canary.digest, canary.traffic_percent) == (
-        "canary",
-        stub_bundle.digest,
-        20,
-    )
-    assert [(each.ready, each.replicas) for each in found.predictors] == [(1, 1), (0, 1)]
-    assert canary.uri == f"s3://b/{stub_bundle.digest}"
+    canary = stub_bundle.digest
+    assert [tuple(dict(each).values()) for each in found.predictors] == [
+        ("stable", OLD, f"s3://b/{OLD}", 80, 1, 1),
+        ("canary", canary, f"s3://b/{canary}", 20, 0, 1),
+    ]
     assert Status.model_validate_json(found.model_dump_json()) == found
-    assert f"canary  {stub_bundle.digest[:12]}      20 %  0 of 1 pods ready" in table(found)
+    assert f"canary  {canary[:12]}      20 %  0 of 1 pods ready" in table(found)
 
 
 def test_traffic_is_unknown_without_a_route(api: Api) -> None:

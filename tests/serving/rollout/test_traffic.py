@@ -16,11 +16,6 @@ from serving.rollout.kubernetes import Cluster
 from tests.fixtures.kubernetes_api import HTTP_ROUTES, OLD, Api
 
 
-@pytest.fixture(autouse=True)
-def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traffic, "SHIFT_SECONDS", 1.0)
-
-
 def rule(**weights: int | None) -> dict[str, Any]:
     return {
         "backendRefs": [

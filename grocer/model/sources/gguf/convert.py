@@ -1,7 +1,5 @@
 """Convert GGUF files of Llama models to safetensors."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

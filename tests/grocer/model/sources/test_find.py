@@ -52,6 +52,7 @@ def test_base_on_s3_is_downloaded_once_per_version(
     s3.create_bucket(Bucket="bases")
     for path in base.iterdir():
         s3.upload_file(str(path), "bases", f"tiny/{path.name}")
+    s3.put_object(Bucket="bases", Key="tiny/original/config.json", Body=b"{}")
     directory, reference = find_base(BaseConfig(source="s3://bases/tiny"))
     assert reference.digest == base_digest(base)
     assert (directory / "chat_template.jinja").is_file()

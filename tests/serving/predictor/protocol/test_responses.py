@@ -1,17 +1,13 @@
-"""Responses of a bundle with aisles, and models of the responses."""
+"""Responses of a bundle with aisles."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from schemathesis import GenerationMode, openapi
 
 from grocer.inference.scores import Scores
 from grocer.release.bundle import LoadedBundle
 from tests.fixtures.artifacts import AISLES, LABELS
-from tests.fixtures.openapi import match_shape
 from tests.fixtures.predictor import StubScorer
-from tests.fixtures.predictor_process import Running
+from tests.fixtures.predictor_process import EXPLAIN, Running
 
-INFER = "/v2/models/grocer/infer"
 NAMES = [f"product {number}" for number in range(12)]
 
 
@@ -21,8 +17,7 @@ def scores(bundle_with_aisles: LoadedBundle) -> Scores:
 
 
 def outputs_of(server: Running, **fields: object) -> dict[str, dict]:
-    tensor = {"name": "product_name", "datatype": "BYTES", "shape": [len(NAMES)], "data": NAMES}
-    response = server.post(INFER, json={"inputs": [tensor], **fields})
+    response = server.infer(*NAMES, **fields)
     assert response.status_code == 200, response.text
     return {output["name"]: output for output in response.json()["outputs"]}
 
@@ -70,7 +65,7 @@ def test_aisle_can_be_null_while_the_department_is_not(server_with_aisles: Runni
 def test_explanations_and_metrics_ignore_aisles(
     server_with_aisles: Running, scores: Scores
 ) -> None:
-    response = server_with_aisles.post("/v1/models/grocer:explain", json={"instances": NAMES[:2]})
+    response = server_with_aisles.post(EXPLAIN, json={"instances": NAMES[:2]})
     departments = [each["department"] for each in response.json()["explanations"]]
     assert departments == scores.predicted_labels[:2]
     lines = server_with_aisles.get("/metrics").text.splitlines()
@@ -83,24 +78,6 @@ def test_explanations_and_metrics_ignore_aisles(
 def test_bundle_without_aisles_has_no_aisle_outputs(server: Running) -> None:
     (response,) = server.predict("Milk").json()["predictions"]
     assert set(response) == {"department", "probability", "alternatives"}
-    tensor = {"name": "product_name", "datatype": "BYTES", "shape": [1], "data": ["Milk"]}
-    rejected = server.post(INFER, json={"inputs": [tensor], "outputs": [{"name": "aisle"}]})
+    rejected = server.infer("Milk", outputs=[{"name": "aisle"}])
     assert (rejected.status_code, "outputs[0].name" in rejected.text) == (400, True)
     assert "aisle" not in server.get("/openapi.json").text
-
-
-def test_responses_with_aisles_conform_to_the_openapi_document(server_with_aisles: Running) -> None:
-    schema = openapi.from_dict(server_with_aisles.get("/openapi.json").json())
-    schema.config.update(base_url=server_with_aisles.url)
-    operations = [result.ok() for result in schema.get_all_operations()]
-    operations = [operation for operation in operations if operation.method == "post"]
-    assert len(operations) == 3
-    for operation in operations:
-
-        @given(operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
-        @settings(max_examples=25, suppress_health_check=list(HealthCheck))
-        def conforms(case: object) -> None:
-            match_shape(case)
-            case.call_and_validate()
-
-        conforms()

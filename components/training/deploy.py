@@ -26,12 +26,8 @@ def deploy(
 
     from grocer.artifacts.step import step
 
-    inputs = {
-        "model": Path(model.path),
-        "splits": Path(splits.path),
-        "evaluation": Path(evaluation.path),
-        "decision": Path(decision.path),
-    }
+    artifacts = {"model": model, "splits": splits, "evaluation": evaluation, "decision": decision}
+    inputs = {name: Path(each.path) for name, each in artifacts.items()}
     with step("deploy", Path(predictions.path), inputs) as out:
         from grocer.artifacts.canary_decision import to_markdown, verdict_of
         from grocer.config.run import RunConfig

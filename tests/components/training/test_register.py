@@ -1,17 +1,14 @@
 """A failed gate is registered with its report; a registry that is down does not fail the step."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from components.register import register
+from components.training.register import register
 from grocer.config.recipes import tiny
 from grocer.release.lineage import Lineage
-from tests.fixtures.artifacts import write_artifacts, write_decision
+from tests.fixtures.artifacts import as_inputs, write_artifacts, write_decision
 from tests.fixtures.model_registry import ModelRegistry
-
-URI = "s3://runs/1/lineage"
 
 
 @pytest.mark.parametrize("fault", ["", "500"])
@@ -25,15 +22,10 @@ def test_failed_gate_is_registered(
         digests = {"evaluation": "e" * 64}
         artifacts["decision"] = write_decision(tmp_path / "failed", digests, passed=False)
         register.python_func(
-            **{
-                name: SimpleNamespace(path=str(path), uri=f"s3://runs/1/{name}")
-                for name, path in artifacts.items()
-            },
-            config=config.to_json(),
-            lineage=SimpleNamespace(path=str(tmp_path / "lineage"), uri=URI),
+            **as_inputs(artifacts | {"lineage": tmp_path / "lineage"}), config=config.to_json()
         )
         versions = server.versions
     lineage = Lineage.read(tmp_path / "lineage")
     assert (lineage.verdict, lineage.uri) == ("failed", "s3://runs/1/evaluation")
     assert [version["state"] for version in versions] == ([] if fault else ["ARCHIVED"])
-    assert (f"--register {URI}" in capsys.readouterr().out) == bool(fault)
+    assert ("--register s3://runs/1/lineage" in capsys.readouterr().out) == bool(fault)

@@ -22,12 +22,8 @@ def register(
 
     from grocer.artifacts.step import step
 
-    inputs = {
-        "model": Path(model.path),
-        "splits": Path(splits.path),
-        "evaluation": Path(evaluation.path),
-        "decision": Path(decision.path),
-    }
+    artifacts = {"model": model, "splits": splits, "evaluation": evaluation, "decision": decision}
+    inputs = {name: Path(each.path) for name, each in artifacts.items()}
     with step("register", Path(lineage.path), inputs) as out:
         from grocer.config.run import RunConfig
         from grocer.release.lineage import Lineage

@@ -19,12 +19,8 @@ def record_attempt(
 
     from grocer.artifacts.step import reported
 
-    inputs = {
-        "model": Path(model.path),
-        "splits": Path(splits.path),
-        "evaluation": Path(evaluation.path),
-        "decision": Path(decision.path),
-    }
+    artifacts = {"model": model, "splits": splits, "evaluation": evaluation, "decision": decision}
+    inputs = {name: Path(each.path) for name, each in artifacts.items()}
     with reported("record_attempt"):
         from grocer.config.run import RunConfig
         from grocer.release.lineage import Lineage

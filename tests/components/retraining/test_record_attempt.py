@@ -1,15 +1,14 @@
 """A judged run is recorded where check_due finds it."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from components.check_due import check_due
-from components.record_attempt import record_attempt
+from components.retraining.check_due import check_due
+from components.retraining.record_attempt import record_attempt
 from grocer.config.recipes import tiny
 from grocer.release.lineage import Lineage
-from tests.fixtures.artifacts import write_artifacts
+from tests.fixtures.artifacts import as_inputs, write_artifacts
 
 
 @pytest.mark.parametrize("passed", [True, False])
@@ -23,17 +22,10 @@ def test_judged_run_starts_the_cool_down(tmp_path: Path, passed: bool) -> None:
         "cool_down_days": 7.0,
         "state": str(state),
         "champion": "",
-        "reasons": SimpleNamespace(path=str(tmp_path / "reasons.md")),
+        **as_inputs({"reasons": tmp_path / "reasons.md"}),
     }
     assert check_due.python_func(**conditions) is True
-    record_attempt.python_func(
-        **{
-            name: SimpleNamespace(path=str(path), uri=f"s3://runs/1/{name}")
-            for name, path in artifacts.items()
-        },
-        config=config.to_json(),
-        state=str(state),
-    )
+    record_attempt.python_func(**as_inputs(artifacts), config=config.to_json(), state=str(state))
     lineage = Lineage.read(state)
     assert (lineage.verdict, lineage.uri) == (
         "passed" if passed else "failed",

@@ -1,24 +1,15 @@
 """The champion is the configured bundle, or else the one deployed on the cluster."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from components.find_champion import find_champion
+from components.training.find_champion import find_champion
 from grocer.config.recipes import tiny
 from grocer.errors import DeployError
 from tests.fixtures.kubernetes_api import OLD, Api
 
 CONFIG = tiny().to_json()
-
-
-@pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
-    with Api({}, first=OLD) as api:
-        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
-        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-        yield api
 
 
 def test_deployed_bundle_is_the_champion(api: Api) -> None:

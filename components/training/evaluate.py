@@ -19,7 +19,8 @@ def evaluate(
     """Evaluate the adapter; metrics and confusion matrix are those of the test products.
 
     `champion` is the directory or object-storage address of the deployed bundle, which is
-    evaluated on the same products; empty if there is none.
+    evaluated on the same products and beside which the comparison is recorded; empty if there is
+    none.
     """
     import shutil
     import tempfile
@@ -33,21 +34,16 @@ def evaluate(
         from grocer.artifacts.adapter import Adapter
         from grocer.artifacts.splits import Splits
         from grocer.config.run import RunConfig
+        from grocer.evaluation.champion import Champion
         from grocer.evaluation.run import run
         from grocer.release.registry import open_bundle
 
-        previous = (
-            open_bundle(champion, Path(folder), setting="champion", step="evaluate").reference
-            if champion
-            else None
-        )
-        result = run(
-            Adapter.read(inputs["model"]),
-            Splits.read(inputs["splits"]),
-            RunConfig.from_json(config),
-            out,
-            previous,
-        )
+        previous = None
+        if champion:
+            loaded = open_bundle(champion, Path(folder), setting="champion", step="evaluate")
+            previous = Champion(loaded, champion)
+        adapter, held_out = Adapter.read(inputs["model"]), Splits.read(inputs["splits"])
+        result = run(adapter, held_out, RunConfig.from_json(config), out, previous)
         shutil.copyfile(out / "report.html", page.path)
         for name, value in result.metrics.test:
             metrics.log_metric(name, float(value))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from components.check_due import check_due
+from components.retraining.check_due import check_due
 from grocer.config.recipes import tiny
 from grocer.errors import DeployError, SourceError
 from tests.fixtures.kubernetes_api import OLD, Api
@@ -26,19 +26,17 @@ def due(folder: Path, champion: str = "") -> bool:
     return result
 
 
-def test_champion_is_the_deployed_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+def test_champion_is_the_deployed_bundle(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("grocer.io.storage.FIRST_WAIT_SECONDS", 0.0)
-    with Api({}, first=OLD) as api:
-        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
-        with pytest.raises(SourceError, match=f"30d .*s3://b/{OLD}"):
-            due(tmp_path)
-        api.service = None
-        with pytest.raises(DeployError, match="not found"):
-            due(tmp_path)
-    with Api({}) as api:
-        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
-        assert due(tmp_path) is True
+    with pytest.raises(SourceError, match=f"30d .*s3://b/{OLD}"):
+        due(tmp_path)
+    api.service = None
+    with pytest.raises(DeployError, match="not found"):
+        due(tmp_path)
+    api.service = Api({}).service
+    assert due(tmp_path) is True
     page = (tmp_path / "reasons.md").read_text()
     assert page.startswith("# retraining is due: no champion")
     assert "| no champion | no bundle is deployed | - | yes |" in page

@@ -1,0 +1,1 @@
+"""The steps that the retraining pipeline adds to those of training."""
