@@ -65,6 +65,10 @@ LINES = (ORDER_PRODUCTS.name, PRIOR.name, TRAIN.name)
 ORDER_LOG = (ORDERS.name, *LINES)
 """The large tables, which the engine of `data.engine` reads and joins; they may have partitions."""
 
+_NAME_COLUMNS = (
+    "name its columns with --set data.columns.product_name=... --set data.columns.department=..."
+)
+
 
 def check_shape(tables: Collection[str], source: str) -> None:
     """Check that the tables are an accepted combination: all, all but orders, or products alone.
@@ -75,8 +79,7 @@ def check_shape(tables: Collection[str], source: str) -> None:
     if not tables:
         raise SourceError(
             f"{source}: none of {', '.join(TABLES)} found as .csv or .parquet; point --data at a "
-            "directory or zip with Instacart's files, or map the columns of your own table with "
-            "--set data.columns.product_name=... --set data.columns.department=..."
+            f"directory or zip with Instacart's files; for a table of your own, {_NAME_COLUMNS}"
         )
     required = [PRODUCTS.name, DEPARTMENTS.name]
     if ORDERS.name in tables or any(name in tables for name in LINES):
@@ -90,23 +93,26 @@ def check_shape(tables: Collection[str], source: str) -> None:
                 f"{source}: {name}.csv (or .parquet) is missing; found {found}; add it, "
                 "or remove the tables that need it (orders need order_products or both "
                 "of Instacart's files; order lines need products, aisles and departments)"
+                + ("" if len(tables) > 1 else f"; for a table of your own, {_NAME_COLUMNS}")
             )
 
 
 def csv_header(path: Path, source: str) -> list[str]:
     """Return the column names of a CSV file (UTF-8, with or without BOM).
 
+    Columns without a name, which spreadsheets add, are named by their position.
+
     Raises:
         TableError: the file is empty, or its header has a duplicate column.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = next(csv.reader(file), [])
-    names = [name.strip() for name in header]
-    if not any(names):
+    if not any(name.strip() for name in header):
         raise TableError(f"{source} is empty: expected a header and rows")
+    names = [name.strip() or f"column {number}" for number, name in enumerate(header, 1)]
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
-        raise TableError(f"{source}: duplicate column {duplicates[0]!r} in the header")
+        raise TableError(f"{source}: duplicate column {duplicates[0]!r} in the header; rename it")
     return names
 
 

@@ -61,6 +61,10 @@ SOURCE_FAULTS = {
     "no tables": (_remove(*tables()), "none of products, departments"),
     "no products": (_remove("products"), r"products.csv .* is missing"),
     "no departments": (_remove("departments"), r"departments.csv .* is missing"),
+    "products alone": (
+        _remove(*(name for name in tables() if name != "products")),
+        r"departments.csv .* is missing.*own, name its columns with --set data.columns",
+    ),
     "no aisles": (_remove("aisles"), r"aisles.csv .* is missing"),
     "no prior lines": (
         _remove("order_products__prior"),

@@ -75,6 +75,14 @@ def test_products_without_order_lines_count_as_purchased_once(tmp_path: Path, ai
     assert {path.stem for path in (tmp_path / "out").glob("*.parquet")} == FILES
 
 
+def test_columns_without_a_name_are_ignored(tmp_path: Path) -> None:
+    file = tmp_path / "export.csv"
+    file.write_text("title,,dept, ,\nMilk,,dairy,,\nKiwi,,produce,,\n")
+    columns = ColumnMapping(product_name="title", department="dept")
+    ingest(file, tmp_path / "out", DataConfig(columns=columns))
+    assert read(tmp_path / "out", "products")["product_name"].tolist() == ["Milk", "Kiwi"]
+
+
 def test_single_table_is_read_by_column_mapping(tmp_path: Path) -> None:
     rows = [
         ["sku", "title", "dept", "shelf", "sold"],
