@@ -1,6 +1,6 @@
 """Throughput and accuracy of the cascade, compared with the ensemble of the same models.
 
-    .venv/bin/python benchmarks/cascade.py --run build/demo [--names 2000] [--rounds 2]
+    .venv/bin/python benchmarks/cascade.py [--run build/demo] [--names 2000] [--rounds 2]
 
 Loads the adapter, the linear model and the weights that a run has fitted on its validation
 products, whichever classifier it has deployed, and classifies the names of its test side as `grocer
@@ -37,7 +37,9 @@ STRATEGIES = ("ensemble", "cascade")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--run", type=Path, required=True, help="output directory of `grocer run`")
+    parser.add_argument(
+        "--run", type=Path, default="build/demo", help="output directory of `grocer run`"
+    )
     parser.add_argument("--names", type=int, help="number of test products (default: all)")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--token-budget", type=int, default=1024)

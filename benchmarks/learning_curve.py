@@ -1,10 +1,10 @@
 """Accuracy by number of labels: which classifier is the best one with how many labels.
 
-    .venv/bin/python benchmarks/learning_curve.py --data DIRECTORY --out curve --page curve.html
-    .venv/bin/python benchmarks/learning_curve.py --data DIRECTORY --out curve --sizes 200 500 \\
-        --set train.num_train_epochs=6
-    .venv/bin/python benchmarks/learning_curve.py --out curve --page curve.html   # page only
-    .venv/bin/python benchmarks/learning_curve.py --out curve --plot curve.svg    # plot only
+    .venv/bin/python benchmarks/learning_curve.py
+    .venv/bin/python benchmarks/learning_curve.py --data DIRECTORY --sizes 200 500 5000 all \\
+        --set train.num_train_epochs=6 --page curve.html
+    .venv/bin/python benchmarks/learning_curve.py --sizes --page curve.html   # page only
+    .venv/bin/python benchmarks/learning_curve.py --sizes --plot curve.svg    # plot only
 
 A cell trains and measures all classifiers with *n labels*, as the stages train and evaluate do. n
 counts every label that a classifier sees: 90 % are training products; 10 %, but at least 50, are
@@ -31,6 +31,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.bases import CATALOGUE
 from benchmarks.learning_curve_cell import Cell, measure, sample_sizes
 from benchmarks.learning_curve_page import accuracy_svg, learning_curve_page, loss_ratio
 from grocer.artifacts.counts import Counts
@@ -44,17 +45,20 @@ from grocer.ingest import run as ingest
 from grocer.io.atomic import json_digest, output_file
 from grocer.progress import say
 
-SIZES = ("200", "500", "1000", "2000", "5000", "10000", "all")
+SIZES = ("200", "500", "1000", "2000", "all")
 MOST_WITH_SEEDS = 5000
 """Larger sizes are measured with one seed only."""
 CELLS = "cells.jsonl"
+OUT = Path("build/learning_curve")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", help="catalogue, as for `grocer run`; without it only the page")
-    parser.add_argument("--out", type=Path, required=True, help="directory of cells and splits")
-    parser.add_argument("--sizes", nargs="+", default=SIZES, help="numbers of labels, or `all`")
+    parser.add_argument("--data", default=str(CATALOGUE), help="catalogue, as for `grocer run`")
+    parser.add_argument("--out", type=Path, default=OUT, help="directory of cells and splits")
+    parser.add_argument(
+        "--sizes", nargs="*", default=SIZES, help="numbers of labels, or `all`; none: only the page"
+    )
     parser.add_argument(
         "--seeds", type=int, default=3, help=f"seeds up to {MOST_WITH_SEEDS:,} labels; one above"
     )
@@ -65,7 +69,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="SVG file to write: the accuracy by labels")
     options = parser.parse_args()
     try:
-        if options.data:
+        if options.sizes:
             config = recipe(options.recipe).with_settings(options.set)
             run(options.data, config, options.out, options.sizes, options.seeds, options.test)
         cells = read_cells(options.out / CELLS)
@@ -159,7 +163,7 @@ def read_cells(path: Path) -> list[dict[str, Any]]:
         GrocerError: there is no file.
     """
     if not path.is_file():
-        raise GrocerError(f"{path}: file not found; measure cells first (--data)")
+        raise GrocerError(f"{path}: file not found; measure cells first (--sizes)")
     cells = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
