@@ -59,10 +59,12 @@ def judge(text: str | bytes, policy: GatePolicy) -> Decision:
 
 def _reject(problems: Sequence[str], policy: GatePolicy) -> Decision:
     """The failed decision about an evaluation with these missing or invalid metrics."""
-    sentences = dict.fromkeys(_rules(policy), "Metric unavailable: the evaluation is invalid.")
-    sentences["measured"] = f"Missing or invalid metrics: {len(problems)}{_listed(problems)}."
+    measured = f"Missing or invalid metrics: {len(problems)}{_listed(problems)}."
+    other = "Metric unavailable: the evaluation is invalid."
+    rules = sorted(_rules(policy), key=lambda name: name != "measured")  # first, as it says why
     reasons = tuple(
-        Reason(rule=name, passed=False, sentence=sentence) for name, sentence in sentences.items()
+        Reason(rule=name, passed=False, sentence=measured if name == "measured" else other)
+        for name in rules
     )
     return Decision(passed=False, reasons=reasons, policy=policy, digests={})
 
