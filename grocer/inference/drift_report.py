@@ -14,13 +14,14 @@ from grocer.artifacts.drift import (
     Signal,
     SignalReference,
 )
+from grocer.artifacts.metrics import Reference
 from grocer.errors import TableError
 from grocer.inference import drift
 from grocer.inference.batch import CHUNK_ROWS, require_text
 from grocer.inference.classifier import Classifier, load_for_serving
 from grocer.inference.drift import Floats
 from grocer.inference.scores import Ints, Scores
-from grocer.io.tables import Source, open_source
+from grocer.io.tables import open_source
 from grocer.model.linear.tfidf import TfIdf
 from grocer.model.prompts.template import is_blank
 from grocer.progress import Ticker
@@ -52,24 +53,16 @@ def report(
         SourceError, TableError: the source is not readable, or lacks the column or any name.
         BundleError, ModelError: the bundle is invalid or cannot be loaded.
     """
-    table = open_source(source)
-    require_text(table, source, column)
-    rows, names = _read(table, column)
-    if not names:
-        raise TableError(
-            f"{source}: column {column!r} has no product names; at least 1 is required"
-        )
+    rows, names = _read(source, column)
     checked = load_bundle(bundle)
     classifier = load(checked)
     features = classifier.linear.features if classifier.linear is not None else None
-    ticker = Ticker("drift", len(names), "names") if progress else None
-    scores, signals = _score(names, classifier, features, ticker)
+    scores, signals = _score(names, classifier, features, progress)
     evaluation = checked.manifest.evaluation
     known = evaluation.reference.drift
     labels, confidence = scores.predicted_labels, scores.confidence
     new_words = [features.new_words(name) if features else [] for name in names]
-    shares = evaluation.reference.departments, evaluation.reference.purchases
-    references = np.array([[each.get(label, 0.0) for label in scores.labels] for each in shares])
+    references = _department_shares(evaluation.reference, scores.labels)
     counts = np.bincount(scores.predicted, minlength=len(scores.labels)).astype(np.float64)
     distance = drift.department_distance(counts, references)
     return DriftReport(
@@ -100,20 +93,27 @@ def report(
     )
 
 
-def _read(table: Source, column: str) -> tuple[int, list[str]]:
+def _read(source: Path, column: str) -> tuple[int, list[str]]:
     """Return the number of rows, and the distinct names."""
+    table = open_source(source)
+    require_text(table, source, column)
     rows, names = 0, dict[str, str]()
     for chunk in table.chunks(CHUNK_ROWS):
         rows += chunk.num_rows
         for name in chunk.column(column).to_pylist():
             if not is_blank(name):
                 names.setdefault(drift.name_key(name), name)
+    if not names:
+        raise TableError(
+            f"{source}: column {column!r} has no product names; at least 1 is required"
+        )
     return rows, list(names.values())
 
 
 def _score(
-    names: Sequence[str], classifier: Classifier, features: TfIdf | None, ticker: Ticker | None
+    names: Sequence[str], classifier: Classifier, features: TfIdf | None, progress: bool
 ) -> tuple[Scores, dict[Signal, Floats]]:
+    ticker = Ticker("drift", len(names), "names") if progress else None
     parts: list[tuple[Scores, dict[Signal, Floats]]] = []
     for start in range(0, len(names), CHUNK_ROWS):
         chunk = names[start : start + CHUNK_ROWS]
@@ -140,6 +140,12 @@ def _frequent(new_words: Iterable[Iterable[str]]) -> tuple[NewWord, ...]:
     counts = Counter(word for words in new_words for word in set(words))
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return tuple(NewWord(word=word, products=count) for word, count in ranked[:NEW_WORDS])
+
+
+def _department_shares(reference: Reference, labels: Sequence[str]) -> Floats:
+    """Return the shares of the predictions and of the purchases, [2, labels]."""
+    shares = reference.departments, reference.purchases
+    return np.array([[each.get(label, 0.0) for label in labels] for each in shares])
 
 
 def _departments(
