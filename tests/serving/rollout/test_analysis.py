@@ -142,9 +142,11 @@ def test_better_canary_passes_however_significant_the_difference(
 
 
 def test_agreement_below_the_evaluation_is_detected() -> None:
-    assert not analysis.agreement(20, 200, 0.7, 0.001).passed
-    assert analysis.agreement(140, 200, 0.7, 0.001).passed
-    assert analysis.agreement(200, 200, 0.7, 0.001).passed
+    for same, passed in ((20, False), (118, False), (120, True), (140, True), (200, True)):
+        signal = analysis.agreement(same, 200, 0.7, 0.001)
+        assert (signal.rule, signal.passed) == ("agreement", passed)
+        assert (signal.stable, signal.canary) == (0.7, same / 200)
+        assert signal.p_value == pytest.approx(stats.binom.cdf(same, 200, 0.7))
 
 
 WINDOWS = st.integers(0, 3000).flatmap(
@@ -178,7 +180,12 @@ def counters(requests: float, errors: float = 0, bread: float = 0) -> analysis.C
         ("request_seconds_bucket", "route", "predict", "le", "0.1"): requests - 1,
         ("request_seconds_bucket", "route", "predict", "le", "+Inf"): requests,
         ("request_seconds_sum", "route", "predict"): requests / 10,
-        ("items_total",): requests,
+        ("requests_total", "route", "infer", "code", "429"): errors * 2,
+        ("requests_total", "route", "infer", "code", "499"): errors * 4,
+        ("items_total",): requests * 2,
+        ("low_confidence_total",): requests * 3,
+        ("confidence_total",): requests * 4,
+        ("confidence_squared_total",): requests * 5,
         ("predictions_total", "department", "bread"): bread,
     }
     return {
@@ -191,7 +198,9 @@ def test_window_is_the_difference_of_two_snapshots() -> None:
     first = {"a": counters(100, 5, 10), "gone": counters(50)}
     last = {"a": counters(160, 8, 30), "gone": counters(55), "started": counters(7)}
     window = Window.between(first, last)
-    assert (window.requests, window.answered, window.failed) == (75, 72, 3)
+    assert (window.requests, window.answered, window.failed) == (93, 72, 21)
+    assert (window.items, window.low_confidence) == (144, 216)
+    assert (window.confidence, window.confidence_squared) == (288, 360)
     assert window.departments == {"bread": 20}
     assert sum(window.durations.values()) == 72
     assert window.seconds == pytest.approx(7.2)
