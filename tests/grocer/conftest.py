@@ -3,11 +3,11 @@
 import pytest
 
 from grocer.artifacts.adapter import Adapter
-from grocer.artifacts.bundle import Bundle
 from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.splits import Splits
 from grocer.config.recipes import tiny
 from grocer.evaluation import predictions, run
+from grocer.evaluation.champion import Champion
 from grocer.release.bundle import LoadedBundle
 from tests.fixtures.artifacts import make_bundle, write_model
 from tests.fixtures.predictions import NounScorer, write_splits
@@ -20,7 +20,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
 
 
 @pytest.fixture(scope="session")
-def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+def evaluation(tmp_path_factory: pytest.TempPathFactory, bundle: LoadedBundle) -> Evaluation:
     """An evaluation of generated products, with a champion."""
     root = tmp_path_factory.mktemp("evaluation")
     with pytest.MonkeyPatch.context() as patch:
@@ -33,5 +33,5 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
             Splits.read(splits),
             tiny(),
             root / "out",
-            champion=Bundle(uri=str(model), digest="c" * 64),
+            champion=Champion(bundle, str(bundle.path)),
         )
