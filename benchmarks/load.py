@@ -57,14 +57,21 @@ async def closed_loop(url: str, clients: int, items: int, seconds: float) -> Loa
 
 
 async def open_loop(url: str, rate: float, seconds: float) -> Load:
-    """Send requests at a fixed rate over keep-alive connections, opened as needed."""
+    """Send requests at a fixed rate over keep-alive connections, opened as needed.
+
+    A request whose connection the server closes has the code 0.
+    """
     load, idle, started = Load(), [], time.monotonic()
     tasks: set[asyncio.Task[None]] = set()
 
     async def send() -> None:
         connection = idle.pop() if idle else await Connection.open(url)
-        await connection.predict(1, load)
-        idle.append(connection)
+        try:
+            await connection.predict(1, load)
+        except ConnectionError:  # more connections than the server allows
+            load.codes[0] += 1
+        else:
+            idle.append(connection)
 
     for number in range(int(rate * seconds)):
         delay = started + number / rate - time.monotonic()
