@@ -59,11 +59,17 @@ class Champion:
         """Record the comparison and return its number; a step that is repeated does not count.
 
         None if the champion is in an OCI registry, which holds no files.
+
+        Raises:
+            OutputError: the file cannot be written beside the champion.
         """
         if is_image(self.address):
             return None
-        place = self.address if "://" in self.address else str(self.bundle.path.resolve())
-        store = Storage(place.rstrip("/").rpartition("/")[0], setting="champion", step="evaluate")
+        if "://" in self.address:
+            parent = self.address.rstrip("/").rpartition("/")[0]
+        else:
+            parent = str(self.bundle.path.resolve().parent)
+        store = Storage(parent, setting="champion", step="evaluate")
         folder = f"{_FOLDER}/{self.bundle.digest}"
         compared = json_digest({**inputs.model_dump(), **config.predictor.model_dump(mode="json")})
         store.write_bytes(b"", f"{folder}/{compared}")

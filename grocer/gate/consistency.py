@@ -8,10 +8,7 @@ from typing import Any
 from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.metrics import BaselineComparison
 from grocer.gate.classifiers import Check, classifier_checks, has_log_loss_test
-from grocer.gate.comparisons import comparison_checks
-
-ROUNDING = 1e-6
-"""Tolerance between an accuracy and the counts that it was computed from, per product."""
+from grocer.gate.comparisons import ROUNDING, comparison_checks
 
 
 def count_metrics(evaluation: Evaluation, baselines: Sequence[str]) -> int:
