@@ -7,12 +7,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from grocer.artifacts.evaluation import Evaluation
+from grocer.config.stages import GatePolicy
+from grocer.reports.evaluation import evaluation_page
 from grocer.reports.html import BLUE, ORANGE
-from tests.fixtures.browser import PHONE, measure_layout, needs_chromium
-from tests.fixtures.page_layout import PAGES, make_pages
+from tests.fixtures.browser import PHONE, dom, measure_layout, needs_chromium
+from tests.fixtures.page_layout import PAGES, make_pages, with_labels
+from tests.fixtures.stage_artifacts import ADAPTER
 
 # Titles and axis labels, with units, of the plots of each page.
 PLOTS = {
@@ -134,6 +138,22 @@ def test_page_fits_and_is_legible(pages: dict[str, str], tmp_path: Path) -> None
         assert each["not_focusable"] == [], where
         if each["smallest_text"] is not None:
             assert each["smallest_text"] >= (9 if each["width"] == PHONE else 10), where
+
+
+@needs_chromium
+def test_long_labels_do_not_stretch_the_confusion_matrix(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    recovered = pd.DataFrame()
+    text = evaluation_page(
+        with_labels(evaluation, 3, "frozen " * 20), recovered, GatePolicy(), ADAPTER
+    )
+    text = re.sub(r"<meta http-equiv.*?>", "", text)
+    script = "document.title = document.querySelector('table.heat thead').offsetHeight"
+    page.write_text(f"{text}<script>{script}</script>", encoding="utf-8")
+    (height,) = re.findall(r"<title>(\d+)</title>", dom(page.as_uri(), tmp_path))
+    assert int(height) < 250
 
 
 # Machado, Oliveira and Fernandes 2009, table 1, severity 1: perceived linear RGB.
