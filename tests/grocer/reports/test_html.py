@@ -122,6 +122,11 @@ def test_plots_have_titles_and_axis_labels_with_units(outline: tuple[str, Outlin
         assert {title, *labels} <= page.plots[title]
 
 
+def test_long_label_leaves_room_for_the_bars(pages: dict[str, str]) -> None:
+    (label,) = re.findall(r">\s*(\$1[^<]*)</text>", pages["drift"])
+    assert label == "$1 SuperkalifragilistischSu…"
+
+
 def test_training_without_logged_losses_has_no_curve(pages: dict[str, str]) -> None:
     assert "No loss curve" in pages["loss, short"]
 
@@ -136,6 +141,8 @@ def test_page_fits_and_is_legible(pages: dict[str, str], tmp_path: Path) -> None
         assert each["overflow"] == 0, where
         assert each["low_contrast"] == [], where
         assert each["not_focusable"] == [], where
+        if each["page"] == "drift" and each["width"] != PHONE:
+            assert each["scrolling"] == [], where
         if each["smallest_text"] is not None:
             assert each["smallest_text"] >= (9 if each["width"] == PHONE else 10), where
 
