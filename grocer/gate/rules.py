@@ -221,10 +221,11 @@ def _champion(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     )
     if new is not None:
         level_of_new = level if number is None else _spent(rate, number.with_champion)
-        better = better or _more_accurate(new, level_of_new)
+        not_worse = paired.model_accuracy >= paired.baseline_accuracy
+        better = better or (not_worse and _more_accurate(new, level_of_new))
         sentence += (
-            f"; or with p < {level_of_new:.2g} on the {new.products:,} products that were not in "
-            f"its catalogue: {_accuracies(new, level_of_new)}"
+            f"; or not lower, and with p < {level_of_new:.2g} on the {new.products:,} products "
+            f"that were not in its catalogue: {_accuracies(new, level_of_new)}"
         )
     if (margin := policy.champion_margin) is None:
         return better, f"{sentence})."

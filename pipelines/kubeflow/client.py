@@ -44,11 +44,13 @@ class Server:
         """
         import kfp
 
+        health = self.health if check else lambda client: {"multi_user": False}
+
         class Client(kfp.Client):  # type: ignore[misc, unused-ignore]
             """kfp's own repeats this request five times, and waits for an answer without limit."""
 
-            def get_kfp_healthz(client, sleep_duration: int = 0) -> Any:
-                return SimpleNamespace(**self.health(client) if check else {"multi_user": False})
+            def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
+                return SimpleNamespace(**health(self))
 
         # Without a handler, kfp's logging prints the traceback of a failed request.
         logging.getLogger().addHandler(logging.NullHandler())

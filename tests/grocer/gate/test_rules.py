@@ -258,6 +258,11 @@ def test_new_products_are_a_fresh_test(new, passes):
     assert champion_passes((8, 0), 60, new=new) is passes
 
 
+def test_new_products_do_not_excuse_lower_accuracy_on_all():
+    assert champion_passes((8, 8), new=(200, 8, 0))
+    assert not champion_passes((8, 9), new=(200, 8, 0))
+
+
 def test_new_products_halve_the_level_on_all_products():
     assert champion_passes((7, 0))
     assert not champion_passes((7, 0), new=(200, 0, 0))

@@ -133,6 +133,7 @@ def test_thresholds_that_are_not_reached_are_named(content):
     assert [len(row) for row in rows] == [5, 2]
     assert rows[0][1].startswith("62.5")
     assert rows[1][1] == "not reached"
+    assert '<td colspan="4">not' in table  # on the right it is outside a phone's screen
 
 
 def with_strategy(strategy: str) -> Evaluation:

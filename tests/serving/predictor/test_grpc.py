@@ -62,7 +62,6 @@ def test_grpc_has_the_same_limits_and_errors_and_is_drained(
             (request(b"\xff"), "inputs[0].data[0]"),
             (request(b"Milk", shape=2), "inputs[0].shape"),
             (request(b"Milk", top_k=99), "parameters.top_k"),
-            (request(b"Milk", other=1), "parameters"),
         ):
             with pytest.raises(grpc.RpcError) as caught:
                 stub.ModelInfer(invalid, timeout=20)
