@@ -9,8 +9,12 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """Base class of a configuration section: immutable, without unknown keys or coercion."""
+    """Base class of a section: immutable, without unknown keys, coercion, NaN and infinity."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )

@@ -12,7 +12,7 @@ from rich.text import Text
 from typer import Argument, Option
 
 from pipelines.cli.options import Column, Key, require_key, silence_frameworks
-from pipelines.cli.print_summary import show_block
+from pipelines.cli.print_summary import short_name, show_block
 
 if TYPE_CHECKING:
     from grocer.artifacts.drift import DriftReport
@@ -79,7 +79,10 @@ def show(report: DriftReport, page: Path | None) -> None:
         show_block(console, "New words", ", ".join(words))
     driving = next((name for name, each in report.signals.items() if each.drift), "confidence")
     products = report.drivers[driving][:5]
-    texts = (f"{each.product_name}: {each.department} {each.confidence:.0%}" for each in products)
+    texts = (
+        f"{short_name(each.product_name)}: {each.department} {each.confidence:.0%}"
+        for each in products
+    )
     show_block(console, "Products", *texts)
     if page is not None:
         show_block(console, "Page", str(page))

@@ -60,6 +60,8 @@ def test_any_column_key_enables_the_column_mapping() -> None:
         (["gate.min_test_products=1.5"], "Input should be a valid integer"),
         (["gate.min_test_products=many"], "found 'many'"),
         (["cluster.model_cpu=true"], "cluster.model_cpu: Input should be a valid string"),
+        (["train.seed=-1"], "train.seed: Input should be greater than or equal to 0"),
+        (["train.learning_rate=Infinity"], "train.learning_rate: Input should be a finite number"),
         (["train.optim=sgd"], "Input should be 'paged_adamw_32bit'"),
         (["data.columns.colour=x"], "no such key; data.columns has aisle, department, product_id"),
         (["catalogue.levels=3"], "catalogue.levels: Input should be 1 or 2"),

@@ -107,6 +107,12 @@ def test_report_of_a_failed_validation_is_kept_beside_the_output(toy):
     assert report.read_text() == "<p>validation</p>"
 
 
+def test_user_error_after_validation_names_no_report(toy):
+    ended = toy.run(build_dataset="user error")
+    assert (ended.returncode, toy.outputs()) == (2, set())
+    assert ended.stderr.endswith("x.csv: no such column\n")
+
+
 @pytest.mark.parametrize(
     ("behaviour", "reason", "output"),
     [

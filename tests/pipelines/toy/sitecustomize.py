@@ -81,6 +81,7 @@ def validate(tables: Counts, config: object, out: Path) -> ValidationReport:
 def build_dataset(tables: Counts, config: object, out: Path) -> Splits:
     behaviour = (tables.directory / "behaviour.json").read_text()
     (out / "behaviour.json").write_text(behaviour)
+    behave("build_dataset", out)
     SPLITS.write(out)
     (out / "split.html").write_text("<p>split</p>")
     return SPLITS
