@@ -117,10 +117,7 @@ def _v2_request(config: ServingConfig, names: Any, known: Any, base: Any) -> typ
         binary_data_size: Annotated[int | None, Hidden] = None
 
     class InputTensor(Model):
-        # Only a binary tensor has no data.
-        model_config = ConfigDict(
-            json_schema_extra=lambda schema: schema["required"].append("data")
-        )
+        model_config = ConfigDict(json_schema_extra=_require_data)
         name: Literal[INPUT]
         datatype: Literal["BYTES"]
         shape: _list_of(_integer(config.max_items), 1)
@@ -149,6 +146,12 @@ def _v2_request(config: ServingConfig, names: Any, known: Any, base: Any) -> typ
         model_version: Annotated[str | None, Hidden] = None
 
     return InferRequest
+
+
+def _require_data(schema: dict[str, Any]) -> None:
+    # Only a binary tensor has no data.
+    schema["required"].append("data")
+    del schema["properties"]["data"]["default"]
 
 
 def _v1_responses(labels: Sequence[str], aisles: Sequence[str]) -> tuple[type[Model], type[Model]]:

@@ -93,6 +93,13 @@ def test_evaluation_without_errors_has_a_page(content):
     assert "Most confident errors" not in html
 
 
+def test_coverage_plot_has_no_tick_above_100(content):
+    for point in content["coverage"]:
+        point["accuracy"] = 1.0
+    html = page(parse(content))
+    assert "100.5" not in html[html.index("<h2>Coverage") :].split("</figure>")[0]
+
+
 def test_leakage_and_weights_are_shown_only_with_repeated_purchases(content):
     html = page(parse(content))
     assert "Data leakage of a row split" in html
