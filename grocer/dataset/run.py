@@ -13,6 +13,7 @@ from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
 from grocer.dataset import split
 from grocer.dataset.catalogue import read_catalogue
+from grocer.errors import first_five
 from grocer.ingest.corrections import UNCORRECTED
 from grocer.io.atomic import write_json
 from grocer.model.hierarchy import AISLES_FILE, ONE_LEVEL, Aisles, leaf_name, leaves
@@ -20,7 +21,6 @@ from grocer.model.prompts.product_names import normalise
 from grocer.model.prompts.template import Template, template
 from grocer.reports.split import split_page
 
-_MAX_LISTED = 5
 _MANY_LABELS = 60
 """Above this, the list of labels takes more tokens of a pack than its products."""
 _COLUMNS = ["product_id", "product_name", "aisle", "department", "purchases"]
@@ -127,7 +127,8 @@ def _report(splits: Splits, labels: Sequence[str], noun: str) -> None:
         label for label, form in zip(labels, forms, strict=True) if forms.count(form) > 1
     ]:
         _say(
-            f"some {noun}s differ only in case or punctuation: {_listed(similar)}; "
+            f"some {noun}s differ only in case, accents or punctuation: "
+            f"{first_five(similar, '; ')}; "
             "if they are the same, give them one spelling in the source"
         )
     _say(
@@ -140,18 +141,14 @@ def _report(splits: Splits, labels: Sequence[str], noun: str) -> None:
     if missing := splits.aisles_without_training:
         _say(
             f"{len(missing)} aisles have no training product and can't be predicted: "
-            f"{_listed(missing)}"
+            f"{first_five(missing, '; ')}"
         )
     if splits.without_test:
         _say(
             f"{noun}s without a test product, whose accuracy is not measured: "
-            f"{len(splits.without_test)} ({_listed(splits.without_test)}); add products, raise "
-            "split.test, or list them in catalogue.unlabelled"
+            f"{len(splits.without_test)} ({first_five(splits.without_test, '; ')}); add products, "
+            "raise split.test, or list them in catalogue.unlabelled"
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return "; ".join(names[:_MAX_LISTED]) + ("; ..." if len(names) > _MAX_LISTED else "")
 
 
 def _say(text: str) -> None:
