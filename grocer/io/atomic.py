@@ -139,7 +139,7 @@ def json_bytes(value: Any) -> bytes:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file that Grocer wrote."""
-    return json.loads(path.read_text())
+    return json.loads(path.read_bytes())
 
 
 def file_digest(path: Path) -> str:

@@ -40,7 +40,7 @@ def check_format(path: Path) -> None:
         ConfigError: another extension.
     """
     if path.suffix not in (".csv", ".parquet"):
-        raise ConfigError(f"{path}: expected a name that ends in .csv or .parquet")
+        raise ConfigError(f"{path}: expected a name that ends in .csv or .parquet (lower case)")
 
 
 def missing_column(source: Path | str, column: str, names: Sequence[str]) -> TableError:

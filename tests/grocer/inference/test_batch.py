@@ -247,8 +247,8 @@ def test_invalid_arguments_are_rejected_before_work_starts(
     tmp_path: Path, bundle: LoadedBundle
 ) -> None:
     source, out = write_csv(tmp_path / "in.csv", ["Milk"]), tmp_path / "out.csv"
-    with pytest.raises(ConfigError, match=r"\.csv or \.parquet"):
-        classify(source, tmp_path / "out.txt", bundle.path, load=load)
+    with pytest.raises(ConfigError, match=r"\.csv or \.parquet \(lower case\)"):
+        classify(source, tmp_path / "out.CSV", bundle.path, load=load)
     with pytest.raises(GrocerError, match=r"absent\.csv"):
         classify(tmp_path / "absent.csv", out, bundle.path, load=load)
     with pytest.raises(BundleError):

@@ -39,6 +39,7 @@ def behave(step: str, tables: Path) -> None:
     print("line of a framework", flush=True)
     print("5%|#    |", end="", flush=True)
     say(step, f"message of {step}")
+    print("·", flush=True)  # as in messages of real steps
     Ticker(step, 10, "items", every=0).at(5)
     match json.loads((tables / "behaviour.json").read_text()).get(step):
         case "user error":
