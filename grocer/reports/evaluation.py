@@ -144,7 +144,12 @@ def _departments(evaluation: Evaluation) -> list[dict[str, Any]]:
                 "confused": most,
             }
         )
-    return sorted(rows, key=lambda row: -(row["metrics"].recall or 0.0))
+
+    def rank(row: dict[str, Any]) -> float:
+        recall = row["metrics"].recall
+        return 1.0 if recall is None else -recall  # not measured: last
+
+    return sorted(rows, key=rank)
 
 
 def _confusions(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -72,6 +72,7 @@ def test_department_names_are_escaped(content):
 def test_department_without_test_products_is_not_measured(content):
     content["departments"]["bakery"] = {"support": 0, "precision": None, "recall": None, "f1": None}
     content["confusion"][0] = [0, 0, 0]
+    content["departments"]["produce"] |= {"recall": 0.0}
     html = page(parse(content))
     assert "not measured" in html
     assert html.index("produce</th>") < html.index("bakery</th>"), "without recall comes last"
