@@ -47,7 +47,7 @@ class Images:
             ConfigError: the file is not a kustomization, or lacks an image.
         """
         try:
-            entries = yaml.safe_load(path.read_text())["images"]
+            entries = yaml.safe_load(path.read_bytes())["images"]
             references = {entry["name"]: _reference(entry) for entry in entries}
         except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
             raise ConfigError(

@@ -148,3 +148,9 @@ def _merged_unions(errors: Iterable[ErrorDetails]) -> Iterator[ErrorDetails]:
             yield {**items[0], "loc": path, "msg": message}
         else:
             yield from items
+
+
+def first_five(items: Sequence[str], separator: str) -> str:
+    """Join the first five items, and the number of the others, for a message."""
+    more = [f"and {len(items) - 5} more"] if len(items) > 5 else []
+    return separator.join([*items[:5], *more])

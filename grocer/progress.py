@@ -73,7 +73,8 @@ class Ticker:
         self.last = now
         rate = (done - self.initial) / max(now - self.started, 1e-9)
         left = (self.total - done) / max(rate, 1e-9)
-        parts = [f"{done:,}/{self.total:,} {self.unit}", f"{rate:,.1f}/s", f"{left:.0f} s left"]
+        per_second = f"{rate:,.1f}/s" if rate >= 0.95 else f"{rate:.2g}/s"
+        parts = [f"{done:,}/{self.total:,} {self.unit}", per_second, f"{left:.0f} s left"]
         text = one_line(" · ".join([*parts, note] if note else parts))
         emit(self.step, "progress", text=text, done=done, total=self.total)
         _print(f"grocer | {self.step} | {text}")

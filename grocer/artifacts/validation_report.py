@@ -46,7 +46,8 @@ class ValidationReport(Artifact):
             ExpectationError: lists the failed expectations.
         """
         if not self.success:
+            total = sum(table.statistics.evaluated_expectations for table in self.tables.values())
             raise ExpectationError(
-                f"validation failed: {len(self.failures)} expectations not met: "
+                f"validation failed: {len(self.failures)} of {total} expectations not met: "
                 f"{'; '.join(self.failures)}; violating rows, if any, are in quarantine/"
             )

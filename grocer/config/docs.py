@@ -91,7 +91,7 @@ def _values(field: Schema) -> str:
         return f"map of text to {_values(field['additionalProperties'])}"
     if "pattern" in field:
         return f"text matching `{field['pattern']}`"
-    bounds = [f"{sign} {field[bound]:g}" for bound, sign in _BOUNDS.items() if bound in field]
+    bounds = [f"{sign} {field[bound]:.10g}" for bound, sign in _BOUNDS.items() if bound in field]
     return " ".join([_TYPES.get(kind, kind), " and ".join(bounds)]).rstrip()
 
 

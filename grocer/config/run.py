@@ -120,6 +120,8 @@ def _assign(tree: dict[str, Any], key: str, text: str) -> None:
         branch[leaf] = json.loads(text)
     except json.JSONDecodeError:
         branch[leaf] = text
+    if sections[-1:] == ["columns"] and not isinstance(branch[leaf], str | None):
+        branch[leaf] = text  # the column 2025
 
 
 def _unknown(key: str, section: str, branch: Mapping[str, Any]) -> ConfigError:
@@ -136,6 +138,8 @@ def _explain(error: ValidationError) -> str:
             section, _, leaf = key.partition(".")
             owner: Any = RunConfig.model_fields[section].annotation
             problem += f". {str(owner.model_fields[leaf].description).partition(' null:')[0]}"
+        if "valid array" in problem:
+            problem += '; a list is written as JSON, for example ["one", "two"]'
         parts.append(f"{key}: removed; {REMOVED[key]}" if key in REMOVED else problem)
     more = len(parts) - _ERRORS_SHOWN
     return "; ".join([*parts[:_ERRORS_SHOWN], *([f"and {more} more"] if more > 0 else [])])

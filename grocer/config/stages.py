@@ -202,7 +202,7 @@ class TrainConfig(Section):
     """Directory or `s3://`, `gs://` URI, on a cluster also `pvc://CLAIM`; null: no checkpoints."""
     force: bool = False
     """Train even if the memory estimate exceeds the available memory."""
-    seed: int = 42
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Seed of the adapter's weights and of the data order."""
     nodes: Positive = 1
     """Machines that train together, on a cluster as a TrainJob of Kubeflow Trainer. The effective

@@ -1,5 +1,6 @@
 """Split the labelled products and write them as prompts with completions."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
 from grocer.dataset import split
 from grocer.dataset.catalogue import read_catalogue
+from grocer.errors import first_five
 from grocer.ingest.corrections import UNCORRECTED
 from grocer.io.atomic import write_json
 from grocer.model.hierarchy import AISLES_FILE, ONE_LEVEL, Aisles, leaf_name, leaves
+from grocer.model.prompts.product_names import normalise
 from grocer.model.prompts.template import Template, template
 from grocer.reports.split import split_page
 
-_MAX_LISTED = 5
 _MANY_LABELS = 60
 """Above this, the list of labels takes more tokens of a pack than its products."""
 _COLUMNS = ["product_id", "product_name", "aisle", "department", "purchases"]
@@ -66,7 +68,7 @@ def run(tables: Counts, config: RunConfig, out: Path) -> Splits:
     splits.write(out)
     page = split_page(splits, config.split, config.catalogue.label)
     (out / "split.html").write_text(page, encoding="utf-8")
-    _report(splits, len(catalogue.labels), config.catalogue.label)
+    _report(splits, catalogue.labels, config.catalogue.label)
     if prompt.form != "short" and len(catalogue.labels) > _MANY_LABELS:
         _say(
             f"the instruction lists all {len(catalogue.labels)} {config.catalogue.label}s; "
@@ -116,10 +118,19 @@ def _aisle_summary(examples: pd.DataFrame, training: Aisles) -> dict[str, Any]:
     }
 
 
-def _report(splits: Splits, labels: int, noun: str) -> None:
-    """Report the split as progress messages."""
+def _report(splits: Splits, labels: Sequence[str], noun: str) -> None:
+    """Report the split, and labels that are probably the same, as progress messages."""
     sides = ", ".join(f"{side} {count:,}" for side, count in splits.products)
-    _say(f"{sides} products, {labels} {noun}s; no name is on two sides")
+    _say(f"{sides} products, {len(labels)} {noun}s; no name is on two sides")
+    forms = [normalise(label) for label in labels]
+    if similar := [
+        label for label, form in zip(labels, forms, strict=True) if forms.count(form) > 1
+    ]:
+        _say(
+            f"some {noun}s differ only in case, accents or punctuation: "
+            f"{first_five(similar, '; ')}; "
+            "if they are the same, give them one spelling in the source"
+        )
     _say(
         f"{splits.duplicate_names:,} duplicate names, {splits.label_conflicts:,} of them with "
         f"conflicting {noun}s; {splits.unlabelled:,} unlabelled products; "
@@ -128,12 +139,15 @@ def _report(splits: Splits, labels: int, noun: str) -> None:
     if splits.aisles is not None:
         _say(f"{splits.aisles:,} aisles; {splits.without_aisle:,} products have no known aisle")
     if missing := splits.aisles_without_training:
-        names = "; ".join(missing[:_MAX_LISTED]) + ("; ..." if len(missing) > _MAX_LISTED else "")
-        _say(f"{len(missing)} aisles have no training product and can't be predicted: {names}")
+        _say(
+            f"{len(missing)} aisles have no training product and can't be predicted: "
+            f"{first_five(missing, '; ')}"
+        )
     if splits.without_test:
         _say(
-            f"no test product in {', '.join(splits.without_test)}, so its accuracy is not "
-            "measured; add products, raise split.test, or list it in catalogue.unlabelled"
+            f"{noun}s without a test product, whose accuracy is not measured: "
+            f"{len(splits.without_test)} ({first_five(splits.without_test, '; ')}); add products, "
+            "raise split.test, or list them in catalogue.unlabelled"
         )
 
 

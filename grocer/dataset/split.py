@@ -21,7 +21,7 @@ import pandas as pd
 from grocer.artifacts.base import SIDES, BySide, Side
 from grocer.artifacts.splits import Overlap, Stratification
 from grocer.config.stages import SplitConfig
-from grocer.errors import CatalogueError
+from grocer.errors import CatalogueError, first_five
 from grocer.io.atomic import json_digest
 
 T = TypeVar("T")
@@ -64,8 +64,9 @@ def divide(examples: pd.DataFrame, config: SplitConfig) -> dict[Side, pd.DataFra
     untrained = sorted(set(examples["department"]) - set(parts["train"]["department"]))
     if untrained:
         raise CatalogueError(
-            f"no training product for {', '.join(untrained)}: each label needs at least 1 on the "
-            f"train side; add products to it, list it in catalogue.unlabelled, or change split.seed"
+            f"no training product for {first_five(untrained, ', ')}: each label needs at least 1 "
+            "on the train side; add products to it, list it in catalogue.unlabelled, or change "
+            "split.seed; with many such labels, check data.columns.department"
         )
     return parts
 

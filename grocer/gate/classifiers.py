@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from grocer.artifacts.evaluation import Evaluation
 
 TOLERANCE = 1e-6
-"""Tolerance between two values of the same metric."""
+"""Tolerance between two values of the same metric, and of a share and the counts behind it."""
 
 # Whether a check passed, and the contradiction if it did not.
 Check = tuple[bool, str]
@@ -24,9 +24,9 @@ def classifier_checks(evaluation: Evaluation, baselines: Sequence[str]) -> Itera
     test, validation = evaluation.metrics.test, evaluation.metrics.validation
     selected, strategy = evaluation.selected, evaluation.combination.strategy
     for name in ("accuracy", "macro_f1", "ece", "ece_debiased", "ece_p_value", "log_loss"):
-        same = _close(getattr(selected, name), getattr(test, name))
+        same = close(getattr(selected, name), getattr(test, name))
         yield same, f"{name} of the selected classifier {strategy} differs from test {name}"
-    same = _close(selected.validation_log_loss, validation.log_loss)
+    same = close(selected.validation_log_loss, validation.log_loss)
     yield same, f"validation log-loss of {strategy} differs from that of the validation products"
     for name, classifier in evaluation.classifiers.items():
         same = classifier.products == test.products
@@ -45,15 +45,16 @@ def _linear(evaluation: Evaluation) -> Iterator[Check]:
     products = evaluation.metrics.test.products
     if baseline.products == products:
         for name in ("accuracy", "macro_f1"):
-            same = _close(getattr(classifier, name), getattr(baseline, name))
+            same = close(getattr(classifier, name), getattr(baseline, name))
             yield same, f"{name} of the classifier linear differs from that of the baseline"
     paired = baseline.paired_log_loss
     if paired is not None and baseline.paired.products == products:
-        same = _close(paired.model_log_loss, evaluation.metrics.test.log_loss)
+        same = close(paired.model_log_loss, evaluation.metrics.test.log_loss)
         yield same, "linear: paired log-loss of the model differs from test log-loss"
-        same = _close(paired.baseline_log_loss, classifier.log_loss)
+        same = close(paired.baseline_log_loss, classifier.log_loss)
         yield same, "linear: paired log-loss differs from that of the classifier linear"
 
 
-def _close(one: float, other: float) -> bool:
+def close(one: float, other: float) -> bool:
+    """Return whether two values are equal except for rounding."""
     return abs(one - other) <= TOLERANCE * max(1.0, abs(other))

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from grocer.artifacts.metrics import Accuracy, BaselineComparison, ChampionComparison, PairedTest
-from grocer.gate.classifiers import Check
-
-ROUNDING = 1e-6
-"""Tolerance between an accuracy and the counts that it was computed from, per product."""
+from grocer.gate.classifiers import TOLERANCE, Check, close
 
 
 def comparison_checks(name: str, comparison: BaselineComparison, test: Accuracy) -> Iterator[Check]:
@@ -20,10 +17,10 @@ def comparison_checks(name: str, comparison: BaselineComparison, test: Accuracy)
     paired = comparison.paired
     yield from _pairs(name, paired, test.products)
     if paired.products == comparison.products:
-        same = _close(paired.baseline_accuracy, comparison.accuracy)
+        same = close(paired.baseline_accuracy, comparison.accuracy)
         yield same, f"{name}: paired accuracy differs from accuracy"
     if paired.products == test.products:
-        same = _close(paired.model_accuracy, test.accuracy)
+        same = close(paired.model_accuracy, test.accuracy)
         yield same, f"{name}: paired accuracy of the model differs from test accuracy"
     if isinstance(comparison, ChampionComparison):
         yield from _champion(comparison)
@@ -33,9 +30,9 @@ def _pairs(name: str, paired: PairedTest, tested: int) -> Iterator[Check]:
     products, won, lost = paired.products, paired.only_model_right, paired.only_baseline_right
     model, baseline = paired.model_accuracy, paired.baseline_accuracy
     yield products <= tested, f"{name}: compared on more products than were tested"
-    same = _close(model - baseline, (won - lost) / products)
+    same = close(model - baseline, (won - lost) / products)
     yield same, f"{name}: accuracies contradict the discordant pairs"
-    possible = won / products <= model + ROUNDING and lost / products <= baseline + ROUNDING
+    possible = won / products <= model + TOLERANCE and lost / products <= baseline + TOLERANCE
     yield possible, f"{name}: more discordant pairs than correct predictions"
 
 
@@ -51,8 +48,3 @@ def _champion(champion: ChampionComparison) -> Iterator[Check]:
             and new.only_baseline_right <= every.only_baseline_right
         )
         yield part, "champion: more discordant pairs on new products than on all"
-
-
-def _close(one: float, other: float) -> bool:
-    """Whether two shares are equal except for rounding."""
-    return abs(one - other) <= ROUNDING

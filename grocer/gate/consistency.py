@@ -7,8 +7,8 @@ from typing import Any
 
 from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.metrics import BaselineComparison
-from grocer.gate.classifiers import Check, classifier_checks, has_log_loss_test
-from grocer.gate.comparisons import ROUNDING, comparison_checks
+from grocer.gate.classifiers import TOLERANCE, Check, classifier_checks, has_log_loss_test
+from grocer.gate.comparisons import comparison_checks
 
 
 def count_metrics(evaluation: Evaluation, baselines: Sequence[str]) -> int:
@@ -73,13 +73,13 @@ def _comparisons(
 def _intervals(evaluation: Evaluation) -> Iterator[Check]:
     for side, metrics in evaluation.metrics:
         low, accuracy, high = metrics.accuracy_low, metrics.accuracy, metrics.accuracy_high
-        inside = low - ROUNDING <= accuracy <= high + ROUNDING
+        inside = low - TOLERANCE <= accuracy <= high + TOLERANCE
         yield inside, f"{side} accuracy {accuracy:.4f} is outside its confidence interval"
-        inside = metrics.cluster_low - ROUNDING <= accuracy <= metrics.cluster_high + ROUNDING
+        inside = metrics.cluster_low - TOLERANCE <= accuracy <= metrics.cluster_high + TOLERANCE
         yield inside, f"{side} accuracy {accuracy:.4f} is outside its interval by first word"
-        top3 = accuracy <= metrics.top3_accuracy + ROUNDING
+        top3 = accuracy <= metrics.top3_accuracy + TOLERANCE
         yield top3, f"{side} accuracy is above top-3 accuracy"
-        debiased = metrics.ece_debiased <= metrics.ece + ROUNDING
+        debiased = metrics.ece_debiased <= metrics.ece + TOLERANCE
         yield debiased, f"{side} calibration error is higher when it is debiased"
 
 
@@ -105,4 +105,4 @@ def _confusion(evaluation: Evaluation) -> Iterator[Check]:
 
 def _close(one: float, other: float, products: int) -> bool:
     """Whether two numbers of products are equal except for rounding."""
-    return abs(one - other) <= ROUNDING * products
+    return abs(one - other) <= TOLERANCE * products

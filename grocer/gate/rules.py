@@ -15,7 +15,7 @@ from grocer.artifacts.decision import Decision
 from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.metrics import PairedTest
 from grocer.config.stages import GatePolicy
-from grocer.errors import ArtifactError
+from grocer.errors import ArtifactError, first_five
 from grocer.events import Reason
 from grocer.gate.consistency import contradictions, count_metrics, undefined_metrics
 from grocer.model.paired_difference import upper_bound
@@ -163,7 +163,7 @@ def _recall(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     if exempt:
         sentence += f" Exempt, with fewer test products: {exempt} of {len(supports)}."
     if untested:
-        sentence += f" No test product in {len(untested)}: {_first(untested, ', ')}."
+        sentence += f" No test product in {len(untested)}: {first_five(untested, ', ')}."
     return passed, sentence
 
 
@@ -179,7 +179,9 @@ def _lowest_recall(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
         return True, f"No {judged}; rule skipped (minimum recall {limit:.3f})."
     low = sorted((value, name) for name, value in recall.items() if value < limit)
     if low:
-        lowest = _first([f"{_distinct(value, limit)[0]} in {name}" for value, name in low], ", ")
+        lowest = first_five(
+            [f"{_distinct(value, limit)[0]} in {name}" for value, name in low], ", "
+        )
         return (
             False,
             f"Recall of {len(low)} of {len(recall)} {judged}: {lowest} (minimum {limit:g}).",
@@ -275,13 +277,7 @@ def _p_text(p_value: float, level: float) -> str:
 
 
 def _listed(items: Sequence[str]) -> str:
-    return f": {_first(items, '; ')}" if items else ""
-
-
-def _first(items: Sequence[str], separator: str) -> str:
-    """Join the first five items and the number of the others."""
-    more = [f"and {len(items) - 5} more"] if len(items) > 5 else []
-    return separator.join([*items[:5], *more])
+    return f": {first_five(items, '; ')}" if items else ""
 
 
 def _distinct(value: float, limit: float) -> tuple[str, str]:

@@ -111,7 +111,7 @@ def classify(
         if counts["rows"] != rows:
             raise OutputError(f"{source} changed while it was read: {rows:,} rows; run again")
         with output_file(out) as part:
-            join_parts(chunks, schema, part, out.suffix)
+            join_parts(chunks, schema, part, out.suffix, table.encoding)
         return counts
 
 

@@ -8,9 +8,9 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,17 +36,20 @@ _CAUSES = {
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path, which is renamed to `path` if the block raises no error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    part = _temporary(path)
+    part.touch(exist_ok=False)
     try:
         yield part
-        part.chmod(0o644)
         _sync(part)
         part.replace(path)
         _sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """Return a new name beside a path; files of `tempfile` would not have the user's umask."""
+    return path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
 
 
 def _sync(path: Path) -> None:
@@ -80,10 +83,10 @@ def output_directory(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path} already exists; choose another directory or remove it first")
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        part = _temporary(path)
+        part.mkdir()
         try:
             yield part
-            part.chmod(0o755)
             for each in part.rglob("*"):
                 if not each.is_symlink():
                     _sync(each)
@@ -136,7 +139,7 @@ def json_bytes(value: Any) -> bytes:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file that Grocer wrote."""
-    return json.loads(path.read_text())
+    return json.loads(path.read_bytes())
 
 
 def file_digest(path: Path) -> str:

@@ -256,12 +256,14 @@ def client_errors() -> tuple[type[Exception], ...]:
 
 def is_access_denied(error: BaseException) -> bool:
     """Return whether credentials are missing or rejected, so that a retry would not help."""
-    from botocore.exceptions import NoCredentialsError
+    from botocore.exceptions import ClientError, NoCredentialsError
     from google.auth.exceptions import GoogleAuthError
 
     if isinstance(error, PermissionError | NoCredentialsError | GoogleAuthError):
         return True
     status = error.status if hasattr(error, "status") else getattr(error, "code", None)
+    if isinstance(error.__cause__, ClientError):  # of S3, behind an OSError
+        status = error.__cause__.response["ResponseMetadata"]["HTTPStatusCode"]
     return status in (401, 403) or str(error).startswith("Forbidden")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -39,7 +40,7 @@ def check_format(path: Path) -> None:
         ConfigError: another extension.
     """
     if path.suffix not in (".csv", ".parquet"):
-        raise ConfigError(f"{path}: expected a name that ends in .csv or .parquet")
+        raise ConfigError(f"{path}: expected a name that ends in .csv or .parquet (lower case)")
 
 
 def missing_column(source: Path | str, column: str, names: Sequence[str]) -> TableError:
@@ -67,14 +68,16 @@ def write_part(path: Path, table: pa.Table, format: str) -> None:
             (quoted if has_return else minimal).writerow(row)
 
 
-def join_parts(parts: Iterable[Path], schema: pa.Schema, out: Path, format: str) -> None:
-    """Concatenate chunks that `write_part` wrote."""
+def join_parts(
+    parts: Iterable[Path], schema: pa.Schema, out: Path, format: str, encoding: str = "utf-8"
+) -> None:
+    """Concatenate chunks that `write_part` wrote; `encoding` is that of the header of CSV."""
     if format == ".parquet":
         with pq.ParquetWriter(out, schema, compression="zstd") as writer:
             for part in parts:
                 writer.write_table(pq.read_table(part, schema=schema))
         return
-    with out.open("w", newline="", encoding="utf-8") as file:
+    with out.open("w", newline="", encoding=encoding) as file:
         csv.writer(file, lineterminator="\n").writerow(schema.names)
     with out.open("ab") as file:
         for part in parts:
@@ -96,6 +99,9 @@ def without_formula_guard(text: str) -> str:
 
 class _Parquet:
     """A Parquet file."""
+
+    encoding = "utf-8"
+    """Of a copy as CSV."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -132,10 +138,14 @@ class _Csv:
         _, header = next(self._rows(), (0, []))
         if not header:
             raise TableError(f"{path}: empty; expected a header and rows")
+        if header.count("") > 1:  # as a spreadsheet saves cells beside the table
+            header = [name or f"column {number}" for number, name in enumerate(header, 1)]
         duplicates = {name for name in header if header.count(name) > 1}
         if duplicates:
             raise TableError(f"{path}: duplicate column {min(duplicates)!r} in the header")
         self._header = header
+        with path.open("rb") as file:  # without a byte order mark, Excel does not read it as UTF-8
+            self.encoding = "utf-8-sig" if file.read(3) == BOM_UTF8 else "utf-8"
 
     @property
     def schema(self) -> pa.Schema:

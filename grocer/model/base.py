@@ -23,9 +23,11 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(directory)
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
+            directory, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
-        raise ModelError(f"{directory} has no readable tokenizer: {error}") from error
+        raise ModelError(f"{directory} has no readable tokenizer: {_reason(error)}") from error
     return tokenizer
 
 
@@ -35,14 +37,21 @@ def read_config(directory: Path) -> PretrainedConfig:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(directory)
+        config: PretrainedConfig = AutoConfig.from_pretrained(directory, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{directory}: cannot read config.json: {error}") from error
+        raise ModelError(f"{directory}: cannot read config.json: {_reason(error)}") from error
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ModelError(
             f"{directory} has model type {config.model_type}, not a causal language model"
         )
     return config
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of an error of transformers, which suggests to run the model's code."""
+    if "trust_remote_code" in str(error):
+        return "the model needs code of its own, which is never run; choose another base.source"
+    return str(error)
 
 
 def load_nf4(
@@ -97,6 +106,7 @@ def _load_weights(
             config=config,
             dtype=dtype,
             device_map={"": device},
+            trust_remote_code=False,
             use_safetensors=True,  # never unpickle pytorch_model.bin
             output_loading_info=True,
             quantization_config=BitsAndBytesConfig(

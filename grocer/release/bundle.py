@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from grocer.artifacts.bundle import Bundle
 from grocer.artifacts.decision import Decision
 from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.step import verified_files
@@ -76,11 +75,6 @@ class LoadedBundle:
     def leaves(self) -> tuple[Leaf, ...]:
         """The aisles of all labels, in the order of a classifier's columns, or empty."""
         return leaves(self.labels, self.manifest.aisles)
-
-    @property
-    def reference(self) -> Bundle:
-        """Its path and digest."""
-        return Bundle(uri=str(self.path), digest=self.digest)
 
     @property
     def config(self) -> RunConfig:

@@ -81,7 +81,10 @@ def _departments_plot(report: DriftReport) -> Markup:
     ):
         shares = [100 * getattr(row, each) for row in rows]
         axes.barh([place + offset for place in places], shares, 0.38, color=colour, label=label)
-    axes.set_yticks(list(places), [row.department for row in rows])
+    # A longer label leaves no room for the bars. `$` would start a formula.
+    names = [row.department for row in rows]
+    names = [name if len(name) <= 28 else f"{name[:27]}…" for name in names]
+    axes.set_yticks(list(places), names, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set(xlabel="share of products, %")
     axes.grid(axis="x", alpha=0.25, color=INK)

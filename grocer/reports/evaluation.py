@@ -171,7 +171,7 @@ def _reliability_plot(evaluation: Evaluation) -> Markup:
     axes.scatter(confidence, accuracy, s=sizes, color=BLUE, clip_on=False)
     axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 102), ylim=(0, 102))
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, loc="upper left")
+    axes.legend(frameon=False)
     return svg(figure)
 
 
@@ -184,5 +184,6 @@ def _coverage_plot(evaluation: Evaluation) -> Markup:
     axes.plot(coverage, accuracy, "o-", color=BLUE, ms=4, lw=1.8)
     axes.set(xlabel="coverage, most confident first, %", ylabel="accuracy, %")
     axes.set(xlim=(0, 102), ylim=(max(0.0, min(accuracy) - 3), 100.6))
+    axes.locator_params(axis="y", integer=True)  # no tick at 100.5
     axes.grid(alpha=0.25)
     return svg(figure)

@@ -26,7 +26,7 @@ from grocer.dataset.split import family
 from grocer.errors import ArtifactError, TableError
 from grocer.inference.batch import ALTERNATIVES as RANKED_COLUMN
 from grocer.inference.batch import DEPARTMENT, PROBABILITY
-from grocer.io.tables import open_source
+from grocer.io.tables import missing_column, open_source
 from grocer.model.combination import Floats, combine
 from grocer.model.linear.classifier import LinearModel, out_of_fold
 from grocer.model.prompts.product_names import name_key
@@ -156,7 +156,9 @@ def classified(path: Path, column: str, purchases: int = 0) -> list[Look]:
         SourceError, TableError: the file is not readable, or was not classified with a limit.
     """
     table = open_source(path)
-    if missing := {column, DEPARTMENT, PROBABILITY, RANKED_COLUMN} - set(table.schema.names):
+    if column not in table.schema.names:
+        raise missing_column(path, column, table.schema.names)
+    if missing := {DEPARTMENT, PROBABILITY, RANKED_COLUMN} - set(table.schema.names):
         raise TableError(
             f"{path}: no column {min(missing)!r}; expected the output of grocer classify or bulk "
             "with --min-probability"

@@ -37,7 +37,8 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         speed = (state.global_step - self.first_step) * self._batch / seconds
         if state.is_world_process_zero:
             memory = f"peak memory {peak_memory(self.device)[0]:,.0f} MiB"
-            self._ticker.at(state.global_step, f"{self._loss}{speed:,.0f} products/s · {memory}")
+            products = f"{speed:,.{0 if speed >= 9.5 else 1}f} products/s"
+            self._ticker.at(state.global_step, f"{self._loss}{products} · {memory}")
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any

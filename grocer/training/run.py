@@ -93,7 +93,7 @@ def run(splits: Splits, config: RunConfig, out: Path) -> Adapter:
         trainer = build_trainer(model, tokenizer, examples, arguments, config, validation)
         # PEFT does not count 4-bit weights once they are sharded.
         parameters = trainer.model.get_nb_trainable_parameters()
-        measured = _train(trainer, checkpoints, config, out)
+        measured = _train(trainer, checkpoints, out)
     # Save.
     save_adapter(trainer.model, out / "adapter")
     tokenizer.save_pretrained(out / "adapter")
@@ -192,9 +192,7 @@ def _require_same(identity: dict[str, Any], processes: int) -> None:
         )
 
 
-def _train(
-    trainer: GuardedTrainer, checkpoints: Checkpoints | None, config: RunConfig, out: Path
-) -> dict[str, Any]:
+def _train(trainer: GuardedTrainer, checkpoints: Checkpoints | None, out: Path) -> dict[str, Any]:
     """Train, resuming from the newest complete checkpoint.
 
     Returns:

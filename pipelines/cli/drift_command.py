@@ -12,7 +12,7 @@ from rich.text import Text
 from typer import Argument, Option
 
 from pipelines.cli.options import Column, Key, require_key, silence_frameworks
-from pipelines.cli.print_summary import show_block
+from pipelines.cli.print_summary import short_name, show_block
 
 if TYPE_CHECKING:
     from grocer.artifacts.drift import DriftReport
@@ -37,13 +37,13 @@ def drift(
     silence_frameworks()
     require_key(key)
     from grocer.inference.drift_report import report as compare
-    from grocer.io.atomic import output_errors, output_file
+    from grocer.io.atomic import output_file
 
     result = compare(source, bundle, column=column, progress=not as_json)
     if page is not None:
         from grocer.reports.drift import drift_page
 
-        with output_errors(page), output_file(page) as part:
+        with output_file(page) as part:
             part.write_text(drift_page(result, source.name), encoding="utf-8")
     if as_json:
         content = {"drift": result.drift, **result.model_dump(mode="json")}
@@ -79,7 +79,10 @@ def show(report: DriftReport, page: Path | None) -> None:
         show_block(console, "New words", ", ".join(words))
     driving = next((name for name, each in report.signals.items() if each.drift), "confidence")
     products = report.drivers[driving][:5]
-    texts = (f"{each.product_name}: {each.department} {each.confidence:.0%}" for each in products)
+    texts = (
+        f"{short_name(each.product_name)}: {each.department} {each.confidence:.0%}"
+        for each in products
+    )
     show_block(console, "Products", *texts)
     if page is not None:
         show_block(console, "Page", str(page))

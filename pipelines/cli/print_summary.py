@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
+from unicodedata import category
 
 from rich.console import Console
 from rich.text import Text
@@ -51,6 +52,8 @@ def show_block(console: Console, heading: str, *lines: str | Text) -> None:
     for line in lines:
         # Soft wrap: a path must stay on one line to be copied.
         text = Text.assemble((f"{heading:<{_MARGIN}}", "bold"), line)
+        # A name from a file could otherwise break the line, or control the terminal.
+        text.plain = "".join(" " if category(c) == "Cc" else c for c in text.plain)
         console.print(text, soft_wrap=True)
         heading = ""
 
@@ -123,10 +126,15 @@ def _verdict(passed: bool, reasons: Sequence[Reason], outcome: str, width: int) 
 
 
 def _predictions(predictions: Any) -> Iterator[Text]:
-    width = max(len(each["product_name"]) for each in predictions)
-    for each in predictions:
-        name, department = each["product_name"], each["department"]
-        yield Text(f"{name:<{width}}   {department}  {each['probability']:.0%}")
+    names = [short_name(each["product_name"]) for each in predictions]
+    width = max(map(len, names))
+    for name, each in zip(names, predictions, strict=True):
+        yield Text(f"{name:<{width}}   {each['department']}  {each['probability']:.0%}")
+
+
+def short_name(name: str) -> str:
+    """Return at most the first 60 characters of a product name."""
+    return name if len(name) <= 60 else f"{name[:59]}…"
 
 
 def _next(finished: Finished) -> Iterator[tuple[str, str]]:

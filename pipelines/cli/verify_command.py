@@ -46,7 +46,7 @@ def verify(
 def show(bundle: LoadedBundle, trust: Trust, source: str) -> None:
     """Print a verified bundle."""
     console = Console(highlight=False)
-    for heading, text in _rows(bundle, trust, source):
+    for heading, text in _rows(bundle, source):
         show_block(console, heading, text)
     decision = bundle.manifest.decision
     floor = "; the platform's gate policy accepts it" if trust.floor else ""
@@ -54,7 +54,7 @@ def show(bundle: LoadedBundle, trust: Trust, source: str) -> None:
     show_verdict(decision.passed, decision.reasons, outcome)
 
 
-def _rows(bundle: LoadedBundle, trust: Trust, source: str) -> Iterator[tuple[str, str | Text]]:
+def _rows(bundle: LoadedBundle, source: str) -> Iterator[tuple[str, str | Text]]:
     manifest = bundle.manifest
     yield "Bundle", source
     yield "Digest", bundle.digest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
@@ -10,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from components import trainjob
@@ -232,31 +230,21 @@ def kubeflow(server: Server, has_cluster: bool) -> list[Finding]:
 
 
 def _kubeflow(server: Server, needed: bool) -> Finding:
-    import kfp
-
     from serving.rollout.kubernetes import describe_error
 
-    class ClientWithoutRetries(kfp.Client):  # type: ignore[misc, unused-ignore]
-        """kfp's client makes five health requests, five seconds apart, when it is created."""
-
-        def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
-            return SimpleNamespace(multi_user=False)
-
-    health = server.connect(ClientWithoutRetries).healthzs
-    host = health.api_client.configuration.host
+    client = server.connect(check=False)
+    host = client.healthzs.api_client.configuration.host
     try:
         with server.translated_errors():
-            # Undecoded, as kfp_server_api's model of the response has no version.
-            response = health.healthz_service_get_healthz(
-                _preload_content=False, _request_timeout=_REQUEST_SECONDS
-            )
+            health = server.health(client, _REQUEST_SECONDS)
     except ConfigError as error:
+        if error.__cause__ is None:
+            return failed(_KUBEFLOW, str(error), _FORWARD, needed)
         is_denied = getattr(error.__cause__, "status", None) in (401, 403)
         login = f"set {server.token_env} to a token, or: " if is_denied else ""
         text = describe_error(error.__cause__, host)
         return failed(_KUBEFLOW, text, f"{login}{_FORWARD}", needed)
-    body = json.loads(response.data)
-    multi_user = ", multi-user: set --namespace" if body.get("multi_user") else ""
+    multi_user = ", multi-user: set --namespace" if health["multi_user"] else ""
     return ok(
-        _KUBEFLOW, f"version {body.get('tag_name', 'unknown')}, API v2beta1 at {host}{multi_user}"
+        _KUBEFLOW, f"version {health.get('tag_name', 'unknown')}, API v2beta1 at {host}{multi_user}"
     )

@@ -9,9 +9,10 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from grocer.errors import ConfigError
@@ -35,21 +36,58 @@ class Server:
     """Environment variable with a bearer token. If it is not set, a pod uses its projected token
     for Kubeflow (`KF_PIPELINES_SA_TOKEN_PATH`)."""
 
-    def connect(self, client: Callable[..., Any] | None = None) -> Any:
-        """Return a `kfp.Client`, or a subclass; no request is sent for a single-user Kubeflow."""
+    def connect(self, *, check: bool = True) -> Any:
+        """Return a `kfp.Client`; it sends no request if `check` is false.
+
+        Raises:
+            ConfigError: the server is unreachable, rejects the request or is not Kubeflow.
+        """
         import kfp
 
-        # Without a handler, kfp's logging prints the traceback of each failed attempt.
+        health = self.health if check else lambda client: {"multi_user": False}
+
+        class Client(kfp.Client):  # type: ignore[misc, unused-ignore]
+            """kfp's own repeats this request five times, and waits for an answer without limit."""
+
+            def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
+                return SimpleNamespace(**health(self))
+
+        # Without a handler, kfp's logging prints the traceback of a failed request.
         logging.getLogger().addHandler(logging.NullHandler())
         token = os.environ.get(self.token_env)
         with warnings.catch_warnings(), self.translated_errors():
             warnings.simplefilter("ignore")
-            return (client or kfp.Client)(
+            client = Client(
                 host=self.host,
                 namespace=self.namespace or "kubeflow",
                 existing_token=token,
                 credentials=None if token else _projected_token(),
             )
+            client.get_kfp_healthz()  # with a namespace, the constructor does not call it
+        return client
+
+    def health(self, client: Any, seconds: int = 15) -> dict[str, Any]:
+        """Return the server's version and whether it is multi-user, within `seconds` per attempt.
+
+        Raises:
+            ConfigError: the server is not Kubeflow Pipelines.
+        """
+        # Undecoded, as kfp_server_api's model of the response has no version.
+        response = client.healthzs.healthz_service_get_healthz(
+            _preload_content=False, _request_timeout=seconds
+        )
+        try:
+            health = json.loads(response.data)
+        except ValueError:
+            health = None
+        if not isinstance(health, dict) or "multi_user" not in health:
+            kind = response.headers.get("content-type", "no content type")
+            raise ConfigError(
+                f"--host {client.healthzs.api_client.configuration.host}: not Kubeflow Pipelines "
+                f"(its health is {kind}); if it is a login page, set {self.token_env} to a token, "
+                "or use kubectl port-forward"
+            )
+        return health
 
     @contextlib.contextmanager
     def translated_errors(self) -> Iterator[None]:

@@ -45,11 +45,11 @@ def working_dir(
         raise OutputError(f"cannot write {out}: {error.strerror}; choose another --out") from error
     try:
         _claim(lock, work, out)
-        if restore(out):
-            _check_target(out, replace, keep)
         try:
-            _check_free_space(work, out)
             with output_errors(out):
+                if restore(out):
+                    _check_target(out, replace, keep)
+                _check_free_space(work, out)
                 yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)

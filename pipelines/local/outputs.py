@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from grocer.artifacts.run_summary import RunSummary, artifacts_below, summarise
+from grocer.artifacts.validation_report import ValidationReport
 from grocer.config.run import RunConfig
 from grocer.io.atomic import read_json, write_json
 from grocer.release.lineage import Lineage
@@ -65,6 +66,6 @@ def collect(root: Path, log: Path, config: RunConfig, staging: Path, out: Path) 
 
 
 def failed_validation(root: Path) -> Path | None:
-    """Return the validation artifact if the run ended at validation, else None."""
-    found = artifacts_below(root)
-    return found["validate"] if "validate" in found and "build_dataset" not in found else None
+    """Return the validation artifact if an expectation was not met, else None."""
+    path = artifacts_below(root).get("validate")
+    return path if path and not ValidationReport.read(path).success else None

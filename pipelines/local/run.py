@@ -89,6 +89,9 @@ def run(
         "--corrections": config.data.corrections or "",
         "data.partitions": config.data.partitions or "",
     }
+    for option, path in {**keep, "--out": str(out)}.items():
+        if path.encode(errors="ignore").decode() != path:
+            raise ConfigError(f"{option} {path}: the path is not UTF-8; rename it")
     arguments |= trigger.parameters(str(out)) if trigger else {}
     with interruptible(), working_dir(out, replace=replace, keep=keep) as work:
         code, outcome = _execute(work, arguments, _environment(config))
@@ -144,6 +147,7 @@ def _environment(config: RunConfig) -> dict[str, str]:
     variables = {
         "PATH": path,
         "PYTHONUNBUFFERED": "1",
+        "PYTHONUTF8": "1",  # in any locale
         RUN_VARIABLE: str(uuid.uuid4()),
         "PYTHONSAFEPATH": "1",  # a random.py in the working directory must not shadow a module
         "TOKENIZERS_PARALLELISM": "false",
@@ -170,7 +174,7 @@ def _execute(
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="grocer-"))
         parameters = Path(temporary, "arguments.json")
         parameters.write_text(json.dumps(arguments))
-        log = stack.enter_context((work / "run.log").open("w"))
+        log = stack.enter_context((work / "run.log").open("w", encoding="utf-8"))
         progress = stack.enter_context(Progress())
         process = stack.enter_context(
             supervised(
@@ -203,7 +207,8 @@ def _copy_output(output: IO[str], log: IO[str], tail: deque[str]) -> None:
     with suppress(ValueError):  # closed by an interrupt
         for raw in output:
             line = redacted(Text.from_ansi(raw.rstrip()).plain)
-            log.write(f"{line}\n")
+            with suppress(OSError):  # the disk is full: without a reader, the steps would hang
+                log.write(f"{line}\n")
             if line.strip():
                 tail.append(line.removeprefix("    "))  # kfp's indentation
 

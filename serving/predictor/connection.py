@@ -95,6 +95,8 @@ class Connection(HttpToolsProtocol):
         # They belong to its head, a chunk header or trailers, which the parser keeps in memory.
         self._head_bytes: int | None = 0
         self._unsent_since: float | None = None
+        # Why the connection is closed once the requests before an invalid one are answered.
+        self._error = ""
 
     @property
     def is_idle(self) -> bool:
@@ -111,6 +113,8 @@ class Connection(HttpToolsProtocol):
                 connection.transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        if self._error:
+            return
         self._head_bytes = (self._head_bytes or 0) + len(data)
         self._unset_keepalive_if_required()
         try:
@@ -120,10 +124,10 @@ class Connection(HttpToolsProtocol):
         except HttpParserError as error:
             cause = error.__context__
             message = str(cause) if isinstance(cause, _HeadError) else "invalid HTTP request"
-            self.send_400_response(message)
+            self._fail(message)
             return
-        if (self._head_bytes or 0) > _MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response(_HEAD_TOO_LARGE)
+        if (self._head_bytes or 0) > _MAX_HEAD_BYTES:
+            self._fail(_HEAD_TOO_LARGE)
         # After body data that is not the end of the request.
         if self._head_bytes == 0 and not self.flow.read_paused:
             self.flow.pause_reading()
@@ -142,6 +146,23 @@ class Connection(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         self.data_received(b"".join([line, *headers, b"\r\n", rest]))
 
+    def _fail(self, message: str) -> None:
+        """Send an error after the responses to earlier requests, and close the connection."""
+        if self._error or self.transport.is_closing():
+            return
+        is_body = not self.is_idle and self.cycle.more_body
+        if self.is_idle or (is_body and not self.pipeline):
+            self.send_400_response(message)
+            return
+        self._error = message
+        if is_body:
+            self.pipeline.popleft()
+
+    def on_response_complete(self) -> None:
+        if self._error and not self.pipeline and not self.transport.is_closing():
+            self.send_400_response(self._error)
+        super().on_response_complete()
+
     def send_400_response(self, msg: str) -> None:
         body = orjson.dumps({"error": msg})
         head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
@@ -158,6 +179,9 @@ class Connection(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > _MAX_HEAD_BYTES or len(self.headers) > _MAX_HEADERS:
             raise _HeadError(_HEAD_TOO_LARGE)
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts != 1 and self.parser.get_http_version() == "1.1":
+            raise _HeadError("expected one Host header")
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
                 raise _HeadError("this server is not a proxy")

@@ -30,6 +30,9 @@ from serving.predictor.model import Load, Predictor
 
 log = logging.getLogger("grocer.server")
 
+_JOIN_SECONDS = 3.0
+"""Time for the model thread to end; with it, a pod stops within its grace period."""
+
 
 class Server(ModelServer):
     """KServe's server with the changes of `application` and a graceful shutdown.
@@ -89,11 +92,13 @@ class Server(ModelServer):
         """
         with asyncio.Runner(loop_factory=self._http.config.get_loop_factory()) as runner:
             runner.run(self._run())
-        if self.failure is not None and not isinstance(self.failure, GrocerError):
+        failed = self.failure is not None and not isinstance(self.failure, GrocerError)
+        if failed:
             log.error("stopped", exc_info=self.failure)
+        # A thread that still uses torch when the interpreter exits would block or abort it.
+        if failed or not self._predictor.batcher.join(_JOIN_SECONDS):
             logging.shutdown()
-            # A thread that hangs in a failed device would block the interpreter's exit.
-            os._exit(1)
+            os._exit(int(failed))
 
     async def _run(self) -> None:
         listener = listen(self._host, self.http_port)
@@ -160,7 +165,9 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        # As gRPC does, `::` also accepts IPv4.
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno in errno.errorcode else str(error)
         raise ConfigError(

@@ -34,7 +34,7 @@ def page(
     html = environment.get_template("ui.html").render(
         label=bundle.config.catalogue.label,
         max_characters=config.max_name_characters,
-        card=render_card((bundle.path / CARD).read_text().partition("---\n# ")[2]),
+        card=render_card((bundle.path / CARD).read_text("utf-8").partition("---\n# ")[2]),
         digest=bundle.digest,
         script=Markup(script),
     )

@@ -45,6 +45,18 @@ class NoKubeconfigError(DeployError):
     """Not in a pod, and there is no kubeconfig file."""
 
 
+class _Client(client.ApiClient):
+    """A client that rejects an HTML page, such as that of a login, as a connection error."""
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        response = super().request(*args, **kwargs)
+        if "html" in response.getheaders().get("content-type", ""):
+            raise urllib3.exceptions.HTTPError(
+                "it answers with an HTML page; check the server in the kubeconfig, and your login"
+            )
+        return response
+
+
 def connect(*, retries: int = 2) -> tuple[client.ApiClient, str]:
     """Return a client for the cluster of the pod or of the kubeconfig, and its identity.
 
@@ -62,9 +74,9 @@ def connect(*, retries: int = 2) -> tuple[client.ApiClient, str]:
     try:
         if (token / "token").exists():
             InClusterConfigLoader(token / "token", token / "ca.crt").load_and_set(configuration)
-            return client.ApiClient(configuration), f"the service account of {token}"
+            return _Client(configuration), f"the service account of {token}"
         config.load_incluster_config(client_configuration=configuration)
-        return client.ApiClient(configuration), "the pod's service account"
+        return _Client(configuration), "the pod's service account"
     except ConfigException:
         if not os.environ.get("KUBECONFIG") and not os.path.exists(path):
             raise NoKubeconfigError("no kubeconfig, and not in a pod; set KUBECONFIG") from None
@@ -78,7 +90,7 @@ def connect(*, retries: int = 2) -> tuple[client.ApiClient, str]:
         raise DeployError(
             f"kubeconfig {path} cannot be loaded: {reason}; set KUBECONFIG"
         ) from error
-    return client.ApiClient(configuration), f"context {context['name']}"
+    return _Client(configuration), f"context {context['name']}"
 
 
 class Cluster:

@@ -78,6 +78,13 @@ def test_progress_is_reported_at_intervals_and_at_the_end(
     assert event.text == "2,000/2,000 products · 666.7/s · 0 s left"
 
 
+def test_slow_rate_is_not_shown_as_zero(clock: list[float], events: EventFile) -> None:
+    ticker = Ticker("train", 60, "steps")
+    clock[0] += 100.0
+    ticker.at(4)
+    assert [event.text for event in events.read()] == ["4/60 steps · 0.04/s · 1400 s left"]
+
+
 def test_rate_excludes_items_of_an_earlier_attempt(clock: list[float], events: EventFile) -> None:
     ticker = Ticker("train", 1000, "products", initial=900)
     clock[0] += 10.0

@@ -119,6 +119,7 @@ def test_build_context_holds_the_packaged_directories_only() -> None:
     packages = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
     assert {line[1:] for line in rest if line.startswith("!")} == {
         *(package.rstrip("*") for package in packages),
+        "LICENSE",  # whoever redistributes an image must pass it on
         "README.md",
         "images/install",
         "images/locked",

@@ -22,5 +22,5 @@ SELECT
 {% set column = name | identifier if name in header else "NULL" %}
   CAST({{ "CASE WHEN NOT isnan(" ~ column ~ ") THEN " ~ column ~ " END" if name in floating else column }} AS {{ type }}) AS {{ name | identifier }}{{ "," if not loop.last }}
 {% endfor %}
-FROM read_parquet({{ path | literal }}, hive_partitioning = false)
+FROM read_parquet({{ path | literal }}, hive_partitioning = false, binary_as_string = true)
 {% endmacro %}

@@ -38,13 +38,16 @@ function element(tag, text, className) {
   return made;
 }
 
-function choiceButton(index, label, hint, text) {
-  const button = element("button", text + " ");
+function choiceButton(index, label, hint, share = "") {
+  const button = document.createElement("button");
   button.type = "button";
   button.tabIndex = -1;
   button.dataset.label = label;
-  button.append(element("kbd", hint));
-  button.addEventListener("click", () => decide(index, label));
+  button.append(element("bdi", label), share + " ", element("kbd", hint));
+  // A second click removes the decision, as the key s does.
+  button.addEventListener("click", () => {
+    decide(index, decisions[index]?.label === label ? "" : label);
+  });
   return button;
 }
 
@@ -54,8 +57,8 @@ function addRow(item, index) {
   name.scope = "row";
   const choices = element("td", "", "choices");
   item.alternatives.forEach(([label, probability], i) => {
-    const text = label + " " + Math.round(100 * probability) + "\u00a0%";
-    choices.append(choiceButton(index, label, String(i + 1), text));
+    const share = " " + Math.round(100 * probability) + "\u00a0%";
+    choices.append(choiceButton(index, label, String(i + 1), share));
   });
   row.append(name, element("td", item.previous || "none"), choices, element("td", item.source));
   row.append(element("td", item.purchases.toLocaleString("en"), "n"));
@@ -75,7 +78,7 @@ function show(index) {
     shown = shown || chosen;
   }
   if (decision && !shown) {
-    const other = choiceButton(index, decision.label, "✓", decision.label);
+    const other = choiceButton(index, decision.label, "✓");
     other.dataset.other = "true";
     other.classList.add("chosen");
     other.setAttribute("aria-pressed", "true");

@@ -93,6 +93,11 @@ class Batcher:
         error = RequestError(503, "the server is shutting down", retry_after=1)
         self._reject(self.queue.close(), error)
 
+    def join(self, seconds: float) -> bool:
+        """Return whether the closed model thread has ended, which also frees the model."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
     def abandon(self) -> None:
         """Reject all requests, including those of the current pass: the device failed."""
         error = RequestError(503, "the model's device failed", retry_after=10)

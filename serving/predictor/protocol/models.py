@@ -38,6 +38,13 @@ class Model(BaseModel):
     )
 
 
+class OpenModel(Model):
+    """Base class of V2 parameters: servers define their own, and clients send those of others."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, str | int | float | bool | None]
+
+
 class ErrorResponse(Model):
     error: str
 
@@ -106,28 +113,25 @@ def _v1_requests(config: ServingConfig, name: Any, base: Any) -> tuple[type[Mode
 
 
 def _v2_request(config: ServingConfig, names: Any, known: Any, base: Any) -> type[Model]:
-    class TensorParameters(Model):
-        binary_data_size: int | None = None
+    class TensorParameters(OpenModel):
+        binary_data_size: Annotated[int | None, Hidden] = None
 
     class InputTensor(Model):
-        # Only a binary tensor has no data.
-        model_config = ConfigDict(
-            json_schema_extra=lambda schema: schema["required"].append("data")
-        )
+        model_config = ConfigDict(json_schema_extra=_require_data)
         name: Literal[INPUT]
         datatype: Literal["BYTES"]
         shape: _list_of(_integer(config.max_items), 1)
         data: names | SkipJsonSchema[None] = None
-        parameters: Annotated[TensorParameters | None, Hidden] = None
+        parameters: TensorParameters | None = None
 
-    class OutputParameters(Model):
+    class OutputParameters(OpenModel):
         binary_data: bool | None = None
 
     class RequestedOutput(Model):
         name: Literal[known]
         parameters: Annotated[OutputParameters | None, Hidden] = None
 
-    class InferParameters(base):
+    class InferParameters(base, OpenModel):
         binary_data_output: Annotated[bool, Hidden] = False
 
     class InferRequest(Model):
@@ -138,10 +142,16 @@ def _v2_request(config: ServingConfig, names: Any, known: Any, base: Any) -> typ
         )
         parameters: InferParameters | None = None
         # KServe's client repeats what the path contains.
-        model_name: Annotated[Any, Hidden] = None
-        model_version: Annotated[Any, Hidden] = None
+        model_name: Annotated[str | None, Hidden] = None
+        model_version: Annotated[str | None, Hidden] = None
 
     return InferRequest
+
+
+def _require_data(schema: dict[str, Any]) -> None:
+    # Only a binary tensor has no data.
+    schema["required"].append("data")
+    del schema["properties"]["data"]["default"]
 
 
 def _v1_responses(labels: Sequence[str], aisles: Sequence[str]) -> tuple[type[Model], type[Model]]:

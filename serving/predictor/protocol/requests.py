@@ -23,6 +23,7 @@ from serving.predictor.protocol.models import ItemError, Models
 
 LENGTH_HEADER = "inference-header-content-length"
 _FIELD = re.compile(rb'"\s*:')
+_NESTED = re.compile(rb"[\[,:]\s*[\[{]")
 _SMALL_BODY_BYTES = 64 * 1024
 _UNION_BRANCHES = (("constrained-str",), ("NamedProduct",))
 
@@ -104,6 +105,9 @@ def describe(error: ValidationError, *parent: str | int) -> str:
     elif first["type"] == "extra_forbidden":
         path.pop()  # the name of the field is the client's input
         message = "unknown field"
+    elif path[-3:-2] == ["parameters"]:
+        del path[-2:]  # the name of an unknown parameter, and a branch of its union
+        message = "expected strings, numbers or booleans"
     # A location also contains the branches of unions, which are not field names.
     parts = (f"[{p}]" if isinstance(p, int) else f".{p}" for p in path if _is_step(p))
     return f"{''.join(parts).removeprefix('.') or 'request body'}: {message}"
@@ -114,12 +118,15 @@ def _is_step(part: str | int) -> bool:
 
 
 def _validate_json(model: type[BaseModel], body: bytes, models: Models) -> Any:
-    # pydantic creates an error object for each unknown field. The limit allows four matches per
-    # item, because a product name can contain the pattern too.
+    # pydantic creates an error object for each unknown field, and many nested lists slow down
+    # Python's garbage collector. The limit allows four matches per item, because a product name
+    # can contain the patterns too.
     if len(body) > _SMALL_BODY_BYTES:
         most = 4 * models.max_items + 100
-        if next(islice(_FIELD.finditer(body), most, None), None):
-            raise RequestError(400, "request body: too many fields")
+        nested = [_NESTED] if body.count(b"[") + body.count(b"{") > most else []
+        for pattern in (_FIELD, *nested):
+            if next(islice(pattern.finditer(body), most, None), None):
+                raise RequestError(400, "request body: too many fields or lists")
     request = _validate(model, body)
     # After validation, because pydantic limits the depth of the nesting.
     _KEYS.decode(body.decode())

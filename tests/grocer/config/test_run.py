@@ -51,6 +51,14 @@ def test_any_column_key_enables_the_column_mapping() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "name"), [("2025", "2025"), ("true", "true"), ('"2025"', "2025"), ("null", None)]
+)
+def test_column_may_be_named_by_a_number(text: str, name: str | None) -> None:
+    columns = recipe("tiny").with_settings([f"data.columns.purchases={text}"]).data.columns
+    assert columns.purchases == name
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         (["gate.min_acuracy=0.9"], "--set gate.min_acuracy: no such key; gate has baselines"),
@@ -60,8 +68,12 @@ def test_any_column_key_enables_the_column_mapping() -> None:
         (["gate.min_test_products=1.5"], "Input should be a valid integer"),
         (["gate.min_test_products=many"], "found 'many'"),
         (["cluster.model_cpu=true"], "cluster.model_cpu: Input should be a valid string"),
+        (["train.checkpoints="], "train.checkpoints: empty; expected a value, or null"),
+        (["train.seed=-1"], "train.seed: Input should be greater than or equal to 0"),
+        (["train.learning_rate=Infinity"], "train.learning_rate: Input should be a finite number"),
         (["train.optim=sgd"], "Input should be 'paged_adamw_32bit'"),
         (["data.columns.colour=x"], "no such key; data.columns has aisle, department, product_id"),
+        (["catalogue.unlabelled=other"], "(found 'other'); a list is written as JSON"),
         (["catalogue.levels=3"], "catalogue.levels: Input should be 1 or 2"),
         (["catalogue.levels=2", "catalogue.label=aisle"], "requires catalogue.label=department"),
         (["catalogue.levels=2", "predictor.strategy=linear"], "linear does not predict aisles"),

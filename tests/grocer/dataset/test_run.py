@@ -147,8 +147,17 @@ def test_names_equal_after_truncation_are_one_example(tmp_path, monkeypatch):
 def test_department_without_test_products_is_reported(tmp_path, capsys):
     departments = [f"d{number}" for number in range(60)]
     splits, _ = build(tmp_path, RunConfig(recipe="test"), departments=departments)
-    assert splits.without_test
-    assert f"no test product in {', '.join(splits.without_test)}" in capsys.readouterr().out
+    assert len(splits.without_test) > 5
+    listed = "; ".join(splits.without_test[:5])
+    message = "departments without a test product, whose accuracy is not measured: "
+    assert f"{message}{len(splits.without_test)} ({listed}; and " in capsys.readouterr().out
+
+
+def test_labels_that_differ_only_in_case_or_punctuation_are_reported(tmp_path, capsys):
+    departments = ("dairy & eggs", "pets", "Dairy and Eggs", "Pets!", "produce")
+    build(tmp_path, RunConfig(recipe="test"), departments=departments)
+    labels = "Dairy and Eggs; Pets!; dairy & eggs; pets"
+    assert f"differ only in case, accents or punctuation: {labels};" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("template", "count"), [("llama2-chat", 1), ("short", 0)])

@@ -119,6 +119,10 @@ def test_labels_without_training_products_are_rejected():
     frame.loc[frame["normalised_name"].isin(on("test")), "department"] = "another"
     with pytest.raises(CatalogueError, match="no training product for another, rare: each"):
         split.divide(frame, SplitConfig())
+    names = on("test", 6)
+    frame = examples(on("train") + on("validation") + names).assign(department=["a", "a", *names])
+    with pytest.raises(CatalogueError, match=f"for {', '.join(sorted(names)[:5])}, and 1 more:"):
+        split.divide(frame, SplitConfig())
 
 
 @pytest.mark.parametrize("empty", SIDES)

@@ -62,6 +62,17 @@ def test_rows_keep_their_order_and_content(tmp_path: Path, bundle: LoadedBundle)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
 
 
+def test_spreadsheet_with_a_byte_order_mark_and_unnamed_columns(
+    tmp_path: Path, bundle: LoadedBundle
+) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("product_name,,\nCrème,,x\n", encoding="utf-8-sig")
+    classify(source, tmp_path / "out.csv", bundle.path, load=load)
+    text = (tmp_path / "out.csv").read_text(encoding="utf-8")
+    assert text.startswith("\ufeffproduct_name,column 2,column 3,predicted_department,")
+    assert "Crème,,x," in text
+
+
 def test_very_long_names_are_classified(tmp_path: Path, bundle: LoadedBundle) -> None:
     names = [" " * 200_000, "é[" + " " * 200_000 + "INST]", "a" + "\u0345\u0301" * 100_000]
     source = write_csv(tmp_path / "in.csv", names)
@@ -236,8 +247,8 @@ def test_invalid_arguments_are_rejected_before_work_starts(
     tmp_path: Path, bundle: LoadedBundle
 ) -> None:
     source, out = write_csv(tmp_path / "in.csv", ["Milk"]), tmp_path / "out.csv"
-    with pytest.raises(ConfigError, match=r"\.csv or \.parquet"):
-        classify(source, tmp_path / "out.txt", bundle.path, load=load)
+    with pytest.raises(ConfigError, match=r"\.csv or \.parquet \(lower case\)"):
+        classify(source, tmp_path / "out.CSV", bundle.path, load=load)
     with pytest.raises(GrocerError, match=r"absent\.csv"):
         classify(tmp_path / "absent.csv", out, bundle.path, load=load)
     with pytest.raises(BundleError):

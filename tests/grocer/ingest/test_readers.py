@@ -4,6 +4,7 @@ import csv
 import io
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from grocer.artifacts import step
@@ -41,6 +42,17 @@ def test_names_are_read_unchanged(tmp_path: Path, bom: str, line_ending: str) ->
     (folder / "products.csv").write_bytes((bom + file.getvalue()).encode())
     ingest(folder, tmp_path / "out")
     assert read(tmp_path / "out", "products")["product_name"].tolist()[4:] == ODD_NAMES
+
+
+def test_parquet_names_of_type_binary_are_read_as_text(tmp_path: Path) -> None:
+    header, *rows = tables()["products"]
+    folder = write_csvs(tmp_path / "in", tables())
+    (folder / "products.csv").unlink()
+    table = pd.DataFrame([*rows, [9, "Crème", 1, 4]], columns=header)
+    table["product_name"] = table["product_name"].str.encode("utf-8")
+    table.to_parquet(folder / "products.parquet")
+    ingest(folder, tmp_path / "out")
+    assert read(tmp_path / "out", "products")["product_name"].tolist()[-1] == "Crème"
 
 
 def _replace(name: str, old: bytes, new: bytes) -> object:

@@ -64,3 +64,18 @@ def test_json_with_nan_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"accuracy": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("umask", "modes"), [(0o022, (0o644, 0o755)), (0o077, (0o600, 0o700))])
+def test_outputs_have_the_permissions_of_the_umask(
+    tmp_path: Path, umask: int, modes: tuple[int, int]
+) -> None:
+    previous = os.umask(umask)
+    try:
+        write_json(tmp_path / "x.json", {})
+        with output_directory(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(previous)
+    paths = tmp_path / "x.json", tmp_path / "folder"
+    assert tuple(path.stat().st_mode & 0o777 for path in paths) == modes

@@ -211,14 +211,17 @@ def test_missing_or_wrong_credentials_are_access_denied(
     s3: str, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Denying(Proxy):
+        status = 401
+
         def _forward(self) -> None:
-            self.reply(403, b"<Error><Code>InvalidAccessKeyId</Code></Error>")
+            self.reply(self.status, b"<Error><Code>InvalidAccessKeyId</Code></Error>")
 
         do_GET = do_HEAD = _forward
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", serve(Denying))
-    for source in ("s3://grocer/data", "s3://grocer/all.zip"):
-        assert "access denied" in source_error(source, tmp_path)
+    for Denying.status in (401, 403):
+        for source in ("s3://grocer/data", "s3://grocer/all.zip"):
+            assert "access denied" in source_error(source, tmp_path)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -11,7 +11,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from grocer.errors import ModelError
-from grocer.model.base import load_adapter, load_nf4, load_tokenizer
+from grocer.model.base import load_adapter, load_nf4, load_tokenizer, read_config
 from tests.fixtures.tiny_model import random_adapter
 
 
@@ -27,6 +27,20 @@ def test_other_model_types_are_rejected(copy: Path) -> None:
     (copy / "config.json").write_text(json.dumps({"model_type": "unheard-of"}))
     with pytest.raises(ModelError, match=r"cannot read config.json"):
         load_nf4(copy, torch.float32, "cpu")
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_of_a_base_is_never_run(
+    copy: Path, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # transformers asks on a terminal
+    classes = {"AutoConfig": "code.Code", "AutoTokenizer": [None, "code.Code"]}
+    content = {"model_type": "unheard-of", "tokenizer_class": "Code", "auto_map": classes}
+    (copy / file).write_text(json.dumps(content))
+    (copy / "code.py").write_text(f"open({str(copy / 'run')!r}, 'w')\nclass Code: pass\n")
+    with pytest.raises(ModelError, match="code of its own, which is never run"):
+        load_tokenizer(copy) if file == "tokenizer_config.json" else read_config(copy)
+    assert not (copy / "run").exists()
 
 
 def test_missing_weights_are_rejected(copy: Path) -> None:

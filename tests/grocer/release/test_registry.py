@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from grocer.artifacts.bundle import Bundle
 from grocer.errors import BundleError, OutputError
 from grocer.io.atomic import read_json, tree_digest, tree_digests
 from grocer.io.storage import MAX_DOCUMENT_BYTES, Storage
@@ -234,4 +233,4 @@ def test_bundle_is_opened_from_a_uri_or_a_path(
 ) -> None:
     assert registry.open_bundle(uri, tmp_path).path == tmp_path / bundle.digest
     opened = registry.open_bundle(str(bundle.path), tmp_path)
-    assert opened.reference == Bundle(uri=str(bundle.path), digest=bundle.digest)
+    assert (opened.path, opened.digest) == (bundle.path, bundle.digest)

@@ -93,6 +93,13 @@ def test_evaluation_without_errors_has_a_page(content):
     assert "Most confident errors" not in html
 
 
+def test_coverage_plot_has_no_tick_above_100(content):
+    for point in content["coverage"]:
+        point["accuracy"] = 1.0
+    html = page(parse(content))
+    assert "100.5" not in html[html.index("<h2>Coverage") :].split("</figure>")[0]
+
+
 def test_leakage_and_weights_are_shown_only_with_repeated_purchases(content):
     html = page(parse(content))
     assert "Data leakage of a row split" in html
@@ -133,6 +140,7 @@ def test_thresholds_that_are_not_reached_are_named(content):
     assert [len(row) for row in rows] == [5, 2]
     assert rows[0][1].startswith("62.5")
     assert rows[1][1] == "not reached"
+    assert '<td colspan="4">not' in table  # on the right it is outside a phone's screen
 
 
 def with_strategy(strategy: str) -> Evaluation:

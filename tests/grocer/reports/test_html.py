@@ -7,12 +7,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from grocer.artifacts.evaluation import Evaluation
+from grocer.config.stages import GatePolicy
+from grocer.reports.evaluation import evaluation_page
 from grocer.reports.html import BLUE, ORANGE
-from tests.fixtures.browser import PHONE, measure_layout, needs_chromium
-from tests.fixtures.page_layout import PAGES, make_pages
+from tests.fixtures.browser import PHONE, dom, measure_layout, needs_chromium
+from tests.fixtures.page_layout import PAGES, make_pages, with_labels
+from tests.fixtures.stage_artifacts import ADAPTER
 
 # Titles and axis labels, with units, of the plots of each page.
 PLOTS = {
@@ -118,6 +122,11 @@ def test_plots_have_titles_and_axis_labels_with_units(outline: tuple[str, Outlin
         assert {title, *labels} <= page.plots[title]
 
 
+def test_long_label_leaves_room_for_the_bars(pages: dict[str, str]) -> None:
+    (label,) = re.findall(r">\s*(\$1[^<]*)</text>", pages["drift"])
+    assert label == "$1 SuperkalifragilistischSu…"
+
+
 def test_training_without_logged_losses_has_no_curve(pages: dict[str, str]) -> None:
     assert "No loss curve" in pages["loss, short"]
 
@@ -132,8 +141,26 @@ def test_page_fits_and_is_legible(pages: dict[str, str], tmp_path: Path) -> None
         assert each["overflow"] == 0, where
         assert each["low_contrast"] == [], where
         assert each["not_focusable"] == [], where
+        if each["page"] == "drift" and each["width"] != PHONE:
+            assert each["scrolling"] == [], where
         if each["smallest_text"] is not None:
             assert each["smallest_text"] >= (9 if each["width"] == PHONE else 10), where
+
+
+@needs_chromium
+def test_long_labels_do_not_stretch_the_confusion_matrix(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    recovered = pd.DataFrame()
+    text = evaluation_page(
+        with_labels(evaluation, 3, "frozen " * 20), recovered, GatePolicy(), ADAPTER
+    )
+    text = re.sub(r"<meta http-equiv.*?>", "", text)
+    script = "document.title = document.querySelector('table.heat thead').offsetHeight"
+    page.write_text(f"{text}<script>{script}</script>", encoding="utf-8")
+    (height,) = re.findall(r"<title>(\d+)</title>", dom(page.as_uri(), tmp_path))
+    assert int(height) < 250
 
 
 # Machado, Oliveira and Fernandes 2009, table 1, severity 1: perceived linear RGB.

@@ -195,6 +195,8 @@ def test_fault_fails_validation_and_its_rows_are_quarantined(tmp_path: Path, fau
     with pytest.raises(ExpectationError) as caught:
         report.require_success()
     assert failure in str(caught.value)
+    checks = sum(table.statistics.evaluated_expectations for table in report.tables.values())
+    assert f"{len(report.failures)} of {checks} expectations" in str(caught.value)
     assert "\n" not in str(caught.value)
     table, is_rows, _ = failure.partition(": ")
     if is_rows:

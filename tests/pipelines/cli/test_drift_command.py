@@ -62,6 +62,14 @@ def test_names_of_the_catalogue_are_no_drift(
     assert tree_files(bundle) == files
 
 
+def test_long_name_with_a_line_break_is_one_short_line(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "names.csv", ["Milk\nfresh " + "x" * 1000])
+    assert execute(["drift", str(source), "--bundle", str(bundle)]) == 0
+    assert f"Milk fresh {'x' * 48}…: " in capsys.readouterr().out
+
+
 def test_without_a_linear_model_names_are_not_measured(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     source = write(tmp_path / "names.csv", ["Bread", "Milk"])

@@ -65,6 +65,15 @@ def test_passed_run_shows_metrics_predictions_and_next_command(tmp_path, monkeyp
     assert all(line == line.rstrip() for line in text.splitlines())
 
 
+def test_product_name_does_not_control_the_terminal(tmp_path):
+    run = finished(tmp_path)
+    names = ("\x1b[31mMilk\nwith", "x" * 1000)
+    predictions = [run.predictions[0] | {"product_name": name} for name in names]
+    text = output(dataclasses.replace(run, predictions=predictions))
+    assert " [31mMilk with" in text
+    assert f"   {'x' * 59}…   dairy eggs  99%\n" in text
+
+
 def test_classifiers_are_compared_side_by_side(tmp_path):
     lines = [line.split() for line in output(finished(tmp_path)).splitlines()]
     rows = {line[0]: line[1:] for line in lines if line and line[0] in EVALUATION.classifiers}

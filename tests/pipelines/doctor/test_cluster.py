@@ -253,7 +253,7 @@ def test_kubeflow_through_the_cluster(api, monkeypatch):
     # kfp's client uses the value of KUBECONFIG when the Kubernetes client was imported.
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", os.environ["KUBECONFIG"])
     path = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy//apis/v2beta1/healthz"
-    api.responses[path] = 200, {"tag_name": "2.17.0"}
+    api.responses[path] = 200, {"tag_name": "2.17.0", "multi_user": False}
     (finding,) = kubeflow(Server(), True)
     assert finding.state == "ok"
     del api.responses[path]
@@ -282,8 +282,12 @@ def test_unreachable_kubeflow_is_needed_only_if_named():
     assert finding.state == "optional"
 
 
-def test_host_that_is_not_kubeflow():
+@pytest.mark.parametrize(
+    ("answer", "text"), [((404, {}), "(404)"), ((200, {}), "not Kubeflow Pipelines")]
+)
+def test_host_that_is_not_kubeflow(answer, text):
     with Api({}) as other:
+        other.responses["/apis/v2beta1/healthz"] = answer
         (finding,) = kubeflow(Server(host=other.url), False)
     assert finding.state == "failed"
-    assert "(404)" in finding.found
+    assert text in finding.found

@@ -1,18 +1,12 @@
 """Connecting to Kubeflow Pipelines: tokens, hosts and errors."""
 
-import time
-
 import pytest
 
 from pipelines.cli.main import execute
+from tests.fixtures.http_server import Handler
 from tests.fixtures.kubeflow_server import Kubeflow
 
 DATA = ("--data", "s3://bucket/instacart", "--no-deploy", "--no-follow")
-
-
-@pytest.fixture(autouse=True)
-def no_sleep(monkeypatch):
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
 
 def submit(host, *options):
@@ -47,6 +41,32 @@ def test_host_from_environment(monkeypatch):
         monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
         assert execute(["submit", *DATA]) == 0
         assert len(server.runs) == 1
+
+
+@pytest.mark.parametrize("options", [(), ("--namespace", "mine")])
+@pytest.mark.parametrize("content", ["<html>Sign in</html>", b"\xff", "{}", "[]"])
+def test_server_that_is_not_kubeflow(serve, capsys, content, options):
+    class LoginPage(Handler):
+        def do_GET(self):
+            self.reply(200, content, {"content-type": "text/html"})
+
+    assert submit(serve(LoginPage), *options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "not Kubeflow Pipelines (its health is text/html)" in line
+    assert "KF_PIPELINES_TOKEN" in line
+
+
+def test_rejected_request_is_not_repeated(serve, capsys):
+    requests = []
+
+    class Forbidden(Handler):
+        def do_GET(self):
+            requests.append(self.path)
+            self.reply(403)
+
+    assert submit(serve(Forbidden)) == 2
+    assert "(403)" in capsys.readouterr().err
+    assert len(requests) == 1
 
 
 def test_unreachable_server_is_one_line(capsys):

@@ -122,6 +122,10 @@ def test_path_that_is_not_a_directory_is_rejected(tmp_path):
     assert "its name is too long" in error_of(tmp_path / ("x" * 300))
 
 
+def test_long_name_is_rejected(tmp_path):
+    assert "its name is too long" in error_of(tmp_path / ("x" * 240))
+
+
 def test_read_only_directory_is_rejected(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere

@@ -3,8 +3,13 @@
 Pipeline, components, runner and command are the real ones; only the domain below them is a toy.
 """
 
+import errno
 import json
+import os
 import signal
+from collections import deque
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -88,6 +93,20 @@ def test_user_error_in_a_step_is_one_line_and_changes_nothing(toy):
     assert (toy.out / "summary.json").read_text() == "{}"
 
 
+def test_path_that_is_not_utf8_is_rejected(toy):
+    ended = toy.run("--out", os.fsdecode(b"x\xff"))
+    assert ended.returncode == 2
+    assert ended.stderr.endswith("/x?: the path is not UTF-8; rename it\n")
+    assert toy.outputs() == set()
+
+
+def test_steps_are_independent_of_the_locale(toy, monkeypatch):
+    for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, value)
+    ended = toy.run(ingest="user error")
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+
+
 def test_several_machines_are_rejected(toy):
     ended = toy.run("--set", "train.nodes=2")
     assert ended.returncode == 2
@@ -105,6 +124,12 @@ def test_report_of_a_failed_validation_is_kept_beside_the_output(toy):
     assert ended.stderr.endswith(f"(see {report})\n")
     assert toy.outputs() == {"out.rejected"}
     assert report.read_text() == "<p>validation</p>"
+
+
+def test_user_error_after_validation_names_no_report(toy):
+    ended = toy.run(build_dataset="user error")
+    assert (ended.returncode, toy.outputs()) == (2, set())
+    assert ended.stderr.endswith("x.csv: no such column\n")
 
 
 @pytest.mark.parametrize(
@@ -151,6 +176,13 @@ def test_killed_run_ends_its_steps_and_the_next_run_cleans_up(toy):
     assert toy.outputs() == {".out.running"}
     assert toy.run(ingest="user error").returncode == 2
     assert toy.outputs() == set()
+
+
+def test_output_is_read_although_the_disk_is_full():
+    tail = deque()
+    log = SimpleNamespace(write=Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
+    module._copy_output(["one\n", "two\n"], log, tail)
+    assert list(tail) == ["one", "two"]
 
 
 def test_older_kfp_is_rejected(monkeypatch):

@@ -39,6 +39,7 @@ def behave(step: str, tables: Path) -> None:
     print("line of a framework", flush=True)
     print("5%|#    |", end="", flush=True)
     say(step, f"message of {step}")
+    print("·", flush=True)  # as in messages of real steps
     Ticker(step, 10, "items", every=0).at(5)
     match json.loads((tables / "behaviour.json").read_text()).get(step):
         case "user error":
@@ -81,6 +82,7 @@ def validate(tables: Counts, config: object, out: Path) -> ValidationReport:
 def build_dataset(tables: Counts, config: object, out: Path) -> Splits:
     behaviour = (tables.directory / "behaviour.json").read_text()
     (out / "behaviour.json").write_text(behaviour)
+    behave("build_dataset", out)
     SPLITS.write(out)
     (out / "split.html").write_text("<p>split</p>")
     return SPLITS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import resource
 import socket
 import time
@@ -65,6 +66,12 @@ def status(connection: socket.socket) -> int:
     response.begin()
     response.read()
     return response.status
+
+
+def statuses(connection: socket.socket) -> list[int]:
+    """Read the responses to pipelined requests until the end of the connection."""
+    with connection.makefile("rb") as responses:
+        return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d+) ", responses.read())]
 
 
 def is_closed(connection: socket.socket) -> bool:
@@ -162,8 +169,27 @@ def test_idle_connections_are_closed_for_new_ones(server: Running, connect: Conn
 def test_pipelined_requests_are_limited(server: Running, connect: Connect, headers: str) -> None:
     client = connect()
     client.sendall(f"GET / HTTP/1.1\r\nhost: x\r\n{headers}\r\n".encode() * 100)
-    assert is_closed(client)
+    assert statuses(client) == [200] * 17 + [400]
     require_service(server)
+
+
+@pytest.mark.parametrize(
+    "invalid",
+    [
+        "GET",
+        "GET / HTTP/1.1\r\n",
+        f"{POST_HEAD}a: {'x' * 40_000}\r\n",
+        f"{POST_HEAD}transfer-encoding: chunked\r\n\r\n-\r\n",
+    ],
+    ids=["line", "host", "large", "body"],
+)
+def test_error_follows_the_responses_to_earlier_requests(connect: Connect, invalid: str) -> None:
+    body = '{"instances": ["Milk"]}'
+    valid = f"{POST_HEAD}content-length: {len(body)}\r\n\r\n{body}"
+    client = connect()
+    client.sendall(f"{valid}{valid}{invalid}\r\n".encode())
+    client.sendall(valid.encode() * 4)
+    assert statuses(client) == [200, 200, 400]
 
 
 @pytest.mark.parametrize(
@@ -171,6 +197,9 @@ def test_pipelined_requests_are_limited(server: Running, connect: Connect, heade
     [
         ("GET", "invalid HTTP request"),
         (f"{POST_HEAD}content-length: -1", "invalid HTTP request"),
+        (f"{POST_HEAD}transfer-encoding: chunked\r\n\r\n-", "invalid HTTP request"),
+        ("GET / HTTP/1.1", "expected one Host header"),
+        ("GET / HTTP/1.1\r\nhost: x\r\nhost: y", "expected one Host header"),
         ("CONNECT x:1 HTTP/1.1\r\nhost: x", "this server is not a proxy"),
         (POST_HEAD + "a: b\r\n" * 101, "request head too large"),
     ],

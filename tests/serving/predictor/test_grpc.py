@@ -62,7 +62,6 @@ def test_grpc_has_the_same_limits_and_errors_and_is_drained(
             (request(b"\xff"), "inputs[0].data[0]"),
             (request(b"Milk", shape=2), "inputs[0].shape"),
             (request(b"Milk", top_k=99), "parameters.top_k"),
-            (request(b"Milk", other=1), "parameters"),
         ):
             with pytest.raises(grpc.RpcError) as caught:
                 stub.ModelInfer(invalid, timeout=20)
@@ -84,8 +83,12 @@ def test_message_with_too_many_parts_is_not_converted(monkeypatch: pytest.Monkey
     monkeypatch.setattr(servicer, "InferRequest", None)
     many = request(*[b""] * 21)
     values = {str(i): pb.InferParameter(int64_param=i) for i in range(17)}
+    tensor = pb.ModelInferRequest.InferInputTensor(parameters=values)
+    output = pb.ModelInferRequest.InferRequestedOutputTensor(parameters=values)
     for message in (
         many,
+        pb.ModelInferRequest(inputs=[tensor]),
+        pb.ModelInferRequest(outputs=[output]),
         pb.ModelInferRequest(inputs=[*many.inputs, *many.inputs]),
         pb.ModelInferRequest(parameters=values),
     ):

@@ -15,6 +15,7 @@ import pytest
 
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
+from serving.predictor.server import listen
 from serving.rollout.smoke_test import smoke_test
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.predictor_process import POST_HEAD, PREDICT, READY, Running, Start
@@ -89,6 +90,17 @@ def test_shutdown_answers_incomplete_requests_with_503(
     assert running.exit_code() == 0
     assert '"code": 503' in running.log.read_text()
     assert '"code": 499' not in running.log.read_text()
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("slow", 2.0), ("hang", 0.0)])
+def test_exit_waits_a_limited_time_for_the_model_thread(
+    start_server: Start, stub_bundle: LoadedBundle, name: str, seconds: float
+) -> None:
+    running = start_server(stub_bundle, "deadline_seconds=0.1").wait_until_ready()
+    started = time.monotonic()
+    assert running.predict(*[name] * 8).status_code == 504  # the pass of `slow` takes 2.4 s
+    assert running.exit_code(signal.SIGINT) == 0
+    assert time.monotonic() - started > seconds
 
 
 @pytest.mark.parametrize("name", ["break", "dead", "hang", "stall"])
@@ -167,3 +179,9 @@ def test_invalid_bundle_exits_with_code_2(tmp_path: Path, defect: str) -> None:
         (bundle.path / "bundle.json").write_text(text.replace('"passed": true', '"passed": false'))
     with pytest.raises(DeployError, match=r"code 2: "):
         smoke_test(bundle.path, ["Milk"])
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="IPv6 is not available")
+def test_unspecified_address_of_ipv6_accepts_ipv4() -> None:
+    with listen("::", 0) as listener:
+        socket.create_connection(("127.0.0.1", listener.getsockname()[1])).close()

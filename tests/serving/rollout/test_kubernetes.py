@@ -9,7 +9,8 @@ from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
 from serving.rollout import kubernetes
 from serving.rollout.kubernetes import Cluster, NoKubeconfigError, connect, root_cause
-from tests.fixtures.kubernetes_api import NOT_READY, Api, api_status
+from tests.fixtures.http_server import Handler, Serve
+from tests.fixtures.kubernetes_api import NOT_READY, Api, api_status, write_kubeconfig
 
 # Messages of Kubernetes 1.36.
 CONFLICT = (
@@ -76,6 +77,20 @@ def test_unreachable_api_is_one_line(at_once: None) -> None:
     with pytest.raises(DeployError, match=r"http://127.* unreachable") as error:
         cluster.inference_service("grocer")
     assert "\n" not in str(error.value)
+
+
+def test_login_page_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, serve: Serve
+) -> None:
+    class LoginPage(Handler):
+        def do_GET(self) -> None:
+            self.reply(200, "<html>Sign in</html>", {"content-type": "text/html"})
+
+    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "config", serve(LoginPage))))
+    cluster = Cluster("grocer")
+    for request in (lambda: cluster.inference_service("grocer"), lambda: cluster.pods("a=b")):
+        with pytest.raises(DeployError, match="unreachable: it answers with an HTML page"):
+            request()
 
 
 @pytest.mark.parametrize("end", ["expired", "incomplete", "disconnected"])

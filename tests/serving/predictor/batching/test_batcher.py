@@ -324,3 +324,14 @@ async def test_close_rejects_waiting_requests_and_completes_the_current_pass() -
         assert len(await first) == 1
         with pytest.raises(RequestError, match="shutting down"):
             await waiting
+
+
+async def test_join_waits_for_the_current_pass() -> None:
+    scorer = BlockedScorer()
+    async with running(scorer) as batcher:
+        first = await occupy(batcher, scorer)
+        batcher.close()
+        assert not batcher.join(0.01)
+        scorer.resume.set()
+        assert batcher.join(10)
+        assert len(await first) == 1

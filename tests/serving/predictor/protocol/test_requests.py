@@ -142,6 +142,8 @@ def test_explain_has_lower_limits(instances: list[str], message: str) -> None:
         ),
         ({"parameters": {"binary_data_output": "yes"}}, "binary_data_output: .*boolean"),
         ({"more": 1}, "request body: unknown field"),
+        ({"model_name": ["grocer"]}, "model_name: .*string"),
+        ({"parameters": {"headers": {}}}, "'parameters: .*strings, numbers"),
     ],
 )
 def test_invalid_v2_request_returns_400_with_path_and_constraint(
@@ -149,6 +151,15 @@ def test_invalid_v2_request_returns_400_with_path_and_constraint(
 ) -> None:
     with pytest.raises(RequestError, match=message):
         v2(**change)
+
+
+def test_parameters_of_other_servers_are_ignored() -> None:
+    others = {"content_type": "str", "priority": 1, "weight": 0.5, "raw": True}
+    tensor = TENSOR | {"data": ["Milk"], "parameters": others}
+    outputs = [{"name": "department", "parameters": others}]
+    body = {"inputs": [tensor], "outputs": outputs, "parameters": others | {"top_k": 2}}
+    parsed = parse_v2(orjson.dumps(body), None, MODELS)
+    assert (parsed.names, parsed.top_k, parsed.outputs) == (["Milk"], 2, {"department": False})
 
 
 @pytest.mark.parametrize(
@@ -225,10 +236,12 @@ def test_elements_beyond_the_limit_are_not_read(monkeypatch: pytest.MonkeyPatch)
     assert counting.elements == CONFIG.max_items + 1
 
 
-def test_large_body_of_unknown_fields_is_not_validated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_body_of_fields_or_lists_is_not_validated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "_validate", None)
-    for separator in (b":", b" \n:"):
-        body = b"{" + b",".join(b'"%d"%s1' % (i, separator) for i in range(20_000)) + b"}"
+    numbers = range(20_000)
+    fields = [b",".join(b'"%d"%s1' % (i, colon) for i in numbers) for colon in (b":", b" \n:")]
+    lists = [b'"id":[%s1]' % (opening * 40_000) for opening in (b"[],", b"[ [],\n{}],")]
+    for body in (b"{%s}" % content for content in fields + lists):
         for parse in (predict, lambda data: parse_v2(data, None, MODELS)):
             with pytest.raises(RequestError, match="too many fields") as caught:
                 parse(body)
@@ -241,8 +254,9 @@ def test_large_request_of_objects_is_valid() -> None:
     assert len(body) > requests._SMALL_BODY_BYTES
     with pytest.raises(RequestError, match="too many fields"):
         parse_v1(body, models.predict_request, models)
-    body = orjson.dumps({"instances": [{"product_name": '12": ' + "x" * 90}] * 1024})
-    assert len(parse_v1(body, models.predict_request, models).names) == 1024
+    for name in ('12": ' + "x" * 90, "[organic] " * 9, "2 l, [organic] " + "x" * 90):
+        body = orjson.dumps({"instances": [{"product_name": name}] * 1024})
+        assert len(parse_v1(body, models.predict_request, models).names) == 1024
 
 
 def test_names_are_not_cleaned_while_a_request_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
