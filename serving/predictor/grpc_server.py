@@ -31,7 +31,9 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         if len(request.inputs) > 1 or len(request.raw_input_contents) > 1:
             raise RequestError(400, "inputs: expected one tensor")
-        if max(len(request.outputs), len(request.parameters)) > _MAX_PARAMETERS:
+        parts = [request.outputs, request.parameters]
+        parts += [each.parameters for each in (*request.inputs, *request.outputs[:_MAX_PARAMETERS])]
+        if max(map(len, parts)) > _MAX_PARAMETERS:
             raise RequestError(400, f"at most {_MAX_PARAMETERS} outputs and parameters")
         for tensor in request.inputs:
             values = [tensor.shape, *(value for _, value in tensor.contents.ListFields())]

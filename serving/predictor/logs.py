@@ -8,6 +8,8 @@ import sys
 import time
 
 _LINES_PER_SECOND = 10
+_MAX_CHARACTERS = 20_000
+"""Of a message and of a traceback: KServe logs the name of an unknown model, of any length."""
 _FIELDS = ("request_id", "route", "code", "seconds", "abandoned", "refused", "unlogged", "digest")
 
 
@@ -21,11 +23,11 @@ class JsonFormatter(logging.Formatter):
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": record.getMessage()[:_MAX_CHARACTERS],
             **_fields(record),
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = self.formatException(record.exc_info)[:_MAX_CHARACTERS]
         return json.dumps(line, ensure_ascii=False)
 
 

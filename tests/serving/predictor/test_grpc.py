@@ -83,8 +83,12 @@ def test_message_with_too_many_parts_is_not_converted(monkeypatch: pytest.Monkey
     monkeypatch.setattr(servicer, "InferRequest", None)
     many = request(*[b""] * 21)
     values = {str(i): pb.InferParameter(int64_param=i) for i in range(17)}
+    tensor = pb.ModelInferRequest.InferInputTensor(parameters=values)
+    output = pb.ModelInferRequest.InferRequestedOutputTensor(parameters=values)
     for message in (
         many,
+        pb.ModelInferRequest(inputs=[tensor]),
+        pb.ModelInferRequest(outputs=[output]),
         pb.ModelInferRequest(inputs=[*many.inputs, *many.inputs]),
         pb.ModelInferRequest(parameters=values),
     ):

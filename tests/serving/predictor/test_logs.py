@@ -1,5 +1,6 @@
 """Logs: frequent lines are limited."""
 
+import json
 import logging
 
 import pytest
@@ -34,3 +35,10 @@ def test_warnings_and_tracebacks_of_each_logger_are_limited(clock: list[float]) 
     assert passed("grocer.requests", logging.INFO) == 20
     assert passed("grocer.requests", logging.ERROR) == 10
     assert passed("kserve", logging.WARNING) == 10
+
+
+def test_message_and_traceback_have_a_limited_length() -> None:
+    error = ValueError("x" * 1_000_000)
+    fields = {"msg": "%s", "args": (error,), "exc_info": (ValueError, error, None)}
+    line = json.loads(logs.JsonFormatter().format(logging.makeLogRecord(fields)))
+    assert len(line["message"]) == len(line["exception"]) == 20_000
