@@ -58,7 +58,7 @@ class RunConfig(Section):
         """A configuration is part of the bundle and of a pipeline, which others can read."""
         for section, settings in self.model_dump().items():
             for key, value in settings.items() if isinstance(settings, dict) else ():
-                is_address = isinstance(value, str) and value.startswith(("s3:", "gs:", "oci"))
+                is_address = isinstance(value, str) and value.startswith(("s3:", "gs:", "oci", "http"))
                 if is_address and redacted(value) != value:
                     raise ValueError(
                         f"{section}.{key}: the address holds a user or a query; set the "
