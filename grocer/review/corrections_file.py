@@ -118,15 +118,16 @@ def known_labels(run: Path) -> tuple[str, ...]:
 
 def _correction(where: str, values: Mapping[str, str], labels: Sequence[str]) -> Correction:
     """Return the correction of one row; raise a TableError if a value is invalid."""
-    name, label = values.get("name", "").strip(), " ".join(values["label"].split())
+    name = values.get("name", "").strip()
+    label, who = (" ".join(values[key].split()) for key in ("label", "who"))
     if not name:
         raise TableError(f"{where}: no name")
     if label not in labels:
         same = [each for each in labels if each.casefold() == label.casefold()]
         near = same or get_close_matches(label, labels, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise TableError(f"{where}: {label!r} is not a label; {hint}labels are {', '.join(labels)}")
-    if not values["who"]:
+        raise TableError(f"{where}: {label!r} is not a label; {hint}labels are {'; '.join(labels)}")
+    if not who:
         raise TableError(f"{where}: no reviewer; fill the column `who`, or set --reviewer")
     source = values.get("source") or _SOURCE
     if source.strip().lower() == RESOLUTION:
@@ -141,7 +142,7 @@ def _correction(where: str, values: Mapping[str, str], labels: Sequence[str]) ->
     return Correction(
         name=name,
         label=label,
-        who=values["who"],
+        who=who,
         when=f"{when:%Y-%m-%dT%H:%M:%SZ}",
         source=source,
         previous_label=values.get("previous_label", ""),
@@ -163,7 +164,8 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     for chunk in table.chunks():
         for values in chunk.to_pylist():
             number += 1
-            texts = {key: without_formula_guard(str(v)) for key, v in values.items() if v}
+            cells = {key: str(v) for key, v in values.items() if v}
+            texts = {key: without_formula_guard(v) for key, v in cells.items() if v.strip()}
             yield f"{path}, row {number}", _flat_annotation(texts)
 
 

@@ -104,6 +104,7 @@ def test_conflict_within_a_file_is_reported(table: Table) -> None:
         ("name,label,who\nGouda,dairy egg,ann\n", "did you mean 'dairy eggs'"),
         ("name,label\nGouda,produce\n", "--reviewer"),
         ("name,label,who\n,produce,ann\n", "row 1: no name"),
+        ("name,label,who\nGouda,produce, \n", "--reviewer"),
         ("name,label,who,when\nGouda,produce,ann,today\n", "'today'"),
         ("name,label,who\nGouda,produce,ann\nGOUDA,dairy eggs,ann\n", "keep one"),
         ("product,label\nGouda,produce\n", "no column 'name'"),
@@ -125,6 +126,13 @@ def test_row_that_contradicts_a_known_one_is_reported(table: Table) -> None:
     with pytest.raises(TableError, match=r"row 2: ann gave .* keep one"):
         table.add("name,label,who\nGouda,dairy eggs,ann\nGOUDA,produce,ann\n", now=later)
     assert [row["label"] for row in table.rows] == ["dairy eggs"]
+
+
+def test_spaces_around_a_reviewer_are_ignored(table: Table) -> None:
+    result = table.add("name,label,who\nGouda,dairy eggs, ann\nMilk,dairy eggs,ann  \n")
+    assert ({row["who"] for row in table.rows}, result.conflicts) == ({"ann"}, {})
+    result = table.add("name,label,who\nGouda,dairy eggs,ann \nMilk, ,ann\n")
+    assert (result.known, result.skipped) == (1, 1)
 
 
 def test_formula_guards_are_removed(table: Table) -> None:
