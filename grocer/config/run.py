@@ -13,6 +13,7 @@ from grocer.errors import ConfigError, redacted, validation_problems
 from grocer.io.atomic import json_digest
 
 _ERRORS_SHOWN = 3
+_ADDRESSES = ("s3:", "gs:", "oci", "http")
 
 
 class RunConfig(Section):
@@ -58,7 +59,7 @@ class RunConfig(Section):
         """A configuration is part of the bundle and of a pipeline, which others can read."""
         for section, settings in self.model_dump().items():
             for key, value in settings.items() if isinstance(settings, dict) else ():
-                is_address = isinstance(value, str) and value.startswith(("s3:", "gs:", "oci"))
+                is_address = isinstance(value, str) and value.startswith(_ADDRESSES)
                 if is_address and redacted(value) != value:
                     raise ValueError(
                         f"{section}.{key}: the address holds a user or a query; set the "

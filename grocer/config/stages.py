@@ -240,7 +240,7 @@ class EvaluationConfig(Section):
 
     sample_size: Positive = 2000
     """Maximum training products for the train-test gap, and test products for the untuned base."""
-    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    confidence: Annotated[float, Field(gt=0.5, le=0.9999)] = 0.95
     """Confidence level of all intervals; 1 - confidence is the level of significance tests."""
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+from grocer import events
 from grocer.errors import GrocerError
 from serving.predictor.serve import serve
 
@@ -32,6 +34,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     """Serve; return 0 after a signal, 1 after a device failure, 2 after a user error."""
+    os.environ.setdefault(events.VARIABLE, os.devnull)  # events are for the pipeline's steps
     try:
         return serve(**vars(arguments()))
     except GrocerError as error:

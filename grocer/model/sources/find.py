@@ -163,5 +163,5 @@ def _from_object_store(uri: str) -> Path:
 
 def cache_directory() -> Path:
     """Return the directory of cached bases: `GROCER_CACHE`, or `grocer` in the user's cache."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "grocer"
-    return Path(os.environ.get("GROCER_CACHE", default))
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("GROCER_CACHE") or caches / "grocer")

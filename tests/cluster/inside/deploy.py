@@ -29,7 +29,9 @@ file_system("s3").get(f"{uri.removeprefix('s3://')}/", f"{path}/", recursive=Tru
 manifest = Manifest.parse((path / MANIFEST).read_bytes(), MANIFEST)
 if champion := read_state(Cluster(config.namespace).inference_service(config.name)).champion:
     measured = dict(manifest.evaluation.baselines["linear"])
-    comparison = ChampionComparison(**measured, digest=champion.digest)
+    comparison = ChampionComparison(
+        **measured, digest=champion.digest, number=None, new_products=None
+    )
     evaluation = manifest.evaluation.model_copy(update={"champion": comparison})
     manifest = manifest.model_copy(update={"evaluation": evaluation})
 bundle = LoadedBundle(path, digest, manifest)

@@ -1,7 +1,8 @@
 """Runs in the client pod: send predictions until standard input closes, then print statistics.
 
 Half of the threads reuse their connection, like a connection pool; half open one per request.
-Requests are not retried, so every failure is counted.
+Requests are not retried, so every failure is counted. The name is resolved only once, because a
+failure of the cluster's DNS is not one of the predictor.
 
 load.py URL [HOST]: HOST is the header that selects the route of a gateway.
 """
@@ -9,14 +10,16 @@ load.py URL [HOST]: HOST is the header that selects the route of a gateway.
 import collections
 import http.client
 import json
+import socket
 import sys
 import threading
 import time
 from urllib.parse import urlsplit
 
 THREADS = 4
-address = urlsplit(sys.argv[1]).netloc
-host = sys.argv[2] if len(sys.argv) > 2 else address
+url = urlsplit(sys.argv[1])
+address = f"{socket.gethostbyname(url.hostname)}:{url.port or 80}"
+host = sys.argv[2] if len(sys.argv) > 2 else url.netloc
 body = json.dumps({"instances": ["Organic Milk", "Banana Bread"]})
 lock, stop, succeeded = threading.Lock(), threading.Event(), threading.Event()
 sent = 0

@@ -137,7 +137,7 @@ def test_confusion_matrix_holds_counts(cell):
 
 
 @pytest.mark.parametrize("name", ["model", "splits"])
-@pytest.mark.parametrize("digest", [None, 7, "", "a" * 63, "a" * 65, "A" * 64, "g" * 64])
+@pytest.mark.parametrize("digest", [None, 7, "", "a" * 63, "a" * 65, "A" * 64, "a" * 64 + "\n"])
 def test_digest_has_64_hexadecimal_digits(name, digest):
     content = changed(COMPLETE, ("digests", name), digest)
     assert problems(content)[0].startswith(f"digests.{name}")

@@ -69,6 +69,7 @@ def test_column_may_be_named_by_a_number(text: str, name: str | None) -> None:
         (["gate.min_test_products=many"], "found 'many'"),
         (["cluster.model_cpu=true"], "cluster.model_cpu: Input should be a valid string"),
         (["train.checkpoints="], "train.checkpoints: empty; expected a value, or null"),
+        (["evaluation.confidence=0.99999"], "less than or equal to 0.9999"),
         (["train.seed=-1"], "train.seed: Input should be greater than or equal to 0"),
         (["train.learning_rate=Infinity"], "train.learning_rate: Input should be a finite number"),
         (["train.optim=sgd"], "Input should be 'paged_adamw_32bit'"),
@@ -158,9 +159,17 @@ def test_text_that_does_not_match_its_pattern_is_explained() -> None:
         recipe("tiny").with_settings(["deploy.store=/tmp"])
 
 
-@pytest.mark.parametrize("key", ["deploy.store", "train.checkpoints", "data.corrections"])
+@pytest.mark.parametrize(
+    ("key", "protocol"),
+    [
+        ("deploy.store", "s3"),
+        ("train.checkpoints", "gs"),
+        ("data.corrections", "s3"),
+        ("deploy.address", "https"),
+    ],
+)
 @pytest.mark.parametrize("part", ["user:hunter2@bucket/x", "bucket/x?token=hunter2"])
-def test_address_with_credentials_is_rejected(key: str, part: str) -> None:
+def test_address_with_credentials_is_rejected(key: str, protocol: str, part: str) -> None:
     with pytest.raises(ConfigError, match=f"{key}: .*credentials") as caught:
-        recipe("tiny").with_settings([f"{key}=s3://{part}"])
+        recipe("tiny").with_settings([f"{key}={protocol}://{part}"])
     assert "hunter2" not in str(caught.value)

@@ -3,6 +3,7 @@
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,8 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from grocer import events
 from grocer.errors import DeployError
+from grocer.progress import say
 from grocer.release.bundle import LoadedBundle
+from serving.predictor import __main__ as command
 from serving.predictor.server import listen
 from serving.rollout.smoke_test import smoke_test
 from tests.fixtures.artifacts import make_bundle
@@ -179,6 +183,17 @@ def test_invalid_bundle_exits_with_code_2(tmp_path: Path, defect: str) -> None:
         (bundle.path / "bundle.json").write_text(text.replace('"passed": true', '"passed": false'))
     with pytest.raises(DeployError, match=r"code 2: "):
         smoke_test(bundle.path, ["Milk"])
+
+
+def test_log_has_no_events_of_pipeline_steps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["predictor", "--bundle", "b"])
+    monkeypatch.setenv(events.VARIABLE, "")
+    monkeypatch.delenv(events.VARIABLE)
+    monkeypatch.setattr(command, "serve", lambda **_: say("base", "converting"))
+    command.main()
+    assert events.PREFIX not in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="IPv6 is not available")

@@ -17,7 +17,7 @@ from grocer.config.stages import BaseConfig
 from grocer.errors import ConfigError, ModelError
 from grocer.io.atomic import file_digest
 from grocer.model.base import load_nf4, load_tokenizer
-from grocer.model.sources.find import base_digest, find_base
+from grocer.model.sources.find import base_digest, cache_directory, find_base
 from grocer.model.sources.gguf import convert
 from tests.fixtures.gguf_files import metadata, tensors, tiny_llama, write_gguf
 
@@ -43,6 +43,14 @@ def test_local_base_has_a_digest_of_its_content(base: Path, copy: Path) -> None:
 def test_unknown_source_is_rejected(source: str) -> None:
     with pytest.raises(ModelError, match="no such directory or GGUF file"):
         find_base(BaseConfig(source=source))
+
+
+def test_empty_variable_of_the_cache_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GROCER_CACHE", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_directory() == tmp_path / "grocer"
 
 
 def test_base_on_s3_is_downloaded_once_per_version(
