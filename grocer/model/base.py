@@ -50,7 +50,7 @@ def read_config(directory: Path) -> PretrainedConfig:
 def _reason(error: Exception) -> str:
     """Return the message of an error of transformers, which suggests to run the model's code."""
     if "trust_remote_code" in str(error):
-        return "the model needs code of its own, which is never run; choose another base.source"
+        return "the model requires custom code, which is never run; choose another base.source"
     return str(error)
 
 

@@ -38,7 +38,7 @@ def test_code_of_a_base_is_never_run(
     content = {"model_type": "unheard-of", "tokenizer_class": "Code", "auto_map": classes}
     (copy / file).write_text(json.dumps(content))
     (copy / "code.py").write_text(f"open({str(copy / 'run')!r}, 'w')\nclass Code: pass\n")
-    with pytest.raises(ModelError, match="code of its own, which is never run"):
+    with pytest.raises(ModelError, match="requires custom code, which is never run"):
         load_tokenizer(copy) if file == "tokenizer_config.json" else read_config(copy)
     assert not (copy / "run").exists()
 
