@@ -80,14 +80,14 @@ class Server:
             health = json.loads(response.data)
         except ValueError:
             health = None
-        if not isinstance(health, dict) or "multi_user" not in health:
+        if not isinstance(health, dict):
             kind = response.headers.get("content-type", "no content type")
             raise ConfigError(
                 f"--host {client.healthzs.api_client.configuration.host}: not Kubeflow Pipelines "
                 f"(its health is {kind}); if it is a login page, set {self.token_env} to a token, "
                 "or use kubectl port-forward"
             )
-        return health
+        return {"multi_user": False, **health}  # Kubeflow omits fields that are false
 
     @contextlib.contextmanager
     def translated_errors(self) -> Iterator[None]:

@@ -253,7 +253,7 @@ def test_kubeflow_through_the_cluster(api, monkeypatch):
     # kfp's client uses the value of KUBECONFIG when the Kubernetes client was imported.
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", os.environ["KUBECONFIG"])
     path = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy//apis/v2beta1/healthz"
-    api.responses[path] = 200, {"tag_name": "2.17.0", "multi_user": False}
+    api.responses[path] = 200, {"tag_name": "2.17.0"}
     (finding,) = kubeflow(Server(), True)
     assert finding.state == "ok"
     del api.responses[path]
@@ -283,7 +283,7 @@ def test_unreachable_kubeflow_is_needed_only_if_named():
 
 
 @pytest.mark.parametrize(
-    ("answer", "text"), [((404, {}), "(404)"), ((200, {}), "not Kubeflow Pipelines")]
+    ("answer", "text"), [((404, {}), "(404)"), ((200, []), "not Kubeflow Pipelines")]
 )
 def test_host_that_is_not_kubeflow(answer, text):
     with Api({}) as other:
