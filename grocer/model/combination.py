@@ -75,8 +75,8 @@ def log_loss(
 def fit_weight(log_probabilities: Floats, truth: Ints) -> float:
     """Return the weight within `BOUNDS` with the lowest log-loss of `scale` plus a weak prior at 1.
 
-    Without the prior, an error-free split would give the largest weight, and probabilities of 1. Fit
-    it on validation products: on training products it would hide overconfidence, and on test
+    Without the prior, an error-free split would give the largest weight, and probabilities of 1.
+    Fit it on validation products: on training products it would hide overconfidence, and on test
     products it would make the reported calibration error too small.
 
     Args:
