@@ -86,6 +86,12 @@ def common_prefix(sequences: Sequence[Sequence[T]]) -> list[T]:
     same = takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))
     return [column[0] for column in same]
 
+def label_indices(names: Iterable[str], labels: Sequence[str]) -> NDArray[np.int64]:
+    """Return the index of each label in the label set; KeyError if it is not in it."""
+    index = {label: i for i, label in enumerate(labels)}
+    return np.array([index[name] for name in names], dtype=np.int64)
+
+
 
 def leaf_name(department: str, aisle: str) -> str:
     """Return the name of a leaf: `produce: fresh fruits`."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from grocer.errors import ModelError
@@ -16,7 +17,7 @@ NAMES, DEPARTMENTS = TABLE["product_name"].tolist(), TABLE["department"].tolist(
 
 
 def fit(labels: tuple[str, ...] = LABELS, step: int = 3) -> LinearModel:
-    return fit_linear(NAMES[::step], DEPARTMENTS[::step], NAMES[1::3], DEPARTMENTS[1::3], labels)
+    return fit_linear({"train": TABLE[::step], "validation": TABLE[1::3]}, labels)
 
 
 @pytest.fixture(scope="module")
@@ -49,22 +50,24 @@ def test_label_without_training_products_gets_the_lowest_probability() -> None:
 
 
 def test_two_labels() -> None:
-    kept = [i for i, department in enumerate(DEPARTMENTS) if department != "produce"]
-    names, departments = [NAMES[i] for i in kept], [DEPARTMENTS[i] for i in kept]
-    two = fit_linear(names[::2], departments[::2], names[1::2], departments[1::2], LABELS[:2])
-    predicted = two.log_probabilities(names[1::2]).argmax(axis=1)
-    expected = [LABELS.index(department) for department in departments[1::2]]
+    rows = TABLE[TABLE["department"] != "produce"]
+    two = fit_linear({"train": rows[::2], "validation": rows[1::2]}, LABELS[:2])
+    predicted = two.log_probabilities(rows["product_name"][1::2].tolist()).argmax(axis=1)
+    expected = [LABELS.index(department) for department in rows["department"][1::2]]
     assert np.mean(predicted == expected) > 0.8
 
 
 def test_single_training_label_is_always_predicted() -> None:
-    constant = fit_linear(["Milk", "Kefir"], ["dairy eggs"] * 2, ["Oats"], ["bakery"], LABELS)
+    sides = {"train": TABLE[:2].assign(department="dairy eggs"), "validation": TABLE[-1:]}
+    constant = fit_linear(sides, LABELS)
     assert constant.log_probabilities(["Bread"]).argmax() == LABELS.index("dairy eggs")
 
 
 def test_names_without_features_give_the_frequencies_of_the_labels() -> None:
-    names, departments = ["", " ", ""], ["bakery", "produce", "produce"]
-    prior = fit_linear(names, departments, ["Milk"], ["bakery"], LABELS)
+    train = pd.DataFrame(
+        {"product_name": ["", " ", ""], "department": ["bakery", "produce", "produce"]}
+    )
+    prior = fit_linear({"train": train, "validation": TABLE[-1:]}, LABELS)
     shares = np.exp(prior.log_probabilities(["Milk"])[0])
     assert shares == pytest.approx([1 / 3, 0, 2 / 3], abs=1e-5)
 
@@ -89,9 +92,8 @@ def test_model_is_read_as_written_and_fitted_deterministically(
 
 def test_labels_may_hold_any_character(tmp_path: Path) -> None:
     labels = ("a\nb", "crème", '"')
-    odd = dict(zip(LABELS, labels, strict=True))
-    departments = [odd[department] for department in DEPARTMENTS]
-    fit_linear(NAMES, departments, NAMES, departments, labels).save(tmp_path)
+    odd = TABLE.assign(department=TABLE["department"].map(dict(zip(LABELS, labels, strict=True))))
+    fit_linear({"train": odd, "validation": odd}, labels).save(tmp_path)
     assert LinearModel.load(tmp_path).labels == labels
 
 
