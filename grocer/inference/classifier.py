@@ -79,7 +79,6 @@ class Classifier:
 
             scorer = Scorer.load(
                 bundle,
-                adapter="",
                 token_budget=token_budget,
                 device=device,
                 compute_dtype=compute_dtype,
