@@ -123,8 +123,7 @@ def predict(
     if scorer.leaves:
         by_table, temperature = _with_aisles(predicted, scores.tables, scorer)
         combination = combination.model_copy(update={"aisle_temperature": temperature})
-        selected = measured[strategy].model_copy(update={"combination": combination})
-        measured = {**measured, strategy: selected}
+        measured[strategy] = measured[strategy].model_copy(update={"combination": combination})
     else:
         by_table = {name: Scores.flat(labels, each) for name, each in predicted.items()}
     predictions = {

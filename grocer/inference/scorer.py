@@ -28,8 +28,7 @@ from grocer.model.sources.find import BaseReference, find_base
 class Scorer:
     """A base model with an adapter that assigns a probability to every label.
 
-    Not thread-safe. `token_budget` is the maximum number of tokens of one forward pass and bounds
-    the memory; a single longer product gets its own pass.
+    Not thread-safe. `token_budget`, as in `PrefixCachedModel`, bounds the memory.
     """
 
     def __init__(self, model: Any, encoder: Encoder, *, token_budget: int = 1024) -> None:
@@ -94,9 +93,6 @@ class Scorer:
         """Return log-probabilities [products, labels] before calibration.
 
         `progress` is called after each forward pass with the number of products done.
-
-        Raises:
-            ModelError: a logit is not finite; the message names the product.
         """
         result, done = np.empty((len(products), len(self.labels))), 0
         queries = [TrieQuery(i, p.name, p.suffix, self.trie) for i, p in enumerate(products)]
