@@ -21,6 +21,7 @@ from kubernetes.watch import Watch
 
 from grocer.config.deployment import DEPLOY_TOKEN
 from grocer.errors import DeployError
+from serving.rollout.api_errors import describe_error, error_status
 from serving.rollout.inference_service import FIELD_MANAGER, GROUP, PLURAL, VERSION
 
 RETRY_SECONDS = 5.0
@@ -46,15 +47,21 @@ class NoKubeconfigError(DeployError):
 
 
 class _Client(client.ApiClient):
-    """A client that rejects an HTML page, such as that of a login, as a connection error."""
+    """A client that rejects the answers of another server, as a connection error."""
 
-    def request(self, *args: Any, **kwargs: Any) -> Any:
-        response = super().request(*args, **kwargs)
-        if "html" in response.getheaders().get("content-type", ""):
-            raise urllib3.exceptions.HTTPError(
-                "it answers with an HTML page; check the server in the kubeconfig, and your login"
-            )
-        return response
+    def request(self, method: str, url: str, **options: Any) -> Any:
+        is_text = url.endswith("/log") or ("watch", True) in (options.get("query_params") or ())
+        try:
+            response = super().request(method, url, **options)
+            is_page = "html" in response.getheaders().get("content-type", "")
+            if not is_page and (is_text or isinstance(json.loads(response.data), dict)):
+                return response
+        except (UnicodeDecodeError, json.JSONDecodeError):
+            is_page = False
+        raise urllib3.exceptions.HTTPError(
+            f"it answers with {'an HTML page' if is_page else 'invalid JSON'}; check the server in "
+            "the kubeconfig, and your login"
+        )
 
 
 def connect(*, retries: int = 2) -> tuple[client.ApiClient, str]:
@@ -249,14 +256,14 @@ class Cluster:
         """Return the error with the API server's message and the next step."""
         code = getattr(error, "status", None)
         if code == 404:
-            status = _status(error)
+            status = error_status(error)
             if not status.get("details", {}).get("name"):
                 return NotFoundError(self.missing)
             return NotFoundError(
                 f"{status['message']}; apply an overlay of manifests/, or check deploy.namespace"
             )
         text = describe_error(error, f"Kubernetes API at {self._host}")
-        if code == 409 and not _status(error).get("details", {}).get("causes"):
+        if code == 409 and not error_status(error).get("details", {}).get("causes"):
             return ChangedError(text)
         if code is None or code == 429 or code >= 500:
             return UnreachableError(text)
@@ -280,33 +287,3 @@ def custom_resource(
         namespaced=True,
         client=DynamicClient(api, discoverer=lambda *_: None),
     )
-
-
-def describe_error(error: Any, server: str) -> str:
-    """Return why a request failed: the server's message, or the cause of a connection error.
-
-    `error` is one of urllib3, or the `ApiException` of a generated client (kubernetes, kfp).
-    """
-    if code := getattr(error, "status", None):
-        message = _status(error).get("message") or error.reason
-        return f"{server} rejected the request ({code}): {message}"
-    return f"{server} unreachable: {root_cause(error)}"
-
-
-def root_cause(error: BaseException) -> str:
-    """Return the text of the innermost cause of a client's error, e.g. `Connection refused`."""
-    while True:
-        reason = getattr(error, "reason", None)
-        inner = reason if isinstance(reason, BaseException) else error.__cause__
-        if inner is None:
-            return getattr(error, "strerror", None) or str(error) or type(error).__name__
-        error = inner
-
-
-def _status(error: Any) -> dict[str, Any]:
-    """Return the Kubernetes Status in an error's body; empty if there is none."""
-    try:
-        status = json.loads(error.body or "{}")
-    except ValueError:
-        return {}
-    return status if isinstance(status, dict) else {}
