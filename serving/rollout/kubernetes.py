@@ -16,7 +16,6 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException
 from kubernetes.config.incluster_config import InClusterConfigLoader
-from kubernetes.dynamic import DynamicClient, Resource
 from kubernetes.watch import Watch
 
 from grocer.config.deployment import DEPLOY_TOKEN
@@ -119,11 +118,7 @@ class Cluster:
         api, self.namespace = api or connect()[0], namespace
         self._api, self._host = api, api.configuration.host
         self._core, self._apps = client.CoreV1Api(api), client.AppsV1Api(api)
-        # The typed API cannot server-side apply custom objects.
-        self._inference_services = custom_resource(api, GROUP, VERSION, "InferenceService", PLURAL)
-        self._http_routes = custom_resource(
-            api, "gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"
-        )
+        self._objects = client.CustomObjectsApi(api)
 
     def inference_service(self, name: str) -> dict[str, Any]:
         """Return an InferenceService.
@@ -131,8 +126,8 @@ class Cluster:
         Raises:
             DeployError: it does not exist, KServe is not installed, or access is denied.
         """
-        get = self._inference_services.get
-        return self._call(get, name=name, namespace=self.namespace).to_dict()
+        get = self._objects.get_namespaced_custom_object
+        return self._call(get, GROUP, VERSION, self.namespace, PLURAL, name)
 
     def apply(self, body: Mapping[str, Any]) -> None:
         """Server-side apply an InferenceService; fields of other managers stay unchanged.
@@ -141,16 +136,25 @@ class Cluster:
             ChangedError: the body's resource version is not the current one.
             DeployError: field-manager conflict, rejected by admission, or access denied.
         """
-        apply = self._inference_services.server_side_apply
-        self._call(apply, body=body, namespace=self.namespace, field_manager=FIELD_MANAGER)
+        name = body["metadata"]["name"]
+        # The typed API cannot server-side apply custom objects.
+        self._call(
+            self._api.call_api,
+            f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}/{name}",
+            "PATCH",
+            query_params=[("fieldManager", FIELD_MANAGER)],
+            header_params={"Content-Type": "application/apply-patch+yaml"},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
 
     def http_route(self, name: str) -> dict[str, Any] | None:
         """Return an HTTPRoute of the Gateway API, or None if it does not exist."""
+        get, group = self._objects.get_namespaced_custom_object, "gateway.networking.k8s.io"
         try:
-            route = self._call(self._http_routes.get, name=name, namespace=self.namespace)
+            return self._call(get, group, "v1", self.namespace, "httproutes", name)
         except NotFoundError:
             return None
-        return route.to_dict()
 
     def deployment(self, name: str) -> client.V1Deployment | None:
         """Return a Deployment, or None if it does not exist."""
@@ -268,22 +272,3 @@ class Cluster:
         if code is None or code == 429 or code >= 500:
             return UnreachableError(text)
         return DeployError(f"{text}; {self.hints[code]}" if code in self.hints else text)
-
-
-def custom_resource(
-    api: client.ApiClient, group: str, version: str, kind: str, plural: str
-) -> Resource:
-    """Return a namespaced custom resource.
-
-    It is declared here, as discovery costs three requests and writes a cache file to a shared
-    directory.
-    """
-    return Resource(
-        prefix="apis",
-        group=group,
-        api_version=version,
-        kind=kind,
-        name=plural,
-        namespaced=True,
-        client=DynamicClient(api, discoverer=lambda *_: None),
-    )
