@@ -1,5 +1,7 @@
 """Connecting to Kubeflow Pipelines: tokens, hosts and errors."""
 
+import threading
+
 import pytest
 
 from pipelines.cli.main import execute
@@ -52,8 +54,39 @@ def test_server_that_is_not_kubeflow(serve, capsys, content, options):
 
     assert submit(serve(LoginPage), *options) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "not Kubeflow Pipelines (its health is text/html)" in line
+    assert "not Kubeflow Pipelines (its response is text/html)" in line
     assert "KF_PIPELINES_TOKEN" in line
+
+
+def test_login_page_after_the_token_has_expired(serve, capsys):
+    class Expired(Handler):
+        def do_GET(self):
+            is_healthy = self.path.endswith("/healthz")
+            kind = "application/json" if is_healthy else "text/html; charset=utf-8"
+            self.reply(200, "{}" if is_healthy else "<html>Sign in</html>", {"content-type": kind})
+
+    url = serve(Expired)
+    assert submit(url) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--host {url}: not Kubeflow Pipelines (its response is text/html" in line
+
+
+def test_server_that_stops_responding(serve, capsys, monkeypatch):
+    ended = threading.Event()
+
+    class Stalled(Handler):
+        def do_GET(self):
+            if self.path.endswith("/healthz"):
+                self.reply(200, "{}", {"content-type": "application/json"})
+            else:
+                ended.wait()
+                self.close_connection = True
+
+    monkeypatch.setattr("pipelines.kubeflow.client.RESPONSE_SECONDS", 4)
+    assert submit(serve(Stalled)) == 2
+    ended.set()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "unreachable" in line
 
 
 def test_rejected_request_is_not_repeated(serve, capsys):
