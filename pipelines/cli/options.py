@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Signature, signature
@@ -73,15 +73,8 @@ def silence_frameworks() -> None:
 
 def complete_settings(incomplete: str) -> list[str]:
     """Return the configuration keys that start with `incomplete`, for shell completion."""
-
-    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
-        for key, value in tree.items():
-            if isinstance(value, dict) and value and not prefix:
-                yield from walk(value, f"{key}.")
-            else:
-                yield f"{prefix}{key}="
-
-    keys = walk(recipe("tiny").model_dump(mode="json"), "")
+    sections = recipe("tiny").model_dump(exclude={"recipe"})
+    keys = ["recipe=", *(f"{name}.{key}=" for name, keys in sections.items() for key in keys)]
     return [key for key in keys if key.startswith(incomplete)]
 
 
