@@ -22,7 +22,6 @@ from pipelines.cli.options import (
     PipelineOptions,
     Replace,
     ScheduleName,
-    ServerOptions,
     TriggerOptions,
     corrected_settings,
     expand_groups,
@@ -125,9 +124,7 @@ def compile_pipeline(out: OutFile, *, options: CompileOptions) -> None:
 
 
 @expand_groups
-def submit(
-    *, data: Data, options: TrainingOptions, server: ServerOptions, follow: Follow = True
-) -> None:
+def submit(*, data: Data, options: TrainingOptions, server: Server, follow: Follow = True) -> None:
     """Run the pipeline on Kubeflow and follow it.
 
     The exit codes are those of grocer run. Ctrl-C stops following; the run continues.
@@ -172,7 +169,7 @@ def schedule(
             "default: last-run/ in deploy.store",
         ),
     ] = None,
-    server: ServerOptions,
+    server: Server,
     replace: Replace = False,
 ) -> None:
     """Run the pipeline on Kubeflow on a schedule.

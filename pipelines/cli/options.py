@@ -21,7 +21,6 @@ from grocer.config.run import RunConfig
 from grocer.errors import ConfigError
 from grocer.release.trust import DIRECTORY, VARIABLE
 from grocer.retraining.conditions import Trigger
-from pipelines.kubeflow.client import Server
 
 
 def expand_groups(command: Callable[..., None]) -> Callable[..., None]:
@@ -200,23 +199,3 @@ class TriggerOptions:
             corrections=config.data.corrections,
             cool_down_days=self.cool_down,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerOptions(Server):
-    """Address and credentials of Kubeflow Pipelines."""
-
-    host: Annotated[
-        str | None,
-        Option(
-            metavar="URL",
-            help="Address of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT, the pod's "
-            "cluster, or the kubeconfig",
-        ),
-    ] = None
-    namespace: Annotated[
-        str | None, Option(metavar="NAME", help="User namespace, for a multi-user Kubeflow")
-    ] = None
-    token_env: Annotated[
-        str, Option(metavar="NAME", help="Environment variable with the bearer token for Kubeflow")
-    ] = Server.token_env
