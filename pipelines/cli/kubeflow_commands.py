@@ -188,7 +188,6 @@ def start(server: Server, job: Job, follow: bool) -> Event | None:
     from pipelines.kubeflow.follow import follow as follow_run
     from pipelines.kubeflow.submit import submit as submit_job
     from pipelines.local.progress import Progress
-    from pipelines.local.run import RunError
 
     submitted = submit_job(server, job)
     typer.echo(submitted.page)
@@ -197,9 +196,6 @@ def start(server: Server, job: Job, follow: bool) -> Event | None:
     try:
         with Progress() as progress:
             return follow_run(server, submitted, progress)
-    except RunError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         typer.echo("grocer: stopped following; the run continues", err=True)
         raise typer.Exit(130) from error
