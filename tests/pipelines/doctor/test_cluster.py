@@ -12,7 +12,7 @@ from pipelines.doctor.report import blocking
 from pipelines.kubeflow.client import Server
 from tests.fixtures import kubeflow_server
 from tests.fixtures.kubeflow_server import Kubeflow
-from tests.fixtures.kubernetes_api import Api, api_status
+from tests.fixtures.kubernetes_api import Api, api_status, write_kubeconfig
 from tests.fixtures.signing_keys import make_key
 
 VERSION = "/version/"
@@ -67,7 +67,7 @@ def api(server, monkeypatch, tmp_path):
             {"data": {"release.pem": make_key(tmp_path)[1].read_text(), "gate.json": "{}"}},
         ),
     }
-    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config")))
+    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "config", server.url)))
     return server
 
 
@@ -184,7 +184,7 @@ def test_rejected_request_is_reported_with_its_message(api, path, what, body, me
 
 def test_unreachable_cluster(monkeypatch, tmp_path):
     with Api({}) as stopped:
-        monkeypatch.setenv("KUBECONFIG", str(stopped.kubeconfig(tmp_path / "config")))
+        monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "config", stopped.url)))
     checks = results()
     assert checks["Kubernetes"] == ("failed", f"{stopped.url} unreachable: Connection refused")
     assert checks["KServe"] == ("failed", "not checked")
@@ -193,7 +193,7 @@ def test_unreachable_cluster(monkeypatch, tmp_path):
 def test_cluster_that_does_not_respond(monkeypatch, tmp_path):
     monkeypatch.setattr(report, "TIMEOUT", 0.2)
     with Api({}) as stopped:
-        config = stopped.kubeconfig(tmp_path / "config")
+        config = write_kubeconfig(tmp_path / "config", stopped.url)
     with socket.create_server(("127.0.0.1", stopped.server_port)):  # accepts, sends nothing
         monkeypatch.setenv("KUBECONFIG", str(config))
         assert results()["Kubernetes"] == ("failed", "no response within 0.2 s")
