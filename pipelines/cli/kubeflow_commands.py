@@ -26,7 +26,7 @@ from pipelines.cli.options import (
     corrected_settings,
     expand_groups,
 )
-from pipelines.kubeflow.client import ACCOUNT, Server
+from pipelines.kubeflow.client import ACCOUNT, Server, namespace_name
 
 if TYPE_CHECKING:
     from grocer.events import Event
@@ -51,7 +51,10 @@ class CompileOptions(PipelineOptions):
         ),
     ] = False
     namespace: Annotated[
-        str, Option(metavar="NAME", help="Namespace of the --kubernetes objects")
+        str,
+        Option(
+            metavar="NAME", help="Namespace of the --kubernetes objects", callback=namespace_name
+        ),
     ] = "kubeflow"
 
     def write(self, package: Callable[[RunConfig, Images], Package], out: Path) -> None:
