@@ -38,11 +38,10 @@ def drift(
     require_key(key)
     from grocer.inference.drift_report import report as compare
     from grocer.io.atomic import output_file
+    from grocer.reports.drift import drift_page
 
     result = compare(source, bundle, column=column, progress=not as_json)
     if page is not None:
-        from grocer.reports.drift import drift_page
-
         with output_file(page) as part:
             part.write_text(drift_page(result, source.name), encoding="utf-8")
     if as_json:

@@ -60,7 +60,13 @@ def lineage(
     if sum(each is not None for each in (target, answer_header, register)) != 1:
         raise ConfigError("lineage: give one of TARGET, --answer-header and --register")
     if register is not None:
-        found = [_register(register, config)]
+        from grocer.release.model_registry import ModelRegistry
+
+        if config.registry.address is None:
+            raise ConfigError("--register requires the registry: --set registry.address=URL")
+        found = [_read(register)]
+        version = ModelRegistry(config.registry.address).register(found[0])
+        typer.echo(f"version {version.version_id} in {config.registry.address}", err=True)
     elif target is None or _DIGEST.fullmatch(target) or _RUN.fullmatch(target):
         found = [_find(answer_header or target or "", config)]
     elif "://" in target or Path(target).exists():
@@ -76,17 +82,6 @@ def lineage(
     for each in found:
         for heading, text in _rows(each):
             show_block(console, heading, text)
-
-
-def _register(run: str, config: RunConfig) -> Lineage:
-    from grocer.release.model_registry import ModelRegistry
-
-    if config.registry.address is None:
-        raise ConfigError("--register requires the registry: --set registry.address=URL")
-    found = _read(run)
-    version = ModelRegistry(config.registry.address).register(found)
-    typer.echo(f"version {version.version_id} in {config.registry.address}", err=True)
-    return found
 
 
 def _read(address: str) -> Lineage:

@@ -145,8 +145,15 @@ class Metrics:
 
     def observe_predictions(self, names: Sequence[str], scores: Scores) -> None:
         """Count predictions; called on the event loop."""
-        if self._monitor.observe(names, scores.probabilities):
-            self._set_drift()
+        monitor = self._monitor
+        if monitor.observe(names, scores.probabilities):  # a window is complete
+            self._metrics["drift_windows"].set(monitor.windows)
+            for bound, value in monitor.accuracy:
+                self._metrics["estimated_accuracy"].labels(bound).set(value)
+            for signal, test in monitor.tests.items():
+                self._metrics["drift_signal"].labels(signal).set(test.value)
+                self._metrics["drift_reference"].labels(signal).set(test.reference)
+                self._metrics["drift_p_value"].labels(signal).set(test.p_value)
         predicted, confidence = scores.predicted.tolist(), scores.confidence
         self._metrics["items"].inc(len(predicted))
         self._metrics["low_confidence"].inc(int((confidence < self._low_confidence).sum()))
@@ -189,14 +196,3 @@ class Metrics:
             self._metrics["forward_seconds"].observe(seconds)
         for wait in waits:
             self._metrics["queue_wait_seconds"].observe(wait)
-
-    def _set_drift(self) -> None:
-        """Set the metrics of the latest complete window."""
-        window = self._monitor
-        self._metrics["drift_windows"].set(window.windows)
-        for bound, value in window.accuracy:
-            self._metrics["estimated_accuracy"].labels(bound).set(value)
-        for signal, test in window.tests.items():
-            self._metrics["drift_signal"].labels(signal).set(test.value)
-            self._metrics["drift_reference"].labels(signal).set(test.reference)
-            self._metrics["drift_p_value"].labels(signal).set(test.p_value)

@@ -42,7 +42,10 @@ def promote(config: DeployConfig, cluster: Cluster | None = None, digest: str | 
     except UnreachableError:
         raise
     except DeployError as error:
-        percent = _deployed_traffic(canary)
+        record, percent = revision.record, canary.traffic_percent
+        # A promotion or a rollback that was interrupted had changed it.
+        if percent in (0, 100) and record and record.traffic_percent is not None:
+            percent = record.traffic_percent
         update(cluster, config, scaled, State(stable, Canary(revision, percent)))
         raise DeployError(f"{error}; restored the canary's traffic to {percent} %") from error
     update(cluster, config, scaled, State(revision))
@@ -106,11 +109,3 @@ def stable_and_canary(
             f"{config.service} has no canary{serving}; deploy one with --canary PERCENT"
         )
     return state.champion, state.canary
-
-
-def _deployed_traffic(canary: Canary) -> int:
-    """Return the canary's traffic before this promotion, or before one that was interrupted."""
-    record = canary.revision.record
-    if canary.traffic_percent in (0, 100) and record and record.traffic_percent is not None:
-        return record.traffic_percent
-    return canary.traffic_percent

@@ -158,15 +158,14 @@ def _plan(
         record: Record | None = Record(state.without_records(), percent, steps)
     else:
         record, version = known.record, known.version  # other labels would restart its pods
-    if stable and config.canary and stable.digest != bundle.digest:
-        name = f"c{bundle.digest[:8]}"
-        new = Revision(uri, bundle.digest, config.name, name, record, version)
-        if config.analysis and state.canary and state.canary.revision == new:
-            return new, state
-        return new, State(stable, Canary(new, config.canary[0]))
-    name = stable.predictor if stable else ""
+    is_canary = stable and config.canary and stable.digest != bundle.digest
+    name = f"c{bundle.digest[:8]}" if is_canary else stable.predictor if stable else ""
     new = Revision(uri, bundle.digest, config.name, name, record, version)
-    return new, State(new, state.canary if known == stable else None)
+    if not is_canary:
+        return new, State(new, state.canary if known == stable else None)
+    if config.analysis and state.canary and state.canary.revision == new:
+        return new, state
+    return new, State(stable, Canary(new, config.canary[0]))
 
 
 def _undo(
