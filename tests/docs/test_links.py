@@ -22,13 +22,10 @@ def resolves(page: Path, text: str, path: str, anchor: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_resolve(page: Path) -> None:
-    assert broken(page, page.read_text()) == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_page_has_no_conflict_markers(page: Path) -> None:
-    assert "\n<<<<<<< " not in page.read_text()
+def test_links_resolve_and_no_conflict_marker_is_left(page: Path) -> None:
+    text = page.read_text()
+    assert broken(page, text) == []
+    assert "\n<<<<<<< " not in text
 
 
 @pytest.mark.parametrize(

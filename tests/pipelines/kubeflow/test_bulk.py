@@ -19,6 +19,7 @@ from pipelines.cli.main import execute
 from pipelines.kubeflow.bulk import package
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.kubeflow_server import Kubeflow, event
+from tests.pipelines.kubeflow.test_training import documents
 
 FILES = ("--data", "s3://bucket/names.csv", "--out", "s3://bucket/{date}.csv")
 BUNDLE = f"s3://bucket/bundles/{'b' * 64}"
@@ -38,9 +39,7 @@ def shards(*states):
 @pytest.fixture(scope="module")
 def compiled():
     """The pipeline, and its Kubernetes settings by step."""
-    pipeline, platform = yaml.safe_load_all(package(recipe("llama2-7b-t4")).text)
-    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    return pipeline, {name.removeprefix("exec-"): each for name, each in executors.items()}
+    return documents(package(recipe("llama2-7b-t4")))
 
 
 def test_shards_are_classified_in_parallel_on_gpu_nodes(compiled):

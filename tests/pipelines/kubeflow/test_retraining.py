@@ -1,10 +1,10 @@
 """The retraining pipeline: the training pipeline behind the check, with the same pod settings."""
 
 import pytest
-import yaml
 
 from grocer.config.recipes import recipe
 from pipelines.kubeflow import retraining, training
+from tests.pipelines.kubeflow.test_training import documents
 
 RUN = recipe("llama2-7b-t4").with_settings(
     [
@@ -16,12 +16,12 @@ RUN = recipe("llama2-7b-t4").with_settings(
 
 
 @pytest.fixture(scope="module")
-def documents():
-    return list(yaml.safe_load_all(retraining.package(RUN).text))
+def compiled():
+    return documents(retraining.package(RUN))
 
 
-def test_all_other_steps_depend_on_the_check(documents):
-    pipeline, _ = documents
+def test_all_other_steps_depend_on_the_check(compiled):
+    pipeline, _ = compiled
     tasks = pipeline["root"]["dag"]["tasks"]
     assert set(tasks) == {"check-due", "condition-1"}
     condition = tasks["condition-1"]["triggerPolicy"]["condition"]
@@ -36,21 +36,13 @@ def test_all_other_steps_depend_on_the_check(documents):
     ]
 
 
-def test_steps_are_configured_as_those_of_the_training_pipeline(documents):
-    _, platform = documents
-    _, expected = yaml.safe_load_all(training.package(RUN).text)
-    executors, others = (
-        each["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-        for each in (platform, expected)
-    )
-    added = {"exec-check-due", "exec-record-attempt"}
-    assert {name: executors[name] for name in executors.keys() - added} == others
+def test_steps_are_configured_as_those_of_the_training_pipeline(compiled):
+    (_, platform), (_, others) = compiled, documents(training.package(RUN))
+    added = {"check-due", "record-attempt"}
+    assert {name: platform[name] for name in platform.keys() - added} == others
     for name in added:
-        assert executors[name] == others["exec-find-champion"]
-    assert retraining.package(RUN).steps == training.package(RUN).steps | {
-        "check-due",
-        "record-attempt",
-    }
+        assert platform[name] == others["find-champion"]
+    assert retraining.package(RUN).steps == training.package(RUN).steps | added
 
 
 def test_local_run_has_its_record_in_the_output_directory():

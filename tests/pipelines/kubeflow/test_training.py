@@ -46,7 +46,12 @@ def normalised(text: str) -> str:
 def compile_with(*settings, name="llama2-7b-t4", images=IMAGES, on_cluster=True):
     """The pipeline, and the Kubernetes settings by step, of a recipe with other settings."""
     run = recipe(name).with_settings(settings)
-    pipeline, platform = yaml.safe_load_all(package(run, images, on_cluster=on_cluster).text)
+    return documents(package(run, images, on_cluster=on_cluster))
+
+
+def documents(package):
+    """The pipeline, and the Kubernetes settings by step, of a package."""
+    pipeline, platform = yaml.safe_load_all(package.text)
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     return pipeline, {step.removeprefix("exec-"): each for step, each in executors.items()}
 

@@ -1,7 +1,6 @@
 """The page at /ui: self-contained, accessible, and working in a browser."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,8 @@ from tests.fixtures.predictor_process import Running, Start
 
 
 @pytest.fixture(scope="module")
-def server_with_ui(start_server: Start, stub_bundle: LoadedBundle) -> Iterator[Running]:
-    running = start_server(stub_bundle, "ui=true").wait_until_ready()
-    yield running
-    running.exit_code(15)
+def server_with_ui(start_server: Start, stub_bundle: LoadedBundle) -> Running:
+    return start_server(stub_bundle, "ui=true").wait_until_ready()
 
 
 def test_page_is_complete_loads_nothing_and_allows_no_other_script(server_with_ui: Running) -> None:
