@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Any
 
 from grocer.artifacts.base import Record
 from grocer.artifacts.canary_decision import CanaryDecision
@@ -40,7 +39,7 @@ def record(cluster: Cluster, config: DeployConfig, decision: CanaryDecision) -> 
         service = cluster.inference_service(config.name)
         involved = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "name": config.name}
         involved |= {"namespace": config.namespace, "uid": service["metadata"].get("uid", "")}
-        body: dict[str, Any] = {
+        body = {
             "metadata": {
                 # As in client-go: the API lists by name, so events of one second stay in order.
                 "name": f"{config.name}.{time.time_ns():x}",

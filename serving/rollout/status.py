@@ -8,7 +8,7 @@ from typing import Literal
 from grocer.artifacts.base import Count, Record
 from grocer.config.deployment import DeployConfig
 from serving.rollout.decision_events import TimedDecision, decisions
-from serving.rollout.inference_service import Revision, State, read_state, stopped_by
+from serving.rollout.inference_service import State, read_state, stopped_by
 from serving.rollout.kubernetes import Cluster
 from serving.rollout.traffic import traffic_percent
 
@@ -55,20 +55,14 @@ def status(config: DeployConfig, cluster: Cluster | None = None) -> Status:
 
 def _predictors(cluster: Cluster, config: DeployConfig, state: State) -> Iterator[PredictorStatus]:
     route = cluster.http_route(config.name)
-    roles: dict[Literal["stable", "canary"], Revision | None] = {
-        "stable": state.stable,
-        "canary": state.canary.revision if state.canary else None,
-    }
-    for role, revision in roles.items():
-        if revision is None:
-            continue
+    for revision in state.revisions:
         name = revision.deployment(config.name)
         deployment = cluster.deployment(name)
         pods = deployment and min(
             deployment.status.available_replicas or 0, deployment.status.updated_replicas or 0
         )
         yield PredictorStatus(
-            role=role,
+            role="stable" if revision == state.stable else "canary",
             digest=revision.digest,
             uri=revision.uri,
             traffic_percent=None if route is None else traffic_percent(route, name),
