@@ -85,7 +85,6 @@ def test_root_file_system_is_read_only(name: str, pod: Object) -> None:
 @every_pod
 def test_pod_runs_as_user_1000_without_api_token(name: str, pod: Object) -> None:
     assert pod["securityContext"]["runAsUser"] == 1000
-    assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["automountServiceAccountToken"] is False
 
 

@@ -29,6 +29,8 @@ def test_version(capsys):
         (["serve", "--bundle", "b", "--port", "http"], "Invalid value for '--port'"),
         (["run", "--data", "absent", "--out", "o"], "--data absent: no such file or directory"),
         (["run", "--data", ".", "--out", "o", "--champion", "b"], "b"),
+        (["run", "--data", ".", "--out", "o", "--corrections", "c"], "--corrections c: no such"),
+        (["run", "--data", ".", "--out", "o", "--set", "train.nodes=2"], "train.nodes=2: this is"),
         (
             ["run", "--data", ".", "--out", "o", "--set", "deploy.signing_key=absent.pem"],
             "deploy.signing_key: absent.pem: no such file",

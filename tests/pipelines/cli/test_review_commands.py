@@ -95,14 +95,6 @@ def test_predictions_without_purchases_count_as_the_median_product(
     assert queue.read_text().splitlines()[1].startswith('"Rye"')
 
 
-def test_missing_corrections_stop_a_run_before_it_starts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--recipe", "tiny"]
-    assert execute(["run", *options, "--corrections", str(tmp_path / "none")]) == 2
-    assert "--corrections" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("command", [["submit"], ["bulk", "submit", "--out", "s3://b/out.csv"]])
 def test_pods_cannot_read_local_corrections(
     command: list[str], capsys: pytest.CaptureFixture[str]

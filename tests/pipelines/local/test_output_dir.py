@@ -115,15 +115,12 @@ def test_source_data_is_never_removed(tmp_path):
     assert "remove --data" in error_of(out, replace=True, keep={"--data": str(out / "artifacts")})
 
 
-def test_path_that_is_not_a_directory_is_rejected(tmp_path):
+def test_path_that_cannot_be_a_directory_is_rejected(tmp_path):
     (tmp_path / "out").write_text("")
     assert "not a directory" in error_of(tmp_path / "out")
     assert "not a directory" in error_of(tmp_path / "out" / "below")
-    assert "its name is too long" in error_of(tmp_path / ("x" * 300))
-
-
-def test_long_name_is_rejected(tmp_path):
-    assert "its name is too long" in error_of(tmp_path / ("x" * 240))
+    for length in (240, 300):
+        assert "its name is too long" in error_of(tmp_path / ("x" * length))
 
 
 def test_read_only_directory_is_rejected(tmp_path, monkeypatch):

@@ -107,13 +107,6 @@ def test_steps_are_independent_of_the_locale(toy, monkeypatch):
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
 
 
-def test_several_machines_are_rejected(toy):
-    ended = toy.run("--set", "train.nodes=2")
-    assert ended.returncode == 2
-    (line,) = ended.stderr.splitlines()
-    assert "train.nodes=2" in line
-
-
 def test_report_of_a_failed_validation_is_kept_beside_the_output(toy):
     report = toy.folder / "out.rejected" / "validation.html"
     report.parent.mkdir()
