@@ -49,8 +49,8 @@ _Z = 1.96  # 95 % intervals
 Floats = NDArray[np.float64]
 
 
-def name_key(name: str) -> str:
-    """Return what equal names have in common."""
+def case_key(name: str) -> str:
+    """Return the same text for names that differ only in case, spaces or control characters."""
     return clean(name).lower()
 
 
@@ -225,7 +225,7 @@ class Monitor:
         """
         rows = []
         for row in np.unique(np.linspace(0, len(names) - 1, min(SAMPLE, len(names)), dtype=int)):
-            key = hash(name_key(names[row]))
+            key = hash(case_key(names[row]))
             if key not in self._keys and len(self._keys) < WINDOW:
                 self._keys.add(key)
                 rows.append(row)
