@@ -96,15 +96,9 @@ class RunOutput:
         tables = [pd.read_parquet(self.splits / f"{side}.parquet") for side in SIDES]
         suspects = suspected(pd.concat(tables, ignore_index=True), self.labels, self.linear.c)
         unlabelled = pd.read_parquet(self.splits / "unlabelled.parquet")
-        names = unlabelled["product_name"].tolist()
-        suggested = _looks(
-            "unlabelled",
-            names,
-            [""] * len(names),
-            unlabelled["purchases"].tolist(),
-            self.labels,
-            self.probabilities(names),
-        )
+        probabilities = self.probabilities(unlabelled["product_name"].tolist())
+        products = unlabelled.assign(department="")
+        suggested = _looks("unlabelled", products, self.labels, probabilities)
         held_out = {name_key(look.name): look for look in self._evaluated()}
         return [held_out.get(name_key(look.name), look) for look in suspects] + suggested
 
@@ -141,8 +135,7 @@ def suspected(examples: pd.DataFrame, labels: Sequence[str], c: float) -> list[L
     names, given = examples["product_name"].tolist(), examples["department"].tolist()
     families = [family(name) for name in examples["normalised_name"]]
     probabilities = out_of_fold(names, given, labels, families, c)
-    purchases = examples["purchases"].tolist()
-    return _looks("suspected label", names, given, purchases, labels, probabilities)
+    return _looks("suspected label", examples, labels, probabilities)
 
 
 def classified(path: Path, column: str, purchases: int = 0) -> list[Look]:
@@ -213,27 +206,21 @@ def build_queue(
 
 
 def _looks(
-    source: str,
-    names: Sequence[str],
-    given: Sequence[str],
-    purchases: Sequence[int],
-    labels: Sequence[str],
-    probabilities: Floats,
+    source: str, products: pd.DataFrame, labels: Sequence[str], probabilities: Floats
 ) -> list[Look]:
-    """Return a look at each product; without a given label, the best one is uncertain."""
+    """Return a look at each product; without a department, the best one is uncertain."""
     index = {label: i for i, label in enumerate(labels)}
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :ALTERNATIVES]
     looks = []
-    for row, name in enumerate(names):
-        column = index[given[row]] if given[row] else order[row][0]
+    for product, row in zip(products.to_dict("records"), probabilities, strict=True):
+        order, given = np.argsort(-row, kind="stable")[:ALTERNATIVES], product["department"]
         looks.append(
             Look(
-                name=name,
+                name=product["product_name"],
                 source=source,
-                previous_label=given[row],
-                alternatives=tuple((labels[i], float(probabilities[row, i])) for i in order[row]),
-                uncertainty=max(0.0, 1.0 - float(probabilities[row, column])),
-                purchases=int(purchases[row]),
+                previous_label=given,
+                alternatives=tuple((labels[i], float(row[i])) for i in order),
+                uncertainty=max(0.0, 1.0 - float(row[index[given] if given else order[0]])),
+                purchases=int(product["purchases"]),
             )
         )
     return looks
