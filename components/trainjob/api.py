@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from kubernetes import client
-
 from components.trainjob import CONTAINER, GROUP, VERSION
 from serving.rollout.kubernetes import Cluster, NotFoundError, custom_resource
 
@@ -20,8 +18,8 @@ class TrainJobs(Cluster):
     }
     missing = "the cluster has no resource TrainJob; install Kubeflow Trainer (docs/cluster.md)"
 
-    def __init__(self, namespace: str, api: client.ApiClient | None = None) -> None:
-        super().__init__(namespace, api)
+    def __init__(self, namespace: str) -> None:
+        super().__init__(namespace)
         self._train_jobs = custom_resource(self._api, GROUP, VERSION, "TrainJob", "trainjobs")
 
     def find(self, name: str) -> dict[str, Any] | None:
