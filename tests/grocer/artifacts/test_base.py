@@ -80,7 +80,8 @@ def test_missing_file_is_rejected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"products": -1}, r"products: .*greater than or equal to 0 \(found -1\)"),
+        ({"products": -1}, r"products: .*greater than or equal to 0 \(found -1\)$"),
+        ({"products": -1, "aisles": -1}, r"products: .*\(found -1\) \(and 1 more\)$"),
         ({"products": True}, "products: .*integer"),
         ({"products": "7"}, "products: .*integer"),
         ({"products": 1.5}, "products: .*integer"),
@@ -90,21 +91,11 @@ def test_missing_file_is_rejected(tmp_path: Path) -> None:
     ],
 )
 def test_invalid_value_is_named_in_one_line(changes: dict[str, Any], problem: str) -> None:
-    with pytest.raises(ArtifactError, match=rf"c: .* schema version 1: {problem}") as got:
+    with pytest.raises(
+        ArtifactError, match=rf"^c: not a valid Counts of schema version 1: {problem}"
+    ) as got:
         Counts.parse(content(COUNTS, **changes), "c")
     assert "\n" not in str(got.value)
-
-
-@pytest.mark.parametrize(
-    ("changes", "more"), [({"products": -1}, ""), ({"products": -1, "aisles": -1}, " (and 1 more)")]
-)
-def test_error_counts_the_other_problems(changes: dict[str, Any], more: str) -> None:
-    with pytest.raises(ArtifactError) as caught:
-        Counts.parse(content(COUNTS, **changes), "c")
-    assert str(caught.value) == (
-        "c: not a valid Counts of schema version 1: products: Input should be greater than or "
-        f"equal to 0 (found -1){more}"
-    )
 
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf])

@@ -53,15 +53,16 @@ def test_passed_run_becomes_a_live_version_with_its_bundle(server: Server, passe
 
 
 def test_failed_run_becomes_an_archived_version_with_its_report(
-    server: Server, failed: Lineage
+    server: Server, registry: ModelRegistry, failed: Lineage
 ) -> None:
-    ModelRegistry(server.url).register(failed)
+    registry.register(failed)
     (version,) = server.versions
     assert version["state"] == "ARCHIVED"
     assert "externalId" not in version
     assert version["customProperties"]["verdict"]["string_value"] == "failed"
     (artifact,) = server.tables["artifacts"]
     assert (artifact["artifactType"], artifact["uri"]) == ("doc-artifact", "r.html")
+    assert registry.find(RUN, failed.name) == failed
 
 
 def test_versions_are_found_by_digest_and_by_run(registry: ModelRegistry, passed: Lineage) -> None:
@@ -71,11 +72,6 @@ def test_versions_are_found_by_digest_and_by_run(registry: ModelRegistry, passed
     assert registry.find(passed.bundle, passed.name) == passed
     assert registry.find(RUN, passed.name) == passed
     assert registry.find("0" * 64, passed.name) is None
-
-
-def test_failed_run_is_found_by_its_id(registry: ModelRegistry, failed: Lineage) -> None:
-    registry.register(failed)
-    assert registry.find(RUN, failed.name) == failed
 
 
 def test_registering_is_idempotent_and_completes_an_interrupted_one(
