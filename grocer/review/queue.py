@@ -86,19 +86,15 @@ class RunOutput:
     def labels(self) -> tuple[str, ...]:
         return self.evaluation.labels
 
-    def probabilities(self, names: Sequence[str]) -> Floats:
-        """Return the calibrated probabilities [names, labels] of the linear model."""
-        combination = self.evaluation.classifiers["linear"].combination
-        return combine(combination, None, self.linear.log_probabilities(names))
-
     def looks(self) -> list[Look]:
         """Return a look at every product of the run."""
         tables = [pd.read_parquet(self.splits / f"{side}.parquet") for side in SIDES]
         suspects = suspected(pd.concat(tables, ignore_index=True), self.labels, self.linear.c)
         unlabelled = pd.read_parquet(self.splits / "unlabelled.parquet")
-        probabilities = self.probabilities(unlabelled["product_name"].tolist())
-        products = unlabelled.assign(department="")
-        suggested = _looks("unlabelled", products, self.labels, probabilities)
+        linear = self.linear.log_probabilities(unlabelled["product_name"].tolist())
+        calibrated = combine(self.evaluation.classifiers["linear"].combination, None, linear)
+        unlabelled = unlabelled.assign(department="")
+        suggested = _looks("unlabelled", unlabelled, self.labels, calibrated)
         held_out = {name_key(look.name): look for look in self._evaluated()}
         return [held_out.get(name_key(look.name), look) for look in suspects] + suggested
 
