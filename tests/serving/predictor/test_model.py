@@ -76,7 +76,7 @@ def test_other_base_model_is_rejected(base: Path, bundle: LoadedBundle, tmp_path
     shutil.copytree(base, tmp_path / "other")
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))
-    load = classifier_loader(bundle.config.serving, base=tmp_path / "other")
+    load = classifier_loader(bundle.manifest.config.serving, base=tmp_path / "other")
     with pytest.raises(ModelError, match="is not the base"):
         load(bundle)
 
