@@ -108,11 +108,8 @@ class _Parquet:
             self._file = pq.ParquetFile(path)
         except (pa.ArrowInvalid, OSError) as error:
             raise SourceError(f"{path}: cannot read as Parquet: {error}") from error
-
-    @property
-    def schema(self) -> pa.Schema:
+        self.schema: pa.Schema = self._file.schema_arrow
         """Names and types of the columns."""
-        return self._file.schema_arrow
 
     def count(self) -> int:
         """Return the number of rows."""
@@ -142,13 +139,9 @@ class _Csv:
             header = [name or f"column {number}" for number, name in enumerate(header, 1)]
         if duplicates := {name for name in header if header.count(name) > 1}:
             raise TableError(f"{path}: duplicate column {min(duplicates)!r} in the header")
-        self._header = header
+        self.schema = pa.schema([(name, pa.string()) for name in header])
         with path.open("rb") as file:  # without a byte order mark, Excel does not read it as UTF-8
             self.encoding = "utf-8-sig" if file.read(3) == BOM_UTF8 else "utf-8"
-
-    @property
-    def schema(self) -> pa.Schema:
-        return pa.schema([(name, pa.string()) for name in self._header])
 
     def count(self) -> int:
         """Return the number of rows, after checking all of them."""
@@ -162,7 +155,7 @@ class _Csv:
 
     def _body(self) -> Iterator[list[str]]:
         """Yield the fields of each row below the header."""
-        width = len(self._header)
+        width = len(self.schema)
         for line, row in islice(self._rows(), 1, None):
             if not row and width > 1:
                 continue  # a blank line; in a table of one column it is an empty field
