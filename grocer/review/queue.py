@@ -82,19 +82,16 @@ class RunOutput:
         splits = run / "artifacts" / "build_dataset"
         return cls(splits, evaluation, LinearModel.load(evaluated))
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self.evaluation.labels
-
     def looks(self) -> list[Look]:
         """Return a look at every product of the run."""
         tables = [pd.read_parquet(self.splits / f"{side}.parquet") for side in SIDES]
-        suspects = suspected(pd.concat(tables, ignore_index=True), self.labels, self.linear.c)
+        labels, examples = self.evaluation.labels, pd.concat(tables, ignore_index=True)
+        suspects = suspected(examples, labels, self.linear.c)
         unlabelled = pd.read_parquet(self.splits / "unlabelled.parquet")
         linear = self.linear.log_probabilities(unlabelled["product_name"].tolist())
         calibrated = combine(self.evaluation.classifiers["linear"].combination, None, linear)
         unlabelled = unlabelled.assign(department="")
-        suggested = _looks("unlabelled", unlabelled, self.labels, calibrated)
+        suggested = _looks("unlabelled", unlabelled, labels, calibrated)
         held_out = {name_key(look.name): look for look in self._evaluated()}
         return [held_out.get(name_key(look.name), look) for look in suspects] + suggested
 

@@ -85,7 +85,7 @@ def export(
     uncertain = [look for path in predictions or () for look in classified(path, column, typical)]
     uncertain += looks
     queue = build_queue(uncertain, reviewed.effective, limit, by_probability=by_probability)
-    FORMATS[form](queue, output.labels, out)
+    FORMATS[form](queue, output.evaluation.labels, out)
     typer.echo(f"{out}: {len(queue):,} products to review")
 
 
