@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -60,62 +59,50 @@ class Look:
         return self.alternatives[0][0]
 
 
-@dataclass(frozen=True)
-class RunOutput:
-    """The artifacts of a finished run that the queue is made from."""
+def run_looks(run: Path) -> tuple[list[Look], tuple[str, ...]]:
+    """Return a look at every product of a finished run, and its labels.
 
-    splits: Path
-    evaluation: Evaluation
-    linear: LinearModel
+    Args:
+        run: output directory of `grocer run`.
 
-    @classmethod
-    def read(cls, run: Path) -> Self:
-        """Return the artifacts in the output directory of `grocer run`.
+    Raises:
+        ArtifactError, ModelError: an artifact is missing or damaged.
+    """
+    evaluation = Evaluation.of_run(run)
+    evaluated, splits = evaluation.directory, run / "artifacts" / "build_dataset"
+    if not (evaluated / "predictions.parquet").is_file():
+        raise ArtifactError(f"{evaluated}: no predictions.parquet; run evaluate again")
+    linear = LinearModel.load(evaluated)
+    tables = [pd.read_parquet(splits / f"{side}.parquet") for side in SIDES]
+    suspects = suspected(pd.concat(tables, ignore_index=True), evaluation.labels, linear.c)
+    unlabelled = pd.read_parquet(splits / "unlabelled.parquet").assign(department="")
+    scores = linear.log_probabilities(unlabelled["product_name"].tolist())
+    calibrated = combine(evaluation.classifiers["linear"].combination, None, scores)
+    suggested = _looks("unlabelled", unlabelled, evaluation.labels, calibrated)
+    predictions = pd.read_parquet(evaluated / "predictions.parquet")
+    held_out = {name_key(look.name): look for look in _evaluated(predictions)}
+    looks = [held_out.get(name_key(look.name), look) for look in suspects]
+    return looks + suggested, evaluation.labels
 
-        Raises:
-            ArtifactError, ModelError: an artifact is missing or damaged.
-        """
-        evaluated = run / "artifacts" / "evaluate"
-        evaluation = Evaluation.of_run(run)
-        if not (evaluated / "predictions.parquet").is_file():
-            raise ArtifactError(f"{evaluated}: no predictions.parquet; run evaluate again")
-        splits = run / "artifacts" / "build_dataset"
-        return cls(splits, evaluation, LinearModel.load(evaluated))
 
-    def looks(self) -> list[Look]:
-        """Return a look at every product of the run."""
-        tables = [pd.read_parquet(self.splits / f"{side}.parquet") for side in SIDES]
-        labels, examples = self.evaluation.labels, pd.concat(tables, ignore_index=True)
-        suspects = suspected(examples, labels, self.linear.c)
-        unlabelled = pd.read_parquet(self.splits / "unlabelled.parquet")
-        linear = self.linear.log_probabilities(unlabelled["product_name"].tolist())
-        calibrated = combine(self.evaluation.classifiers["linear"].combination, None, linear)
-        unlabelled = unlabelled.assign(department="")
-        suggested = _looks("unlabelled", unlabelled, labels, calibrated)
-        held_out = {name_key(look.name): look for look in self._evaluated()}
-        return [held_out.get(name_key(look.name), look) for look in suspects] + suggested
-
-    def _evaluated(self) -> list[Look]:
-        """Return a look at the validation and test products, by the evaluated classifier."""
-        path = self.evaluation.directory / "predictions.parquet"
-        table = pd.read_parquet(path).query("split != 'train'")
-        return [
-            Look(
-                name=row["product_name"],
-                source="suspected label",
-                previous_label=row["department"],
-                alternatives=tuple(
-                    zip(
-                        row["ranked_departments"],
-                        (float(p) for p in row["ranked_probabilities"]),
-                        strict=True,
-                    )
-                ),
-                uncertainty=1.0 - float(row["department_probability"]),
-                purchases=int(row["purchases"]),
-            )
-            for row in table.to_dict("records")
-        ]
+def _evaluated(predictions: pd.DataFrame) -> list[Look]:
+    """Return a look at the validation and test products, by the evaluated classifier."""
+    return [
+        Look(
+            name=row["product_name"],
+            source="suspected label",
+            previous_label=row["department"],
+            alternatives=tuple(
+                (label, float(p))
+                for label, p in zip(
+                    row["ranked_departments"], row["ranked_probabilities"], strict=True
+                )
+            ),
+            uncertainty=1.0 - float(row["department_probability"]),
+            purchases=int(row["purchases"]),
+        )
+        for row in predictions.query("split != 'train'").to_dict("records")
+    ]
 
 
 def suspected(examples: pd.DataFrame, labels: Sequence[str], c: float) -> list[Look]:
