@@ -58,13 +58,9 @@ def test_text_that_is_not_an_artifact_is_rejected(text: str, tmp_path: Path) -> 
         ArtifactError, match=r"counts\.json: .*(Invalid JSON|should be an object|codepoint)"
     ) as caught:
         Counts.read(tmp_path)
-    assert "(found" not in str(caught.value)
-
-
-def test_problem_of_the_whole_artifact_has_no_key() -> None:
-    with pytest.raises(ArtifactError) as caught:
-        Counts.parse("[]", "counts.json")
-    assert caught.value.problems == ["Input should be an object"]
+    (problem,) = caught.value.problems
+    assert problem.startswith(("Invalid JSON", "Input should be an object", "invalid unicode"))
+    assert "(found" not in problem
 
 
 def test_sides_are_iterated_in_order() -> None:

@@ -93,7 +93,13 @@ def test_two_runs_are_versions_of_one_model(registry: ModelRegistry, passed: Lin
 
 @pytest.mark.parametrize(
     ("fault", "problem"),
-    [("500", "database is down"), ("slow", "timed out"), ("html", "v1alpha3"), ("array", "200")],
+    [
+        ("500", "database is down"),
+        ("slow", "timed out"),
+        ("html", "v1alpha3"),
+        ("array", "200"),
+        ("down", "Connection refused"),
+    ],
 )
 def test_failing_registry_is_one_warning_and_a_command(
     server: Server,
@@ -105,21 +111,13 @@ def test_failing_registry_is_one_warning_and_a_command(
 ) -> None:
     monkeypatch.setattr(module, "_TIMEOUT_SECONDS", (0.2, 0.2))
     server.fault = fault
-    assert register_verdict(passed, server.url, "build/run") is None
+    url = f"http://127.0.0.1:{free_port()}" if fault == "down" else server.url
+    assert register_verdict(passed, url, "build/run") is None
     (line,) = capsys.readouterr().out.splitlines()
     assert problem in line
-    command = f"grocer lineage --register build/run --set registry.address={server.url}"
-    assert line.endswith(command)
+    assert line.endswith(f"grocer lineage --register build/run --set registry.address={url}")
     with pytest.raises(RegistryError, match=problem):
-        ModelRegistry(server.url).find("0" * 64, "grocer")
-
-
-def test_registry_that_is_down_is_one_warning(
-    passed: Lineage, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert register_verdict(passed, f"http://127.0.0.1:{free_port()}", "build/run") is None
-    (line,) = capsys.readouterr().out.splitlines()
-    assert "Connection refused" in line
+        ModelRegistry(url).find("0" * 64, "grocer")
 
 
 @pytest.mark.parametrize("variable", ["MODEL_REGISTRY_TOKEN", "KF_PIPELINES_SA_TOKEN_PATH"])
