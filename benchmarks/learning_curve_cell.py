@@ -133,7 +133,7 @@ def write_splits(
 
 def summary(scores: ModelScores, majority_label: str, config: RunConfig) -> dict[str, Any]:
     """Return the metrics of all classifiers, the paired tests, and what `auto` would choose."""
-    measured = classifiers.measure(classifiers.fit(scores), scores, config.evaluation)
+    measured = classifiers.measure(scores, config.evaluation)
     truth = scores.truth("test")
     probabilities = {
         name: scores.probabilities(each.combination, "test") for name, each in measured.items()

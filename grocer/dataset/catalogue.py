@@ -115,8 +115,7 @@ def _deduplicate(products: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
 
     The label with most purchases wins; then that of most products; then the first by name.
     """
-    votes = _votes(products, ["normalised_name"], "department")
-    chosen = votes.drop_duplicates("normalised_name").drop(columns="products")
+    chosen = _winners(products, ["normalised_name"], "department")
     order = ["normalised_name", "own_purchases", "product_id"]
     representatives = (
         products.rename(columns={"purchases": "own_purchases"})
@@ -126,7 +125,8 @@ def _deduplicate(products: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
     )
     columns = ["product_id", "product_name", "normalised_name", "department", "purchases"]
     duplicates = int((products["normalised_name"].value_counts() > 1).sum())
-    conflicts = int((votes["normalised_name"].value_counts() > 1).sum())
+    labels = products.groupby("normalised_name")["department"].nunique()
+    conflicts = int((labels > 1).sum())
     return representatives[columns].reset_index(drop=True), duplicates, conflicts
 
 
@@ -135,22 +135,23 @@ def _uncorrected(
 ) -> pd.Series[str]:
     """Return the label that each example would have without corrections; empty if none."""
     source = products.assign(department=_labels(products[UNCORRECTED], unlabelled))
-    votes = _votes(source[source["department"] != ""], ["normalised_name"], "department")
-    labels = votes.drop_duplicates("normalised_name").set_index("normalised_name")["department"]
-    return examples["normalised_name"].map(labels).fillna("")
+    labels = _winners(source[source["department"] != ""], ["normalised_name"], "department")
+    by_name = labels.set_index("normalised_name")["department"]
+    return examples["normalised_name"].map(by_name).fillna("")
 
 
 def _aisles(products: pd.DataFrame, examples: pd.DataFrame) -> pd.Series[str]:
     """Return the aisle of each example: that of most purchases among duplicates with its label."""
     key = ["normalised_name", "department"]
-    votes = _votes(products[products["aisle"] != ""], key, "aisle").drop_duplicates(key)
-    return examples.merge(votes[[*key, "aisle"]], how="left", on=key)["aisle"].fillna("")
+    aisles = _winners(products[products["aisle"] != ""], key, "aisle")
+    return examples.merge(aisles[[*key, "aisle"]], how="left", on=key)["aisle"].fillna("")
 
 
-def _votes(products: pd.DataFrame, key: list[str], label: str) -> pd.DataFrame:
-    """Return the values of `label` for each `key`, the winner first."""
+def _winners(products: pd.DataFrame, key: list[str], label: str) -> pd.DataFrame:
+    """Return the `label` with the most purchases for each `key`, and its number of `purchases`."""
     counts = products.groupby([*key, label], as_index=False).agg(
         purchases=("purchases", "sum"), products=("purchases", "size")
     )
     ascending = [*[True] * len(key), False, False, True]
-    return counts.sort_values([*key, "purchases", "products", label], ascending=ascending)
+    ranked = counts.sort_values([*key, "purchases", "products", label], ascending=ascending)
+    return ranked.drop_duplicates(key)

@@ -62,9 +62,7 @@ def compare(
     )
 
 
-def row_split_leakage(
-    departments: Iterable[str], purchases: Iterable[int], seed: int
-) -> RowSplitLeakage:
+def row_split_leakage(departments: Iterable[str], purchases: Iterable[int]) -> RowSplitLeakage:
     """Return the accuracy of a lookup table if purchase *rows* are split at random.
 
     The reference study split its data like this. A product with many purchases is then both in
@@ -75,7 +73,7 @@ def row_split_leakage(
     rows = np.array(list(purchases), dtype=np.int64)
     if rows.sum() == 0:
         rows = np.ones_like(rows)
-    test = np.random.default_rng(seed).binomial(rows, TEST_ROWS)
+    test = np.random.default_rng(metrics.SEED).binomial(rows, TEST_ROWS)
     train = rows - test
     truth = np.array(list(departments), dtype=object)
     seen = train > 0

@@ -45,7 +45,7 @@ class Champion:
         """
         number = self._record(inputs, config)
         names, truth = test.table["product_name"], test.table["department"]
-        predicted = predict_labels(self.bundle.path, names, config, "test, champion")
+        predicted = predict_labels(self.bundle.path, names, config)
         correct = truth.to_numpy(dtype=object) == predicted
         new = known_products.are_new(test.table["normalised_name"], self.bundle.path)
         return ChampionComparison(

@@ -44,12 +44,6 @@ def label_indices(departments: Iterable[str], labels: tuple[str, ...]) -> metric
     return np.array([index[name] for name in departments], dtype=np.int64)
 
 
-def fit(scores: ModelScores) -> dict[Strategy, Combination]:
-    """Return the combination of every strategy, fitted on the validation products."""
-    adapter, linear = scores.adapter["validation"], scores.linear["validation"]
-    return fit_combinations(adapter, linear, scores.truth("validation"), seed=metrics.SEED)
-
-
 def choose(
     classifiers: Mapping[Strategy, ClassifierMetrics],
     scores: ModelScores,
@@ -82,10 +76,11 @@ def choose(
     return chosen
 
 
-def measure(
-    combinations: Mapping[Strategy, Combination], scores: ModelScores, settings: EvaluationConfig
-) -> dict[Strategy, ClassifierMetrics]:
-    """Return the test metrics of every classifier."""
+def measure(scores: ModelScores, settings: EvaluationConfig) -> dict[Strategy, ClassifierMetrics]:
+    """Return the test metrics of every strategy's classifier, fitted on the validation products."""
+    adapter, linear = scores.adapter["validation"], scores.linear["validation"]
+    truth = scores.truth("validation")
+    combinations = fit_combinations(adapter, linear, truth, seed=metrics.SEED)
     return {
         strategy: _measure(combination, scores, settings)
         for strategy, combination in combinations.items()

@@ -34,11 +34,12 @@ def measure(
     A prediction is correct if both department and aisle are correct. An aisle without training
     products cannot be predicted, so its products count as wrong.
     """
-    test = _table(predictions.sides.test)
+    scores, test = predictions.sides.test.scores, _table(predictions.sides.test)
+    precision = test.groupby(_PREDICTED)["correct"].mean()
     return HierarchicalMetrics(
         labels={
-            label: tuple(aisle for department, aisle in predictions.leaves if department == label)
-            for label in predictions.labels
+            label: tuple(aisle for department, aisle in scores.leaves if department == label)
+            for label in scores.labels
         },
         metrics=BySide(
             **{side: _metrics(_table(each), settings) for side, each in predictions.sides}
@@ -50,7 +51,7 @@ def measure(
                 aisle=str(aisle),
                 support=len(products),
                 recall=float(products["correct"].mean()),
-                precision=_precision(test, department, aisle),
+                precision=precision.get((department, aisle)),  # None: it is never predicted
             )
             for (department, aisle), products in test.groupby(_TRUE)
         ),
@@ -88,12 +89,6 @@ def _metrics(table: pd.DataFrame, settings: EvaluationConfig) -> AisleMetrics | 
 def _leaf_names(table: pd.DataFrame, columns: Iterable[str]) -> list[str]:
     """Names of department and aisle, as two departments may have aisles of the same name."""
     return [leaf_name(*pair) for pair in zip(*(table[column] for column in columns), strict=True)]
-
-
-def _precision(table: pd.DataFrame, department: object, aisle: object) -> float | None:
-    """Precision of one aisle; None if it is never predicted."""
-    predicted = (table[_PREDICTED] == [department, aisle]).all(axis=1)
-    return float(table["correct"][predicted].mean()) if predicted.any() else None
 
 
 def _linear(

@@ -53,7 +53,7 @@ def measure(
         **cluster_interval(correct, first_words, settings.confidence),
         macro_f1=macro_f1(truth, predicted),
         top3_accuracy=top_k_accuracy(probabilities, truth, 3),
-        **weighted_accuracy(correct, purchases, settings),
+        **weighted_accuracy(correct, purchases, settings.confidence),
         **dict(calibration(probabilities.max(axis=1), correct)),
         log_loss=log_loss(probabilities, truth),
     )
@@ -83,11 +83,7 @@ def cluster_interval(correct: Bools, clusters: ArrayLike, confidence: float) -> 
         clusters: [n], the cluster of each product.
     """
     _, index = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    sizes, hits = np.bincount(index), np.bincount(index, correct)
-    random = np.random.default_rng(SEED)
-    draws = [random.integers(len(sizes), size=len(sizes)) for _ in range(RESAMPLES)]
-    shares = [hits[rows].sum() / sizes[rows].sum() for rows in draws]
-    low, high = np.quantile(shares, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = _ratio_interval(np.bincount(index, correct), np.bincount(index), confidence)
     share = correct.mean()
     return {"cluster_low": float(min(low, share)), "cluster_high": float(max(high, share))}
 
@@ -108,29 +104,30 @@ def top_k_accuracy(probabilities: Floats, truth: Ints, k: int) -> float:
     return float((ranked == truth[:, None]).any(axis=1).mean())
 
 
-def weighted_accuracy(
-    correct: Bools, purchases: Ints, settings: EvaluationConfig
-) -> dict[str, Any]:
+def weighted_accuracy(correct: Bools, purchases: Ints, confidence: float) -> dict[str, Any]:
     """Return accuracy weighted by purchases, with a bootstrap percentile interval.
 
     Products are resampled, not purchases, since the purchases of one product are not independent.
     Without any purchases every product has weight 1.
     """
     weights = purchases if purchases.sum() > 0 else np.ones_like(purchases)
-    random = np.random.default_rng(SEED)
-    size = len(correct)
-    draws = []
-    for _ in range(RESAMPLES):
-        rows = random.integers(size, size=size)
-        if (total := weights[rows].sum()) > 0:
-            draws.append(weights[rows][correct[rows]].sum() / total)
-    tail = (1 - settings.confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
+    low, high = _ratio_interval(weights * correct, weights, confidence)
     return {
         "weighted_accuracy": float(weights[correct].sum() / weights.sum()),
-        "weighted_accuracy_low": float(low),
-        "weighted_accuracy_high": float(high),
+        "weighted_accuracy_low": low,
+        "weighted_accuracy_high": high,
     }
+
+
+def _ratio_interval(parts: Any, wholes: Ints, confidence: float) -> tuple[float, float]:
+    """Return the bootstrap percentile interval of a ratio of two sums, as its low and high end."""
+    random, ratios = np.random.default_rng(SEED), []
+    for _ in range(RESAMPLES):
+        rows = random.integers(len(wholes), size=len(wholes))
+        if (whole := wholes[rows].sum()) > 0:
+            ratios.append(parts[rows].sum() / whole)
+    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
 
 
 def log_loss(probabilities: Floats, truth: Ints) -> float:
@@ -194,7 +191,6 @@ def calibration(confidence: Floats, correct: Bools) -> Calibration:
 
 
 def _bins(confidence: Floats) -> Ints:
-    """The bin of each confidence."""
     return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
 
 

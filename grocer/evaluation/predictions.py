@@ -21,7 +21,7 @@ from grocer.evaluation.classifiers import ModelScores, label_indices
 from grocer.inference.classifier import Classifier
 from grocer.inference.scores import Scores
 from grocer.model.combination import fit_weight
-from grocer.model.hierarchy import Leaf, leaf_probabilities
+from grocer.model.hierarchy import leaf_probabilities
 from grocer.model.linear.classifier import LinearModel, fit_linear
 from grocer.progress import Ticker, say
 
@@ -54,9 +54,6 @@ class Predictions:
 class ModelPredictions:
     """All predictions of the selected classifier, and the metrics of the other ones."""
 
-    labels: tuple[str, ...]
-    leaves: tuple[Leaf, ...]
-    """Every label with each of its aisles; empty with one level of labels."""
     classifiers: Mapping[Strategy, ClassifierMetrics]
     combination: Combination
     """The selected classifier."""
@@ -117,7 +114,7 @@ def predict(
     linear = fit_linear_model(tables, labels)
     train, _ = _sample(tables["train"], config.evaluation.sample_size)
     scores = score(scorer, linear, {**tables, "train": train})
-    measured = classifiers.measure(classifiers.fit(scores), scores, config.evaluation)
+    measured = classifiers.measure(scores, config.evaluation)
     strategy = classifiers.choose(
         measured, scores, config.predictor, two_levels=bool(scorer.leaves)
     )
@@ -135,8 +132,6 @@ def predict(
         for name, table in scores.tables.items()
     }
     return ModelPredictions(
-        labels=labels,
-        leaves=tuple(scorer.leaves),
         classifiers=measured,
         combination=combination,
         linear=linear,
@@ -225,20 +220,14 @@ def _with_aisles(
     }, temperature
 
 
-def predict_labels(bundle: Path, names: Iterable[str], config: RunConfig, task: str) -> list[str]:
-    """Return the most probable label of each name by the classifier of a bundle."""
-    classifier = load_classifier(bundle, config)
+def predict_labels(bundle: Path, names: Iterable[str], config: RunConfig) -> list[str]:
+    """Return the most probable label of each name by the champion, on the device of the run."""
+    device, dtype = config.base.device, config.base.compute_dtype
+    classifier = Classifier.load(bundle, device=device, compute_dtype=dtype)
     encoded = classifier.encode(list(names))
     ticker = Ticker("evaluate", len(encoded), "products")
-    probabilities = classifier.probabilities(encoded, lambda done: ticker.at(done, task))
+    probabilities = classifier.probabilities(encoded, lambda n: ticker.at(n, "test, champion"))
     return [classifier.labels[i] for i in probabilities.argmax(axis=1)]
-
-
-def load_classifier(bundle: Path, config: RunConfig) -> Classifier:
-    """Return the classifier of a bundle, on the device of the run."""
-    return Classifier.load(
-        bundle, device=config.base.device, compute_dtype=config.base.compute_dtype
-    )
 
 
 def load_scorer(model: Path, config: RunConfig, *, with_adapter: bool = True) -> Scorer:
@@ -255,13 +244,9 @@ def load_scorer(model: Path, config: RunConfig, *, with_adapter: bool = True) ->
 
 def log_probabilities(scorer: Scorer, names: Iterable[str], task: str) -> metrics.Floats:
     """Return log-probabilities [products, labels] of `names`; report the progress as `task`."""
-    names = list(names)
-    if not names:
-        return np.empty((0, len(scorer.labels)))
-    ticker = Ticker("evaluate", len(names), "products")
-    return scorer.log_probabilities(
-        scorer.encode(names), progress=lambda done: ticker.at(done, task)
-    )
+    encoded = scorer.encode(list(names))
+    ticker = Ticker("evaluate", len(encoded), "products")
+    return scorer.log_probabilities(encoded, progress=lambda done: ticker.at(done, task))
 
 
 def _sample(table: pd.DataFrame, size: int) -> tuple[pd.DataFrame, metrics.Ints]:

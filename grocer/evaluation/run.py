@@ -90,8 +90,8 @@ def _measure(
 ) -> Evaluation:
     from sklearn.metrics import confusion_matrix
 
-    settings, labels, test = config.evaluation, predictions.labels, predictions.sides.test
-    validation = predictions.sides.validation
+    test, validation = predictions.sides.test, predictions.sides.validation
+    settings, labels = config.evaluation, test.scores.labels
     matrix = confusion_matrix(test.truth, test.scores.predicted, labels=range(len(labels)))
     products = pd.concat([tables[side] for side in SIDES], ignore_index=True)
     confidence = test.scores.confidence
@@ -129,10 +129,10 @@ def _measure(
         baselines=_baselines(predictions, tables["train"], settings),
         champion=None if champion is None else champion.compare(inputs, test, config),
         row_split_leakage=baselines.row_split_leakage(
-            products["department"], products["purchases"], metrics.SEED
+            products["department"], products["purchases"]
         ),
         aisles=hierarchical.measure(predictions, tables["train"], settings)
-        if predictions.leaves
+        if test.scores.leaves
         else None,
         slices=slices.accuracies(
             test.table.assign(correct=test.correct), tables["train"]["product_name"]
@@ -143,7 +143,8 @@ def _measure(
 
 def _reference(predictions: ModelPredictions, products: pd.DataFrame) -> Reference:
     """Return what the predictor compares its answers with, from the test products."""
-    test, labels = predictions.sides.test, predictions.labels
+    test = predictions.sides.test
+    labels = test.scores.labels
     shares = np.bincount(test.scores.predicted, minlength=len(labels)) / len(test.table)
     measured = drift.measure(
         test.table["product_name"].tolist(), test.scores.probabilities, predictions.linear.features
@@ -183,7 +184,7 @@ def _baselines(
 ) -> dict[str, BaselineComparison]:
     test, sample = predictions.sides.test, predictions.base_model
     majority = [baselines.majority(train["department"])] * len(test.table)
-    linear = Scores.flat(predictions.labels, predictions.linear_probabilities)
+    linear = Scores.flat(test.scores.labels, predictions.linear_probabilities)
     log_loss = paired.log_loss(test.scores.probabilities, linear.probabilities, test.truth)
     truth, correct = test.table["department"], test.correct
     return {
@@ -219,7 +220,7 @@ def _write(
     predictions.linear.save(out)
     sides = [_side_table(side, each) for side, each in predictions.sides]
     pd.concat(sides).to_parquet(out / "predictions.parquet", index=False, compression="zstd")
-    labels = list(predictions.labels)
+    labels = list(evaluation.labels)
     matrix = pd.DataFrame(evaluation.confusion, index=labels, columns=labels)
     matrix.to_csv(out / "confusion.csv", index_label=config.catalogue.label)
     recovered = _recovered(predictions.unlabelled)

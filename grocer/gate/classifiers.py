@@ -13,12 +13,6 @@ TOLERANCE = 1e-6
 Check = tuple[bool, str]
 
 
-def has_log_loss_test(evaluation: Evaluation) -> bool:
-    """Return whether the linear baseline, if it was measured, has the test of its log-loss."""
-    linear = evaluation.baselines.get("linear")
-    return linear is None or linear.paired_log_loss is not None
-
-
 def classifier_checks(evaluation: Evaluation, baselines: Sequence[str]) -> Iterator[Check]:
     """Yield the checks of `classifiers` against test metrics and, if required, the baseline."""
     test, validation = evaluation.metrics.test, evaluation.metrics.validation

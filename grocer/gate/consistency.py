@@ -7,7 +7,7 @@ from typing import Any
 
 from grocer.artifacts.evaluation import Evaluation
 from grocer.artifacts.metrics import BaselineComparison
-from grocer.gate.classifiers import TOLERANCE, Check, classifier_checks, has_log_loss_test
+from grocer.gate.classifiers import TOLERANCE, Check, classifier_checks
 from grocer.gate.comparisons import comparison_checks
 
 
@@ -30,7 +30,8 @@ def undefined_metrics(evaluation: Evaluation, baselines: Sequence[str]) -> list[
     without test products.
     """
     undefined = [f"baselines.{name}" for name in _absent(evaluation, baselines)]
-    if "linear" in baselines and not has_log_loss_test(evaluation):
+    linear = evaluation.baselines.get("linear") if "linear" in baselines else None
+    if linear is not None and linear.paired_log_loss is None:
         undefined.append("baselines.linear.paired_log_loss")
     for name, metrics in evaluation.departments.items():
         if metrics.support == 0:

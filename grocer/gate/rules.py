@@ -54,17 +54,12 @@ def judge(text: str | bytes, policy: GatePolicy) -> Decision:
     try:
         return decide(Evaluation.parse(text, Evaluation.FILE), policy)
     except ArtifactError as error:
-        return _reject(error.problems, policy)
-
-
-def _reject(problems: Sequence[str], policy: GatePolicy) -> Decision:
-    """The failed decision about an evaluation with these missing or invalid metrics."""
+        problems = error.problems
     measured = f"Missing or invalid metrics: {len(problems)}{_listed(problems)}."
     other = "Metric unavailable: the evaluation is invalid."
-    rules = sorted(_rules(policy), key=lambda name: name != "measured")  # first, as it says why
     reasons = tuple(
         Reason(rule=name, passed=False, sentence=measured if name == "measured" else other)
-        for name in rules
+        for name in dict.fromkeys(["measured", *_rules(policy)])  # first, as it says why
     )
     return Decision(passed=False, reasons=reasons, policy=policy, digests={})
 

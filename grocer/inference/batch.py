@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -47,7 +46,6 @@ AISLE, AISLE_PROBABILITY = "predicted_aisle", "predicted_aisle_probability"
 ALTERNATIVES = "predicted_alternatives"
 RANKED = 5
 """Number of departments in `ALTERNATIVES`."""
-NONE: Mapping[str, str] = MappingProxyType({})
 COUNTS = ("rows", "classified", "low_confidence", "blank")
 CHUNK_ROWS = 4096
 
@@ -62,7 +60,7 @@ def classify(
     min_probability: float = 0.0,
     chunk_rows: int = CHUNK_ROWS,
     previous: Path | None = None,
-    corrections: Mapping[str, str] = NONE,
+    corrections: Mapping[str, str] | None = None,
     load: Callable[[LoadedBundle], Classifier] = load_for_serving,
 ) -> dict[str, int]:
     """Write `source` to `out` with predicted department, aisle (if any) and their probabilities.
@@ -95,6 +93,7 @@ def classify(
     checked = load_bundle(bundle)
     limited, two_levels = min_probability > 0, bool(checked.leaves)
     schema = output_schema(table, source, column, two_levels=two_levels, with_alternatives=limited)
+    corrections = corrections or {}
     known = Known.read(previous, column, schema.names[len(table.schema) :], corrections)
     rows = table.count()
     plan = {
@@ -126,19 +125,26 @@ def _write_chunks(
     ticker, chunks = Ticker("classify", rows, "names"), dict[Path, dict[str, int]]()
     for number, chunk in enumerate(tables):
         path = directory / f"{number:08d}.chunk"
-        if (counts := _finished(path, chunk.num_rows)) is None:
-            counts = _write_chunk(path, score(chunk), suffix)
-        chunks[path] = counts
+        chunks[path] = _write_chunk(path, chunk, score, suffix)
         ticker.at(sum_counts(chunks.values())["rows"])
     return chunks
 
 
-def _write_chunk(path: Path, classified: pa.Table, suffix: str) -> dict[str, int]:
-    """Write a chunk, and the record that it is complete; return its counts."""
+def _write_chunk(
+    path: Path, chunk: pa.Table, score: Callable[[pa.Table], pa.Table], suffix: str
+) -> dict[str, int]:
+    """Write a chunk, and the record that it is complete, unless it is; return its counts."""
+    record = path.with_suffix(".json")
+    if path.exists() and record.exists():
+        finished = read_json(record)
+        counts: dict[str, int] = finished["counts"]
+        if counts["rows"] == chunk.num_rows and finished["sha256"] == file_digest(path):
+            return counts
+    classified = score(chunk)
     with output_file(path) as part:
         write_part(part, classified, suffix)
     counts = count_table(classified)
-    write_json(path.with_suffix(".json"), {"counts": counts, "sha256": file_digest(path)})
+    write_json(record, {"counts": counts, "sha256": file_digest(path)})
     return counts
 
 
@@ -239,22 +245,22 @@ def count_table(table: pa.Table) -> dict[str, int]:
     return dict(zip(COUNTS, values, strict=True))
 
 
-def _finished(path: Path, rows: int) -> dict[str, int] | None:
-    """Return the counts of a chunk that an earlier run finished; None if it must be written."""
-    if not (path.exists() and path.with_suffix(".json").exists()):
-        return None
-    record = read_json(path.with_suffix(".json"))
-    counts: dict[str, int] = record["counts"]
-    intact = counts["rows"] == rows and record["sha256"] == file_digest(path)
-    return counts if intact else None
-
-
 @contextmanager
 def _chunk_directory(out: Path, plan: dict[str, Any]) -> Iterator[Path]:
-    """Yield the directory of finished chunks; remove it when the output is complete."""
+    """Yield the directory of finished chunks, locked; remove it when the output is complete.
+
+    The lock of a killed process is released.
+    """
     directory = out.with_name(f".{out.name}.classify")
-    with _locked(out, directory.with_suffix(".lock")):
-        record = directory / "plan.json"
+    lock, record = directory.with_suffix(".lock"), directory / "plan.json"
+    with output_errors(out):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"{out} is being written by another run; wait for it") from error
         if record.exists() and read_json(record) != plan:
             say("classify", "source, bundle or options changed since the last run: starting over")
             shutil.rmtree(directory)
@@ -265,18 +271,4 @@ def _chunk_directory(out: Path, plan: dict[str, Any]) -> Iterator[Path]:
             say("classify", f"resuming after {finished} chunks of an earlier run")
         yield directory
         shutil.rmtree(directory)
-
-
-@contextmanager
-def _locked(out: Path, path: Path) -> Iterator[None]:
-    """Prevent concurrent runs with the same output; the lock of a killed process is released."""
-    with output_errors(out):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"{out} is being written by another run; wait for it") from error
-        yield
-        path.unlink()
+        lock.unlink()

@@ -14,8 +14,8 @@ import numpy as np
 
 from grocer.artifacts.combination import Combination
 from grocer.errors import ModelError
-from grocer.inference.scores import EncodedProduct, Floats, Scores
-from grocer.model.combination import combine, linear_answers
+from grocer.inference.scores import EncodedProduct, Scores
+from grocer.model.combination import Floats, combine, linear_answers
 from grocer.model.hierarchy import Leaf, leaf_probabilities
 from grocer.model.linear.classifier import LinearModel
 from grocer.release.bundle import LoadedBundle
@@ -131,11 +131,16 @@ class Classifier:
 
         `progress` is called after each forward pass with the number of products that it has done.
         """
-        linear_log = None
+        adapter_log = linear_log = None
+        if self.scorer is not None:
+            adapter_log = np.full((len(products), len(self.labels)), np.nan)
+            rows = [row for row, product in enumerate(products) if product.tokens]
+            scored = [products[row] for row in rows]
+            adapter_log[rows] = self.scorer.log_probabilities(scored, progress)
         if self.linear is not None:
-            rows = [product.linear_log for product in products]
-            linear_log = np.reshape(np.array(rows, dtype=np.float64), (-1, len(self.labels)))
-        return combine(self.combination, self._adapter_log(products, progress), linear_log)
+            logs = [product.linear_log for product in products]
+            linear_log = np.reshape(np.array(logs, dtype=np.float64), (-1, len(self.labels)))
+        return combine(self.combination, adapter_log, linear_log)
 
     def check(self, name: str) -> None:
         """Score a name with every model; raise the error of a model that fails."""
@@ -143,17 +148,6 @@ class Classifier:
             self.scorer.log_probabilities(self.scorer.encode([name]))
         if self.linear is not None:
             self.linear.log_probabilities([name])
-
-    def _adapter_log(
-        self, products: Sequence[EncodedProduct], progress: Callable[[int], None] | None
-    ) -> Floats | None:
-        """Return the adapter's log-probabilities; rows without tokens are NaN."""
-        if self.scorer is None:
-            return None
-        result = np.full((len(products), len(self.labels)), np.nan)
-        rows = [row for row, product in enumerate(products) if product.tokens]
-        result[rows] = self.scorer.log_probabilities([products[row] for row in rows], progress)
-        return result
 
 
 def load_for_serving(

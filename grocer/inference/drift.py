@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from math import exp, sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 
 from grocer.artifacts.drift import (
     DriftReference,
@@ -27,6 +26,7 @@ from grocer.artifacts.drift import (
     SignalReference,
     SignalTest,
 )
+from grocer.model.combination import Floats
 from grocer.model.linear.tfidf import TfIdf
 from grocer.model.prompts.template import clean
 
@@ -45,8 +45,6 @@ _BOUND: dict[Signal, float] = {"departments": sqrt(2)}
 """Maximum distance of a product's signal from the mean; 1 for others."""
 _MIXTURES = np.linspace(0.0, 1.0, 11)
 _Z = 1.96  # 95 % intervals
-
-Floats = NDArray[np.float64]
 
 
 def case_key(name: str) -> str:
@@ -232,19 +230,17 @@ class Monitor:
         if rows:
             measured = measure([names[row] for row in rows], probabilities[rows], self.features)
             self._parts.append(measured)
-        complete = len(self._keys) == WINDOW
-        if complete:
-            self._finish()
-        return complete
-
-    def _finish(self) -> None:
-        names = self._parts[0]
-        signals = {name: np.concatenate([part[name] for part in self._parts]) for name in names}
+        if len(self._keys) < WINDOW:
+            return False
+        signals = {
+            name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]
+        }
         self.windows += 1
         self.tests = compare(signals, self._known, self.windows)
         self.accuracy = estimated_accuracy(signals["confidence"][:, 0], self._known)
         self._keys.clear()
         self._parts.clear()
+        return True
 
 
 def closest_reference(counts: Floats, references: Floats) -> Floats:

@@ -19,9 +19,9 @@ from grocer.errors import TableError
 from grocer.inference import drift
 from grocer.inference.batch import CHUNK_ROWS, require_text
 from grocer.inference.classifier import Classifier, load_for_serving
-from grocer.inference.drift import Floats
-from grocer.inference.scores import Ints, Scores
+from grocer.inference.scores import Scores
 from grocer.io.tables import open_source
+from grocer.model.combination import Floats, Ints
 from grocer.model.linear.tfidf import TfIdf
 from grocer.model.prompts.template import is_blank
 from grocer.progress import Ticker

@@ -30,7 +30,7 @@ Row = tuple[Any, ...]
 class Known:
     """Rows by name; a reviewed label comes before an earlier prediction."""
 
-    corrections: Mapping[str, str] = field(default_factory=dict)
+    corrections: Mapping[str, str]
     """Labels of reviewers, by normal form of the name."""
     earlier: Mapping[str, Row] = field(default_factory=dict)
     """Rows of an earlier output with the same columns, by name."""

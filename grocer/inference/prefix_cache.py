@@ -48,17 +48,20 @@ class PrefixCachedModel:
 
     def edge_logits(
         self, queries: Sequence[TrieQuery]
-    ) -> Iterator[tuple[range, list[NDArray[np.float64]]]]:
-        """Yield, per forward pass, a range of queries and their edge logits, float64 [edges] each.
+    ) -> Iterator[tuple[list[TrieQuery], list[NDArray[np.float64]]]]:
+        """Yield, per forward pass, some queries and their edge logits, float64 [edges] each.
 
         Raises:
             ModelError: a logit is not finite; the message names the product.
         """
-        sizes = [len(query.suffix) + len(query.trie.tokens) for query in queries]
-        for batch in token_batches(sizes, self.token_budget):
-            logits = self._score([queries[i] for i in batch])
+        # Products of similar lengths need little padding in attention.
+        ordered = sorted(queries, key=lambda query: len(query.suffix))
+        sizes = [len(query.suffix) + len(query.trie.tokens) for query in ordered]
+        for rows in token_batches(sizes, self.token_budget):
+            batch = ordered[rows.start : rows.stop]
+            logits = self._score(batch)
             if not all(np.isfinite(edges).all() for edges in logits):
-                raise self._not_finite(batch, queries)
+                raise self._not_finite(batch)
             yield batch, logits
 
     def _score(self, queries: Sequence[TrieQuery]) -> list[NDArray[np.float64]]:
@@ -127,10 +130,10 @@ class PrefixCachedModel:
             self._cached = cache
         return self._cached
 
-    def _not_finite(self, batch: range, queries: Sequence[TrieQuery]) -> ModelError:
+    def _not_finite(self, batch: Sequence[TrieQuery]) -> ModelError:
         """Return an error that names the product; NaN spreads to all products of a pack."""
-        invalid = (i for i in batch if not np.isfinite(self._score([queries[i]])[0]).all())
-        query = queries[next(invalid, batch.start)]
+        invalid = (query for query in batch if not np.isfinite(self._score([query])[0]).all())
+        query = next(invalid, batch[0])
         return ModelError(
             f"item {query.item} ({query.name!r}): the model's logits are not finite; "
             "try base.compute_dtype=float32, or train with a lower learning rate"

@@ -14,9 +14,10 @@ import numpy as np
 from grocer.config.stages import BaseConfig
 from grocer.errors import ModelError
 from grocer.inference.prefix_cache import PrefixCachedModel, TrieQuery
-from grocer.inference.scores import EncodedProduct, Floats, Ints
+from grocer.inference.scores import EncodedProduct
 from grocer.io.atomic import read_json
 from grocer.model.base import load_adapter, load_nf4, load_tokenizer
+from grocer.model.combination import Floats, Ints
 from grocer.model.device import choose_compute_dtype, choose_device
 from grocer.model.hierarchy import Leaf, read_aisles
 from grocer.model.prompts.template import Template
@@ -98,14 +99,14 @@ class Scorer:
         Raises:
             ModelError: a logit is not finite; the message names the product.
         """
-        result = np.empty((len(products), len(self.labels)))
+        result, done = np.empty((len(products), len(self.labels))), 0
         queries = [TrieQuery(i, p.name, p.suffix, self.trie) for i, p in enumerate(products)]
-        queries.sort(key=_length)
         for batch, logits in self.prefix_cached.edge_logits(queries):
-            rows = [query.item for query in queries[batch.start : batch.stop]]
+            rows = [query.item for query in batch]
             result[rows] = self.trie.log_probabilities(np.stack(logits))
+            done += len(batch)
             if progress is not None:
-                progress(batch.stop)
+                progress(done)
         return result
 
     def leaf_log_probabilities(self, products: Sequence[EncodedProduct], labels: Ints) -> Floats:
@@ -126,17 +127,11 @@ class Scorer:
                 continue
             suffix = [*product.suffix, *completions.prefix]
             queries.append(TrieQuery(row, product.name, suffix, completions.trie))
-        queries.sort(key=_length)
         for batch, logits in self.prefix_cached.edge_logits(queries):
-            for query, edges in zip(queries[batch.start : batch.stop], logits, strict=True):
+            for query, edges in zip(batch, logits, strict=True):
                 inside = columns[labels[query.item]]
                 result[query.item, inside] = query.trie.log_probabilities(edges[None])[0]
         return result
-
-
-def _length(query: TrieQuery) -> int:
-    """Return a sort key: products of similar lengths need little padding in attention."""
-    return len(query.suffix)
 
 
 def _matching_base(reference: BaseReference, given: Path | None) -> Path:

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from grocer.model.combination import Floats, Ints
 from grocer.model.hierarchy import Leaf
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class EncodedProduct(NamedTuple):

@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 BOUNDS = (0.1, 10.0)
-"""Range of a single weight; without an upper bound, an error-free split would make it infinite."""
+"""Range of a single weight."""
 CHEAPEST_FIRST: tuple[Strategy, ...] = ("linear", "cascade", "adapter", "ensemble")
 TIE = 0.01
 """Difference of validation log-loss in nats up to which two classifiers are equally good."""
@@ -73,10 +73,11 @@ def log_loss(
 
 
 def fit_weight(log_probabilities: Floats, truth: Ints) -> float:
-    """Return the weight within `BOUNDS` that minimizes the log-loss of `scale`.
+    """Return the weight within `BOUNDS` with the lowest log-loss of `scale` plus a weak prior at 1.
 
-    Fit it on validation products: on training products it would hide overconfidence, and on
-    test products it would make the reported calibration error too small.
+    Without the prior, an error-free split would give the largest weight, and probabilities of 1.
+    Fit it on validation products: on training products it would hide overconfidence, and on test
+    products it would make the reported calibration error too small.
 
     Args:
         log_probabilities: [n, labels]; may hold -inf, except for true labels.
@@ -195,20 +196,26 @@ def _fit_ensemble(adapter_log: Floats, linear_log: Floats, truth: Ints) -> Combi
 
 
 def _minimize(
-    logs: Sequence[Floats], truth: Ints, lower: float, start: Sequence[float]
+    logs: Sequence[Floats], truth: Ints, lower: float, prior: Sequence[float]
 ) -> tuple[list[float], float]:
-    """Return the weights of the lowest log-loss, and that loss. The problem is convex."""
+    """Return the most probable weights, and their log-loss in nats. The problem is convex.
+
+    The prior of each weight is normal with variance 1 and mean `prior`; with n products it counts
+    as much as the log-loss of one of them.
+    """
     from scipy.optimize import minimize
 
     finite = [np.maximum(log, _MINUS_INFINITY).astype(np.float64) for log in logs]
-    result = minimize(
-        lambda weights: _loss(finite, truth, weights),
-        np.array(start),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(lower, BOUNDS[1])] * len(logs),
-    )
-    return [float(weight) for weight in result.x], float(result.fun)
+    mean = np.array(prior)
+
+    def penalized(weights: Floats) -> tuple[float, Floats]:
+        loss, gradient = _loss(finite, truth, weights)
+        offset = weights - mean
+        return loss + float(offset @ offset) / (2 * len(truth)), gradient + offset / len(truth)
+
+    bounds = [(lower, BOUNDS[1])] * len(logs)
+    weights = minimize(penalized, mean, jac=True, method="L-BFGS-B", bounds=bounds).x
+    return [float(weight) for weight in weights], _loss(finite, truth, weights)[0]
 
 
 def _loss(logs: Sequence[Floats], truth: Ints, weights: Floats) -> tuple[float, Floats]:

@@ -38,7 +38,6 @@ class LabelTrie:
     forward pass needs after the prompt. An edge is one child of a branching node.
     """
 
-    labels: tuple[str, ...]
     tokens: tuple[int, ...]
     """Token id of each needed node, parents before children."""
     parents: tuple[int, ...]
@@ -113,7 +112,6 @@ def label_trie(labels: Sequence[str], sequences: Sequence[Sequence[int]]) -> Lab
         for label, sequence in enumerate(sequences):
             paths[edge, label] = tuple(sequence[: len(step)]) == step
     return LabelTrie(
-        labels=tuple(labels),
         tokens=tuple(path[-1] for path in needed),
         parents=tuple(position[path[:-1]] for path in needed),
         depths=tuple(len(path) for path in needed),

@@ -94,23 +94,17 @@ def _difference(model: Any, encoder: Encoder, names: Sequence[str]) -> float:
     labels = [i % len(encoder.labels) for i in range(len(names))]
     completions = [encoder.label_tokens[label] for label in labels]
     products = [[*s, *c] for s, c in zip(suffixes, completions, strict=True)]
-    alone = [
-        _single_logits(model, [*encoder.prefix, *product])[-len(completion) - 1 : -1]
-        for product, completion in zip(products, completions, strict=True)
-    ]
+    alone = []
+    for product, completion in zip(products, completions, strict=True):
+        ids = torch.tensor([[*encoder.prefix, *product]], device=model.device)
+        logits = model(input_ids=ids, use_cache=False).logits[0].float()
+        alone.append(logits[-len(completion) - 1 : -1])
     packed = _packed_logits(model, encoder.prefix, products, [*map(len, completions)])
     expected = torch.cat(alone)
     differences = [packed - expected, _scoring_difference(model, encoder, suffixes, labels, alone)]
     return max(float(d.square().mean().sqrt()) for d in differences) / float(
         expected.std(dim=1).mean()
     )
-
-
-def _single_logits(model: Any, ids: Sequence[int]) -> Tensor:
-    """Return the logits [T, vocabulary] of one sequence with the model's own attention."""
-    output = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
-    logits: Tensor = output.logits[0].float()
-    return logits
 
 
 def _packed_logits(
@@ -148,11 +142,11 @@ def _scoring_difference(
     scoring = PrefixCachedModel(model, encoder.prefix, [trie], budget)
     differences = []
     for batch, logits in scoring.edge_logits(queries):
-        for i, edges in zip(batch, logits, strict=True):
-            for node in trie.edge_node[trie.paths[:, labels[i]] == 1]:
+        for query, edges in zip(batch, logits, strict=True):
+            for node in trie.edge_node[trie.paths[:, labels[query.item]] == 1]:
                 siblings = np.flatnonzero(trie.edge_node == node)
                 token = trie.nodes[node]
                 depth = 0 if token == -1 else trie.depths[token]
-                expected = alone[i][depth, trie.edge_token[siblings]].cpu()
+                expected = alone[query.item][depth, trie.edge_token[siblings]].cpu()
                 differences.append(torch.from_numpy(edges[siblings]).float() - expected)
     return torch.cat(differences)

@@ -8,6 +8,7 @@ from grocer.artifacts.splits import Splits
 from grocer.config.recipes import tiny
 from grocer.evaluation import predictions, run
 from grocer.evaluation.champion import Champion
+from grocer.inference.classifier import Classifier
 from grocer.release.bundle import LoadedBundle
 from tests.fixtures.artifacts import make_bundle, write_model
 from tests.fixtures.predictions import NounScorer, write_splits
@@ -24,8 +25,8 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory, bundle: LoadedBundle) -
     """An evaluation of generated products, with a champion."""
     root = tmp_path_factory.mktemp("evaluation")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("load_scorer", "load_classifier"):
-            patch.setattr(predictions, name, lambda model, config, **adapter: NounScorer(**adapter))
+        patch.setattr(predictions, "load_scorer", lambda *_, **adapter: NounScorer(**adapter))
+        patch.setattr(Classifier, "load", lambda *_, **__: NounScorer())
         (root / "out").mkdir()
         model, splits = write_model(root / "model", tiny()), write_splits(root / "splits")
         return run.run(

@@ -76,10 +76,10 @@ def test_top_k_is_one_with_at_most_k_labels():
 
 def test_bestseller_widens_the_interval_of_weighted_accuracy():
     correct = first_correct(30, 60)
-    uniform = metrics.weighted_accuracy(correct, np.ones(60, dtype=np.int64), SETTINGS)
+    uniform = metrics.weighted_accuracy(correct, np.ones(60, dtype=np.int64), 0.95)
     purchases = np.ones(60, dtype=np.int64)
     purchases[0] = 600
-    skewed = metrics.weighted_accuracy(correct, purchases, SETTINGS)
+    skewed = metrics.weighted_accuracy(correct, purchases, 0.95)
     assert uniform["weighted_accuracy"] == 0.5
     assert skewed["weighted_accuracy"] == pytest.approx(629 / 659)
 
@@ -90,7 +90,7 @@ def test_bestseller_widens_the_interval_of_weighted_accuracy():
 
 
 def test_weights_are_uniform_without_purchases():
-    result = metrics.weighted_accuracy(first_correct(3, 4), np.zeros(4, dtype=np.int64), SETTINGS)
+    result = metrics.weighted_accuracy(first_correct(3, 4), np.zeros(4, dtype=np.int64), 0.95)
     assert result["weighted_accuracy"] == 0.75
 
 

@@ -62,12 +62,12 @@ def scorers(monkeypatch):
     """The scorer of each artifact or bundle; `NounScorer()` by default."""
     by_path: dict[Path, NounScorer] = {}
 
-    def load(model: Path, config: RunConfig, with_adapter: bool = True) -> NounScorer:
+    def load(model: Path, *_: RunConfig, with_adapter: bool = True, **__: str) -> NounScorer:
         scorer = by_path.get(model, NounScorer())
         return scorer if with_adapter else NounScorer(scorer.labels, with_adapter=False)
 
-    for name in ("load_scorer", "load_classifier"):
-        monkeypatch.setattr(predictions, name, load)
+    monkeypatch.setattr(predictions, "load_scorer", load)
+    monkeypatch.setattr(predictions.Classifier, "load", load)
     return by_path
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from grocer.gate.classifiers import classifier_checks, has_log_loss_test
+from grocer.gate.classifiers import classifier_checks
 from tests.fixtures.evaluations import changed, evaluation, judged, parse, reason, value_at
 
 STRATEGIES = ("adapter", "ensemble", "cascade", "linear")
@@ -98,11 +98,5 @@ def test_log_losses_of_the_paired_test_are_those_of_both_classifiers(name, contr
 def test_unmeasured_linear_baseline_is_not_compared():
     content = changed(evaluation(), ("baselines", "linear"))
     assert contradictions(content) == []
-    assert has_log_loss_test(parse(content))
-
-
-def test_missing_test_of_the_log_loss_is_found():
-    assert has_log_loss_test(parse(evaluation()))
     content = changed(evaluation(), ("baselines", "linear", "paired_log_loss"), None)
-    assert not has_log_loss_test(parse(content))
     assert contradictions(content) == []

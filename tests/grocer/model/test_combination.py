@@ -60,10 +60,19 @@ def test_fit_recovers_a_known_weight(weight):
 
 
 def test_fit_ignores_impossible_labels():
-    logs = np.array([[np.log(0.9), np.log(0.1), -np.inf]] * 2)
-    weight = fit_weight(logs, np.array([0, 1]))
+    logs = np.array([[np.log(0.9), np.log(0.1), -np.inf]] * 100)
+    weight = fit_weight(logs, np.arange(100) % 2)
     assert weight == BOUNDS[0]
     assert (scale(logs, weight)[:, 2] == 0).all()
+
+
+def test_fit_without_errors_leaves_some_doubt():
+    logs = log_softmax(np.array([[2.0, 0.0, 0.0]] * 50))
+    weight = fit_weight(logs, np.zeros(50, dtype=int))
+    assert weight > 1
+    assert scale(logs, weight)[0, 0] < 1 - 1 / 1000
+    few = fit_weight(logs[:5], np.zeros(5, dtype=int))
+    assert 1 < few < weight
 
 
 @given(SEEDS, st.floats(*BOUNDS))

@@ -77,7 +77,7 @@ def test_ancestors_follow_the_branches() -> None:
 
 def test_500_labels_are_accepted_and_501_rejected() -> None:
     codes = list(itertools.product(range(3, 11), repeat=3))
-    assert len(label_trie([str(c) for c in codes[:500]], codes[:500]).labels) == 500
+    assert len(label_trie([str(c) for c in codes[:500]], codes[:500]).paths.T) == 500
     with pytest.raises(ConfigError, match=r"^501 labels: expected 2 to 500; .* column$"):
         label_trie([str(c) for c in codes[:501]], codes[:501])
 
