@@ -205,7 +205,7 @@ def test_bundle_without_its_own_trusted_signature_is_refused(
 
 FILE_ATTACKS: dict[str, Callable[[Path], object]] = {
     "link": lambda bundle: link(bundle / "labels.json"),
-    # It has no files of its own, so that no digest changes.
+    # It adds no file, so that no digest changes.
     "linked directory": lambda bundle: (bundle / "base").symlink_to(bundle),
     "pickle": lambda bundle: add(bundle / "adapter_model.bin", pickle.dumps(object)),
     "fifo": lambda bundle: os.mkfifo(bundle / "tokenizer.model"),
