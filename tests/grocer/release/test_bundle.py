@@ -327,26 +327,6 @@ def test_bundle_of_schema_1_is_rejected_by_its_version(tmp_path: Path) -> None:
         load_bundle(SCHEMA_1, "f" * 64)
 
 
-@pytest.mark.parametrize(
-    ("part", "change"),
-    [
-        ("evaluation", {"schema": 2}),
-        ("decision", {"schema": 2}),
-        ("evaluation", {"labels": ["bakery"]}),
-        ("config", {"unknown": 1}),
-    ],
-)
-def test_manifest_with_an_invalid_part_is_rejected(
-    tmp_path: Path, part: str, change: dict[str, object]
-) -> None:
-    path = make_bundle(tmp_path).path
-    manifest = read_json(path / "bundle.json")
-    manifest[part] |= change
-    (path / "bundle.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match=rf"schema version 8: {part}\."):
-        load_bundle(rename_to_digest(path))
-
-
 def test_directory_without_a_manifest_is_not_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is not a bundle"):
         load_bundle(tmp_path / "absent")
