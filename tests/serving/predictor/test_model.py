@@ -85,7 +85,7 @@ def test_classifier_with_other_aisles_than_the_bundle_is_rejected(
     bundle_with_aisles: LoadedBundle,
 ) -> None:
     registry = CollectorRegistry()
-    metrics = Metrics(bundle_with_aisles, bundle_with_aisles.config.serving, registry)
+    metrics = Metrics(bundle_with_aisles, bundle_with_aisles.manifest.config.serving, registry)
     reordered = bundle_with_aisles.leaves[::-1]
     failures: list[BaseException] = []
 
@@ -93,7 +93,7 @@ def test_classifier_with_other_aisles_than_the_bundle_is_rejected(
         failed = asyncio.Event()
         predictor = Predictor(
             bundle_with_aisles,
-            bundle_with_aisles.config.serving,
+            bundle_with_aisles.manifest.config.serving,
             metrics,
             lambda bundle: StubScorer(bundle.labels, leaves=reordered),
             lambda error: (failures.append(error), failed.set()),
