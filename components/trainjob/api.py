@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from components.trainjob import CONTAINER, GROUP, VERSION
-from serving.rollout.kubernetes import Cluster, NotFoundError, custom_resource
+from serving.rollout.kubernetes import Cluster, NotFoundError
 
 
 class TrainJobs(Cluster):
@@ -18,20 +18,20 @@ class TrainJobs(Cluster):
     }
     missing = "the cluster has no resource TrainJob; install Kubeflow Trainer (docs/cluster.md)"
 
-    def __init__(self, namespace: str) -> None:
-        super().__init__(namespace)
-        self._train_jobs = custom_resource(self._api, GROUP, VERSION, "TrainJob", "trainjobs")
+    @property
+    def _jobs(self) -> tuple[str, str, str, str]:
+        return GROUP, VERSION, self.namespace, "trainjobs"
 
     def find(self, name: str) -> dict[str, Any] | None:
         """Return a TrainJob, or None if it does not exist."""
+        get = self._objects.get_namespaced_custom_object
         try:
-            job = self._call(self._train_jobs.get, name=name, namespace=self.namespace)
+            job: dict[str, Any] = self._call(get, *self._jobs, name)
         except NotFoundError as error:
             if str(error) == self.missing:
                 raise
             return None
-        found: dict[str, Any] = job.to_dict()
-        return found
+        return job
 
     def create(self, body: Mapping[str, Any]) -> None:
         """Create a TrainJob.
@@ -40,12 +40,12 @@ class TrainJobs(Cluster):
             ChangedError: it exists.
             DeployError: Kubeflow Trainer or its runtime is missing, or access is denied.
         """
-        self._call(self._train_jobs.create, body=body, namespace=self.namespace)
+        self._call(self._objects.create_namespaced_custom_object, *self._jobs, body)
 
     def delete(self, name: str) -> None:
         """Delete a TrainJob; it is gone once its pods are."""
-        options = {"propagationPolicy": "Foreground"}
-        self._call(self._train_jobs.delete, name=name, namespace=self.namespace, body=options)
+        delete = self._objects.delete_namespaced_custom_object
+        self._call(delete, *self._jobs, name, body={"propagationPolicy": "Foreground"})
 
     def owners(self, pod: str) -> list[dict[str, Any]]:
         """Return the owner references of a pod."""

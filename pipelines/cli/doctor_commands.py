@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -13,7 +13,6 @@ from typer import Option
 
 from pipelines.cli.options import ServerOptions, expand_groups
 from pipelines.doctor.report import Finding, blocking
-from pipelines.kubeflow.client import Server
 
 _STYLES = {"ok": ("✓", "green"), "failed": ("✗", "red"), "optional": ("–", "dim")}
 _READY = "Ready: this machine meets the requirements of grocer run."
@@ -45,10 +44,25 @@ def doctor(
     """
     from rich.console import Console
 
+    from pipelines.doctor import cluster as doctor_cluster
+    from pipelines.doctor import machine as doctor_machine
+    from pipelines.doctor import store as doctor_store
+
     # kfp's client is silenced by replacing sys.stdout, in a probe that may outlast its timeout.
     out = sys.stdout
     with Console(stderr=True).status("checking"):
-        findings = list(check(server, store, queue))
+        storage = doctor_store.store(store)  # first, because the address may be invalid
+        cluster = doctor_cluster.cluster(server.namespace or "kubeflow", queue)
+        findings = [
+            doctor_machine.python(),
+            doctor_machine.packages(),
+            *doctor_machine.devices(),
+            doctor_machine.memory(),
+            doctor_machine.disk(),
+            *cluster,
+            *doctor_cluster.kubeflow(server, cluster[0].state == "ok"),
+            *storage,
+        ]
     problems = blocking(findings)
     if as_json:
         report = {"ready": not problems, "findings": [asdict(each) for each in findings]}
@@ -56,28 +70,6 @@ def doctor(
     else:
         _show(findings, out)
     raise typer.Exit(2 if problems else 0)
-
-
-def check(server: Server, store: str | None, queue: str | None = None) -> Iterator[Finding]:
-    """Yield every finding in the order of the table.
-
-    Raises:
-        ConfigError: `store` is not the address of a store.
-    """
-    from pipelines.doctor import cluster as doctor_cluster
-    from pipelines.doctor import machine as doctor_machine
-    from pipelines.doctor import store as doctor_store
-
-    storage = doctor_store.store(store)  # first, because the address may be invalid
-    yield doctor_machine.python()
-    yield doctor_machine.packages()
-    yield from doctor_machine.devices()
-    yield doctor_machine.memory()
-    yield doctor_machine.disk()
-    cluster = doctor_cluster.cluster(server.namespace or "kubeflow", queue)
-    yield from cluster
-    yield from doctor_cluster.kubeflow(server, cluster[0].state == "ok")
-    yield from storage
 
 
 def _show(findings: Sequence[Finding], out: object) -> None:

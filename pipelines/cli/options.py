@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Signature, signature
@@ -71,15 +71,8 @@ def silence_frameworks() -> None:
 
 def complete_settings(incomplete: str) -> list[str]:
     """Return the configuration keys that start with `incomplete`, for shell completion."""
-
-    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
-        for key, value in tree.items():
-            if isinstance(value, dict) and value and not prefix:
-                yield from walk(value, f"{key}.")
-            else:
-                yield f"{prefix}{key}="
-
-    keys = walk(recipe("tiny").model_dump(mode="json"), "")
+    sections = recipe("tiny").model_dump(exclude={"recipe"})
+    keys = ["recipe=", *(f"{name}.{key}=" for name, keys in sections.items() for key in keys)]
     return [key for key in keys if key.startswith(incomplete)]
 
 

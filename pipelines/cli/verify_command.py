@@ -17,7 +17,6 @@ from pipelines.cli.print_summary import show_block, show_verdict
 
 if TYPE_CHECKING:
     from grocer.release.bundle import LoadedBundle
-    from grocer.release.trust import Trust
 
 
 def verify(
@@ -40,18 +39,12 @@ def verify(
     require_key(key)
     with tempfile.TemporaryDirectory() as folder:
         checked = open_bundle(bundle, Path(folder), setting="BUNDLE")
-        show(checked, Trust.of_platform(), bundle)
-
-
-def show(bundle: LoadedBundle, trust: Trust, source: str) -> None:
-    """Print a verified bundle."""
-    console = Console(highlight=False)
-    for heading, text in _rows(bundle, source):
-        show_block(console, heading, text)
-    decision = bundle.manifest.decision
-    floor = "; the platform's gate policy accepts it" if trust.floor else ""
-    outcome = f"this is what was evaluated{floor}"
-    show_verdict(decision.passed, decision.reasons, outcome)
+        console = Console(highlight=False)
+        for heading, text in _rows(checked, bundle):
+            show_block(console, heading, text)
+    decision = checked.manifest.decision
+    floor = "; the platform's gate policy accepts it" if Trust.of_platform().floor else ""
+    show_verdict(decision.passed, decision.reasons, f"this is what was evaluated{floor}")
 
 
 def _rows(bundle: LoadedBundle, source: str) -> Iterator[tuple[str, str | Text]]:

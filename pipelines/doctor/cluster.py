@@ -16,6 +16,7 @@ from grocer.config.deployment import TRUST_CONFIG, DeployConfig
 from grocer.errors import ConfigError, DeployError
 from pipelines.doctor.report import Finding, failed, ok, optional, probe
 from pipelines.kubeflow.client import Server
+from serving.rollout.api_errors import describe_error
 from serving.rollout.inference_service import GROUP, MIN_KSERVE
 
 if TYPE_CHECKING:
@@ -89,8 +90,6 @@ def _explain_errors(what: str, check: Callable[[ApiClient], Finding], api: ApiCl
     """Return the check's finding, or a finding for the API's error."""
     import urllib3
     from kubernetes.client.exceptions import ApiException
-
-    from serving.rollout.kubernetes import describe_error
 
     try:
         return check(api)
@@ -230,8 +229,6 @@ def kubeflow(server: Server, has_cluster: bool) -> list[Finding]:
 
 
 def _kubeflow(server: Server, needed: bool) -> Finding:
-    from serving.rollout.kubernetes import describe_error
-
     client = server.connect(check=False)
     host = client.healthzs.api_client.configuration.host
     try:

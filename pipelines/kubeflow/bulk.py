@@ -21,14 +21,8 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
     Predictions in `previous`, an earlier output of the same bundle, are kept; labels in the table
     `corrections` replace predictions.
     """
-    cluster = run.cluster
-    pipeline_config = dsl.PipelineConfig(active_deadline_seconds=cluster.run_timeout_seconds)
 
-    @dsl.pipeline(
-        name="grocer-bulk",
-        description="Classify every product in a file by department",
-        pipeline_config=pipeline_config,
-    )
+    @resources.pipeline("grocer-bulk", "Classify every product in a file by department", run)
     def bulk(
         data: str,
         out: str,
@@ -61,11 +55,11 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
         resources.use_model(predictions, images.serve, run)
         resources.mount_trust(predictions)
         for task in (champion, table, predictions, merged):
-            resources.use_object_store(task, cluster)
+            resources.use_object_store(task, run.cluster)
             resources.harden(task)
             # Files and the deployed bundle can change under an unchanged name.
             task.set_caching_options(False)
         if on_cluster:
-            resources.retry(predictions, cluster.retries)
+            resources.retry(predictions, run.cluster.retries)
 
     return Package(bulk, f"bulk-{run.recipe}")

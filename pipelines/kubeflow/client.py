@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from grocer.errors import ConfigError
+from serving.rollout.api_errors import describe_error
 
 ACCOUNT = "grocer-pipeline"
 """Service account of manifests/ for the pods of a run; it may deploy a bundle."""
@@ -98,8 +99,6 @@ class Server:
         """
         import kfp_server_api
         import urllib3
-
-        from serving.rollout.kubernetes import describe_error
 
         server = f"--host: Kubeflow Pipelines at {self.host or 'its default host'}"
         errors = (urllib3.exceptions.HTTPError, TimeoutError, kfp_server_api.ApiException)

@@ -1,10 +1,12 @@
-"""Pod settings of a task: image, resources, node, mounts, environment and security context.
+"""Time limit of a pipeline, and pod settings of a task, from its image to its security context.
 
 On a cluster kfp's compiler adds the rest of the restricted Pod Security Standard: no privilege
 escalation, no capabilities, the runtime's seccomp profile.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from kfp import dsl, kubernetes
 
@@ -40,6 +42,12 @@ FOLLOW_CPU = "500m"
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "ORAS_USER", "ORAS_PASS")
 CREDENTIALS = {key: key for key in _KEYS}
 ENDPOINT = {key: key for key in ("AWS_ENDPOINT_URL", "AWS_REGION")}
+
+
+def pipeline(name: str, description: str, run: RunConfig) -> Any:
+    """Return kfp's decorator of a pipeline with the time limit of a run."""
+    config = dsl.PipelineConfig(active_deadline_seconds=run.cluster.run_timeout_seconds)
+    return dsl.pipeline(name=name, description=description, pipeline_config=config)
 
 
 def use_cpu(task: dsl.PipelineTask, image: str, run: RunConfig) -> None:

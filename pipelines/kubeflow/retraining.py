@@ -18,13 +18,9 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
     run that the gate judged is recorded in `state`; a local run's output directory has the record.
     """
     config_default = (resources.with_mount_paths(run) if on_cluster else run).to_json()
-    pipeline_config = dsl.PipelineConfig(active_deadline_seconds=run.cluster.run_timeout_seconds)
+    text = "Train and deploy a classifier of products by department if it is due"
 
-    @dsl.pipeline(
-        name="grocer-retraining",
-        description="Train and deploy a classifier of products by department if it is due",
-        pipeline_config=pipeline_config,
-    )
+    @resources.pipeline("grocer-retraining", text, run)
     def retraining(
         data: str,
         when: str,

@@ -181,16 +181,10 @@ def submit(server: Server, job: Job) -> Submitted:
     """
     client = server.connect()
     with server.translated_errors():
-        version = _upload(client, job.package)
+        arguments = _upload(client, job)
         experiment = client.create_experiment(EXPERIMENT, namespace=server.namespace)
-        run = client.run_pipeline(
-            experiment.experiment_id,
-            f"{job.package.name} {time.strftime('%Y-%m-%d %H:%M:%S')}",
-            params=dict(job.parameters),
-            pipeline_id=version.pipeline_id,
-            version_id=version.pipeline_version_id,
-            service_account=job.service_account,
-        )
+        name = f"{job.package.name} {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        run = client.run_pipeline(experiment.experiment_id, name, **arguments)
     page = f"{client._get_url_prefix()}/#/runs/details/{run.run_id}"
     return Submitted(run.run_id, page, job.package.steps)
 
@@ -215,17 +209,13 @@ def schedule(server: Server, job: Job, name: str, cron: str, *, replace: bool = 
             raise ConfigError(f"--name {name}: schedule already exists; replace it with --replace")
         ids = [each.recurring_run_id for each in existing or []]
         _check_inactive(client, experiment.experiment_id, ids)
-        version = _upload(client, job.package)
         created = client.create_recurring_run(
             experiment.experiment_id,
             name,
             cron_expression=cron,
             max_concurrency=1,
             no_catchup=True,
-            params=dict(job.parameters),
-            pipeline_id=version.pipeline_id,
-            version_id=version.pipeline_version_id,
-            service_account=job.service_account,
+            **_upload(client, job),
         )
         for recurring_run_id in ids:
             client.delete_recurring_run(recurring_run_id)
@@ -253,8 +243,9 @@ def _check_inactive(client: Any, experiment_id: str, recurring_run_ids: Collecti
             )
 
 
-def _upload(client: Any, package: Package) -> Any:
-    """Return the package's pipeline version, uploaded if the server does not have it."""
+def _upload(client: Any, job: Job) -> dict[str, Any]:
+    """Return the arguments of a run; upload the pipeline version if the server does not have it."""
+    package = job.package
     pipeline_id = client.get_pipeline_id(package.name)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "pipeline.yaml")
@@ -263,9 +254,14 @@ def _upload(client: Any, package: Package) -> Any:
             pipeline_id = client.upload_pipeline(str(path), package.name).pipeline_id
         name_filter = _name_filter(package.version)
         versions = client.list_pipeline_versions(pipeline_id, filter=name_filter).pipeline_versions
-        if versions:
-            return versions[0]
-        return client.upload_pipeline_version(str(path), package.version, pipeline_id=pipeline_id)
+        if not versions:
+            versions = [client.upload_pipeline_version(str(path), package.version, pipeline_id)]
+    return {
+        "params": dict(job.parameters),
+        "pipeline_id": pipeline_id,
+        "version_id": versions[0].pipeline_version_id,
+        "service_account": job.service_account,
+    }
 
 
 def _name_filter(name: str) -> str:

@@ -21,6 +21,7 @@ from grocer.config.run import RunConfig
 from pipelines.kubeflow import resources
 from pipelines.kubeflow.compiled import Package
 from pipelines.kubeflow.trainjob import train_job
+from pipelines.local.outputs import JUDGED
 
 _MODEL_STEPS = {"train", "evaluate"}
 _BUNDLE_STEPS = {"evaluate", "deploy"}
@@ -45,15 +46,10 @@ def package(run: RunConfig, images: Images = IMAGES, *, on_cluster: bool = True)
     bundle, unless the parameter `champion` names one. Off a cluster nothing is retried, and a
     failed gate never fails the run. With several processes, train creates a TrainJob on a cluster.
     """
-    cluster = run.cluster
     config_default = (resources.with_mount_paths(run) if on_cluster else run).to_json()
-    pipeline_config = dsl.PipelineConfig(active_deadline_seconds=cluster.run_timeout_seconds)
+    text = "Fine-tune, evaluate and deploy a classifier of products by department"
 
-    @dsl.pipeline(
-        name="grocer",
-        description="Fine-tune, evaluate and deploy a classifier of products by department",
-        pipeline_config=pipeline_config,
-    )
+    @resources.pipeline("grocer", text, run)
     def grocer(data: str, config: str = config_default, champion: str = "") -> bool:
         tasks = training_steps(run, images, data, config, champion, on_cluster)
         configure(tasks, images, run, on_cluster)
@@ -110,12 +106,7 @@ def training_steps(
 
 def judged_artifacts(tasks: Mapping[str, dsl.PipelineTask]) -> dict[str, Any]:
     """Return the artifacts that a bundle or a lineage is made of."""
-    return {
-        "model": tasks["train"].outputs["model"],
-        "splits": tasks["build_dataset"].outputs["splits"],
-        "evaluation": tasks["evaluate"].outputs["evaluation"],
-        "decision": tasks["gate"].outputs["decision"],
-    }
+    return {name: tasks[step].outputs[name] for name, step in JUDGED.items()}
 
 
 def configure(

@@ -22,7 +22,7 @@ PAGES = {
     "decision.md": "gate",
 }
 # Artifacts that a bundle is written from, with the step that wrote each.
-_JUDGED = {
+JUDGED = {
     "model": "train",
     "splits": "build_dataset",
     "evaluation": "evaluate",
@@ -59,7 +59,7 @@ def collect(root: Path, log: Path, config: RunConfig, staging: Path, out: Path) 
     write_json(staging / "config.json", config.model_dump(mode="json"))
     summary.write(staging)
     report = out / (f"bundle/{bundle.name}" if bundle else "report.html")
-    judged = {name: artifacts[step] for name, step in _JUDGED.items()}
+    judged = {name: artifacts[step] for name, step in JUDGED.items()}
     Lineage.of_run(judged, config, str(report), bundle and bundle.name).write(staging)
     predictions = read_json(artifacts["deploy"] / "predictions.json") if bundle else None
     return Finished(out, summary, predictions)

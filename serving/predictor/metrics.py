@@ -120,9 +120,12 @@ class Metrics:
         ).set(1)
         self._metrics["reference_confidence"].set(reference.mean_confidence)
         for index, label in enumerate(bundle.labels):
-            reference_share = partial(self._reference_share, index)
-            self._metrics["reference_share"].labels(label).set_function(reference_share)
-            self._metrics["latest_share"].labels(label).set_function(partial(self._share, index))
+            self._metrics["reference_share"].labels(label).set_function(
+                lambda i=index: closest_reference(self._counts, self._references)[i]
+            )
+            self._metrics["latest_share"].labels(label).set_function(
+                lambda i=index: self._counts[i] / max(len(self._recent), 1)
+            )
         self._metrics["latest_confidence"].set_function(
             lambda: self._confidence / max(len(self._recent), 1)
         )
@@ -197,9 +200,3 @@ class Metrics:
             self._metrics["drift_signal"].labels(signal).set(test.value)
             self._metrics["drift_reference"].labels(signal).set(test.reference)
             self._metrics["drift_p_value"].labels(signal).set(test.p_value)
-
-    def _share(self, index: int) -> float:
-        return float(self._counts[index] / max(len(self._recent), 1))
-
-    def _reference_share(self, index: int) -> float:
-        return float(closest_reference(self._counts, self._references)[index])

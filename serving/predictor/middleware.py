@@ -54,7 +54,7 @@ class RequestMiddleware:
         self._routes = routes(predictor.name, ui=config.ui)
         # In-flight requests: all of them, and those whose body was read.
         self._in_flight = self._read = 0
-        self._bodies = _Budget(_BUDGET_BODIES * config.max_body_bytes)
+        self._body_bytes = 0
         self._large = asyncio.Lock()
         self._rejections: dict[int, RateLimit] = {}
 
@@ -85,7 +85,7 @@ class RequestMiddleware:
             await exchange.reject(INTERNAL_ERROR)
         finally:
             self._in_flight -= 1
-            self._bodies.used -= exchange.body_bytes
+            self._body_bytes -= exchange.body_bytes
             self._record(exchange, route, time.perf_counter() - started)
 
     def _route(self, scope: Scope) -> tuple[str, str]:
@@ -108,7 +108,7 @@ class RequestMiddleware:
             raise RequestError(429, "too many in-flight requests", retry_after=1)
         self._check_capacity(self._read)
         exchange.require_content_type(binary=route == "infer")
-        body = await exchange.body(self._config, self._bodies)
+        body = await self._read_body(exchange)
         if len(body) > _SMALL_BODY_BYTES:
             async with self._large:
                 for _ in range(_ITERATIONS):
@@ -132,6 +132,41 @@ class RequestMiddleware:
                 span.set_attribute("http.response.status_code", exchange.status)
         finally:
             self._read -= 1
+
+    async def _read_body(self, exchange: _Exchange) -> bytes:
+        """Receive the body of a request within limits of size and time.
+
+        Small bodies may exceed the budget of all bodies: large ones that arrive slowly do not
+        block them.
+        """
+        limit, seconds = self._config.max_body_bytes, self._config.body_seconds
+        too_large = RequestError(413, f"request body too large: the limit is {limit} bytes")
+        length = exchange.header(b"content-length")
+        if length is not None and length.isdigit() and int(length) > limit:
+            raise too_large
+        body, more = bytearray(), True
+        try:
+            async with asyncio.timeout(seconds):
+                while more:
+                    message = await exchange.receive()
+                    if message["type"] == "http.disconnect":
+                        exchange.abandoned = True
+                        raise RequestError(400, "the client disconnected")
+                    chunk = message.get("body", b"")
+                    body += chunk
+                    exchange.body_bytes += len(chunk)
+                    self._body_bytes += len(chunk)
+                    if len(body) > limit:
+                        raise too_large
+                    exhausted = self._body_bytes > _BUDGET_BODIES * limit
+                    if exhausted and len(body) > _SMALL_BODY_BYTES:
+                        raise RequestError(429, "too many large bodies in flight", retry_after=1)
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            raise RequestError(408, f"request body not received within {seconds:g} s") from None
+        if not body:
+            raise RequestError(400, "request body: empty")
+        return bytes(body)
 
     async def _until_disconnect(self, exchange: _Exchange, scope: Scope, body: bytes) -> None:
         """Run the application, and cancel it if the client disconnects."""
@@ -177,13 +212,6 @@ class RequestMiddleware:
         log.log(logging.DEBUG if probe else logging.INFO, "request", extra=fields)
 
 
-class _Budget:
-    """Memory for the bodies of requests in flight."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.used = limit, 0
-
-
 class _Exchange:
     """A request and its response, with the request id and bundle digest as headers."""
 
@@ -195,53 +223,19 @@ class _Exchange:
         self.status = self.body_bytes = 0
         self.abandoned = False
         self.error = ""
-        request_id = (self._header(b"x-request-id") or b"").decode("latin-1")
+        request_id = (self.header(b"x-request-id") or b"").decode("latin-1")
         self.id = request_id if _REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
 
-    def _header(self, name: bytes) -> bytes | None:
+    def header(self, name: bytes) -> bytes | None:
         return next((value for key, value in self.scope["headers"] if key == name), None)
 
     def require_content_type(self, *, binary: bool) -> None:
         """Require JSON in UTF-8, or the binary extension of V2, without compression."""
-        kind = self._header(b"content-type")
+        kind = self.header(b"content-type")
         if not (kind is None or _JSON.fullmatch(kind) or (binary and _BINARY.fullmatch(kind))):
             raise RequestError(415, "content-type: expected application/json in UTF-8")
-        if (self._header(b"content-encoding") or b"identity").lower() != b"identity":
+        if (self.header(b"content-encoding") or b"identity").lower() != b"identity":
             raise RequestError(415, "content-encoding: compressed bodies are not supported")
-
-    async def body(self, config: ServingConfig, budget: _Budget) -> bytes:
-        """Receive the body within limits of size and time.
-
-        The received bytes are added to `body_bytes` and to the budget, which small bodies may
-        exceed: large ones that arrive slowly do not block them.
-        """
-        limit, seconds = config.max_body_bytes, config.body_seconds
-        too_large = RequestError(413, f"request body too large: the limit is {limit} bytes")
-        length = self._header(b"content-length")
-        if length is not None and length.isdigit() and int(length) > limit:
-            raise too_large
-        body, more = bytearray(), True
-        try:
-            async with asyncio.timeout(seconds):
-                while more:
-                    message = await self.receive()
-                    if message["type"] == "http.disconnect":
-                        self.abandoned = True
-                        raise RequestError(400, "the client disconnected")
-                    chunk = message.get("body", b"")
-                    body += chunk
-                    self.body_bytes += len(chunk)
-                    budget.used += len(chunk)
-                    if len(body) > limit:
-                        raise too_large
-                    if len(body) > _SMALL_BODY_BYTES and budget.used > budget.limit:
-                        raise RequestError(429, "too many large bodies in flight", retry_after=1)
-                    more = message.get("more_body", False)
-        except TimeoutError:
-            raise RequestError(408, f"request body not received within {seconds:g} s") from None
-        if not body:
-            raise RequestError(400, "request body: empty")
-        return bytes(body)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -6,7 +6,8 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from grocer.config.deployment import ServingConfig
@@ -64,23 +65,17 @@ def serve(
     from serving.predictor.server import Server
 
     tracing.configure()
-    server = Server(checked, config, classifier_loader(config, base), host, port, grpc_port)
+    server = Server(checked, config, partial(load_classifier, config, base), host, port, grpc_port)
     server.start([])
     if isinstance(server.failure, GrocerError):
         raise server.failure
     return 0 if server.failure is None else 1
 
 
-def classifier_loader(
-    config: ServingConfig, base: Path | None = None
-) -> Callable[[LoadedBundle], Classifier]:
-    """Return a function that loads the classifier of a bundle."""
-
-    def load(bundle: LoadedBundle) -> Classifier:
-        classifier = load_for_serving(bundle, token_budget=config.token_budget, base=base)
-        # Exclude the loaded model from garbage collection, which would pause requests by 0.3 s.
-        gc.freeze()
-        log.info("model loaded", extra={"digest": bundle.digest})
-        return classifier
-
-    return load
+def load_classifier(config: ServingConfig, base: Path | None, bundle: LoadedBundle) -> Classifier:
+    """Return the classifier of a bundle."""
+    classifier = load_for_serving(bundle, token_budget=config.token_budget, base=base)
+    # Exclude the loaded model from garbage collection, which would pause requests by 0.3 s.
+    gc.freeze()
+    log.info("model loaded", extra={"digest": bundle.digest})
+    return classifier

@@ -16,11 +16,11 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException
 from kubernetes.config.incluster_config import InClusterConfigLoader
-from kubernetes.dynamic import DynamicClient, Resource
 from kubernetes.watch import Watch
 
 from grocer.config.deployment import DEPLOY_TOKEN
 from grocer.errors import DeployError
+from serving.rollout.api_errors import describe_error, error_status
 from serving.rollout.inference_service import FIELD_MANAGER, GROUP, PLURAL, VERSION
 
 RETRY_SECONDS = 5.0
@@ -46,15 +46,21 @@ class NoKubeconfigError(DeployError):
 
 
 class _Client(client.ApiClient):
-    """A client that rejects an HTML page, such as that of a login, as a connection error."""
+    """A client that rejects the answers of another server, as a connection error."""
 
-    def request(self, *args: Any, **kwargs: Any) -> Any:
-        response = super().request(*args, **kwargs)
-        if "html" in response.getheaders().get("content-type", ""):
-            raise urllib3.exceptions.HTTPError(
-                "it answers with an HTML page; check the server in the kubeconfig, and your login"
-            )
-        return response
+    def request(self, method: str, url: str, **options: Any) -> Any:
+        is_text = url.endswith("/log") or ("watch", True) in (options.get("query_params") or ())
+        try:
+            response = super().request(method, url, **options)
+            is_page = "html" in response.getheaders().get("content-type", "")
+            if not is_page and (is_text or isinstance(json.loads(response.data), dict)):
+                return response
+        except (UnicodeDecodeError, json.JSONDecodeError):
+            is_page = False
+        raise urllib3.exceptions.HTTPError(
+            f"it answers with {'an HTML page' if is_page else 'invalid JSON'}; check the server in "
+            "the kubeconfig, and your login"
+        )
 
 
 def connect(*, retries: int = 2) -> tuple[client.ApiClient, str]:
@@ -112,11 +118,7 @@ class Cluster:
         api, self.namespace = api or connect()[0], namespace
         self._api, self._host = api, api.configuration.host
         self._core, self._apps = client.CoreV1Api(api), client.AppsV1Api(api)
-        # The typed API cannot server-side apply custom objects.
-        self._inference_services = custom_resource(api, GROUP, VERSION, "InferenceService", PLURAL)
-        self._http_routes = custom_resource(
-            api, "gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"
-        )
+        self._objects = client.CustomObjectsApi(api)
 
     def inference_service(self, name: str) -> dict[str, Any]:
         """Return an InferenceService.
@@ -124,8 +126,8 @@ class Cluster:
         Raises:
             DeployError: it does not exist, KServe is not installed, or access is denied.
         """
-        get = self._inference_services.get
-        return self._call(get, name=name, namespace=self.namespace).to_dict()
+        get = self._objects.get_namespaced_custom_object
+        return self._call(get, GROUP, VERSION, self.namespace, PLURAL, name)
 
     def apply(self, body: Mapping[str, Any]) -> None:
         """Server-side apply an InferenceService; fields of other managers stay unchanged.
@@ -134,16 +136,25 @@ class Cluster:
             ChangedError: the body's resource version is not the current one.
             DeployError: field-manager conflict, rejected by admission, or access denied.
         """
-        apply = self._inference_services.server_side_apply
-        self._call(apply, body=body, namespace=self.namespace, field_manager=FIELD_MANAGER)
+        name = body["metadata"]["name"]
+        # The typed API cannot server-side apply custom objects.
+        self._call(
+            self._api.call_api,
+            f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}/{name}",
+            "PATCH",
+            query_params=[("fieldManager", FIELD_MANAGER)],
+            header_params={"Content-Type": "application/apply-patch+yaml"},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
 
     def http_route(self, name: str) -> dict[str, Any] | None:
         """Return an HTTPRoute of the Gateway API, or None if it does not exist."""
+        get, group = self._objects.get_namespaced_custom_object, "gateway.networking.k8s.io"
         try:
-            route = self._call(self._http_routes.get, name=name, namespace=self.namespace)
+            return self._call(get, group, "v1", self.namespace, "httproutes", name)
         except NotFoundError:
             return None
-        return route.to_dict()
 
     def deployment(self, name: str) -> client.V1Deployment | None:
         """Return a Deployment, or None if it does not exist."""
@@ -249,64 +260,15 @@ class Cluster:
         """Return the error with the API server's message and the next step."""
         code = getattr(error, "status", None)
         if code == 404:
-            status = _status(error)
+            status = error_status(error)
             if not status.get("details", {}).get("name"):
                 return NotFoundError(self.missing)
             return NotFoundError(
                 f"{status['message']}; apply an overlay of manifests/, or check deploy.namespace"
             )
         text = describe_error(error, f"Kubernetes API at {self._host}")
-        if code == 409 and not _status(error).get("details", {}).get("causes"):
+        if code == 409 and not error_status(error).get("details", {}).get("causes"):
             return ChangedError(text)
         if code is None or code == 429 or code >= 500:
             return UnreachableError(text)
         return DeployError(f"{text}; {self.hints[code]}" if code in self.hints else text)
-
-
-def custom_resource(
-    api: client.ApiClient, group: str, version: str, kind: str, plural: str
-) -> Resource:
-    """Return a namespaced custom resource.
-
-    It is declared here, as discovery costs three requests and writes a cache file to a shared
-    directory.
-    """
-    return Resource(
-        prefix="apis",
-        group=group,
-        api_version=version,
-        kind=kind,
-        name=plural,
-        namespaced=True,
-        client=DynamicClient(api, discoverer=lambda *_: None),
-    )
-
-
-def describe_error(error: Any, server: str) -> str:
-    """Return why a request failed: the server's message, or the cause of a connection error.
-
-    `error` is one of urllib3, or the `ApiException` of a generated client (kubernetes, kfp).
-    """
-    if code := getattr(error, "status", None):
-        message = _status(error).get("message") or error.reason
-        return f"{server} rejected the request ({code}): {message}"
-    return f"{server} unreachable: {root_cause(error)}"
-
-
-def root_cause(error: BaseException) -> str:
-    """Return the text of the innermost cause of a client's error, e.g. `Connection refused`."""
-    while True:
-        reason = getattr(error, "reason", None)
-        inner = reason if isinstance(reason, BaseException) else error.__cause__
-        if inner is None:
-            return getattr(error, "strerror", None) or str(error) or type(error).__name__
-        error = inner
-
-
-def _status(error: Any) -> dict[str, Any]:
-    """Return the Kubernetes Status in an error's body; empty if there is none."""
-    try:
-        status = json.loads(error.body or "{}")
-    except ValueError:
-        return {}
-    return status if isinstance(status, dict) else {}

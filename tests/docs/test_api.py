@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,10 @@ from serving.predictor.protocol.models import AISLE_OUTPUTS, OUTPUTS
 from serving.predictor.protocol.openapi import routes
 from serving.predictor.protocol.responses import output_types
 from tests.docs.documents import ROOT, blocks, error_statuses, in_source, prose, section, table
-from tests.fixtures.predictor_process import Running, Start
+from tests.fixtures.predictor_process import POST_HEAD, PREDICT, Running, Start
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
 ADDRESS = "localhost:8080"
-PREDICT = "/v1/models/grocer:predict"
 AISLE_EXAMPLES = blocks(section(PAGE, "### With aisles"), "console")
 NUMBER = r"[\d.]+"
 EXACT_KEYS = {*("name", "datatype", "shape", "error", "id", "model_name", "word", "live", "ready")}
@@ -168,22 +168,17 @@ def section_of(status: int) -> str:
 @contextlib.contextmanager
 def request_without_body(server: Running) -> Iterator[socket.socket]:
     """Yield a connection with an in-flight request whose body does not arrive."""
-    address = ("127.0.0.1", httpx.URL(server.url).port)
-    with socket.create_connection(address) as connection:
-        connection.settimeout(20)
-        head = f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
-        connection.sendall(head.encode())
+    with server.connect() as connection:
+        connection.sendall(f"{POST_HEAD}content-length: 9\r\n\r\n".encode())
         yield connection
 
 
 def test_slow_body_is_the_documented_408(server: Running) -> None:
-    with request_without_body(server) as connection, connection.makefile("rb") as file:
-        status = int(file.readline().split()[1])
-        lines = iter(file.readline, b"\r\n")
-        headers = dict(line.decode().strip().lower().split(": ", 1) for line in lines)
-        body = file.read(int(headers["content-length"]))
-    response = httpx.Response(status, headers=headers, content=body)
-    documented(408).check(response, NUMBER)
+    with request_without_body(server) as connection, HTTPResponse(connection) as received:
+        received.begin()
+        headers, body = received.getheaders(), received.read()
+    documented(408).check(httpx.Response(received.status, headers=headers, content=body), NUMBER)
+    assert server.predict("Milk").status_code == 200
 
 
 def test_large_body_is_the_documented_413(server: Running) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.cli.main import execute
 from tests.fixtures.kubernetes_api import api  # noqa: F401
 
 TOY = Path(__file__).parent / "toy"
@@ -70,6 +71,20 @@ def shallow_stack(monkeypatch):
         return [inspect.FrameInfo(each, *inspect.getframeinfo(each, 0)) for each in frames]
 
     monkeypatch.setattr(inspect, "stack", stack)
+
+
+@pytest.fixture
+def user_error(capsys):
+    """Return a function that runs a command and returns its user error, which is one line."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        assert execute(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("grocer: ")
+        return line.removeprefix("grocer: ")
+
+    return run
 
 
 @pytest.fixture

@@ -9,14 +9,6 @@ from grocer import __version__
 from pipelines.cli.main import execute
 
 
-def run(capsys, *arguments):
-    """Return the exit code, and the only line of stderr."""
-    code = execute(arguments)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("grocer: ")
-    return code, line.removeprefix("grocer: ")
-
-
 def test_version(capsys):
     assert execute(["--version"]) == 0
     assert capsys.readouterr().out == f"grocer {__version__}\n"
@@ -49,11 +41,9 @@ def test_version(capsys):
         (["verify", "a\x1b]0;b\x07"], "a?]0;b? is not a bundle"),
     ],
 )
-def test_user_error_is_one_line(capsys, tmp_path, monkeypatch, arguments, line):
+def test_user_error_is_one_line(user_error, tmp_path, monkeypatch, arguments, line):
     monkeypatch.chdir(tmp_path)
-    code, message = run(capsys, *arguments)
-    assert code == 2
-    assert message.startswith(line)
+    assert user_error(*arguments).startswith(line)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -67,12 +57,9 @@ def test_user_error_is_one_line(capsys, tmp_path, monkeypatch, arguments, line):
         ("split.test=0.49", "split.validation + split.test "),
     ],
 )
-def test_invalid_setting_is_rejected_before_the_run(capsys, tmp_path, setting, line):
-    options = ["--set", setting, "--set", "split.validation=0.45"]
-    out = tmp_path / "out"
-    code, message = run(capsys, "run", "--data", str(tmp_path), "--out", str(out), *options)
-    assert code == 2
-    assert message.startswith(line)
+def test_invalid_setting_is_rejected_before_the_run(user_error, tmp_path, setting, line):
+    options = ["--set", setting, "--set", "split.validation=0.45", "--out", str(tmp_path / "out")]
+    assert user_error("run", "--data", str(tmp_path), *options).startswith(line)
     assert list(tmp_path.iterdir()) == []
 
 

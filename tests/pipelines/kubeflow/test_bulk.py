@@ -103,14 +103,13 @@ def test_shards_that_started_together_keep_their_numbers(capsys):
     assert [line.split()[0] for line in lines if "classify_shard" in line] == ["✓", "✗"]
 
 
-def test_failed_shard_is_reported_with_its_error(capsys):
+def test_failed_shard_is_reported_with_its_error(user_error):
     failed = event("failed", "classify_shard", text="bundle.json", user_error=True)
     logs = {"classify-shard 2": failed}
     with Kubeflow([("FAILED", shards("SUCCEEDED", "FAILED"))], logs=logs) as server:
-        assert execute(["bulk", "submit", *FILES, "--host", server.url]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+        line = user_error("bulk", "submit", *FILES, "--host", server.url)
     # The order of shards that started together is arbitrary.
-    assert re.match(r"grocer: step classify_shard( 2)? failed: bundle.json; see http://", line)
+    assert re.match(r"step classify_shard( 2)? failed: bundle.json; see http://", line)
 
 
 def test_scheduled_run_uses_the_bundle_deployed_at_its_start():
@@ -137,10 +136,8 @@ def test_scheduled_run_uses_the_bundle_deployed_at_its_start():
         ((*FILES, "--shards", "0"), "Invalid value for '--shards'"),
     ],
 )
-def test_invalid_option_is_reported_before_connecting(capsys, options, fragment):
-    assert execute(["bulk", "submit", *options, "--host", "http://127.0.0.1:9"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert fragment in line
+def test_invalid_option_is_reported_before_connecting(user_error, options, fragment):
+    assert fragment in user_error("bulk", "submit", *options, "--host", "http://127.0.0.1:9")
 
 
 def test_compile_writes_kubernetes_objects(tmp_path):

@@ -13,15 +13,14 @@ def submit(host, *options):
     return execute(["submit", *DATA, "--host", host, *options])
 
 
-def test_token_from_environment(monkeypatch, capsys):
+def test_token_from_environment(monkeypatch, user_error):
     with Kubeflow(token="secret") as server:
         monkeypatch.setenv("KF_PIPELINES_TOKEN", "secret")
         assert submit(server.url) == 0
         monkeypatch.setenv("KF_PIPELINES_TOKEN", "wrong")
-        assert submit(server.url, "--namespace", "mine") == 2
+        line = user_error("submit", *DATA, "--host", server.url, "--namespace", "mine")
         monkeypatch.setenv("OTHER", "secret")
         assert submit(server.url, "--token-env", "OTHER") == 0
-    (line,) = capsys.readouterr().err.splitlines()
     assert "(401)" in line
     assert "set KF_PIPELINES_TOKEN" in line
     assert "wrong" not in line
@@ -45,13 +44,12 @@ def test_host_from_environment(monkeypatch):
 
 @pytest.mark.parametrize("options", [(), ("--namespace", "mine")])
 @pytest.mark.parametrize("content", ["<html>Sign in</html>", b"\xff", "[]"])
-def test_server_that_is_not_kubeflow(serve, capsys, content, options):
+def test_server_that_is_not_kubeflow(serve, user_error, content, options):
     class LoginPage(Handler):
         def do_GET(self):
             self.reply(200, content, {"content-type": "text/html"})
 
-    assert submit(serve(LoginPage), *options) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = user_error("submit", *DATA, "--host", serve(LoginPage), *options)
     assert "not Kubeflow Pipelines (its health is text/html)" in line
     assert "KF_PIPELINES_TOKEN" in line
 
@@ -69,7 +67,6 @@ def test_rejected_request_is_not_repeated(serve, capsys):
     assert len(requests) == 1
 
 
-def test_unreachable_server_is_one_line(capsys):
-    assert submit("http://127.0.0.1:9") == 2
-    (line,) = capsys.readouterr().err.splitlines()
+def test_unreachable_server_is_one_line(user_error):
+    line = user_error("submit", *DATA, "--host", "http://127.0.0.1:9")
     assert "Kubeflow Pipelines at http://127.0.0.1:9 unreachable" in line

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from grocer.errors import ConfigError
-from pipelines.cli.main import execute
 from pipelines.kubeflow.cron import with_seconds
 
 UNREACHABLE = ("--host", "http://127.0.0.1:9")
@@ -51,7 +50,5 @@ def test_invalid_expression_names_field_and_values(cron, fragment):
     assert fragment in str(error.value)
 
 
-def test_invalid_expression_is_reported_before_connecting(capsys):
-    assert execute(["schedule", *INPUT, "--cron", "99 * * * *", *UNREACHABLE]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "'99'" in line
+def test_invalid_expression_is_reported_before_connecting(user_error):
+    assert "'99'" in user_error("schedule", *INPUT, "--cron", "99 * * * *", *UNREACHABLE)

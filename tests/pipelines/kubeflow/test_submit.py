@@ -123,11 +123,9 @@ def test_images_from_a_file(tmp_path, capsys):
         ((*DATA, *STORE, "--recipe", "tinny"), "--recipe tinny"),
     ],
 )
-def test_invalid_option_is_reported_before_connecting(capsys, command, options, fragment):
+def test_invalid_option_is_reported_before_connecting(user_error, command, options, fragment):
     cron = ("--cron", "0 3 * * 1") if command == "schedule" else ()
-    assert execute([command, *options, *cron, *UNREACHABLE]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert fragment in line
+    assert fragment in user_error(command, *options, *cron, *UNREACHABLE)
 
 
 def test_no_deploy_compiles_without_store_and_canary():
@@ -200,7 +198,6 @@ def test_schedule_with_conditions_starts_with_the_check():
         (("--set", "deploy.store=oci://host/bundles", "--when", "1d"), "set --state"),
     ],
 )
-def test_invalid_trigger_is_reported_before_connecting(capsys, options, fragment):
-    assert execute(["schedule", *DATA, *options, "--cron", "0 3 * * 1", *UNREACHABLE]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert fragment in line
+def test_invalid_trigger_is_reported_before_connecting(user_error, options, fragment):
+    arguments = (*DATA, *options, "--cron", "0 3 * * 1", *UNREACHABLE)
+    assert fragment in user_error("schedule", *arguments)

@@ -9,10 +9,9 @@ from datetime import datetime, timedelta
 import pytest
 
 from grocer.config.recipes import tiny
-from grocer.ingest.corrections import Correction, append, open_table
 from grocer.io.atomic import read_json
-from pipelines.cli.main import execute
 from tests.fixtures.artifacts import make_bundle
+from tests.fixtures.corrections import correction, write_corrections
 
 
 def champion_with_corrections(toy):
@@ -21,16 +20,15 @@ def champion_with_corrections(toy):
     Returns:
         The champion and the options for both.
     """
-    address = toy.folder / "corrections"
+    address = str(toy.folder / "corrections")
     bundle = make_bundle(
         toy.folder / "champions", tiny().with_settings([f'data.corrections="{address}"'])
     )
     trained = datetime.fromisoformat(bundle.manifest.build.started)
     for names, days in ((["Milk"], -1), (["Tea", "Rye"], 1)):
-        common = {"label": "produce", "who": "ann", "source": "review", "previous_label": ""}
-        rows = [Correction(name=name, when="2026-01-01T00:00:00Z", **common) for name in names]
-        append(open_table(str(address)), rows, trained + timedelta(days=days))
-    return bundle, ("--champion", str(bundle.path), "--corrections", str(address))
+        rows = [correction(name, "produce") for name in names]
+        write_corrections(address, *rows, now=trained + timedelta(days=days))
+    return bundle, ("--champion", str(bundle.path), "--corrections", address)
 
 
 def table(output):
@@ -89,9 +87,7 @@ def test_champion_survives_a_worse_challenger_which_is_not_trained_again_at_once
     "options",
     [("--when", "weekly"), ("--when", "drift"), ("--when", "5 corrections"), ("--metrics", "x")],
 )
-def test_invalid_trigger_is_reported_before_anything_runs(tmp_path, capsys, options):
+def test_invalid_trigger_is_reported_before_anything_runs(tmp_path, user_error, options):
     out = tmp_path / "out"
-    assert execute(["run", "--data", str(tmp_path), "--out", str(out), *options]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert options[0] in line
+    assert options[0] in user_error("run", "--data", str(tmp_path), "--out", str(out), *options)
     assert not out.exists()

@@ -173,13 +173,6 @@ def test_large_body_is_413_and_the_connection_stays_open(server: Running) -> Non
         assert (response.status_code, response.headers.get("connection")) == (413, None)
 
 
-def test_slow_body_is_408(server: Running) -> None:
-    with server.connect() as line:
-        line.sendall(f"{POST_HEAD}content-length: 50\r\n\r\n{{".encode())
-        assert line.recv(65536).startswith(b"HTTP/1.1 408")
-    assert server.predict("Milk").status_code == 200
-
-
 def test_requests_without_a_body_do_not_use_queue_capacity(
     start_server: Start, stub_bundle: LoadedBundle
 ) -> None:

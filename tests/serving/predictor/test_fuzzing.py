@@ -73,13 +73,6 @@ def test_invalid_bodies_are_400_without_input_on_an_open_connection(
             assert "connection" not in response.headers
 
 
-def test_invalid_length_headers_are_400(server: Running) -> None:
-    body = orjson.dumps({"inputs": [TENSOR]})
-    for length in LENGTHS[1:]:
-        headers = {"inference-header-content-length": length}
-        assert server.post(INFER, content=body, headers=headers).status_code == 400, length
-
-
 def mutated_request(rng: random.Random) -> tuple[str, bytes, dict[str, str]]:
     """Return path, body and headers of a valid request with mutated bytes, values or headers."""
     path = rng.choice((PREDICT, EXPLAIN, INFER))

@@ -17,7 +17,7 @@ from grocer.inference.classifier import Classifier
 from grocer.release.bundle import LoadedBundle
 from serving.predictor.metrics import Metrics
 from serving.predictor.model import Predictor
-from serving.predictor.serve import classifier_loader
+from serving.predictor.serve import load_classifier
 from serving.rollout.smoke_test import predict, running_predictor
 from tests.fixtures.artifacts import LABELS, make_bundle
 from tests.fixtures.predictor import StubScorer
@@ -76,9 +76,8 @@ def test_other_base_model_is_rejected(base: Path, bundle: LoadedBundle, tmp_path
     shutil.copytree(base, tmp_path / "other")
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))
-    load = classifier_loader(bundle.manifest.config.serving, base=tmp_path / "other")
     with pytest.raises(ModelError, match="is not the base"):
-        load(bundle)
+        load_classifier(bundle.manifest.config.serving, tmp_path / "other", bundle)
 
 
 def test_classifier_with_other_aisles_than_the_bundle_is_rejected(

@@ -8,7 +8,7 @@ import pytest
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
 from serving.rollout import kubernetes
-from serving.rollout.kubernetes import Cluster, NoKubeconfigError, connect, root_cause
+from serving.rollout.kubernetes import Cluster, NoKubeconfigError, connect
 from tests.fixtures.http_server import Handler, Serve
 from tests.fixtures.kubernetes_api import NOT_READY, Api, api_status, write_kubeconfig
 
@@ -79,18 +79,32 @@ def test_unreachable_api_is_one_line(at_once: None) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_login_page_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, serve: Serve
+@pytest.mark.parametrize(
+    ("content", "kind", "found"),
+    [
+        ("<html>Sign in</html>", "text/html", "an HTML page"),
+        ('{"items": [', "application/json", "invalid JSON"),
+        (b"\xff", "application/json", "invalid JSON"),
+        ("[]", "application/json", "invalid JSON"),
+    ],
+)
+def test_answer_of_another_server_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    serve: Serve,
+    content: str | bytes,
+    kind: str,
+    found: str,
 ) -> None:
-    class LoginPage(Handler):
+    class Other(Handler):
         def do_GET(self) -> None:
-            self.reply(200, "<html>Sign in</html>", {"content-type": "text/html"})
+            self.reply(200, content, {"content-type": kind})
 
-    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "config", serve(LoginPage))))
-    cluster = Cluster("grocer")
-    for request in (lambda: cluster.inference_service("grocer"), lambda: cluster.pods("a=b")):
-        with pytest.raises(DeployError, match="unreachable: it answers with an HTML page"):
-            request()
+    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "config", serve(Other))))
+    api = Cluster("grocer")
+    for request in (api.inference_service, api.http_route, api.deployment, api.pods):
+        with pytest.raises(DeployError, match=f"unreachable: it answers with {found}"):
+            request("grocer")
 
 
 @pytest.mark.parametrize("end", ["expired", "incomplete", "disconnected"])
@@ -159,12 +173,3 @@ def test_no_kubeconfig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(NoKubeconfigError, match="set KUBECONFIG"):
         Cluster("grocer")
-
-
-def test_root_cause_is_the_innermost() -> None:
-    inner = ConnectionRefusedError(111, "Connection refused")
-    outer = RuntimeError("Max retries exceeded")
-    outer.reason = ValueError("new connection")
-    outer.reason.__cause__ = inner
-    assert root_cause(outer) == "Connection refused"
-    assert root_cause(TimeoutError()) == "TimeoutError"

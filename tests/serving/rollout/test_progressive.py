@@ -1,7 +1,7 @@
 """Canaries that are promoted or rolled back by their metrics, over HTTP."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from serving.rollout.progressive import Products, analyse
 from serving.rollout.update import SupersededError
 from tests.fixtures.kubernetes_api import CRASHED, NOT_READY, OLD, PRODUCTS, Api, compared_with
 from tests.fixtures.metrics_server import MetricsServer, Traffic
-from tests.serving.rollout.test_interruptions import digests, killed_and_repeated
+from tests.serving.rollout.test_interruptions import digests, interleaved, killed_and_repeated
 
 STEPS = {"canary": [5, 50], "analysis": True, "analysis_requests": 100, "analysis_seconds": 20.0}
 ONE_STEP = STEPS | {"canary": [20]}
@@ -284,28 +284,21 @@ def test_promote_and_rollback_work_at_any_time(
     make: Callable[[], Api], stub_bundle: LoadedBundle, command: Callable[..., str]
 ) -> None:
     """The command runs after each request of the analysis, which never fights it."""
+    with make() as api:
+        api.deploy(stub_bundle, **ONE_STEP)
+
+    def make_with_canary() -> Api:
+        made = make()
+        made.service = deepcopy(api.service)
+        return made
+
     expected = stub_bundle.digest if command is promote else OLD
-    for at in range(1, 1000):
-        with make() as api:
-            api.deploy(stub_bundle, **ONE_STEP)
-            done = []
-
-            def other(call: int, api: Api = api, at: int = at, done: list[int] = done) -> None:
-                if call == at:
-                    with suppress(DeployError):  # the promotion is completed by the analysis
-                        command(api.config(), api.cluster)
-                    done.append(call)
-
-            try:
-                promoted = run(api, api.observed(other), **ONE_STEP)[-1].promoted
-            except SupersededError:
-                assert digests(api) == (expected, None, None)
-            else:
-                assert promoted
-                assert digests(api) == (stub_bundle.digest, None, None)
-            if not done:
-                break
-    assert at > 20
+    for each, promoted, _ in interleaved(
+        make_with_canary,
+        lambda api, cluster: run(api, cluster, **ONE_STEP),
+        lambda api, cluster: command(api.config(), cluster),
+    ):
+        assert digests(each) == (stub_bundle.digest if promoted else expected, None, None)
 
 
 def test_other_canary_is_left_alone(

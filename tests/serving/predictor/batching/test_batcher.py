@@ -53,6 +53,7 @@ class BlockedScorer(StubScorer):
 class Running(Batcher):
     failure: BaseException | None = None
     metrics: Metrics
+    scorer: StubScorer
 
 
 @asynccontextmanager
@@ -68,15 +69,13 @@ async def running(scorer: StubScorer, **settings: object) -> AsyncIterator[Runni
 
     metrics = Metrics()
     batcher = Running(lambda: scorer, config, metrics, on_ready=ready.set, on_failure=fail)
-    batcher.metrics, batcher.failed = metrics, failed
+    batcher.metrics, batcher.scorer, batcher.failed = metrics, scorer, failed
     batcher.start()
     await ready.wait()
     scorer.passes.clear()
     try:
         yield batcher
     finally:
-        if isinstance(scorer, BlockedScorer):
-            scorer.resume.set()
         batcher.close()
 
 
@@ -86,11 +85,26 @@ async def wait_for(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def occupy(batcher: Batcher, scorer: BlockedScorer) -> asyncio.Task:
+async def occupy(batcher: Running) -> asyncio.Task:
     """Start a request that occupies the model thread until the scorer resumes."""
     first = asyncio.create_task(batcher.score(["first"], 10))
-    await wait_for(scorer.started.is_set)
+    await wait_for(batcher.scorer.started.is_set)
     return first
+
+
+@asynccontextmanager
+async def occupied(**settings: object) -> AsyncIterator[Running]:
+    """Run a batcher whose model thread is occupied by a request until the scorer resumes.
+
+    It resumes at the latest at the end of the block, which the request must survive.
+    """
+    async with running(BlockedScorer(), **settings) as batcher:
+        first = await occupy(batcher)
+        try:
+            yield batcher
+        finally:
+            batcher.scorer.resume.set()
+        assert len(await first) == 1
 
 
 async def enqueue(batcher: Running, *requests: Sequence[str]) -> list[asyncio.Task]:
@@ -116,24 +130,21 @@ async def test_each_request_receives_its_own_scores_in_order() -> None:
 
 
 async def test_waiting_requests_share_a_pass_within_the_token_budget() -> None:
-    scorer = BlockedScorer()
-    async with running(scorer) as batcher:
-        tasks = [await occupy(batcher, scorer)]
-        tasks += await enqueue(batcher, *([f"n{i}"] for i in range(12)))
-        scorer.resume.set()
+    async with occupied() as batcher:
+        tasks = await enqueue(batcher, *([f"n{i}"] for i in range(12)))
+        batcher.scorer.resume.set()
         await asyncio.gather(*tasks)
-    assert [len(names) for names in scorer.passes] == [1, 8, 4]
+    assert [len(names) for names in batcher.scorer.passes] == [1, 8, 4]
 
 
 async def test_large_request_does_not_delay_a_small_one() -> None:
-    scorer, order = BlockedScorer(), []
-    async with running(scorer) as batcher:
-        first = await occupy(batcher, scorer)
+    order = []
+    async with occupied() as batcher:
         large, small = await enqueue(batcher, [f"l{i}" for i in range(16)], ["small"])
         for name, task in (("large", large), ("small", small)):
             task.add_done_callback(lambda _, name=name: order.append(name))
-        scorer.resume.set()
-        await asyncio.gather(first, large, small)
+        batcher.scorer.resume.set()
+        await asyncio.gather(large, small)
         await asyncio.sleep(0)
     assert order == ["small", "large"]
 
@@ -161,34 +172,32 @@ async def test_items_without_tokens_are_scored_without_a_forward_pass() -> None:
 
 
 async def test_full_queue_returns_429_with_retry_after() -> None:
-    scorer = BlockedScorer()
-    async with running(scorer) as batcher:
-        tasks = [await occupy(batcher, scorer), *await enqueue(batcher, ["n"] * 15)]
+    async with occupied() as batcher:
+        tasks = await enqueue(batcher, ["n"] * 15)
         with pytest.raises(RequestError, match="queue full: 15 items") as caught:
             await batcher.score(["n"] * 6, 10)
         assert (caught.value.status, caught.value.retry_after) == (429, 1)
-        scorer.resume.set()
+        batcher.scorer.resume.set()
         await asyncio.gather(*tasks)
 
 
 async def test_slow_passes_lower_the_capacity_of_the_queue() -> None:
-    scorer = BlockedScorer()
-    async with running(scorer, queue_seconds=0.005) as batcher:
+    async with occupied(queue_seconds=0.005) as batcher:
         for _ in range(50):
             batcher.queue.record_pass(seconds=0.008, items=3, tokens=8)
-        tasks = [await occupy(batcher, scorer), *await enqueue(batcher, ["n"] * 10)]
+        tasks = await enqueue(batcher, ["n"] * 10)
         with pytest.raises(RequestError, match="queue full"):
             await batcher.score(["n"] * 3, 10)
         # A small request does not wait for all of a large one.
         tasks += await enqueue(batcher, ["n"] * 2)
-        scorer.resume.set()
+        batcher.scorer.resume.set()
         await asyncio.gather(*tasks)
 
 
 async def test_lag_of_the_event_loop_lowers_the_capacity_until_the_queue_is_empty() -> None:
     scorer = BlockedScorer()
     async with running(scorer, queue_seconds=0.2) as batcher:
-        first = await occupy(batcher, scorer)
+        first = await occupy(batcher)
         scorer.resume.set()
         time.sleep(0.5)  # block the event loop
         await first
@@ -196,7 +205,7 @@ async def test_lag_of_the_event_loop_lowers_the_capacity_until_the_queue_is_empt
         scorer.resume.clear()
         for _ in range(50):
             batcher.queue.record_pass(seconds=0.001, items=19, tokens=80)
-        tasks = [await occupy(batcher, scorer)]
+        tasks = [await occupy(batcher)]
         # The next pass has room for two, whatever the lag.
         for waiting in (1, 2):
             batcher.queue.check_capacity(waiting)
@@ -219,7 +228,7 @@ async def test_requests_outside_the_queue_count_towards_its_capacity() -> None:
             batcher.queue.check_capacity(3)
         assert caught.value.status == 429
         # One in a pass and one in the queue are not counted twice.
-        tasks = [await occupy(batcher, scorer), *await enqueue(batcher, ["n"] * 2)]
+        tasks = [await occupy(batcher), *await enqueue(batcher, ["n"] * 2)]
         batcher.queue.check_capacity(3)
         with pytest.raises(RequestError, match="queue full"):
             batcher.queue.check_capacity(4)
@@ -228,47 +237,38 @@ async def test_requests_outside_the_queue_count_towards_its_capacity() -> None:
 
 
 async def test_request_past_its_deadline_is_504_and_is_not_scored() -> None:
-    scorer = BlockedScorer()
-    async with running(scorer) as batcher:
-        first = await occupy(batcher, scorer)
+    async with occupied() as batcher:
         with pytest.raises(RequestError) as caught:
             await batcher.score(["late"], 0.01)
         assert caught.value.status == 504
-        scorer.resume.set()
-        await first
+        batcher.scorer.resume.set()
         await batcher.score(["after"], 10)
-    assert scorer.passes == [["first"], ["after"]]
+    assert batcher.scorer.passes == [["first"], ["after"]]
 
 
 async def test_cancelled_request_leaves_the_queue() -> None:
-    scorer = BlockedScorer()
-    async with running(scorer) as batcher:
-        first = await occupy(batcher, scorer)
+    async with occupied() as batcher:
         (gone,) = await enqueue(batcher, ["gone"])
         gone.cancel()
         with pytest.raises(asyncio.CancelledError):
             await gone
-        scorer.resume.set()
-        await first
+        batcher.scorer.resume.set()
         await batcher.score(["after"], 10)
-    assert scorer.passes == [["first"], ["after"]]
+    assert batcher.scorer.passes == [["first"], ["after"]]
 
 
 @pytest.mark.parametrize("name", ["poison", "panic"])
 async def test_item_that_cannot_be_scored_or_tokenized_fails_only_its_request(name: str) -> None:
-    scorer = BlockedScorer()
-    async with running(scorer) as batcher:
-        first = await occupy(batcher, scorer)
+    async with occupied() as batcher:
         good, bad = await enqueue(batcher, ["good"], ["fine", name])
-        scorer.resume.set()
+        batcher.scorer.resume.set()
         with pytest.raises(RequestError, match="item 1: the model cannot score it") as caught:
             await bad
         assert caught.value.status == 400
         expected = StubScorer(LABELS).predict(["good"])
         assert_array_equal((await good).probabilities, expected.probabilities)
-        await first
         assert batcher.failure is None
-    assert name == "poison" or scorer.passes[-1] == ["good"]
+    assert name == "poison" or batcher.scorer.passes[-1] == ["good"]
 
 
 async def test_lack_of_memory_is_503_with_retry_after() -> None:
@@ -315,23 +315,16 @@ async def test_device_failure_rejects_all_requests(name: str, kind: type) -> Non
 
 
 async def test_close_rejects_waiting_requests_and_completes_the_current_pass() -> None:
-    scorer = BlockedScorer()
-    async with running(scorer) as batcher:
-        first = await occupy(batcher, scorer)
+    async with occupied() as batcher:
         (waiting,) = await enqueue(batcher, ["waits"])
         batcher.close()
-        scorer.resume.set()
-        assert len(await first) == 1
         with pytest.raises(RequestError, match="shutting down"):
             await waiting
 
 
 async def test_join_waits_for_the_current_pass() -> None:
-    scorer = BlockedScorer()
-    async with running(scorer) as batcher:
-        first = await occupy(batcher, scorer)
+    async with occupied() as batcher:
         batcher.close()
         assert not batcher.join(0.01)
-        scorer.resume.set()
+        batcher.scorer.resume.set()
         assert batcher.join(10)
-        assert len(await first) == 1
