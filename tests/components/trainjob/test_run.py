@@ -114,15 +114,19 @@ def train_step(store: str, tmp_path: Path) -> Step:
     return Step(store, tmp_path)
 
 
+@pytest.fixture
+def s3_step(bucket: str, tmp_path: Path) -> Step:
+    return Step(f"s3://{bucket}/checkpoints", tmp_path)
+
+
 def stamped(*lines: str) -> str:
     """Return a log with a time stamp on each line."""
     return "".join(f"2026-11-30T09:00:{n:02}.000000000Z {line}\n" for n, line in enumerate(lines))
 
 
 def test_trainjob_is_created_followed_and_deleted(
-    api: TrainerApi, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    api: TrainerApi, s3_step: Step, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    s3_step = Step(f"s3://{bucket}/checkpoints", tmp_path)
     lines = (
         event("started", "train"),
         event("progress", "train", text="10/20 steps", done=10, total=20),
