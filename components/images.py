@@ -5,8 +5,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from grocer import __version__
 from grocer.errors import ConfigError
 
@@ -46,6 +44,8 @@ class Images:
         Raises:
             ConfigError: the file is not a kustomization, or lacks an image.
         """
+        import yaml  # not installed without the extra pipeline
+
         try:
             entries = yaml.safe_load(path.read_bytes())["images"]
             references = {entry["name"]: _reference(entry) for entry in entries}

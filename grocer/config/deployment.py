@@ -44,7 +44,8 @@ Cpu = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?|[0-9]+m)$"), BeforeVali
 Percentages = Annotated[
     tuple[Annotated[int, Field(ge=1, lt=100)], ...], BeforeValidator(_percentages)
 ]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]  # DNS-1123 label
+NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"  # DNS-1123 label
+Name = Annotated[str, Field(pattern=NAME)]
 
 
 class ServingConfig(Section):

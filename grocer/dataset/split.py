@@ -80,7 +80,12 @@ def summary(parts: Mapping[Side, pd.DataFrame], config: SplitConfig) -> dict[str
         RuntimeError: two sides share a name or a prompt, which is an internal error.
     """
     overlaps = {
-        f"{one}_{other}": _shared(parts[one], parts[other]) for one, other in combinations(SIDES, 2)
+        f"{one}_{other}": {
+            value
+            for column in ("normalised_name", "prompt")
+            for value in set(parts[one][column]) & set(parts[other][column])
+        }
+        for one, other in combinations(SIDES, 2)
     }
     for sides, names in overlaps.items():
         if names:
@@ -105,13 +110,6 @@ def summary(parts: Mapping[Side, pd.DataFrame], config: SplitConfig) -> dict[str
             parts, lambda part: json_digest(part[["normalised_name", "department"]].values.tolist())
         ),
     }
-
-
-def _shared(one: pd.DataFrame, other: pd.DataFrame) -> set[str]:
-    """Return the normalised names and prompts that are in both."""
-    return set().union(
-        *(set(one[column]) & set(other[column]) for column in ("normalised_name", "prompt"))
-    )
 
 
 def _by_side(parts: Mapping[Side, pd.DataFrame], value: Callable[[pd.DataFrame], T]) -> BySide[T]:

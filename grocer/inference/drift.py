@@ -108,11 +108,10 @@ def _occurrence(purchases: Floats, share: float) -> Floats:
 
 
 def _describe(values: Floats, weights: Floats) -> SignalReference:
-    equal = np.full_like(weights, 1 / len(weights))
-    means = [each @ values for each in (equal, weights)]
+    weightings = (np.full_like(weights, 1 / len(weights)), weights)
+    means = [each @ values for each in weightings]
     covariances = [
-        (values - mean).T @ ((values - mean) * each[:, None])
-        for mean, each in zip(means, (equal, weights), strict=True)
+        np.atleast_2d(np.cov(values, rowvar=False, ddof=0, aweights=each)) for each in weightings
     ]
     return SignalReference(
         products=tuple(means[0].tolist()),

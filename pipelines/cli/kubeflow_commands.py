@@ -26,6 +26,7 @@ from pipelines.cli.options import (
     TriggerOptions,
     corrected_settings,
     expand_groups,
+    namespace_name,
 )
 from pipelines.kubeflow.client import ACCOUNT, Server
 
@@ -52,7 +53,10 @@ class CompileOptions(PipelineOptions):
         ),
     ] = False
     namespace: Annotated[
-        str, Option(metavar="NAME", help="Namespace of the --kubernetes objects")
+        str,
+        Option(
+            metavar="NAME", help="Namespace of the --kubernetes objects", callback=namespace_name
+        ),
     ] = "kubeflow"
 
     def write(self, package: Callable[[RunConfig, Images], Package], out: Path) -> None:

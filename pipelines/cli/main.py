@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -223,6 +224,12 @@ def execute(arguments: Sequence[str]) -> int:
         return _error(str(error), 2)
     except _UsageError as error:
         return _error(_usage(error, arguments), 2)
+    except ModuleNotFoundError as error:
+        if not error.name or find_spec(error.name.partition(".")[0]):
+            raise
+        extras = "data,train,serve,pipeline"
+        step = f"run make setup in a checkout, or pip install 'PATH.whl[{extras}]'"
+        return _error(f"the module {error.name} is not installed; {step}", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +20,8 @@ from serving.rollout.api_errors import describe_error
 
 ACCOUNT = "grocer-pipeline"
 """Service account of manifests/ for the pods of a run; it may deploy a bundle."""
+
+RESPONSE_SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ class Server:
         health = self.health if check else lambda client: {"multi_user": False}
 
         class Client(kfp.Client):  # type: ignore[misc, unused-ignore]
-            """kfp's own repeats this request five times, and waits for an answer without limit."""
+            """kfp's own repeats this request five times."""
 
             def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
                 return SimpleNamespace(**health(self))
@@ -64,10 +66,38 @@ class Server:
                 existing_token=token,
                 credentials=None if token else _projected_token(),
             )
+            self._check_responses(client.healthzs.api_client.rest_client)
             client.get_kfp_healthz()  # with a namespace, the constructor does not call it
         return client
 
-    def health(self, client: Any, seconds: int = 15) -> dict[str, Any]:
+    def _check_responses(self, rest: Any) -> None:
+        """Limit the wait for each response, and reject login pages.
+
+        kfp waits without limit, and takes a page for an object without values.
+        """
+        send = rest.request
+
+        def request(
+            method: str, url: str, _request_timeout: int | None = None, **other: Any
+        ) -> Any:
+            # urllib3 repeats GET three times.
+            seconds = _request_timeout or RESPONSE_SECONDS // (4 if method == "GET" else 1)
+            response = send(method, url, _request_timeout=seconds, **other)
+            headers = getattr(response, "urllib3_response", response).headers
+            if "html" in headers.get("content-type", ""):
+                raise self._not_kubeflow(url, headers)
+            return response
+
+        rest.request = request
+
+    def _not_kubeflow(self, url: str, headers: Mapping[str, str]) -> ConfigError:
+        host, kind = url.partition("/apis/")[0], headers.get("content-type", "no content type")
+        return ConfigError(
+            f"--host {host}: not Kubeflow Pipelines (its response is {kind}); if it is a login "
+            f"page, set {self.token_env} to a valid token, or use kubectl port-forward"
+        )
+
+    def health(self, client: Any, seconds: int | None = None) -> dict[str, Any]:
         """Return the server's version and whether it is multi-user, within `seconds` per attempt.
 
         Raises:
@@ -82,12 +112,8 @@ class Server:
         except ValueError:
             health = None
         if not isinstance(health, dict):
-            kind = response.headers.get("content-type", "no content type")
-            raise ConfigError(
-                f"--host {client.healthzs.api_client.configuration.host}: not Kubeflow Pipelines "
-                f"(its health is {kind}); if it is a login page, set {self.token_env} to a token, "
-                "or use kubectl port-forward"
-            )
+            host = client.healthzs.api_client.configuration.host
+            raise self._not_kubeflow(host, response.headers)
         return {"multi_user": False, **health}  # Kubeflow omits fields that are false
 
     @contextlib.contextmanager

@@ -70,6 +70,22 @@ def test_help_does_not_import_the_frameworks():
     assert loaded.isdisjoint({"torch", "kfp", "kserve", "pandas", "transformers"})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "line"),
+    [
+        (["--version"], 0, f"grocer {__version__}\n"),
+        (["compile", "out.yaml"], 2, "grocer: the module kfp is not installed; "),
+    ],
+)
+def test_package_without_extras(arguments, exit_code, line):
+    code = "import sys; sys.modules.update(kfp=None, yaml=None); import pipelines.cli.main as c; "
+    code += f"raise SystemExit(c.execute({arguments}))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == exit_code
+    assert (ended.stdout + ended.stderr).startswith(line)
+    assert "Traceback" not in ended.stderr
+
+
 def test_closed_pipe_is_not_an_internal_error():
     code = "import pipelines.cli.main as c; raise SystemExit(c.execute(['run', '--help']))"
     process = subprocess.Popen(

@@ -1,5 +1,7 @@
 """Connecting to Kubeflow Pipelines: tokens, hosts and errors."""
 
+import threading
+
 import pytest
 
 from pipelines.cli.main import execute
@@ -50,8 +52,36 @@ def test_server_that_is_not_kubeflow(serve, user_error, content, options):
             self.reply(200, content, {"content-type": "text/html"})
 
     line = user_error("submit", *DATA, "--host", serve(LoginPage), *options)
-    assert "not Kubeflow Pipelines (its health is text/html)" in line
+    assert "not Kubeflow Pipelines (its response is text/html)" in line
     assert "KF_PIPELINES_TOKEN" in line
+
+
+def test_login_page_after_the_token_has_expired(serve, user_error):
+    class Expired(Handler):
+        def do_GET(self):
+            is_healthy = self.path.endswith("/healthz")
+            kind = "application/json" if is_healthy else "text/html; charset=utf-8"
+            self.reply(200, "{}" if is_healthy else "<html>Sign in</html>", {"content-type": kind})
+
+    url = serve(Expired)
+    line = user_error("submit", *DATA, "--host", url)
+    assert f"--host {url}: not Kubeflow Pipelines (its response is text/html" in line
+
+
+def test_server_that_stops_responding(serve, user_error, monkeypatch):
+    ended = threading.Event()
+
+    class Stalled(Handler):
+        def do_GET(self):
+            if self.path.endswith("/healthz"):
+                self.reply(200, "{}", {"content-type": "application/json"})
+            else:
+                ended.wait()
+                self.close_connection = True
+
+    monkeypatch.setattr("pipelines.kubeflow.client.RESPONSE_SECONDS", 4)
+    assert "unreachable" in user_error("submit", *DATA, "--host", serve(Stalled))
+    ended.set()
 
 
 def test_rejected_request_is_not_repeated(serve, capsys):

@@ -43,6 +43,15 @@ def test_kubernetes_objects_are_a_pipeline_and_its_version(tmp_path):
     assert "platforms" in version["spec"]["platformSpec"]
 
 
+@pytest.mark.parametrize("command", [["compile"], ["bulk", "compile"]])
+@pytest.mark.parametrize("namespace", ["BAD_", "", "n" * 64])
+def test_name_of_a_namespace_is_checked(tmp_path, capsys, command, namespace):
+    out = tmp_path / "out.yaml"
+    assert execute([*command, str(out), "--kubernetes", "--namespace", namespace]) == 2
+    assert "'--namespace'" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("name", ["data", "train", "serve"])
 def test_mutable_image_tag_is_rejected(tmp_path, capsys, name):
     images, out = tmp_path / "kustomization.yaml", tmp_path / "out.yaml"
