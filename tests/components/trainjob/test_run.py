@@ -28,7 +28,7 @@ from pipelines.kubeflow.trainjob import train_job
 from serving.rollout.kubernetes import UnreachableError
 from tests.fixtures.artifacts import as_inputs
 from tests.fixtures.kubeflow_server import event
-from tests.fixtures.kubernetes_api import api_status
+from tests.fixtures.kubernetes_api import api_status, write_kubeconfig
 from tests.fixtures.stage_artifacts import ADAPTER
 from tests.fixtures.trainer_api import (
     JOBS,
@@ -50,7 +50,7 @@ IMAGE = "grocer-train:1"
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[TrainerApi]:
     with TrainerApi() as api:
-        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "kubeconfig")))
+        monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "kubeconfig", api.url)))
         monkeypatch.setenv("GROCER_NAMESPACE", NAMESPACE)
         monkeypatch.setenv("GROCER_POD", POD)
         monkeypatch.setenv("GROCER_RUN_ID", RUN_ID)
