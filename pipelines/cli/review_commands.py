@@ -75,17 +75,16 @@ def export(
     """
     from grocer.ingest.corrections import Corrections, open_table, read_table
     from grocer.review.formats import FORMATS
-    from grocer.review.queue import RunOutput, build_queue, classified
+    from grocer.review.queue import build_queue, classified, run_looks
 
     form = _output_format(out, form)
-    output = RunOutput.read(run)
     reviewed = Corrections.of(read_table(open_table(corrections)) if corrections else ())
-    looks = output.looks()
+    looks, labels = run_looks(run)
     typical = int(median(look.purchases for look in looks))
     uncertain = [look for path in predictions or () for look in classified(path, column, typical)]
     uncertain += looks
     queue = build_queue(uncertain, reviewed.effective, limit, by_probability=by_probability)
-    FORMATS[form](queue, output.labels, out)
+    FORMATS[form](queue, labels, out)
     typer.echo(f"{out}: {len(queue):,} products to review")
 
 

@@ -77,13 +77,13 @@ def test_other_base_model_is_rejected(base: Path, bundle: LoadedBundle, tmp_path
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))
     with pytest.raises(ModelError, match="is not the base"):
-        load_classifier(bundle.config.serving, tmp_path / "other", bundle)
+        load_classifier(bundle.manifest.config.serving, tmp_path / "other", bundle)
 
 
 def test_classifier_with_other_aisles_than_the_bundle_is_rejected(
     bundle_with_aisles: LoadedBundle,
 ) -> None:
-    config = bundle_with_aisles.config.serving
+    config = bundle_with_aisles.manifest.config.serving
     predictor = Predictor(
         bundle_with_aisles,
         config,
