@@ -120,7 +120,7 @@ def _largest_deviation(
     departments: Mapping[str, BySide[int]], config: SplitConfig
 ) -> Stratification:
     """Return the department and side with the largest deviation from its share."""
-    shares = {
+    shares: dict[Side, float] = {
         "train": 1.0 - config.validation - config.test,
         "validation": config.validation,
         "test": config.test,
@@ -128,13 +128,13 @@ def _largest_deviation(
     deviations = []
     for department, counts in departments.items():
         products = sum(count for _, count in counts)
-        for each, count in counts:
-            share = shares[each]
+        for side, share in shares.items():
+            count = getattr(counts, side)
             deviation = math.sqrt(products * share * (1.0 - share))
             deviations.append(
                 Stratification(
                     department=department,
-                    side=each,
+                    side=side,
                     products=products,
                     share=count / products,
                     expected=share,

@@ -158,7 +158,7 @@ def load_for_serving(
         ModelError: as `Classifier.load`.
         BundleError: a file was changed since the bundle was verified.
     """
-    config = bundle.config
+    config = bundle.manifest.config
     if bundle.manifest.combination.uses_adapter:
         import torch
 

@@ -47,8 +47,8 @@ _MIXTURES = np.linspace(0.0, 1.0, 11)
 _Z = 1.96  # 95 % intervals
 
 
-def name_key(name: str) -> str:
-    """Return what equal names have in common."""
+def case_key(name: str) -> str:
+    """Return the same text for names that differ only in case, spaces or control characters."""
     return clean(name).lower()
 
 
@@ -222,7 +222,7 @@ class Monitor:
         """
         rows = []
         for row in np.unique(np.linspace(0, len(names) - 1, min(SAMPLE, len(names)), dtype=int)):
-            key = hash(name_key(names[row]))
+            key = hash(case_key(names[row]))
             if key not in self._keys and len(self._keys) < WINDOW:
                 self._keys.add(key)
                 rows.append(row)

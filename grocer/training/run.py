@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from peft.helpers import disable_input_dtype_casting
 
-from grocer.artifacts.adapter import Adapter, TrainingLoss, ValidationLoss
+from grocer.artifacts.adapter import Adapter, Loss, TrainingLoss
 from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
 from grocer.errors import ModelError, StoppedError
@@ -265,7 +265,7 @@ def _adapter(
         trainable_parameters=trainable,
         losses=tuple(_training_loss(entry) for entry in state.log_history if "loss" in entry),
         validation_losses=tuple(
-            ValidationLoss(step=entry["step"], loss=entry["eval_loss"])
+            Loss(step=entry["step"], loss=entry["eval_loss"])
             for entry in state.log_history
             if "eval_loss" in entry
         ),
