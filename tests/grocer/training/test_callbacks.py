@@ -23,7 +23,7 @@ class SlowCheckpoints:
         self.started.append(checkpoint.name)
         self.running += 1
         self.most_running = max(self.most_running, self.running)
-        self.finish.wait(timeout=60)
+        assert self.finish.wait(timeout=60)
         self.running -= 1
         if checkpoint.name in self.failing:
             raise OutputError("no space")
