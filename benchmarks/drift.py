@@ -28,10 +28,10 @@ import pandas as pd
 
 from grocer.artifacts.drift import Signal
 from grocer.errors import GrocerError
-from grocer.evaluation.predictions import fit_linear_model, read_tables
+from grocer.evaluation.predictions import read_tables
 from grocer.inference import drift
 from grocer.model.combination import fit_weight, scale
-from grocer.model.linear.classifier import LinearModel
+from grocer.model.linear.classifier import LinearModel, fit_linear
 
 UNITS = ("12 OZ", "500 ML", "6 CT", "1 LB", "2 PK", "16.9 FL OZ")
 
@@ -99,7 +99,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         tables = read_tables(options.splits)
-        model = fit_linear_model(tables, sorted(set(tables["train"]["department"])))
+        model = fit_linear(tables, sorted(set(tables["train"]["department"])))
         result = measure(tables, model, options)
     except GrocerError as error:
         parser.error(str(error))

@@ -21,8 +21,9 @@ from grocer.dataset import split
 from grocer.errors import GrocerError
 from grocer.evaluation import baselines, classifiers, metrics, paired
 from grocer.evaluation.classifiers import ModelScores
-from grocer.evaluation.predictions import fit_linear_model, load_scorer, score
+from grocer.evaluation.predictions import load_scorer, score
 from grocer.io.atomic import json_digest
+from grocer.model.linear.classifier import fit_linear
 from grocer.training import run as training
 
 MIN_VALIDATION = 50
@@ -101,7 +102,7 @@ def measure(cell: Cell, splits: Splits, config: RunConfig, out: Path) -> dict[st
         model.mkdir()
         adapter = training.run(sampled, config, model)
         scorer = load_scorer(model, config)
-        linear = fit_linear_model(tables, scorer.labels)
+        linear = fit_linear(tables, scorer.labels)
         scores = score(scorer, linear, {side: tables[side] for side in ("validation", "test")})
     gc.collect()
     return {

@@ -32,9 +32,8 @@ from grocer.config.recipes import recipe
 from grocer.config.run import RunConfig
 from grocer.dataset.catalogue import read_catalogue
 from grocer.dataset.run import run as build_dataset
-from grocer.evaluation.predictions import fit_linear_model
 from grocer.ingest.run import run as ingest
-from grocer.model.linear.classifier import LinearModel
+from grocer.model.linear.classifier import LinearModel, fit_linear
 from grocer.model.prompts.product_names import name_key
 from grocer.review.corrections_file import import_file
 from grocer.review.queue import Look, build_queue, suspected
@@ -158,7 +157,7 @@ def test_accuracy(
     splits: dict[str, pd.DataFrame], labels: list[str], truth: dict[str, str]
 ) -> tuple[float, LinearModel]:
     """Return the accuracy of a linear model on the true labels of test, and the model."""
-    model = fit_linear_model(splits, labels)
+    model = fit_linear(splits, labels)
     names = splits["test"]["product_name"].tolist()
     predicted = np.array(labels)[model.log_probabilities(names).argmax(axis=1)]
     return float(np.mean(predicted == [truth[name_key(name)] for name in names])), model

@@ -17,10 +17,14 @@ from grocer.events import VARIABLE
 from grocer.model import device
 from grocer.model.prompts.template import template
 from grocer.model.tiny_llama import tiny_base
-from tests.fixtures.http_server import serve  # noqa: F401
 from tests.fixtures.object_store import object_store
 from tests.fixtures.tiny_model import LABELS, NAMES, SHAPE
 
+pytest_plugins = (
+    "tests.fixtures.http_server",
+    "tests.fixtures.kubernetes_api",
+    "tests.fixtures.predictor_process",
+)
 SLOWEST = (
     "tests/test_end_to_end.py",
     "tests/serving/rollout/test_progressive.py",

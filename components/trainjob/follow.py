@@ -85,16 +85,13 @@ class TrainJob:
         try:
             yield
         finally:
-            if self._ours:
-                self._delete()
-
-    def _delete(self) -> None:
-        try:
-            self.jobs.delete(self.name)
-        except NotFoundError:
-            pass
-        except DeployError as error:  # must not hide the result of the training
-            say("train", f"TrainJob {self.name} not deleted: {error}")
+            try:
+                if self._ours:
+                    self.jobs.delete(self.name)
+            except NotFoundError:
+                pass
+            except DeployError as error:  # must not hide the result of the training
+                say("train", f"TrainJob {self.name} not deleted: {error}")
 
     def _poll(self) -> bool:
         """Show what is new; return whether the TrainJob is complete."""

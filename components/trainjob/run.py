@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -43,26 +44,17 @@ def run(splits: Path, config: RunConfig, template: Mapping[str, Any], out: Path)
     address = f"{store_of(config)}/trainjobs/{name}"
     storage = Storage(address, setting="train.checkpoints", step="train")
     jobs = TrainJobs(os.environ[NAMESPACE_VARIABLE])
-    trainer = template["spec"]["trainer"]
     inputs = {"splits": digest_of(splits), "config": config.digest, "template": template}
-    body = {
-        **template,
-        "metadata": {
-            **template["metadata"],
-            "name": name,
-            "annotations": {INPUTS: json_digest(inputs)},
-            # Deleted with the run's workflow, if this step cannot do it.
-            "ownerReferences": jobs.owners(os.environ[POD_VARIABLE]),
-        },
-        "spec": {
-            **template["spec"],
-            "trainer": {
-                **trainer,
-                "args": [address],
-                "env": [*trainer["env"], {"name": RUN_VARIABLE, "value": os.environ[RUN_VARIABLE]}],
-            },
-        },
+    body = deepcopy(dict(template))
+    body["metadata"] |= {
+        "name": name,
+        "annotations": {INPUTS: json_digest(inputs)},
+        # Deleted with the run's workflow, if this step cannot do it.
+        "ownerReferences": jobs.owners(os.environ[POD_VARIABLE]),
     }
+    trainer = body["spec"]["trainer"]
+    trainer["args"] = [address]
+    trainer["env"].append({"name": RUN_VARIABLE, "value": os.environ[RUN_VARIABLE]})
 
     def upload() -> None:
         put_tree(splits, storage, "splits")

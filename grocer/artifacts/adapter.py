@@ -9,20 +9,16 @@ from pydantic import Field
 from grocer.artifacts.base import Artifact, Count, NonNegative, PositiveCount, Record
 
 
-class TrainingLoss(Record):
-    """Mean loss over the steps since the last entry, in nats per completion token."""
+class Loss(Record):
+    """Loss at a step, in nats per completion token; of training, the mean since the last entry."""
 
     step: Count
     loss: float
+
+
+class TrainingLoss(Loss):
     grad_norm: float | None = None
     learning_rate: float | None = None
-
-
-class ValidationLoss(Record):
-    """Loss of the validation products after a step."""
-
-    step: Count
-    loss: float
 
 
 class Adapter(Artifact):
@@ -58,4 +54,5 @@ class Adapter(Artifact):
     parameters: PositiveCount
     trainable_parameters: PositiveCount
     losses: tuple[TrainingLoss, ...]
-    validation_losses: tuple[ValidationLoss, ...]
+    validation_losses: tuple[Loss, ...]
+    """Of the validation products after a step."""

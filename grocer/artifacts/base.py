@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
@@ -59,11 +58,6 @@ class BySide(Record, Generic[T]):
     train: T
     validation: T
     test: T
-
-    def __iter__(self) -> Iterator[tuple[Side, T]]:  # type: ignore[override]
-        yield "train", self.train
-        yield "validation", self.validation
-        yield "test", self.test
 
 
 class Artifact(Record):

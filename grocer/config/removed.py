@@ -39,7 +39,6 @@ REMOVED: Mapping[str, str] = {
     "serving.explain_items": "fixed at 16",
     "serving.explain_words": "fixed at 40",
     "serving.smoke_names": "the smoke test sends the most purchased test products",
-    "deploy.analysis_error": "fixed at 0.05",
     "deploy.runtime": "derived: the ServingRuntime has the name deploy.name",
     "cluster.retries": "fixed at 2",
     "cluster.toleration_key": "derived from cluster.accelerator",

@@ -80,7 +80,12 @@ def summary(parts: Mapping[Side, pd.DataFrame], config: SplitConfig) -> dict[str
         RuntimeError: two sides share a name or a prompt, which is an internal error.
     """
     overlaps = {
-        f"{one}_{other}": _shared(parts[one], parts[other]) for one, other in combinations(SIDES, 2)
+        f"{one}_{other}": {
+            value
+            for column in ("normalised_name", "prompt")
+            for value in set(parts[one][column]) & set(parts[other][column])
+        }
+        for one, other in combinations(SIDES, 2)
     }
     for sides, names in overlaps.items():
         if names:
@@ -107,13 +112,6 @@ def summary(parts: Mapping[Side, pd.DataFrame], config: SplitConfig) -> dict[str
     }
 
 
-def _shared(one: pd.DataFrame, other: pd.DataFrame) -> set[str]:
-    """Return the normalised names and prompts that are in both."""
-    return set().union(
-        *(set(one[column]) & set(other[column]) for column in ("normalised_name", "prompt"))
-    )
-
-
 def _by_side(parts: Mapping[Side, pd.DataFrame], value: Callable[[pd.DataFrame], T]) -> BySide[T]:
     return BySide(**{name: value(part) for name, part in parts.items()})
 
@@ -122,7 +120,7 @@ def _largest_deviation(
     departments: Mapping[str, BySide[int]], config: SplitConfig
 ) -> Stratification:
     """Return the department and side with the largest deviation from its share."""
-    shares = {
+    shares: dict[Side, float] = {
         "train": 1.0 - config.validation - config.test,
         "validation": config.validation,
         "test": config.test,
@@ -130,13 +128,13 @@ def _largest_deviation(
     deviations = []
     for department, counts in departments.items():
         products = sum(count for _, count in counts)
-        for each, count in counts:
-            share = shares[each]
+        for side, share in shares.items():
+            count = getattr(counts, side)
             deviation = math.sqrt(products * share * (1.0 - share))
             deviations.append(
                 Stratification(
                     department=department,
-                    side=each,
+                    side=side,
                     products=products,
                     share=count / products,
                     expected=share,

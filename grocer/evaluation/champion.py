@@ -59,9 +59,6 @@ class Champion:
         """Record the comparison and return its number; a step that is repeated does not count.
 
         None if the champion is in an OCI registry, which holds no files.
-
-        Raises:
-            OutputError: the file cannot be written beside the champion.
         """
         if is_image(self.address):
             return None

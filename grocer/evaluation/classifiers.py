@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from grocer.artifacts.combination import Combination, Strategy
@@ -13,6 +12,7 @@ from grocer.artifacts.metrics import ClassifierMetrics
 from grocer.config.stages import EvaluationConfig, PredictorConfig
 from grocer.evaluation import metrics
 from grocer.model.combination import combine, fit_combinations, linear_answers, select
+from grocer.model.hierarchy import label_indices
 from grocer.progress import say
 
 
@@ -36,12 +36,6 @@ class ModelScores:
     def probabilities(self, combination: Combination, name: str) -> metrics.Floats:
         """Return the calibrated probabilities [products, labels] of a classifier for one table."""
         return combine(combination, self.adapter[name], self.linear[name])
-
-
-def label_indices(departments: Iterable[str], labels: tuple[str, ...]) -> metrics.Ints:
-    """Return each department's index in the label set."""
-    index = {label: i for i, label in enumerate(labels)}
-    return np.array([index[name] for name in departments], dtype=np.int64)
 
 
 def choose(

@@ -109,7 +109,5 @@ def _confusions(table: pd.DataFrame) -> tuple[AisleConfusion, ...]:
     """The most frequent pairs of true and predicted aisle."""
     wrong = table[~table["correct"]].groupby([*_TRUE, *_PREDICTED], as_index=False).size()
     most = wrong.sort_values("size", ascending=False, kind="stable").head(CONFUSIONS)
-    return tuple(
-        AisleConfusion(**dict(zip((*_TRUE, *_PREDICTED), pair, strict=True)), products=int(size))
-        for *pair, size in most.itertuples(index=False)
-    )
+    rows = most.rename(columns={"size": "products"}).to_dict(orient="records")
+    return tuple(map(AisleConfusion.model_validate, rows))

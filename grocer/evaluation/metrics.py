@@ -139,8 +139,7 @@ def losses(probabilities: Floats, truth: Ints) -> Floats:
     """Return the negative log probability [n] of each product's true label, in nats."""
     true = probabilities[np.arange(len(truth)), truth]
     # A float64 softmax underflows at -745 nats; use the smallest normal number instead of 0.
-    result: Floats = -np.log(np.maximum(true, np.finfo(np.float64).tiny))
-    return result
+    return -np.log(np.maximum(true, np.finfo(np.float64).tiny))
 
 
 def reliability(confidence: Floats, correct: Bools) -> tuple[ReliabilityBin, ...]:

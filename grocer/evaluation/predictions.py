@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +17,11 @@ from grocer.artifacts.metrics import ClassifierMetrics
 from grocer.config.run import RunConfig
 from grocer.errors import CatalogueError, ModelError
 from grocer.evaluation import classifiers, metrics
-from grocer.evaluation.classifiers import ModelScores, label_indices
+from grocer.evaluation.classifiers import ModelScores
 from grocer.inference.classifier import Classifier
 from grocer.inference.scores import Scores
 from grocer.model.combination import fit_weight
-from grocer.model.hierarchy import leaf_probabilities
+from grocer.model.hierarchy import label_indices, leaf_probabilities
 from grocer.model.linear.classifier import LinearModel, fit_linear
 from grocer.progress import Ticker, say
 
@@ -111,7 +111,7 @@ def predict(
             f"{adapter} has no label {', '.join(sorted(unknown))}, which occurs in the splits: it "
             "was trained on other splits; train again, or evaluate it on those"
         )
-    linear = fit_linear_model(tables, labels)
+    linear = fit_linear(tables, labels)
     train, _ = _sample(tables["train"], config.evaluation.sample_size)
     scores = score(scorer, linear, {**tables, "train": train})
     measured = classifiers.measure(scores, config.evaluation)
@@ -123,8 +123,7 @@ def predict(
     if scorer.leaves:
         by_table, temperature = _with_aisles(predicted, scores.tables, scorer)
         combination = combination.model_copy(update={"aisle_temperature": temperature})
-        selected = measured[strategy].model_copy(update={"combination": combination})
-        measured = {**measured, strategy: selected}
+        measured[strategy] = measured[strategy].model_copy(update={"combination": combination})
     else:
         by_table = {name: Scores.flat(labels, each) for name, each in predicted.items()}
     predictions = {
@@ -148,19 +147,6 @@ def _base_model(adapter: Path, table: pd.DataFrame, config: RunConfig) -> Scores
     scorer = load_scorer(adapter, config, with_adapter=False)
     logs = log_probabilities(scorer, table["product_name"], "test, base model")
     return Scores.flat(tuple(scorer.labels), np.exp(logs))
-
-
-def fit_linear_model(tables: Mapping[str, pd.DataFrame], labels: Sequence[str]) -> LinearModel:
-    """Fit the linear model on `train`, with the regularisation selected on `validation`."""
-    train, validation = tables["train"], tables["validation"]
-    say("evaluate", f"fitting the linear model on {len(train):,} training products")
-    return fit_linear(
-        train["product_name"].tolist(),
-        train["department"].tolist(),
-        validation["product_name"].tolist(),
-        validation["department"].tolist(),
-        labels,
-    )
 
 
 def score(scorer: Scorer, linear: LinearModel, tables: Mapping[str, pd.DataFrame]) -> ModelScores:

@@ -67,13 +67,8 @@ def run(
     """
     tables = read_tables(splits.directory)
     predictions = predict(adapter.directory, tables, config)
-    evaluation = _measure(
-        EvaluationInputs(model=adapter.digest, splits=splits.digest),
-        predictions,
-        tables,
-        config,
-        champion,
-    )
+    inputs = EvaluationInputs(model=adapter.digest, splits=splits.digest)
+    evaluation = _measure(inputs, predictions, tables, config, champion)
     _write(evaluation, predictions, config, adapter, out)
     names = pd.concat([table["normalised_name"] for table in tables.values()])
     known_products.save(names, out)

@@ -69,10 +69,7 @@ def _rules(policy: GatePolicy) -> dict[str, Rule]:
         "test_products": _test_products,
         "accuracy": _accuracy,
         "gap": _gap,
-        **{
-            f"baseline:{name}": _linear if name == "linear" else partial(_baseline, name)
-            for name in policy.baselines
-        },
+        **{f"baseline:{name}": partial(_baseline, name) for name in policy.baselines},
         "recall": _recall,
         "ece": _ece,
         "champion": _champion,
@@ -113,6 +110,8 @@ def _gap(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 def _baseline(name: str, evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     if name not in evaluation.baselines:
         return False, f"Metric unavailable: baselines.{name}."
+    if name == "linear":
+        return _linear(evaluation)
     paired, level = evaluation.baselines[name].paired, evaluation.significance
     return _more_accurate(paired, level), (
         f"Accuracy vs baseline {name} {_compared(paired, level)} "
@@ -120,10 +119,8 @@ def _baseline(name: str, evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     )
 
 
-def _linear(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
+def _linear(evaluation: Evaluation) -> Verdict:
     """More accurate, or at least as accurate with a lower log-loss; both significantly."""
-    if "linear" not in evaluation.baselines:
-        return False, "Metric unavailable: baselines.linear."
     baseline, level = evaluation.baselines["linear"], evaluation.significance
     paired, losses = baseline.paired, baseline.paired_log_loss
     if losses is None:

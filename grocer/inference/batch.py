@@ -103,8 +103,7 @@ def classify(
         "corrections": json_digest(dict(corrections)),
     }
     with _chunk_directory(out, plan) as directory:
-        scored = column, min_probability, load(checked), schema, known
-        score = partial(_classify_chunk, *scored)
+        score = partial(_classify_chunk, column, min_probability, load(checked), schema, known)
         chunks = _write_chunks(directory, out.suffix, table.chunks(chunk_rows), score, rows)
         counts = sum_counts(chunks.values())
         if counts["rows"] != rows:

@@ -79,7 +79,6 @@ class Classifier:
 
             scorer = Scorer.load(
                 bundle,
-                adapter="",
                 token_budget=token_budget,
                 device=device,
                 compute_dtype=compute_dtype,
@@ -93,10 +92,7 @@ class Classifier:
         return self.score(self.encode(names))
 
     def encode(self, names: Sequence[str]) -> list[EncodedProduct]:
-        """Compute the linear model's probabilities, and tokenize the names that need the adapter.
-
-        The other products have no tokens.
-        """
+        """Compute the linear model's probabilities; tokenize the names that need the adapter."""
         alone, linear_log = np.zeros(len(names), dtype=bool), None
         if self.linear is not None:
             linear_log = self.linear.log_probabilities(names)
@@ -162,7 +158,7 @@ def load_for_serving(
         ModelError: as `Classifier.load`.
         BundleError: a file was changed since the bundle was verified.
     """
-    config = bundle.config
+    config = bundle.manifest.config
     if bundle.manifest.combination.uses_adapter:
         import torch
 

@@ -47,8 +47,8 @@ _MIXTURES = np.linspace(0.0, 1.0, 11)
 _Z = 1.96  # 95 % intervals
 
 
-def name_key(name: str) -> str:
-    """Return what equal names have in common."""
+def case_key(name: str) -> str:
+    """Return the same text for names that differ only in case, spaces or control characters."""
     return clean(name).lower()
 
 
@@ -108,11 +108,10 @@ def _occurrence(purchases: Floats, share: float) -> Floats:
 
 
 def _describe(values: Floats, weights: Floats) -> SignalReference:
-    equal = np.full_like(weights, 1 / len(weights))
-    means = [each @ values for each in (equal, weights)]
+    weightings = (np.full_like(weights, 1 / len(weights)), weights)
+    means = [each @ values for each in weightings]
     covariances = [
-        (values - mean).T @ ((values - mean) * each[:, None])
-        for mean, each in zip(means, (equal, weights), strict=True)
+        np.atleast_2d(np.cov(values, rowvar=False, ddof=0, aweights=each)) for each in weightings
     ]
     return SignalReference(
         products=tuple(means[0].tolist()),
@@ -223,7 +222,7 @@ class Monitor:
         """
         rows = []
         for row in np.unique(np.linspace(0, len(names) - 1, min(SAMPLE, len(names)), dtype=int)):
-            key = hash(name_key(names[row]))
+            key = hash(case_key(names[row]))
             if key not in self._keys and len(self._keys) < WINDOW:
                 self._keys.add(key)
                 rows.append(row)

@@ -102,7 +102,7 @@ def _read(source: Path, column: str) -> tuple[int, list[str]]:
         rows += chunk.num_rows
         for name in chunk.column(column).to_pylist():
             if not is_blank(name):
-                names.setdefault(drift.name_key(name), name)
+                names.setdefault(drift.case_key(name), name)
     if not names:
         raise TableError(
             f"{source}: column {column!r} has no product names; at least 1 is required"

@@ -68,7 +68,7 @@ class PrefixCachedModel:
         """Return the edge logits of each query, from one forward pass."""
         packed = pack((), [[*query.suffix, *query.trie.tokens] for query in queries])
         layout = pack_layout(packed.sizes, len(self.prefix))
-        node_rows, edge_rows, edge_tokens, count = [], [], [], 0
+        positions, node_rows, edge_rows, edge_tokens, count = [], [], [], [], 0
         lasts = packed.last_tokens.tolist()
         for product, (query, last) in enumerate(zip(queries, lasts, strict=True)):
             trie, size = query.trie, len(query.suffix)
@@ -76,6 +76,8 @@ class PrefixCachedModel:
             own[size : size + len(trie.tokens), size : size + len(trie.tokens)] = self._trie_masks[
                 id(trie)
             ]
+            # The trie's tokens follow the suffix by their depth.
+            positions += [np.arange(size), size - 1 + np.array(trie.depths, dtype=np.int64)]
             start = last + 1 - len(trie.tokens)
             # Node -1, the root, is the last token of the suffix.
             node_rows.append(np.array(trie.nodes) + start)
@@ -83,20 +85,12 @@ class PrefixCachedModel:
             edge_tokens.append(trie.edge_token)
             count += len(trie.nodes)
         rows = torch.from_numpy(np.concatenate(node_rows))
-        logits = self._forward(packed, self._positions(queries), layout, rows)
+        position_ids = torch.from_numpy(np.concatenate(positions))[None] + len(self.prefix)
+        logits = self._forward(packed, position_ids, layout, rows)
         edge_index = [torch.from_numpy(np.concatenate(i)) for i in (edge_rows, edge_tokens)]
         edges = logits[edge_index[0], edge_index[1]]
         values: NDArray[np.float64] = edges.double().cpu().numpy()
         return np.split(values, np.cumsum([len(tokens) for tokens in edge_tokens])[:-1])
-
-    def _positions(self, queries: Sequence[TrieQuery]) -> Tensor:
-        """Return the position ids [1, T]: suffix tokens in order, then trie tokens by depth."""
-        parts = []
-        for query in queries:
-            size = len(query.suffix)
-            depths = np.array(query.trie.depths, dtype=np.int64)
-            parts += [np.arange(size), size - 1 + depths]
-        return torch.from_numpy(np.concatenate(parts))[None] + len(self.prefix)
 
     def _forward(self, packed: Pack, positions: Tensor, layout: PackLayout, rows: Tensor) -> Tensor:
         """Return the logits [rows, vocabulary] of a pack after the cached prefix."""

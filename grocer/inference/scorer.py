@@ -28,8 +28,7 @@ from grocer.model.sources.find import BaseReference, find_base
 class Scorer:
     """A base model with an adapter that assigns a probability to every label.
 
-    Not thread-safe. `token_budget` is the maximum number of tokens of one forward pass and bounds
-    the memory; a single longer product gets its own pass.
+    Not thread-safe. `token_budget`, as in `PrefixCachedModel`, bounds the memory.
     """
 
     def __init__(self, model: Any, encoder: Encoder, *, token_budget: int = 1024) -> None:
@@ -47,7 +46,6 @@ class Scorer:
         cls,
         model: Path,
         *,
-        adapter: str = "adapter",
         token_budget: int = 1024,
         device: str = "auto",
         compute_dtype: str = "auto",
@@ -57,9 +55,8 @@ class Scorer:
         """Load the adapter of a train artifact or of a bundle.
 
         Args:
-            model: directory of the artifact or bundle.
-            adapter: name of the directory in it with the adapter and its tokenizer; empty for a
-                bundle, which has them beside its other files.
+            model: directory of the artifact; or of a bundle, which has the files of `adapter/`
+                beside its other files.
             device, compute_dtype: as in `BaseConfig`.
             base: directory or GGUF file of the base; by default `base/` beside the adapter, or
                 what `base.json` names.
@@ -72,15 +69,16 @@ class Scorer:
         directory = _matching_base(BaseReference(**read_json(model / "base.json")), directory)
         device = choose_device(device)
         dtype, _ = choose_compute_dtype(compute_dtype, device)
+        adapter = model / "adapter" if (model / "adapter").is_dir() else model
         encoder = Encoder(
-            load_tokenizer(model / adapter),
+            load_tokenizer(adapter),
             Template(**read_json(model / "template.json")),
             read_json(model / "labels.json"),
             read_aisles(model),
         )
         loaded = load_nf4(directory, dtype, device)
         if with_adapter:
-            loaded = load_adapter(loaded, model / adapter)
+            loaded = load_adapter(loaded, adapter)
         return cls(loaded, encoder, token_budget=token_budget)
 
     def encode(self, names: Sequence[str]) -> list[EncodedProduct]:
@@ -95,9 +93,6 @@ class Scorer:
         """Return log-probabilities [products, labels] before calibration.
 
         `progress` is called after each forward pass with the number of products done.
-
-        Raises:
-            ModelError: a logit is not finite; the message names the product.
         """
         result, done = np.empty((len(products), len(self.labels))), 0
         queries = [TrieQuery(i, p.name, p.suffix, self.trie) for i, p in enumerate(products)]
@@ -136,10 +131,8 @@ class Scorer:
 
 def _matching_base(reference: BaseReference, given: Path | None) -> Path:
     """Return the directory of the given base, or of the referenced one; verify its digest."""
-    settings = BaseConfig(source=reference.source)
-    if given is not None:
-        settings = BaseConfig(source=str(given.absolute()))
-    directory, found = find_base(settings)
+    source = reference.source if given is None else str(given.absolute())
+    directory, found = find_base(BaseConfig(source=source))
     if found.digest != reference.digest:
         raise ModelError(
             f"{given or directory} is not the base that the adapter was trained on: its digest is "

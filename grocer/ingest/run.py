@@ -66,12 +66,10 @@ def run(data: str, config: DataConfig, out: Path, label: str = "department") -> 
                 rows = PartitionCopies(config.partitions, log, scratch).read(partitions)
             _complete(database, log, staged)
             counts = _write(database, log, staged, out)
-            counts = counts.model_copy(update={"partitions": rows})
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    if config.corrections is not None:
-        corrections = correct_products(config.corrections, out, label)
-        counts = counts.model_copy(update={"corrections": corrections})
+    corrections = correct_products(config.corrections, out, label) if config.corrections else None
+    counts = counts.model_copy(update={"partitions": rows, "corrections": corrections})
     counts.write(out)
     return counts
 

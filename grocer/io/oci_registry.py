@@ -45,7 +45,8 @@ class Repository:
             setting: option or configuration key that holds the address, for error messages.
             error: class of the errors that the methods raise.
         """
-        self._failed, self._error = f"{setting}: cannot access {address}", error
+        self.address, self._error = address, error
+        self._failed = f"{setting}: cannot access {address}"
         if not (match := _ADDRESS.fullmatch(address)):
             raise error(f"{setting} {address}: expected oci://registry/repository:DIGEST")
         _, registry, repository, self._tag = match.groups()
@@ -150,7 +151,7 @@ class Blob:
     """The content of an answer, as it is received."""
 
     def __init__(self, repository: Repository, response: requests.Response) -> None:
-        self._repository, self._response = repository, response
+        self.address, self._repository, self._response = repository.address, repository, response
 
     def read(self, size: int) -> bytes:
         """Return the next `size` bytes, or fewer at the end."""

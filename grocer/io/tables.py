@@ -108,11 +108,8 @@ class _Parquet:
             self._file = pq.ParquetFile(path)
         except (pa.ArrowInvalid, OSError) as error:
             raise SourceError(f"{path}: cannot read as Parquet: {error}") from error
-
-    @property
-    def schema(self) -> pa.Schema:
+        self.schema: pa.Schema = self._file.schema_arrow
         """Names and types of the columns."""
-        return self._file.schema_arrow
 
     def count(self) -> int:
         """Return the number of rows."""
@@ -140,23 +137,25 @@ class _Csv:
             raise TableError(f"{path}: empty; expected a header and rows")
         if header.count("") > 1:  # as a spreadsheet saves cells beside the table
             header = [name or f"column {number}" for number, name in enumerate(header, 1)]
-        duplicates = {name for name in header if header.count(name) > 1}
-        if duplicates:
+        if duplicates := {name for name in header if header.count(name) > 1}:
             raise TableError(f"{path}: duplicate column {min(duplicates)!r} in the header")
-        self._header = header
+        self.schema = pa.schema([(name, pa.string()) for name in header])
         with path.open("rb") as file:  # without a byte order mark, Excel does not read it as UTF-8
             self.encoding = "utf-8-sig" if file.read(3) == BOM_UTF8 else "utf-8"
-
-    @property
-    def schema(self) -> pa.Schema:
-        return pa.schema([(name, pa.string()) for name in self._header])
 
     def count(self) -> int:
         """Return the number of rows, after checking all of them."""
         return sum(table.num_rows for table in self.chunks())
 
     def chunks(self, rows: int = _CHUNK_ROWS) -> Iterator[pa.Table]:
-        width, chunk = len(self._header), []
+        body = self._body()
+        while chunk := list(islice(body, rows)):
+            columns = [list(column) for column in zip(*chunk, strict=True)]
+            yield pa.table(columns, schema=self.schema)
+
+    def _body(self) -> Iterator[list[str]]:
+        """Yield the fields of each row below the header."""
+        width = len(self.schema)
         for line, row in islice(self._rows(), 1, None):
             if not row and width > 1:
                 continue  # a blank line; in a table of one column it is an empty field
@@ -166,16 +165,7 @@ class _Csv:
                     f"{self._path}, line {line}: expected {width} fields, found {len(row)}; "
                     "quote fields that contain commas"
                 )
-            chunk.append(row)
-            if len(chunk) == rows:
-                yield self._table(chunk)
-                chunk = []
-        if chunk:
-            yield self._table(chunk)
-
-    def _table(self, rows: list[list[str]]) -> pa.Table:
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        return pa.table(columns, schema=self.schema)
+            yield row
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the line number and the fields of each row.

@@ -126,8 +126,7 @@ def _load_weights(
             f"{directory}: weights are missing, for example {missing[0]} ({len(missing)} in "
             "total); the download is incomplete, or config.json belongs to another model"
         )
-    quantized: PreTrainedModel = model
-    return quantized
+    return model
 
 
 def load_adapter(model: PreTrainedModel, directory: Path) -> PreTrainedModel | PeftModel:
@@ -147,5 +146,4 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> PreTrainedModel | P
         raise ModelError(f"the adapter in {directory} does not fit its base: {error}") from error
     if getattr(model, "is_loaded_in_4bit", False):
         return adapted
-    merged: PreTrainedModel = adapted.merge_and_unload()
-    return merged
+    return adapted.merge_and_unload()

@@ -36,21 +36,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LabelCompletions:
-    """The token sequences of one label's completions: a shared prefix, then one suffix per aisle.
+    """The token sequences of one label's completions: one per aisle, or that of the label alone.
 
-    `trie` is built from the suffixes. It is None if the label has fewer than two aisles.
+    `trie` is built from what follows the shared prefix. It is None if the label has fewer than two
+    aisles.
     """
 
     prefix: tuple[int, ...]
     aisles: tuple[str, ...]
-    suffixes: tuple[tuple[int, ...], ...]
+    sequences: tuple[tuple[int, ...], ...]
     trie: LabelTrie | None
 
     def tokens(self, aisle: str) -> tuple[int, ...]:
         """Return the completion for `aisle`, or the shared prefix if the aisle is unknown."""
-        if aisle not in self.aisles:
-            return self.prefix
-        return self.prefix + self.suffixes[self.aisles.index(aisle)]
+        return dict(zip(self.aisles, self.sequences, strict=False)).get(aisle, self.prefix)
 
     def choices(self, aisle: str) -> list[Choice]:
         """Return the choices among aisles on the way to `aisle`; none if it is unknown."""
@@ -64,7 +63,7 @@ class LabelCompletions:
 def label_completions(
     aisles: Sequence[str], sequences: Sequence[tuple[int, ...]]
 ) -> LabelCompletions:
-    """Split the completions of one label into shared prefix and suffixes.
+    """Return the completions of one label, with their shared prefix.
 
     Args:
         aisles: the label's aisles; may be empty.
@@ -74,17 +73,23 @@ def label_completions(
         ConfigError: two aisles have the same tokens.
     """
     if len(sequences) == 1:
-        return LabelCompletions(sequences[0], tuple(aisles), ((),) * len(aisles), None)
-    # The last token is excluded from the prefix, so that no suffix is empty.
+        return LabelCompletions(sequences[0], tuple(aisles), tuple(sequences), None)
+    # The last token is excluded from the prefix, so that something follows it in each.
     prefix = tuple(common_prefix([sequence[:-1] for sequence in sequences]))
-    suffixes = tuple(sequence[len(prefix) :] for sequence in sequences)
-    return LabelCompletions(prefix, tuple(aisles), suffixes, label_trie(aisles, suffixes))
+    trie = label_trie(aisles, [sequence[len(prefix) :] for sequence in sequences])
+    return LabelCompletions(prefix, tuple(aisles), tuple(sequences), trie)
 
 
 def common_prefix(sequences: Sequence[Sequence[T]]) -> list[T]:
     """Return the longest prefix that all sequences share."""
     same = takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))
     return [column[0] for column in same]
+
+
+def label_indices(names: Iterable[str], labels: Sequence[str]) -> NDArray[np.int64]:
+    """Return the index of each label in the label set; KeyError if it is not in it."""
+    index = {label: i for i, label in enumerate(labels)}
+    return np.array([index[name] for name in names], dtype=np.int64)
 
 
 def leaf_name(department: str, aisle: str) -> str:

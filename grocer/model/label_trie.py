@@ -64,8 +64,7 @@ class LabelTrie:
         """
         first = np.searchsorted(self.edge_node, np.arange(len(self.nodes)))
         total = np.logaddexp.reduceat(logits, first, axis=1)
-        result: NDArray[np.float64] = (logits - total[:, self.edge_node]) @ self.paths
-        return result
+        return (logits - total[:, self.edge_node]) @ self.paths
 
     def choices(self, label: int) -> list[Choice]:
         """Return the choices that constrained decoding makes on the way to a label, in order."""

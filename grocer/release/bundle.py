@@ -76,11 +76,6 @@ class LoadedBundle:
         """The aisles of all labels, in the order of a classifier's columns, or empty."""
         return leaves(self.labels, self.manifest.aisles)
 
-    @property
-    def config(self) -> RunConfig:
-        """The configuration of the run that wrote it."""
-        return self.manifest.config
-
 
 def write_bundle(
     model: Path,

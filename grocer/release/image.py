@@ -34,10 +34,6 @@ _FOLDER = "models/"  # where KServe expects the files
 _BLOCK, _CHUNK_BYTES = tarfile.BLOCKSIZE, 1024**2
 
 
-class _LayerError(Exception):
-    """A layer that `publish_image` did not write."""
-
-
 def publish_image(bundle: LoadedBundle, uri: str, setting: str) -> bool:
     """Upload a bundle; only the signature of an image that exists is replaced.
 
@@ -93,31 +89,24 @@ def fetch_image(uri: str, digest: str, target: Path, setting: str) -> None:
         BundleError: there is no such image, or it is not that of a bundle with this digest.
     """
     repository, layers = _open(uri, setting)
-    try:
-        with closing(repository.open_blob(layers[0])) as blob:
-            content, manifest = _read_manifest(blob, digest, uri)
-            sizes = manifest.sizes
-            if (name := invalid_name(sizes)) is not None:
-                raise BundleError(f"{uri} was modified: {name[:80]!r} is not a valid file name")
-            (target / MANIFEST).write_bytes(content)
-            for name, size in _entries({**sizes, MANIFEST: len(content)})[2:]:
-                _receive(blob, name, size, target)
-        for layer in layers[1:]:
-            with closing(repository.open_blob(layer)) as blob:
-                signature = _read_document(blob, SIGNATURE, MAX_SIGNATURE_BYTES)
-                (target / SIGNATURE).write_bytes(signature)
-    except _LayerError as error:
-        raise BundleError(f"{uri} was modified: {error}") from error
+    with closing(repository.open_blob(layers[0])) as blob:
+        content, manifest = _read_manifest(blob, digest)
+        if (name := invalid_name(manifest.sizes)) is not None:
+            raise _modified(blob, f"{name[:80]!r} is not a valid file name")
+        (target / MANIFEST).write_bytes(content)
+        for name, size in _entries({**manifest.sizes, MANIFEST: len(content)})[2:]:
+            _receive(blob, name, size, target)
+    for layer in layers[1:]:
+        with closing(repository.open_blob(layer)) as blob:
+            signature = _read_document(blob, SIGNATURE, MAX_SIGNATURE_BYTES)
+            (target / SIGNATURE).write_bytes(signature)
 
 
 def fetch_manifest(uri: str, digest: str, setting: str) -> Manifest:
     """Return bundle.json alone; takes the arguments of `fetch_image`, and raises its errors."""
     repository, layers = _open(uri, setting)
-    try:
-        with closing(repository.open_blob(layers[0])) as blob:
-            return _read_manifest(blob, digest, uri)[1]
-    except _LayerError as error:
-        raise BundleError(f"{uri} was modified: {error}") from error
+    with closing(repository.open_blob(layers[0])) as blob:
+        return _read_manifest(blob, digest)[1]
 
 
 def _open(uri: str, setting: str) -> tuple[Repository, list[str]]:
@@ -131,11 +120,11 @@ def _open(uri: str, setting: str) -> tuple[Repository, list[str]]:
     return repository, layers
 
 
-def _read_manifest(blob: Blob, digest: str, uri: str) -> tuple[bytes, Manifest]:
+def _read_manifest(blob: Blob, digest: str) -> tuple[bytes, Manifest]:
     """Read the first file of the first layer, which is bundle.json."""
     _expect(blob, "", None)
     content = _read_document(blob, MANIFEST, MAX_DOCUMENT_BYTES)
-    return content, parse_manifest(content, digest, uri)
+    return content, parse_manifest(content, digest, blob.address)
 
 
 def _entries(sizes: Mapping[str, int]) -> list[tuple[str, int | None]]:
@@ -180,10 +169,14 @@ def _layers(image: bytes) -> list[str]:
         return []
 
 
+def _modified(blob: Blob, problem: str) -> BundleError:
+    return BundleError(f"{blob.address} was modified: {problem}")
+
+
 def _expect(blob: Blob, name: str, size: int | None) -> None:
     header = _header(name, size)
     if blob.read(len(header)) != header:
-        raise _LayerError(f"its layer differs from that of the bundle at {name or _FOLDER}")
+        raise _modified(blob, f"its layer differs from that of the bundle at {name or _FOLDER}")
 
 
 def _read_document(blob: Blob, name: str, limit: int) -> bytes:
@@ -194,10 +187,10 @@ def _read_document(blob: Blob, name: str, limit: int) -> bytes:
     except tarfile.HeaderError:
         size = -1
     if not 0 <= size <= limit or header != _header(name, size):
-        raise _LayerError(f"its layer has no {name} of at most {limit:,} bytes at its place")
+        raise _modified(blob, f"its layer has no {name} of at most {limit:,} bytes at its place")
     content = blob.read(size)
     if len(content) != size:
-        raise _LayerError(f"its layer ends within {name}")
+        raise _modified(blob, f"its layer ends within {name}")
     blob.read(-size % _BLOCK)
     return content
 
@@ -213,6 +206,6 @@ def _receive(blob: Blob, name: str, size: int | None, target: Path) -> None:
             length = min(_CHUNK_BYTES, size - start)
             chunk = blob.read(length)
             if len(chunk) != length:
-                raise _LayerError(f"its layer ends within {name}")
+                raise _modified(blob, f"its layer ends within {name}")
             file.write(chunk)
     blob.read(-size % _BLOCK)

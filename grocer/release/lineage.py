@@ -120,10 +120,8 @@ def _lineage(
     bundle: str | None,
     uri: str,
 ) -> Lineage:
-    test, baselines = evaluation.metrics.test, dict(evaluation.baselines)
-    accuracies = {name: each.accuracy for name, each in baselines.items()}
-    if evaluation.champion is not None:
-        accuracies["champion"] = evaluation.champion.accuracy
+    test, champion = evaluation.metrics.test, evaluation.champion
+    compared = {**evaluation.baselines, **({"champion": champion} if champion else {})}
     digests = {
         **decision.digests,
         "decision": sha256(json_bytes(decision.model_dump())).hexdigest(),
@@ -142,7 +140,7 @@ def _lineage(
         accuracy_low=test.accuracy_low,
         accuracy_high=test.accuracy_high,
         confidence=evaluation.confidence,
-        baselines=accuracies,
+        baselines={name: each.accuracy for name, each in compared.items()},
         digests={name: str(digest) for name, digest in sorted(digests.items()) if digest},
         base=base["source"] if base else None,
         recipe=config.recipe,

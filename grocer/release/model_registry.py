@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import requests
 from pydantic import ValidationError
@@ -76,11 +75,8 @@ class ModelRegistry:
         Raises:
             RegistryError: the registry is not available, or rejects the version.
         """
-        model = self._find_or_create(
-            f"registered_model?name={quote(lineage.name, safe='')}",
-            "registered_models",
-            {"name": lineage.name},
-        )
+        query = {"name": lineage.name}
+        model = self._find_or_create("registered_model", query, query)
         passed = lineage.verdict == "passed"
         body = {
             "name": lineage.run,
@@ -91,8 +87,8 @@ class ModelRegistry:
         }
         if lineage.bundle:
             body["externalId"] = lineage.bundle
-        find = f"model_version?name={quote(lineage.run, safe='')}&parentResourceId={model}"
-        version = self._find_or_create(find, "model_versions", body)
+        query = {"name": lineage.run, "parentResourceId": model}
+        version = self._find_or_create("model_version", query, body)
         artifacts = f"model_versions/{version}/artifacts"
         if not (self._get(artifacts) or {}).get("items"):
             kind, name = ("model-artifact", "bundle") if passed else ("doc-artifact", "report")
@@ -110,12 +106,9 @@ class ModelRegistry:
         Raises:
             RegistryError: the registry is not available, or Grocer did not register the version.
         """
-        key = quote(key, safe="")
-        version = self._get(f"model_version?externalId={key}")
-        if version is None and (
-            model := self._get(f"registered_model?name={quote(name, safe='')}")
-        ):
-            version = self._get(f"model_version?name={key}&parentResourceId={model.get('id')}")
+        version = self._get("model_version", externalId=key)
+        if version is None and (model := self._get("registered_model", name=name)):
+            version = self._get("model_version", name=key, parentResourceId=model.get("id"))
         if version is None:
             return None
         try:
@@ -129,17 +122,17 @@ class ModelRegistry:
                 f"of Grocer: {problem}"
             ) from error
 
-    def _find_or_create(self, find: str, create: str, body: Mapping[str, Any]) -> str:
+    def _find_or_create(self, kind: str, query: Mapping[str, str], body: Mapping[str, Any]) -> str:
         """Return the id of a resource."""
-        found = self._get(find) or self._json("POST", create, body, conflict=True)
-        found = found or self._get(find)  # another run has created it in the meantime
+        found = self._get(kind, **query) or self._json("POST", f"{kind}s", body, conflict=True)
+        found = found or self._get(kind, **query)  # another run has created it in the meantime
         if not isinstance(found, dict) or not isinstance(found.get("id"), str):
-            raise RegistryError(f"{self._address}: {create}: the response has no id")
+            raise RegistryError(f"{self._address}: {kind}s: the response has no id")
         return str(found["id"])
 
-    def _get(self, path: str) -> dict[str, Any] | None:
+    def _get(self, path: str, **query: Any) -> dict[str, Any] | None:
         """Return the response, or None if there is no such resource."""
-        return self._json("GET", path)
+        return self._json("GET", path, query=query)
 
     def _json(
         self,
@@ -147,6 +140,7 @@ class ModelRegistry:
         path: str,
         body: Mapping[str, Any] | None = None,
         *,
+        query: Mapping[str, Any] | None = None,
         conflict: bool = False,
     ) -> dict[str, Any] | None:
         """Return the response; None if a resource to read does not exist.
@@ -155,11 +149,10 @@ class ModelRegistry:
             conflict: return None if a resource to create exists (409).
         """
         url = f"{self._address}{_API}{path}"
-        failed = f"registry.address: {method} {url.partition('?')[0]}"
+        failed = f"registry.address: {method} {url}"
+        options = {"timeout": _TIMEOUT_SECONDS, "auth": _authorization()}
         try:
-            response = requests.request(
-                method, url, json=body, timeout=_TIMEOUT_SECONDS, auth=_authorization()
-            )
+            response = requests.request(method, url, params=query, json=body, **options)
             if response.status_code in (401, 403):
                 raise RegistryError(
                     f"{failed}: {response.status_code} {response.reason}; set {REGISTRY_TOKEN} to "

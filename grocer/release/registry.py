@@ -61,13 +61,13 @@ def publish(bundle: LoadedBundle, store: str) -> str:
     return uri
 
 
-def fetch(
+def open_bundle(
     uri: str, directory: Path, *, setting: str = "--bundle", step: str | None = None
 ) -> LoadedBundle:
-    """Download the bundle at `uri`, which ends in its digest, to `directory`, and verify it.
+    """Return the verified bundle at a local path, or at a URI that ends in its digest.
 
-    Only the signature and the files that `bundle.json` lists are read, after it was verified by the
-    digest.
+    A remote bundle is downloaded to `directory`. Only the signature and the files that
+    `bundle.json` lists are read, after it was verified by the digest.
 
     Args:
         setting: option that names the bundle, for error messages.
@@ -78,6 +78,8 @@ def fetch(
             of `load_bundle`.
         OutputError: `directory` cannot be written.
     """
+    if "://" not in uri:
+        return load_bundle(Path(uri))
     digest = uri.rstrip("/")[-64:]
     if not re.search("[/:][0-9a-f]{64}/?$", uri):
         raise BundleError(f"{setting} {uri}: expected an address that ends in a bundle's digest")
@@ -105,15 +107,3 @@ def fetch(
 def is_image(uri: str) -> bool:
     """Return whether a bundle's or a store's URI is that of an OCI registry."""
     return re.match(r"oci(\+native)?://", uri) is not None
-
-
-def open_bundle(
-    uri: str, directory: Path, *, setting: str = "--bundle", step: str | None = None
-) -> LoadedBundle:
-    """Return the verified bundle at a URI or local path; a remote one is fetched to `directory`.
-
-    Takes the arguments of `fetch`, and raises its errors.
-    """
-    if "://" in uri:
-        return fetch(uri, directory, setting=setting, step=step)
-    return load_bundle(Path(uri))

@@ -165,10 +165,7 @@ def _fingerprint(path: Path) -> str:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
     content = path.read_bytes()
-    if (
-        content.count(b"-----BEGIN ") != content.count(_PUBLIC_KEY)
-        or content.count(_PUBLIC_KEY) != 1
-    ):
+    if not content.count(b"-----BEGIN ") == content.count(_PUBLIC_KEY) == 1:
         raise ValueError("it does not hold exactly one public key; use one file for each key")
     key = serialization.load_pem_public_key(content)
     if not isinstance(key, EllipticCurvePublicKey):

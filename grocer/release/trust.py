@@ -120,16 +120,14 @@ class Trust:
             return
         limits = {name: getattr(self.floor, name) for name in self.floor.model_fields_set}
         limits.pop("confidence", None)
-        failures = [
-            f"{each.rule}: {each.sentence}"
-            for each in decide(evaluation, policy.model_copy(update=limits)).failures
-        ]
+        failures = []
         if evaluation.confidence < self.floor.confidence:
-            failures.insert(
-                0,
+            failures.append(
                 f"confidence: Confidence level: {evaluation.confidence:g} (minimum "
-                f"{self.floor.confidence:g}).",
+                f"{self.floor.confidence:g})."
             )
+        decision = decide(evaluation, policy.model_copy(update=limits))
+        failures += [f"{each.rule}: {each.sentence}" for each in decision.failures]
         if failures:
             raise BundleError(
                 f"the platform's gate policy ({self.source}/{FLOOR}) rejects this bundle: "

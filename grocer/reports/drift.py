@@ -1,7 +1,5 @@
 """The drift page: whether the products in a file differ from the catalogue, and which ones."""
 
-from typing import Any
-
 from markupsafe import Markup
 
 from grocer.artifacts.drift import DriftReport, Signal
@@ -45,28 +43,15 @@ def drift_page(report: DriftReport, source: str) -> str:
 
     `source` is the name of the file.
     """
-    rows: list[dict[str, Any]] = [
-        {
-            "name": TEXTS[name][0],
-            "text": TEXTS[name][1].format(label=report.label),
-            "value": show_value(name, each.value),
-            "reference": show_value(name, each.reference),
-            "p_value": "below 0.0001" if each.p_value < 1e-4 else f"{each.p_value:.2g}",
-            "drift": each.drift,
-        }
-        for name, each in report.signals.items()
-    ]
     return render(
         "drift.html",
         report=report,
         source=source,
         verdict=verdict(report),
-        rows=rows,
+        texts=TEXTS,
+        titles=DRIVERS,
+        show_value=show_value,
         plot=_departments_plot(report),
-        drivers=[
-            (DRIVERS[name], report.signals[name].drift, products)
-            for name, products in report.drivers.items()
-        ],
     )
 
 

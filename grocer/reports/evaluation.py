@@ -40,9 +40,9 @@ def evaluation_page(
     suggested_aisle, in the order to be shown. `policy` is that of the gate, whose decision about
     the same evaluation is shown; `adapter` has the costs of its training.
     """
-    labels, test = evaluation.labels, evaluation.metrics.test
-    baselines = _baselines(evaluation)
-    has_matrix = len(labels) <= MAX_MATRIX_LABELS
+    test, baselines = evaluation.metrics.test, _baselines(evaluation)
+    confusions = _confusions(evaluation)
+    has_matrix = len(evaluation.labels) <= MAX_MATRIX_LABELS
     return render(
         "evaluation.html",
         decision=decide(evaluation, policy),
@@ -54,10 +54,15 @@ def evaluation_page(
         gap=evaluation.metrics.train.accuracy - test.accuracy,
         baselines=baselines,
         baselines_plot=_baselines_plot(test, baselines),
-        departments=_departments(evaluation),
+        # Highest recall first, and last what is not measured.
+        departments=sorted(
+            evaluation.departments.items(),
+            key=lambda row: 1.0 if row[1].recall is None else -row[1].recall,
+        ),
         first_labels=MAX_MATRIX_LABELS if has_matrix else FIRST_LABELS,
         has_matrix=has_matrix,
-        confusions=_confusions(evaluation)[:MAX_CONFUSIONS],
+        confusions=confusions[:MAX_CONFUSIONS],
+        most_confused={pair["true"]: pair for pair in reversed(confusions)},
         reliability_plot=_reliability_plot(evaluation),
         coverage_plot=_coverage_plot(evaluation),
         # Departments are in a separate table.
@@ -126,30 +131,6 @@ def _baselines_plot(test: Accuracy, baselines: Sequence[dict[str, Any]]) -> Mark
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     return svg(figure)
-
-
-def _departments(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Each label's metrics and its most frequent confusion, highest recall first."""
-    rows = []
-    for index, (label, counts) in enumerate(
-        zip(evaluation.labels, evaluation.confusion, strict=True)
-    ):
-        wrong = [0 if i == index else count for i, count in enumerate(counts)]
-        most = max(wrong)
-        rows.append(
-            {
-                "name": label,
-                "metrics": evaluation.departments[label],
-                "confused_with": evaluation.labels[wrong.index(most)],
-                "confused": most,
-            }
-        )
-
-    def rank(row: dict[str, Any]) -> float:
-        recall = row["metrics"].recall
-        return 1.0 if recall is None else -recall  # not measured: last
-
-    return sorted(rows, key=rank)
 
 
 def _confusions(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -1,31 +1,23 @@
 """The training report: loss curves, throughput, memory and settings."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-from grocer.artifacts.adapter import Adapter, TrainingLoss, ValidationLoss
+from grocer.artifacts.adapter import Adapter
 from grocer.reports.html import BLUE, ORANGE, new_plot, render, svg
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def loss_page(adapter: Adapter) -> str:
     """Return the page as self-contained HTML."""
     figure, axes = new_plot("Loss")
-    _draw(axes, adapter.losses, color=BLUE, marker=".", label="training")
+    for label, losses, colour, style in (
+        ("training", adapter.losses, BLUE, ".-"),
+        ("validation", adapter.validation_losses, ORANGE, "o--"),
+    ):
+        if losses:
+            steps, values = [each.step for each in losses], [each.loss for each in losses]
+            axes.plot(steps, values, style, color=colour, label=label)
     if adapter.validation_losses:
-        style = {"color": ORANGE, "marker": "o", "linestyle": "--"}
-        _draw(axes, adapter.validation_losses, **style, label="validation")
         axes.legend(frameon=False)
     axes.set(xlabel="optimizer step", ylabel="loss, nats per completion token")
     axes.locator_params(axis="x", integer=True)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     return render("training.html", adapter=adapter, curve=svg(figure))
-
-
-def _draw(axes: Axes, losses: Sequence[TrainingLoss | ValidationLoss], **style: Any) -> None:
-    axes.plot([each.step for each in losses], [each.loss for each in losses], **style)

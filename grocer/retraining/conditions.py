@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Literal, Self
 
 from grocer.errors import ConfigError, redacted
 
@@ -122,11 +122,3 @@ class Trigger:
                 "and query"
             )
         return cls(when=when, metrics=metrics or "", cool_down_days=cool_down_days)
-
-    def parameters(self, state: str) -> dict[str, Any]:
-        """Return the parameters of the pipeline.
-
-        Args:
-            state: directory or URI with the `lineage.json` of the run that was judged last.
-        """
-        return {**asdict(self), "state": state}

@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -60,75 +59,50 @@ class Look:
         return self.alternatives[0][0]
 
 
-@dataclass(frozen=True)
-class RunOutput:
-    """The artifacts of a finished run that the queue is made from."""
+def run_looks(run: Path) -> tuple[list[Look], tuple[str, ...]]:
+    """Return a look at every product of a finished run, and its labels.
 
-    splits: Path
-    evaluation: Evaluation
-    linear: LinearModel
+    Args:
+        run: output directory of `grocer run`.
 
-    @classmethod
-    def read(cls, run: Path) -> Self:
-        """Return the artifacts in the output directory of `grocer run`.
+    Raises:
+        ArtifactError, ModelError: an artifact is missing or damaged.
+    """
+    evaluation = Evaluation.of_run(run)
+    evaluated, splits = evaluation.directory, run / "artifacts" / "build_dataset"
+    if not (evaluated / "predictions.parquet").is_file():
+        raise ArtifactError(f"{evaluated}: no predictions.parquet; run evaluate again")
+    linear = LinearModel.load(evaluated)
+    tables = [pd.read_parquet(splits / f"{side}.parquet") for side in SIDES]
+    suspects = suspected(pd.concat(tables, ignore_index=True), evaluation.labels, linear.c)
+    unlabelled = pd.read_parquet(splits / "unlabelled.parquet").assign(department="")
+    scores = linear.log_probabilities(unlabelled["product_name"].tolist())
+    calibrated = combine(evaluation.classifiers["linear"].combination, None, scores)
+    suggested = _looks("unlabelled", unlabelled, evaluation.labels, calibrated)
+    predictions = pd.read_parquet(evaluated / "predictions.parquet")
+    held_out = {name_key(look.name): look for look in _evaluated(predictions)}
+    looks = [held_out.get(name_key(look.name), look) for look in suspects]
+    return looks + suggested, evaluation.labels
 
-        Raises:
-            ArtifactError, ModelError: an artifact is missing or damaged.
-        """
-        evaluated = run / "artifacts" / "evaluate"
-        evaluation = Evaluation.of_run(run)
-        if not (evaluated / "predictions.parquet").is_file():
-            raise ArtifactError(f"{evaluated}: no predictions.parquet; run evaluate again")
-        splits = run / "artifacts" / "build_dataset"
-        return cls(splits, evaluation, LinearModel.load(evaluated))
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self.evaluation.labels
-
-    def probabilities(self, names: Sequence[str]) -> Floats:
-        """Return the calibrated probabilities [names, labels] of the linear model."""
-        combination = self.evaluation.classifiers["linear"].combination
-        return combine(combination, None, self.linear.log_probabilities(names))
-
-    def looks(self) -> list[Look]:
-        """Return a look at every product of the run."""
-        tables = [pd.read_parquet(self.splits / f"{side}.parquet") for side in SIDES]
-        suspects = suspected(pd.concat(tables, ignore_index=True), self.labels, self.linear.c)
-        unlabelled = pd.read_parquet(self.splits / "unlabelled.parquet")
-        names = unlabelled["product_name"].tolist()
-        suggested = _looks(
-            "unlabelled",
-            names,
-            [""] * len(names),
-            unlabelled["purchases"].tolist(),
-            self.labels,
-            self.probabilities(names),
+def _evaluated(predictions: pd.DataFrame) -> list[Look]:
+    """Return a look at the validation and test products, by the evaluated classifier."""
+    return [
+        Look(
+            name=row["product_name"],
+            source="suspected label",
+            previous_label=row["department"],
+            alternatives=tuple(
+                (label, float(p))
+                for label, p in zip(
+                    row["ranked_departments"], row["ranked_probabilities"], strict=True
+                )
+            ),
+            uncertainty=1.0 - float(row["department_probability"]),
+            purchases=int(row["purchases"]),
         )
-        held_out = {name_key(look.name): look for look in self._evaluated()}
-        return [held_out.get(name_key(look.name), look) for look in suspects] + suggested
-
-    def _evaluated(self) -> list[Look]:
-        """Return a look at the validation and test products, by the evaluated classifier."""
-        path = self.evaluation.directory / "predictions.parquet"
-        table = pd.read_parquet(path).query("split != 'train'")
-        return [
-            Look(
-                name=row["product_name"],
-                source="suspected label",
-                previous_label=row["department"],
-                alternatives=tuple(
-                    zip(
-                        row["ranked_departments"],
-                        (float(p) for p in row["ranked_probabilities"]),
-                        strict=True,
-                    )
-                ),
-                uncertainty=1.0 - float(row["department_probability"]),
-                purchases=int(row["purchases"]),
-            )
-            for row in table.to_dict("records")
-        ]
+        for row in predictions.query("split != 'train'").to_dict("records")
+    ]
 
 
 def suspected(examples: pd.DataFrame, labels: Sequence[str], c: float) -> list[Look]:
@@ -141,8 +115,7 @@ def suspected(examples: pd.DataFrame, labels: Sequence[str], c: float) -> list[L
     names, given = examples["product_name"].tolist(), examples["department"].tolist()
     families = [family(name) for name in examples["normalised_name"]]
     probabilities = out_of_fold(names, given, labels, families, c)
-    purchases = examples["purchases"].tolist()
-    return _looks("suspected label", names, given, purchases, labels, probabilities)
+    return _looks("suspected label", examples, labels, probabilities)
 
 
 def classified(path: Path, column: str, purchases: int = 0) -> list[Look]:
@@ -213,27 +186,21 @@ def build_queue(
 
 
 def _looks(
-    source: str,
-    names: Sequence[str],
-    given: Sequence[str],
-    purchases: Sequence[int],
-    labels: Sequence[str],
-    probabilities: Floats,
+    source: str, products: pd.DataFrame, labels: Sequence[str], probabilities: Floats
 ) -> list[Look]:
-    """Return a look at each product; without a given label, the best one is uncertain."""
+    """Return a look at each product; without a department, the best one is uncertain."""
     index = {label: i for i, label in enumerate(labels)}
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :ALTERNATIVES]
     looks = []
-    for row, name in enumerate(names):
-        column = index[given[row]] if given[row] else order[row][0]
+    for product, row in zip(products.to_dict("records"), probabilities, strict=True):
+        order, given = np.argsort(-row, kind="stable")[:ALTERNATIVES], product["department"]
         looks.append(
             Look(
-                name=name,
+                name=product["product_name"],
                 source=source,
-                previous_label=given[row],
-                alternatives=tuple((labels[i], float(probabilities[row, i])) for i in order[row]),
-                uncertainty=max(0.0, 1.0 - float(probabilities[row, column])),
-                purchases=int(purchases[row]),
+                previous_label=given,
+                alternatives=tuple((labels[i], float(row[i])) for i in order),
+                uncertainty=max(0.0, 1.0 - float(row[index[given] if given else order[0]])),
+                purchases=int(product["purchases"]),
             )
         )
     return looks

@@ -23,14 +23,7 @@ MAX_DIFFERENCE = {torch.float32: 0.001, torch.float16: 0.03, torch.bfloat16: 0.1
 """Limit by compute dtype: root mean square of the difference of logits, relative to their standard
 deviation over the vocabulary."""
 # What a forward pass raises about arguments of a form that the architecture does not support.
-_UNSUPPORTED = (
-    AttributeError,
-    IndexError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_UNSUPPORTED = (AttributeError, IndexError, RuntimeError, TypeError, ValueError)
 
 
 def require_exact_packing(model: Any, encoder: Encoder, names: Sequence[str]) -> None:
@@ -76,9 +69,7 @@ def require_exact_packing(model: Any, encoder: Encoder, names: Sequence[str]) ->
 def _require_room(model: Any, encoder: Encoder, setting: str, what: str) -> None:
     """Raise a ModelError if the longest possible prompt exceeds a limit of the base."""
     limit = getattr(model.config.get_text_config(), setting, None)
-    completion = max(
-        len(each.prefix) + max(map(len, each.suffixes), default=0) for each in encoder.completions
-    )
+    completion = max(len(ids) for each in encoder.completions for ids in each.sequences)
     name = encoder.template.max_name_tokens
     longest = len(encoder.prefix) + name + len(encoder.close) + completion
     if limit is not None and longest > limit:

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from peft.helpers import disable_input_dtype_casting
 
-from grocer.artifacts.adapter import Adapter, TrainingLoss, ValidationLoss
+from grocer.artifacts.adapter import Adapter, Loss, TrainingLoss
 from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
 from grocer.errors import ModelError, StoppedError
@@ -34,6 +34,7 @@ from grocer.training.dataset import TrainingSet, encode_products
 from grocer.training.packing_check import require_exact_packing
 from grocer.training.sharding import save_adapter
 from grocer.training.trainer import (
+    MACHINE_SETTINGS,
     GuardedTrainer,
     build_trainer,
     resolve_epochs,
@@ -165,7 +166,6 @@ def _identity(
     splits: Path, base: BaseReference, processes: int, config: RunConfig, hardware: Hardware
 ) -> dict[str, Any]:
     """Return everything that determines the weights of this run; nothing in it is `auto`."""
-    excluded = {"precision", "checkpoints", "force", "nodes", "processes_per_node"}
     files = (splits / "train.parquet", *_label_files(splits))
     return {
         "data": {path.name: file_digest(path) for path in files},
@@ -174,7 +174,7 @@ def _identity(
         "compute_dtype": str(hardware.dtype),
         "precision": hardware.precision,
         "lora": config.lora.model_dump(mode="json"),
-        "train": config.train.model_dump(mode="json", exclude=excluded),
+        "train": config.train.model_dump(mode="json", exclude=MACHINE_SETTINGS),
         "processes": processes,
         "libraries": {name: version(name) for name in _LIBRARIES},
     }
@@ -265,7 +265,7 @@ def _adapter(
         trainable_parameters=trainable,
         losses=tuple(_training_loss(entry) for entry in state.log_history if "loss" in entry),
         validation_losses=tuple(
-            ValidationLoss(step=entry["step"], loss=entry["eval_loss"])
+            Loss(step=entry["step"], loss=entry["eval_loss"])
             for entry in state.log_history
             if "eval_loss" in entry
         ),

@@ -25,6 +25,8 @@ from grocer.training.dataset import TrainingSet
 MIN_STEPS, MIN_EPOCHS, MAX_EPOCHS = 60, 2, 8
 """With `train.num_train_epochs=auto`: the minimum number of optimizer steps, and the limits of the
 number of epochs, which have precedence."""
+MACHINE_SETTINGS = {"precision", "checkpoints", "force", "nodes", "processes_per_node"}
+"""Settings of `train` that do not change the weights, so that a run resumes with other values."""
 # GradScaler starts at 2^16 and halves its scale: after 20 overflows in a row it is below 1.
 _MAX_OVERFLOWS = 20
 
@@ -37,26 +39,18 @@ class FiniteGuard:
     """
 
     def __init__(self, loss_scaling: bool) -> None:
-        self._max_overflows = _MAX_OVERFLOWS if loss_scaling else 0
-        self._overflows = 0
+        self._allowed = {"loss": 0, "gradient norm": _MAX_OVERFLOWS if loss_scaling else 0}
+        self._in_a_row = dict.fromkeys(self._allowed, 0)
 
-    def check_loss(self, value: float, step: int, learning_rate: float) -> None:
-        """Raise a TrainingError if the loss of a batch is NaN or Inf."""
-        if not math.isfinite(value):
-            raise _not_finite("loss", value, step, learning_rate)
-
-    def check_gradient(self, norm: float, step: int, learning_rate: float) -> None:
-        """Raise a TrainingError if the gradient norm is NaN or Inf too many times in a row."""
-        self._overflows = 0 if math.isfinite(norm) else self._overflows + 1
-        if self._overflows > self._max_overflows:
-            raise _not_finite("gradient norm", norm, step, learning_rate)
-
-
-def _not_finite(name: str, value: float, step: int, learning_rate: float) -> TrainingError:
-    return TrainingError(
-        f"step {step}: the {name} is {value} at learning rate {learning_rate:.2g}; try a lower "
-        "train.learning_rate, base.compute_dtype=float32, or a lower train.max_grad_norm"
-    )
+    def check(self, name: str, value: float, step: int, learning_rate: float) -> None:
+        """Raise a TrainingError if the `loss` or `gradient norm` is NaN or Inf too often."""
+        self._in_a_row[name] = 0 if math.isfinite(value) else self._in_a_row[name] + 1
+        if self._in_a_row[name] > self._allowed[name]:
+            raise TrainingError(
+                f"step {step}: the {name} is {value} at learning rate {learning_rate:.2g}; try a "
+                "lower train.learning_rate, base.compute_dtype=float32, or a lower "
+                "train.max_grad_norm"
+            )
 
 
 class PackingCollator:
@@ -126,13 +120,14 @@ class GuardedTrainer(SFTTrainer):  # type: ignore[misc]
     def training_step(self, *arguments: Any, **named: Any) -> Tensor:
         """Run forward and backward pass of one batch, and check its loss."""
         loss: Tensor = super().training_step(*arguments, **named)
-        self.finite.check_loss(loss.item(), self.state.global_step + 1, self._get_learning_rate())
+        step = self.state.global_step + 1
+        self.finite.check("loss", loss.item(), step, self._get_learning_rate())
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         step = self.state.global_step + 1
-        self.finite.check_gradient(float(norm), step, self._get_learning_rate())
+        self.finite.check("gradient norm", float(norm), step, self._get_learning_rate())
         return norm
 
     @property
@@ -235,19 +230,9 @@ def resolve_epochs(config: RunConfig, products: int) -> RunConfig:
 def training_arguments(config: RunConfig, hardware: Hardware, out: Path) -> SFTConfig:
     """Return TRL's configuration of the training run; checkpoints are written to `out`."""
     settings = config.train
-    # All other settings have the Trainer's names.
-    own = {
-        "precision",
-        "packing",
-        "loss",
-        "group_by_length",
-        "checkpoints",
-        "force",
-        "nodes",
-        "processes_per_node",
-    }
+    own = MACHINE_SETTINGS | {"packing", "loss", "group_by_length"}
     return SFTConfig(
-        **settings.model_dump(exclude=own),
+        **settings.model_dump(exclude=own),  # all others have the Trainer's names
         output_dir=str(out),
         fp16=hardware.precision == "fp16",
         bf16=hardware.precision == "bf16",

@@ -22,13 +22,11 @@ from pipelines.cli.options import (
     PipelineOptions,
     Replace,
     ScheduleName,
-    ServerOptions,
     TriggerOptions,
     corrected_settings,
     expand_groups,
-    namespace_name,
 )
-from pipelines.kubeflow.client import ACCOUNT, Server
+from pipelines.kubeflow.client import ACCOUNT, Server, namespace_name
 
 if TYPE_CHECKING:
     from grocer.events import Event
@@ -129,9 +127,7 @@ def compile_pipeline(out: OutFile, *, options: CompileOptions) -> None:
 
 
 @expand_groups
-def submit(
-    *, data: Data, options: TrainingOptions, server: ServerOptions, follow: Follow = True
-) -> None:
+def submit(*, data: Data, options: TrainingOptions, server: Server, follow: Follow = True) -> None:
     """Run the pipeline on Kubeflow and follow it.
 
     The exit codes are those of grocer run. Ctrl-C stops following; the run continues.
@@ -176,7 +172,7 @@ def schedule(
             "default: last-run/ in deploy.store",
         ),
     ] = None,
-    server: ServerOptions,
+    server: Server,
     replace: Replace = False,
 ) -> None:
     """Run the pipeline on Kubeflow on a schedule.
@@ -195,7 +191,6 @@ def start(server: Server, job: Job, follow: bool) -> Event | None:
     from pipelines.kubeflow.follow import follow as follow_run
     from pipelines.kubeflow.submit import submit as submit_job
     from pipelines.local.progress import Progress
-    from pipelines.local.run import RunError
 
     submitted = submit_job(server, job)
     typer.echo(submitted.page)
@@ -204,9 +199,6 @@ def start(server: Server, job: Job, follow: bool) -> Event | None:
     try:
         with Progress() as progress:
             return follow_run(server, submitted, progress)
-    except RunError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         typer.echo("grocer: stopped following; the run continues", err=True)
         raise typer.Exit(130) from error

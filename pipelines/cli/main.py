@@ -41,6 +41,7 @@ from pipelines.cli.options import (
 )
 from pipelines.cli.review_commands import review
 from pipelines.cli.verify_command import verify
+from pipelines.local.run import RunError
 
 # Typer's base class of command-line errors, which has no public name.
 _UsageError = typer.BadParameter.__base__
@@ -110,7 +111,6 @@ def run(
     from grocer.release.lineage import Lineage
     from grocer.release.model_registry import register_verdict
     from pipelines.cli.print_summary import show
-    from pipelines.local.run import RunError
     from pipelines.local.run import run as run_pipeline
 
     require_key(key)
@@ -119,9 +119,6 @@ def run(
         finished = run_pipeline(
             data, out, config, replace=replace, champion=champion, trigger=trigger.trigger(config)
         )
-    except RunError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(_error("interrupted; no output was written", 130)) from error
     if finished is None:
@@ -224,6 +221,9 @@ def execute(arguments: Sequence[str]) -> int:
         return _error(str(error), 2)
     except _UsageError as error:
         return _error(_usage(error, arguments), 2)
+    except RunError as error:
+        typer.echo(str(error), err=True)
+        return 1
     except ModuleNotFoundError as error:
         if not error.name or find_spec(error.name.partition(".")[0]):
             raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -14,16 +13,14 @@ from inspect import Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from typer import BadParameter, Option
+from typer import Option
 
 from components.images import IMAGES, LOCK, Images
-from grocer.config.deployment import NAME
 from grocer.config.recipes import RECIPES, recipe
 from grocer.config.run import RunConfig
 from grocer.errors import ConfigError
 from grocer.release.trust import DIRECTORY, VARIABLE
 from grocer.retraining.conditions import Trigger
-from pipelines.kubeflow.client import Server
 
 
 def expand_groups(command: Callable[..., None]) -> Callable[..., None]:
@@ -81,17 +78,6 @@ def complete_settings(incomplete: str) -> list[str]:
 def complete_serving(incomplete: str) -> list[str]:
     """Return the keys of `serving` without the prefix, as `grocer serve --set` takes them."""
     return [key.removeprefix("serving.") for key in complete_settings(f"serving.{incomplete}")]
-
-
-def namespace_name(value: str | None) -> str | None:
-    """Return the name of a namespace unchanged.
-
-    Raises:
-        BadParameter: Kubernetes does not accept it.
-    """
-    if value is None or re.fullmatch(NAME, value):
-        return value
-    raise BadParameter(f"{value!r}: use at most 63 lower-case letters, digits and hyphens")
 
 
 Settings = Annotated[
@@ -213,28 +199,3 @@ class TriggerOptions:
             corrections=config.data.corrections,
             cool_down_days=self.cool_down,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerOptions(Server):
-    """Address and credentials of Kubeflow Pipelines."""
-
-    host: Annotated[
-        str | None,
-        Option(
-            metavar="URL",
-            help="Address of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT, the pod's "
-            "cluster, or the kubeconfig",
-        ),
-    ] = None
-    namespace: Annotated[
-        str | None,
-        Option(
-            metavar="NAME",
-            help="User namespace, for a multi-user Kubeflow",
-            callback=namespace_name,
-        ),
-    ] = None
-    token_env: Annotated[
-        str, Option(metavar="NAME", help="Environment variable with the bearer token for Kubeflow")
-    ] = Server.token_env

@@ -30,7 +30,17 @@ _MARGIN = 13  # columns of the headings
 def show(finished: Finished, console: Console | None = None) -> None:
     """Print the summary of a run."""
     console = console or Console(highlight=False)
-    for heading, block in _blocks(finished, console.width - _MARGIN):
+    summary, gate = finished.summary, finished.summary.gate
+    outcome = "bundle written and tested" if gate.passed else "nothing deployed"
+    blocks = {
+        "Data": _data(summary),
+        "Accuracy": _accuracy(summary),
+        "Classifiers": _classifiers(summary),
+        "Gate": _verdict(gate.passed, gate.reasons, outcome, console.width - _MARGIN),
+    }
+    if finished.predictions is not None:
+        blocks["Predictions"] = _predictions(finished.predictions)
+    for heading, block in blocks.items():
         console.print()
         show_block(console, heading, *block)
     console.print()
@@ -56,18 +66,6 @@ def show_block(console: Console, heading: str, *lines: str | Text) -> None:
         text.plain = "".join(" " if category(c) == "Cc" else c for c in text.plain)
         console.print(text, soft_wrap=True)
         heading = ""
-
-
-def _blocks(finished: Finished, width: int) -> Iterator[tuple[str, Iterator[Text]]]:
-    summary = finished.summary
-    yield "Data", _data(summary)
-    yield "Accuracy", _accuracy(summary)
-    yield "Classifiers", _classifiers(summary)
-    gate = summary.gate
-    outcome = "bundle written and tested" if gate.passed else "nothing deployed"
-    yield "Gate", _verdict(gate.passed, gate.reasons, outcome, width)
-    if finished.predictions is not None:
-        yield "Predictions", _predictions(finished.predictions)
 
 
 def _data(summary: RunSummary) -> Iterator[Text]:

@@ -73,31 +73,24 @@ def export(
     predictions, ordered by the probability of an error times the number of purchases. A file that
     exists is not overwritten, as it may have been reviewed.
     """
+    from grocer.errors import ConfigError, OutputError
     from grocer.ingest.corrections import Corrections, open_table, read_table
     from grocer.review.formats import FORMATS
-    from grocer.review.queue import RunOutput, build_queue, classified
-
-    form = _output_format(out, form)
-    output = RunOutput.read(run)
-    reviewed = Corrections.of(read_table(open_table(corrections)) if corrections else ())
-    looks = output.looks()
-    typical = int(median(look.purchases for look in looks))
-    uncertain = [look for path in predictions or () for look in classified(path, column, typical)]
-    uncertain += looks
-    queue = build_queue(uncertain, reviewed.effective, limit, by_probability=by_probability)
-    FORMATS[form](queue, output.labels, out)
-    typer.echo(f"{out}: {len(queue):,} products to review")
-
-
-def _output_format(out: Path, form: Format | None) -> Format:
-    from grocer.errors import ConfigError, OutputError
+    from grocer.review.queue import build_queue, classified, run_looks
 
     if out.exists():
         raise OutputError(f"{out} already exists; choose another file or remove it first")
     form = form or _BY_SUFFIX.get(out.suffix)
     if form is None:
         raise ConfigError(f"{out}: expected a name that ends in .csv, .html or .json, or --format")
-    return form
+    reviewed = Corrections.of(read_table(open_table(corrections)) if corrections else ())
+    looks, labels = run_looks(run)
+    typical = int(median(look.purchases for look in looks))
+    uncertain = [look for path in predictions or () for look in classified(path, column, typical)]
+    uncertain += looks
+    queue = build_queue(uncertain, reviewed.effective, limit, by_probability=by_probability)
+    FORMATS[form](queue, labels, out)
+    typer.echo(f"{out}: {len(queue):,} products to review")
 
 
 @review.command(name="import")

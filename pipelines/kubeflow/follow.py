@@ -68,7 +68,13 @@ def follow(server: Server, run: Submitted, progress: Progress, every: float = 5.
         return canary
     if states.get("fail_run") != "FAILED" and state != "SUCCEEDED":
         raise _failure(state, states, logs, run.page)
-    return canary or _verdict(run, states, verdicts.get("gate"), progress)
+    if canary:
+        return canary
+    passed = "gate" not in run.steps or states.get("deploy") == "SUCCEEDED"
+    if not passed:
+        progress.skip("deploy", "skipped: gate failed")
+    reasons = verdicts["gate"].reasons if "gate" in verdicts else ()
+    return Event(event="verdict", step="gate", passed=passed, reasons=reasons)
 
 
 class _Messages:
@@ -89,16 +95,6 @@ class _Messages:
         returned = self._returned.get(name, 0)
         self._returned[name] = max(returned, len(found))
         return found[returned:]
-
-
-def _verdict(
-    run: Submitted, states: Mapping[str, str], gate: Event | None, progress: Progress
-) -> Event:
-    """Return the verdict of a run that has ended as intended; `gate` is the one in its log."""
-    passed = "gate" not in run.steps or states.get("deploy") == "SUCCEEDED"
-    if not passed:
-        progress.skip("deploy", "skipped: gate failed")
-    return Event(event="verdict", step="gate", passed=passed, reasons=gate.reasons if gate else ())
 
 
 def _polls(server: Server, client: Any, run_id: str, every: float) -> Iterator[Any]:
@@ -152,14 +148,10 @@ def _changes(name: str, before: str | None, step: Any) -> list[Event]:
     events = [] if before == "RUNNING" else [Event(event="started", step=name)]
     if now != "RUNNING":
         kind = "succeeded" if now == "SUCCEEDED" else "failed"
-        events.append(Event(event=kind, step=name, seconds=_seconds(step)))
+        times = step.start_time, step.end_time
+        seconds = (times[1] - times[0]).total_seconds() if all(times) else None
+        events.append(Event(event=kind, step=name, seconds=seconds))
     return events
-
-
-def _seconds(step: Any) -> float | None:
-    if not (step.start_time and step.end_time):
-        return None
-    return float((step.end_time - step.start_time).total_seconds())
 
 
 def _node(step: Any) -> str:

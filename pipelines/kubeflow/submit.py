@@ -7,7 +7,7 @@ import re
 import tempfile
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def training_job(
                 "directory at s3:// or gs://"
             )
     check_address("--state", state, STORES)
-    parameters |= trigger.parameters(state)
+    parameters |= asdict(trigger) | {"state": state}
     return Job(retraining.package(config, images), parameters, service_account)
 
 

@@ -68,9 +68,6 @@ def training_steps(
 ) -> dict[str, dsl.PipelineTask]:
     """Add all steps to the pipeline that is being defined, and return their tasks.
 
-    Args:
-        data, config, champion: the pipeline's parameters.
-
     Raises:
         ConfigError: `train.checkpoints` is not in an object store, which a TrainJob requires.
     """

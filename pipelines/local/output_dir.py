@@ -49,7 +49,11 @@ def working_dir(
             with output_errors(out):
                 if restore(out):
                     _check_target(out, replace, keep)
-                _check_free_space(work, out)
+                if (free := shutil.disk_usage(work).free) < MIN_FREE:
+                    raise OutputError(
+                        f"cannot write {out}: {free / 2**20:.0f} MiB free, but a run needs at "
+                        f"least {MIN_FREE // 2**20} MiB; free some space or choose another --out"
+                    )
                 yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -71,16 +75,6 @@ def _claim(lock: int, work: Path, out: Path) -> None:
             raise
     for left in work.iterdir():
         shutil.rmtree(left) if left.is_dir() else left.unlink()
-
-
-def _check_free_space(work: Path, out: Path) -> None:
-    """Require disk space for the smallest run."""
-    free = shutil.disk_usage(work).free
-    if free < MIN_FREE:
-        raise OutputError(
-            f"cannot write {out}: {free / 2**20:.0f} MiB free, but a run needs at least "
-            f"{MIN_FREE // 2**20} MiB; free some space or choose another --out"
-        )
 
 
 def _check_target(out: Path, replace: bool, keep: Mapping[str, str]) -> None:

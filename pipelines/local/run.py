@@ -13,6 +13,7 @@ import uuid
 from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -92,7 +93,7 @@ def run(
     for option, path in {**keep, "--out": str(out)}.items():
         if path.encode(errors="ignore").decode() != path:
             raise ConfigError(f"{option} {path}: the path is not UTF-8; rename it")
-    arguments |= trigger.parameters(str(out)) if trigger else {}
+    arguments |= asdict(trigger) | {"state": str(out)} if trigger else {}
     with interruptible(), working_dir(out, replace=replace, keep=keep) as work:
         code, outcome = _execute(work, arguments, _environment(config))
         if code:

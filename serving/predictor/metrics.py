@@ -115,7 +115,7 @@ class Metrics:
         self._metrics["model_info"].labels(
             bundle.digest,
             *(part["digest"] if part else "" for part in (manifest.base, manifest.template)),
-            bundle.config.recipe,
+            bundle.manifest.config.recipe,
             manifest.combination.strategy,
         ).set(1)
         self._metrics["reference_confidence"].set(reference.mean_confidence)

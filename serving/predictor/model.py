@@ -57,7 +57,7 @@ class Predictor(Model):
             partial(self._load_classifier, load),
             config,
             metrics,
-            on_ready=self._loaded,
+            on_ready=lambda: self._set_ready(not self.failed),
             on_failure=self.fail,
         )
 
@@ -133,10 +133,6 @@ class Predictor(Model):
         if classifier.linear is not None:
             self.metrics.measure_names(classifier.linear.features)
         return classifier
-
-    def _loaded(self) -> None:
-        if not self.failed:
-            self._set_ready(True)
 
     def _set_ready(self, ready: bool) -> None:
         self.ready = ready

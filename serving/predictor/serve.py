@@ -54,7 +54,7 @@ def serve(
         log.info("bundle %s is signed by %s", checked.digest[:12], checked.signer)
     else:
         log.warning("signature not verified: no trusted key (%s)", trust.VARIABLE)
-    config = checked.config.with_settings([f"serving.{text}" for text in settings]).serving
+    config = checked.manifest.config.with_settings([f"serving.{text}" for text in settings]).serving
     # Python's default of 5 ms delays each step of a request while the model thread computes.
     sys.setswitchinterval(0.001)
     # bitsandbytes calls torch.compile when it is imported, which loads TorchInductor for seconds,

@@ -32,7 +32,7 @@ def page(
     script = environment.loader.get_source(environment, "ui.js")[0]
     script = script.replace("MODEL", model).replace("TOP_K", str(min(_TOP_K, len(bundle.labels))))
     html = environment.get_template("ui.html").render(
-        label=bundle.config.catalogue.label,
+        label=bundle.manifest.config.catalogue.label,
         max_characters=config.max_name_characters,
         card=render_card((bundle.path / CARD).read_text("utf-8").partition("---\n# ")[2]),
         digest=bundle.digest,

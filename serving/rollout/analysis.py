@@ -7,6 +7,7 @@ probability divided by the number of tests of the rollout (Bonferroni's correcti
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ that was busy, had means of 7 and 9 ms."""
 _MIN_EXPECTED = 5
 """Minimum expected count of a cell in a chi-square test; rarer categories are pooled."""
 _ROUTES = ("predict", "infer")
+_FAILURE = re.compile("429|499|5..")
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 """Name and labels of a sample in `/metrics`."""
@@ -80,7 +82,7 @@ class Window:
         codes = by("requests_total", "code")
         return cls(
             requests=round(sum(codes.values())),
-            failed=round(sum(codes[code] for code in codes if _is_failure(code))),
+            failed=round(sum(n for code, n in codes.items() if _FAILURE.fullmatch(code))),
             answered=round(codes["200"]),
             seconds=by("request_seconds_sum")[""],
             durations=_differences(by("request_seconds_bucket", "le")),
@@ -202,10 +204,6 @@ def _signal(
         level=level,
         tolerated=tolerated,
     )
-
-
-def _is_failure(code: str) -> bool:
-    return code in ("429", "499") or code.startswith("5")
 
 
 def _differences(cumulative: Mapping[str, float]) -> dict[str, float]:

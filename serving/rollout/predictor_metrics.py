@@ -49,7 +49,7 @@ class PredictorMetrics:
             if bundle_digest(pod) != self._digest or not pod.status.pod_ip:
                 continue
             try:
-                counters = _read(_url(pod))
+                counters = _read(pod)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self.problem = f"the metrics of pod {pod.metadata.name} are not readable: {error}"
                 continue
@@ -78,14 +78,11 @@ def require_metrics(config: DeployConfig) -> None:
         )
 
 
-def _url(pod: V1Pod) -> str:
-    """Return the address of a pod's metrics, at the first port of the predictor's container."""
+def _read(pod: V1Pod) -> Counters:
+    """Return the counters of a pod, at the first port of the predictor's container."""
     container = next(each for each in pod.spec.containers if each.name == CONTAINER)
     host = f"[{pod.status.pod_ip}]" if ":" in pod.status.pod_ip else pod.status.pod_ip
-    return f"http://{host}:{container.ports[0].container_port}/metrics"
-
-
-def _read(url: str) -> Counters:
+    url = f"http://{host}:{container.ports[0].container_port}/metrics"
     with OPENER.open(url, timeout=_REQUEST_SECONDS) as response:
         text = response.read(_MAX_BYTES).decode()
     return {

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli.main import execute
-from tests.fixtures.kubernetes_api import api  # noqa: F401
 
 TOY = Path(__file__).parent / "toy"
 ROOT = Path(__file__).parents[2]

@@ -4,15 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fixtures.kubernetes_api import OLD, Api, without_waits  # noqa: F401
-from tests.fixtures.predictor_process import (  # noqa: F401
-    bundle_with_aisles,
-    other_bundle,
-    server,
-    server_with_aisles,
-    start_server,
-    stub_bundle,
-)
+from tests.fixtures.kubernetes_api import OLD, Api
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,12 @@ from numpy.typing import NDArray
 from grocer.errors import ModelError
 from grocer.io.atomic import output_file
 from grocer.model.combination import Floats, Ints, calibrated_log_loss, fit_weight, scale
+from grocer.model.hierarchy import label_indices
 from grocer.model.linear.tfidf import TfIdf
 from grocer.progress import say
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILE = "linear.npz"
 C_GRID = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
@@ -98,29 +102,25 @@ class LinearModel:
             raise ModelError(f"{path}: not a valid linear model: {error}; {_AGAIN}") from error
 
 
-def fit_linear(
-    train_names: Sequence[str],
-    train_labels: Sequence[str],
-    validation_names: Sequence[str],
-    validation_labels: Sequence[str],
-    labels: Sequence[str],
-) -> LinearModel:
-    """Return the model of the lowest calibrated log-loss on validation products.
+def fit_linear(tables: Mapping[str, pd.DataFrame], labels: Sequence[str]) -> LinearModel:
+    """Return the model of `train` with the lowest calibrated log-loss on `validation`.
 
     The regularisation is relaxed step by step until the log-loss rises. Deterministic.
 
     Args:
+        tables: `train` and `validation` with product_name and department.
         labels: the label set, in the order of the columns; a label without training products gets
             the lowest probability.
     """
-    features, index = TfIdf.fit(train_names), {label: i for i, label in enumerate(labels)}
-    truth, validation = (
-        np.array([index[label] for label in given]) for given in (train_labels, validation_labels)
-    )
+    train, validation = tables["train"], tables["validation"]
+    say("evaluate", f"fitting the linear model on {len(train):,} training products")
+    names, unseen = train["product_name"].tolist(), validation["product_name"].tolist()
+    truth, expected = (label_indices(side["department"], labels) for side in (train, validation))
+    features = TfIdf.fit(names)
     best: LinearModel | None = None
     best_loss = np.inf
-    for model in _fits(labels, features, features.transform(train_names), truth, C_GRID):
-        loss = calibrated_log_loss(model.log_probabilities(validation_names), validation)
+    for model in _fits(labels, features, features.transform(names), truth, C_GRID):
+        loss = calibrated_log_loss(model.log_probabilities(unseen), expected)
         say("evaluate", f"linear model: C {model.c:g}, validation log-loss {loss:.4f}")
         if best is not None and loss >= best_loss:
             break
@@ -144,8 +144,7 @@ def out_of_fold(
         groups: names of one group are in the same fold, which depends on the group alone.
         c: inverse regularisation strength.
     """
-    index = {label: i for i, label in enumerate(labels)}
-    truth = np.array([index[label] for label in given])
+    truth = label_indices(given, labels)
     fold = np.array([int(sha256(group.encode()).hexdigest(), 16) % _FOLDS for group in groups])
     features = TfIdf.fit(names)  # without labels, so the folds share it
     values = features.transform(names)

@@ -40,7 +40,7 @@ def test_bundle_is_published_rolled_out_and_tested(
     assert [each["product_name"] for each in predictions] == ["Milk", "Bread"]
     (bundle,) = (tmp_path / "bundle").iterdir()
     assert api.model["storageUri"] == f"s3://{bucket}/all/{bundle.name}"
-    published = registry.fetch(api.model["storageUri"], tmp_path / "published")
+    published = registry.open_bundle(api.model["storageUri"], tmp_path / "published")
     assert published.manifest == load_bundle(bundle).manifest
 
 

@@ -28,7 +28,7 @@ from pipelines.kubeflow.trainjob import train_job
 from serving.rollout.kubernetes import UnreachableError
 from tests.fixtures.artifacts import as_inputs
 from tests.fixtures.kubeflow_server import event
-from tests.fixtures.kubernetes_api import api_status
+from tests.fixtures.kubernetes_api import api_status, write_kubeconfig
 from tests.fixtures.stage_artifacts import ADAPTER
 from tests.fixtures.trainer_api import (
     JOBS,
@@ -45,13 +45,12 @@ from tests.manifests.kustomize import build, get
 
 RUN_ID = "0b5f1e7a-7d7c-4c0e-9b56-0d9a8c1f2e3d"
 IMAGE = "grocer-train:1"
-COMPLETE = State(condition("Complete"), pods=[pod(phase="Succeeded")])
 
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[TrainerApi]:
     with TrainerApi() as api:
-        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "kubeconfig")))
+        monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "kubeconfig", api.url)))
         monkeypatch.setenv("GROCER_NAMESPACE", NAMESPACE)
         monkeypatch.setenv("GROCER_POD", POD)
         monkeypatch.setenv("GROCER_RUN_ID", RUN_ID)
@@ -125,17 +124,16 @@ def stamped(*lines: str) -> str:
     return "".join(f"2026-11-30T09:00:{n:02}.000000000Z {line}\n" for n, line in enumerate(lines))
 
 
-def events_and_lines(*lines: str) -> str:
-    """Return the log of a step that started and succeeded."""
-    events = [event("started", "train"), *lines, event("succeeded", "train", seconds=1.0)]
-    return stamped(*(line.rstrip("\n") for line in events))
-
-
 def test_trainjob_is_created_followed_and_deleted(
     api: TrainerApi, s3_step: Step, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    progress = event("progress", "train", text="10/20 steps", done=10, total=20)
-    log = events_and_lines(progress, "grocer | train | 10/20 steps")
+    lines = (
+        event("started", "train"),
+        event("progress", "train", text="10/20 steps", done=10, total=20),
+        "grocer | train | 10/20 steps",
+        event("succeeded", "train", seconds=1.0),
+    )
+    log = stamped(*(line.rstrip("\n") for line in lines))
     running = State(pods=[pod(), pod(1, "Pending", unscheduled="0/3 nodes are available")])
     complete = State(
         condition("Complete"), pods=[pod(phase="Succeeded")], log=log, enter=s3_step.publish
@@ -401,6 +399,6 @@ def test_artifact_of_other_splits_is_rejected(api: TrainerApi, train_step: Step)
 
 
 def test_completed_trainjob_without_an_artifact(api: TrainerApi, train_step: Step) -> None:
-    api.script = [COMPLETE]
+    api.script = [State(condition("Complete"))]
     with pytest.raises(ArtifactError, match="missing"):
         train_step.run()

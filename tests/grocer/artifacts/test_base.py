@@ -58,13 +58,9 @@ def test_text_that_is_not_an_artifact_is_rejected(text: str, tmp_path: Path) -> 
         ArtifactError, match=r"counts\.json: .*(Invalid JSON|should be an object|codepoint)"
     ) as caught:
         Counts.read(tmp_path)
-    assert "(found" not in str(caught.value)
-
-
-def test_problem_of_the_whole_artifact_has_no_key() -> None:
-    with pytest.raises(ArtifactError) as caught:
-        Counts.parse("[]", "counts.json")
-    assert caught.value.problems == ["Input should be an object"]
+    (problem,) = caught.value.problems
+    assert problem.startswith(("Invalid JSON", "Input should be an object", "invalid unicode"))
+    assert "(found" not in problem
 
 
 def test_sides_are_iterated_in_order() -> None:
@@ -80,7 +76,8 @@ def test_missing_file_is_rejected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"products": -1}, r"products: .*greater than or equal to 0 \(found -1\)"),
+        ({"products": -1}, r"products: .*greater than or equal to 0 \(found -1\)$"),
+        ({"products": -1, "aisles": -1}, r"products: .*\(found -1\) \(and 1 more\)$"),
         ({"products": True}, "products: .*integer"),
         ({"products": "7"}, "products: .*integer"),
         ({"products": 1.5}, "products: .*integer"),
@@ -90,21 +87,11 @@ def test_missing_file_is_rejected(tmp_path: Path) -> None:
     ],
 )
 def test_invalid_value_is_named_in_one_line(changes: dict[str, Any], problem: str) -> None:
-    with pytest.raises(ArtifactError, match=rf"c: .* schema version 1: {problem}") as got:
+    with pytest.raises(
+        ArtifactError, match=rf"^c: not a valid Counts of schema version 1: {problem}"
+    ) as got:
         Counts.parse(content(COUNTS, **changes), "c")
     assert "\n" not in str(got.value)
-
-
-@pytest.mark.parametrize(
-    ("changes", "more"), [({"products": -1}, ""), ({"products": -1, "aisles": -1}, " (and 1 more)")]
-)
-def test_error_counts_the_other_problems(changes: dict[str, Any], more: str) -> None:
-    with pytest.raises(ArtifactError) as caught:
-        Counts.parse(content(COUNTS, **changes), "c")
-    assert str(caught.value) == (
-        "c: not a valid Counts of schema version 1: products: Input should be greater than or "
-        f"equal to 0 (found -1){more}"
-    )
 
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf])

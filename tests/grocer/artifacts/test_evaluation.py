@@ -48,14 +48,10 @@ def test_number_of_another_type_or_range_is_rejected(path):
 
 
 @pytest.mark.parametrize("path", SHARES, ids=".".join)
-def test_share_above_one_is_rejected(path):
-    assert problems(changed(COMPLETE, path, 1.0000001))[0].startswith(".".join(path))
-
-
-@pytest.mark.parametrize("path", SHARES, ids=".".join)
-def test_limits_of_a_share_are_valid(path):
+def test_share_is_from_zero_to_one(path):
     parse(changed(COMPLETE, path, 1))
     parse(changed(COMPLETE, path, 0))
+    assert problems(changed(COMPLETE, path, 1.0000001))[0].startswith(".".join(path))
 
 
 COUNTS = [path for path in NUMBERS if isinstance(value_at(COMPLETE, path), int)]
@@ -75,11 +71,6 @@ def test_count_is_a_whole_number(path):
 @pytest.mark.parametrize("labels", ["ab", {"a": 1}, ["a", 1], ["a", "a"], ["bulk"], []])
 def test_labels_are_two_or_more_distinct_names(labels):
     assert problems(changed(COMPLETE, ("labels",), labels))[0].startswith("labels")
-
-
-def test_problem_has_no_prefix_of_pydantic():
-    content = changed(COMPLETE, ("labels",), ["bulk", "bulk"])
-    assert problems(content)[0] == "labels: labels must be distinct"
 
 
 def test_departments_are_the_labels():
@@ -141,8 +132,3 @@ def test_confusion_matrix_holds_counts(cell):
 def test_digest_has_64_hexadecimal_digits(name, digest):
     content = changed(COMPLETE, ("digests", name), digest)
     assert problems(content)[0].startswith(f"digests.{name}")
-
-
-def test_nan_in_a_list_is_named():
-    slices = [{"slice": "words", "value": "1", "products": 2, "accuracy": math.nan}]
-    assert problems(changed(COMPLETE, ("slices",), slices))[0].startswith("slices.0.accuracy")

@@ -36,6 +36,10 @@ def products(*rows):
     )
 
 
+def catalogue_of(*rows):
+    return read_catalogue(products(*rows), config())
+
+
 OTHER = ("Something Else", "pets", 1)
 UNLABELLED = ["product_id", "product_name", "normalised_name", "purchases"]
 
@@ -100,9 +104,8 @@ def test_surrounding_and_zero_width_spaces_do_not_matter(name):
 
 
 def test_label_with_most_purchases_wins_a_conflict():
-    catalogue = read_catalogue(
-        products(("Tofu", "deli", 5), ("tofu", "produce", 3), ("TOFU", "produce", 3), OTHER),
-        config(),
+    catalogue = catalogue_of(
+        ("Tofu", "deli", 5), ("tofu", "produce", 3), ("TOFU", "produce", 3), OTHER
     )
     row = catalogue.examples.set_index("normalised_name").loc["tofu"]
     assert (row["department"], row["purchases"], row["product_id"]) == ("produce", 6, 2)
@@ -110,18 +113,15 @@ def test_label_with_most_purchases_wins_a_conflict():
 
 
 def test_ties_go_to_the_label_of_most_products_then_the_first_by_name():
-    most = read_catalogue(
-        products(("a", "deli", 4), ("A", "produce", 2), ("A ", "produce", 2), OTHER), config()
-    )
-    first = read_catalogue(products(("b", "produce", 1), ("B", "deli", 1), OTHER), config())
+    most = catalogue_of(("a", "deli", 4), ("A", "produce", 2), ("A ", "produce", 2), OTHER)
+    first = catalogue_of(("b", "produce", 1), ("B", "deli", 1), OTHER)
     assert most.examples["department"].tolist()[0] == "produce"
     assert first.examples["department"].tolist()[0] == "deli"
 
 
 def test_example_has_the_name_of_the_most_purchased_duplicate():
-    catalogue = read_catalogue(
-        products(("MILK", "dairy", 1), (" Milk®", "dairy", 9), ("milk", "dairy", 9), OTHER),
-        config(),
+    catalogue = catalogue_of(
+        ("MILK", "dairy", 1), (" Milk®", "dairy", 9), ("milk", "dairy", 9), OTHER
     )
     row = catalogue.examples.iloc[0]
     assert row.to_dict() == {
@@ -152,16 +152,13 @@ def test_order_of_products_does_not_matter(random):
 
 
 def test_unlabelled_products_are_listed_and_no_examples():
-    catalogue = read_catalogue(
-        products(
-            ("Ice Cream", " Missing ", 4),
-            ("Gum", None, 2),
-            ("Tape", "", 1),
-            ("Milk", "dairy", 7),
-            ("Kibble", "pets", 1),
-            ("ice cream", "frozen", 1),
-        ),
-        config(),
+    catalogue = catalogue_of(
+        ("Ice Cream", " Missing ", 4),
+        ("Gum", None, 2),
+        ("Tape", "", 1),
+        ("Milk", "dairy", 7),
+        ("Kibble", "pets", 1),
+        ("ice cream", "frozen", 1),
     )
     assert catalogue.labels == ("dairy", "frozen", "pets")
     assert catalogue.unlabelled["product_id"].to_dict() == {0: 1, 1: 2, 2: 3}

@@ -11,7 +11,6 @@ from grocer.artifacts.splits import Splits
 from grocer.config.run import RunConfig
 from grocer.config.stages import CatalogueConfig, PromptConfig
 from grocer.dataset.run import run
-from grocer.errors import CatalogueError
 from grocer.model.prompts import template
 from tests.fixtures.stage_artifacts import COUNTS
 
@@ -165,8 +164,3 @@ def test_long_instruction_suggests_the_short_template(tmp_path, capsys, template
     config = RunConfig(recipe="test", prompt=PromptConfig(template=template))
     build(tmp_path, config, names=700, departments=[f"d{number}" for number in range(61)])
     assert capsys.readouterr().out.count("prompt.template=short") == count
-
-
-def test_too_few_products_are_rejected(tmp_path):
-    with pytest.raises(CatalogueError, match=r"50 distinct names .*at least 100"):
-        build(tmp_path, RunConfig(recipe="test"), names=50)

@@ -93,7 +93,7 @@ def test_count_is_beside_a_champion_in_object_storage(champion, s3_environment):
     keys = [each["Key"] for each in client.list_objects_v2(Bucket="champions")["Contents"]]
     folder = f"all/.comparisons/{champion.bundle.digest}/"
     assert sum(key.startswith(folder) for key in keys) == 2
-    assert registry.fetch(remote.address, champion.bundle.path.parent / "again")
+    assert registry.open_bundle(remote.address, champion.bundle.path.parent / "again")
 
 
 def test_champion_in_an_oci_registry_is_not_counted(champion):

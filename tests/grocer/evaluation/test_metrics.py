@@ -65,12 +65,9 @@ def test_macro_f1_includes_a_label_that_is_only_predicted():
     assert metrics.macro_f1(truth, predicted) == pytest.approx((1 + 2 / 3 + 0) / 3)
 
 
-def test_top_k_breaks_ties_by_label_order():
+def test_top_k_breaks_ties_by_label_order_and_is_one_with_at_most_k_labels():
     uniform = np.full((4, 4), 0.25)
     assert metrics.top_k_accuracy(uniform, np.arange(4), 3) == 0.75
-
-
-def test_top_k_is_one_with_at_most_k_labels():
     assert metrics.top_k_accuracy(np.array([[0.9, 0.1]]), np.array([1]), 3) == 1.0
 
 

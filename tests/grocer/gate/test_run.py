@@ -40,7 +40,7 @@ def test_decision_is_written(evaluate, tmp_path):
         "passed": True,
         "sentence": "Test products: 300 (minimum 200).",
     }
-    assert content["policy"]["min_accuracy"] == 0.8
+    assert content["policy"] == LENIENT.model_dump(mode="json")
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "\0", json.dumps(COMPLETE)[:-1]])

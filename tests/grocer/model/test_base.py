@@ -53,16 +53,13 @@ def test_missing_weights_are_rejected(copy: Path) -> None:
         load_nf4(copy, torch.float32, "cpu")
 
 
-def test_pickled_weights_are_rejected(copy: Path) -> None:
-    (copy / "model.safetensors").unlink()
-    (copy / "pytorch_model.bin").write_bytes(pickle.dumps(object))
-    with pytest.raises(ModelError, match="cannot read the weights"):
-        load_nf4(copy, torch.float32, "cpu")
-
-
-def test_truncated_weights_are_rejected(copy: Path) -> None:
+def test_truncated_or_pickled_weights_are_rejected(copy: Path) -> None:
     content = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelError, match="cannot read the weights"):
+        load_nf4(copy, torch.float32, "cpu")
+    (copy / "model.safetensors").unlink()
+    (copy / "pytorch_model.bin").write_bytes(pickle.dumps(object))
     with pytest.raises(ModelError, match="cannot read the weights"):
         load_nf4(copy, torch.float32, "cpu")
 

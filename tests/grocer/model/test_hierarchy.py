@@ -50,14 +50,22 @@ def test_department_times_conditional_equals_stepwise_decoding(catalogue, seed):
         np.testing.assert_allclose(log_department + conditional, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_choices_among_aisles_follow_the_shared_prefix():
+def test_tokens_and_choices_of_an_aisle_follow_the_shared_prefix():
     sequences = [(5, COLON, 3, EOS), (5, COLON, 4, 6, EOS), (5, COLON, 4, 7, EOS)]
     completions = label_completions(["milk", "soft cheese", "hard cheese"], sequences)
     assert completions.prefix == (5, COLON)
+    assert completions.tokens("hard cheese") == (5, COLON, 4, 7, EOS)
     assert completions.choices("milk") == [(2, (3, 4), 3)]
     assert completions.choices("hard cheese") == [(2, (3, 4), 4), (3, (6, 7), 7)]
-    assert completions.choices("yogurt") == []
-    assert label_completions(["milk"], sequences[:1]).choices("milk") == []
+    for unknown in ("yogurt", ""):
+        assert (completions.tokens(unknown), completions.choices(unknown)) == ((5, COLON), [])
+
+
+def test_single_aisle_needs_no_trie_and_no_choice():
+    single = label_completions(["bread"], [(7, COLON, 8, EOS)])
+    assert (single.prefix, single.trie) == ((7, COLON, 8, EOS), None)
+    assert single.tokens("bread") == single.tokens("") == single.prefix
+    assert single.choices("bread") == []
 
 
 @given(
@@ -80,22 +88,9 @@ def test_aisles_sum_to_the_probability_of_the_predicted_department(sizes, seed, 
         assert not result[row, department != label].any()
 
 
-def test_single_aisle_needs_no_trie():
-    single = label_completions(["bread"], [(7, COLON, 8, EOS)])
-    assert (single.prefix, single.trie) == ((7, COLON, 8, EOS), None)
-    assert single.tokens("bread") == single.tokens("") == single.prefix
-
-
-def test_tokens_of_an_unknown_aisle_are_the_shared_prefix():
-    two = label_completions(["milk", "cream"], [(7, COLON, 8, EOS), (7, COLON, 9, 9, EOS)])
-    assert two.prefix == (7, COLON)
-    assert two.tokens("cream") == (7, COLON, 9, 9, EOS)
-    assert two.tokens("caviar") == two.tokens("") == (7, COLON)
-
-
 def test_prefix_is_maximal_if_one_aisle_starts_with_another():
     two = label_completions(["milk", "milk drinks"], [(7, COLON, 8, EOS), (7, COLON, 8, 9, EOS)])
-    assert (two.prefix, two.suffixes) == ((7, COLON, 8), ((EOS,), (9, EOS)))
+    assert two.prefix == (7, COLON, 8)
 
 
 def test_aisles_with_the_same_tokens_are_rejected():

@@ -127,11 +127,3 @@ def test_packed_equals_separate_sequences(
     assert relative_error(gradients(model, packed.sum()), expected) < 1e-5
     difference = logits[kept].log_softmax(-1).exp() - torch.cat(logs).exp()
     assert difference.abs().max() < 1e-5
-
-
-def test_only_completion_tokens_have_labels(base: Path) -> None:
-    prefix, rows = collator_rows(base)
-    labels = PackingCollator(prefix)(rows)["labels"][0].tolist()
-    assert [token for token in labels if token != IGNORE_INDEX] == [
-        token for row in rows for token in row["completion"]
-    ]

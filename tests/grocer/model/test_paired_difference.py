@@ -31,12 +31,6 @@ def test_bound_exceeds_the_true_difference_at_most_at_the_level(won_rate, lost_r
     assert wrong <= level
 
 
-def test_bound_without_discordant_pairs_narrows_with_the_number_of_products():
-    # As the score interval of 0 of 300: z² / (n + z²).
-    assert bound(300, 0, 0) == pytest.approx(-(1.6449**2) / (300 + 1.6449**2), abs=1e-5)
-    assert bound(4000, 0, 0) > bound(300, 0, 0)
-
-
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(101, 2000))
 def test_bound_is_below_the_difference_and_grows_with_each_product_won(won, lost, products):
     assert -1 < bound(products, won, lost) < (won - lost) / products

@@ -24,7 +24,6 @@ from tests.fixtures.artifacts import (
     rename_to_digest,
     write_artifacts,
     write_decision,
-    write_model,
 )
 from tests.fixtures.evaluations import combination
 
@@ -259,13 +258,6 @@ def test_decision_about_another_artifact_is_rejected(tmp_path: Path, name: str) 
         write_bundle(**artifacts, config=tiny(), root=tmp_path / "bundles")
 
 
-def test_adapter_that_was_not_evaluated_is_rejected(tmp_path: Path) -> None:
-    artifacts = write_artifacts(tmp_path / "artifacts")
-    artifacts["model"] = write_model(tmp_path / "other", tiny(), b"other weights")
-    with pytest.raises(BundleError, match="about another model"):
-        write_bundle(**artifacts, config=tiny(), root=tmp_path / "bundles")
-
-
 def test_removed_or_added_file_is_rejected_by_name(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     (bundle.path / "extra.bin").write_bytes(b"")
@@ -274,16 +266,6 @@ def test_removed_or_added_file_is_rejected_by_name(tmp_path: Path) -> None:
     (bundle.path / "extra.bin").unlink()
     (bundle.path / "labels.json").unlink()
     with pytest.raises(BundleError, match=r"labels\.json is missing"):
-        load_bundle(bundle.path)
-
-
-@pytest.mark.parametrize("link", ["adapter", "tokenizer.model", "base"])
-def test_link_in_a_bundle_is_rejected(tmp_path: Path, link: str) -> None:
-    """A linked directory has no files of its own, so that no digest would change."""
-    bundle = make_bundle(tmp_path)
-    other = tmp_path / "artifacts" / "model" / "adapter"
-    (bundle.path / link).symlink_to(other if "." not in link else other / "README.md")
-    with pytest.raises(BundleError, match=f"{link}: expected a regular file or a directory"):
         load_bundle(bundle.path)
 
 
@@ -345,32 +327,9 @@ def test_bundle_of_schema_1_is_rejected_by_its_version(tmp_path: Path) -> None:
         load_bundle(SCHEMA_1, "f" * 64)
 
 
-@pytest.mark.parametrize(
-    ("part", "change"),
-    [
-        ("evaluation", {"schema": 2}),
-        ("decision", {"schema": 2}),
-        ("evaluation", {"labels": ["bakery"]}),
-        ("config", {"unknown": 1}),
-    ],
-)
-def test_manifest_with_an_invalid_part_is_rejected(
-    tmp_path: Path, part: str, change: dict[str, object]
-) -> None:
-    path = make_bundle(tmp_path).path
-    manifest = read_json(path / "bundle.json")
-    manifest[part] |= change
-    (path / "bundle.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match=rf"schema version 8: {part}\."):
-        load_bundle(rename_to_digest(path))
-
-
 def test_directory_without_a_manifest_is_not_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is not a bundle"):
         load_bundle(tmp_path / "absent")
-
-
-def test_parent_of_a_bundle_is_rejected_with_the_bundle_in_it(tmp_path: Path) -> None:
     (tmp_path / "abc").mkdir()
     (tmp_path / "abc" / "bundle.json").write_text("{}")
     with pytest.raises(BundleError, match=r"did you mean .*/abc"):

@@ -53,15 +53,16 @@ def test_passed_run_becomes_a_live_version_with_its_bundle(server: Server, passe
 
 
 def test_failed_run_becomes_an_archived_version_with_its_report(
-    server: Server, failed: Lineage
+    server: Server, registry: ModelRegistry, failed: Lineage
 ) -> None:
-    ModelRegistry(server.url).register(failed)
+    registry.register(failed)
     (version,) = server.versions
     assert version["state"] == "ARCHIVED"
     assert "externalId" not in version
     assert version["customProperties"]["verdict"]["string_value"] == "failed"
     (artifact,) = server.tables["artifacts"]
     assert (artifact["artifactType"], artifact["uri"]) == ("doc-artifact", "r.html")
+    assert registry.find(RUN, failed.name) == failed
 
 
 def test_versions_are_found_by_digest_and_by_run(registry: ModelRegistry, passed: Lineage) -> None:
@@ -71,11 +72,6 @@ def test_versions_are_found_by_digest_and_by_run(registry: ModelRegistry, passed
     assert registry.find(passed.bundle, passed.name) == passed
     assert registry.find(RUN, passed.name) == passed
     assert registry.find("0" * 64, passed.name) is None
-
-
-def test_failed_run_is_found_by_its_id(registry: ModelRegistry, failed: Lineage) -> None:
-    registry.register(failed)
-    assert registry.find(RUN, failed.name) == failed
 
 
 def test_registering_is_idempotent_and_completes_an_interrupted_one(
@@ -97,7 +93,13 @@ def test_two_runs_are_versions_of_one_model(registry: ModelRegistry, passed: Lin
 
 @pytest.mark.parametrize(
     ("fault", "problem"),
-    [("500", "database is down"), ("slow", "timed out"), ("html", "v1alpha3"), ("array", "200")],
+    [
+        ("500", "database is down"),
+        ("slow", "timed out"),
+        ("html", "v1alpha3"),
+        ("array", "200"),
+        ("down", "Connection refused"),
+    ],
 )
 def test_failing_registry_is_one_warning_and_a_command(
     server: Server,
@@ -109,21 +111,13 @@ def test_failing_registry_is_one_warning_and_a_command(
 ) -> None:
     monkeypatch.setattr(module, "_TIMEOUT_SECONDS", (0.2, 0.2))
     server.fault = fault
-    assert register_verdict(passed, server.url, "build/run") is None
+    url = f"http://127.0.0.1:{free_port()}" if fault == "down" else server.url
+    assert register_verdict(passed, url, "build/run") is None
     (line,) = capsys.readouterr().out.splitlines()
     assert problem in line
-    command = f"grocer lineage --register build/run --set registry.address={server.url}"
-    assert line.endswith(command)
+    assert line.endswith(f"grocer lineage --register build/run --set registry.address={url}")
     with pytest.raises(RegistryError, match=problem):
-        ModelRegistry(server.url).find("0" * 64, "grocer")
-
-
-def test_registry_that_is_down_is_one_warning(
-    passed: Lineage, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert register_verdict(passed, f"http://127.0.0.1:{free_port()}", "build/run") is None
-    (line,) = capsys.readouterr().out.splitlines()
-    assert "Connection refused" in line
+        ModelRegistry(url).find("0" * 64, "grocer")
 
 
 @pytest.mark.parametrize("variable", ["MODEL_REGISTRY_TOKEN", "KF_PIPELINES_SA_TOKEN_PATH"])

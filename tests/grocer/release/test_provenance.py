@@ -73,10 +73,9 @@ def test_model_card_tells_the_provenance(bundle: Path) -> None:
     assert IMAGE in card
 
 
-@pytest.mark.parametrize("key", ["run", "started", "data", "images"])
-def test_build_that_differs_from_the_provenance_is_rejected(bundle: Path, key: str) -> None:
+def test_build_that_differs_from_the_provenance_is_rejected(bundle: Path) -> None:
     manifest = read_json(bundle / "bundle.json")
-    manifest["build"][key] = {"train": "other"} if key == "images" else "e" * 64
+    manifest["build"]["images"] = {"train": "other"}
     (bundle / "bundle.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="does not describe this bundle"):
         load_bundle(rename_to_digest(bundle))

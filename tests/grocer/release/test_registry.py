@@ -43,9 +43,10 @@ def keys(s3: Any, bucket: str) -> list[str]:
 def test_fetched_bundle_is_identical(bundle: LoadedBundle, bucket: str, tmp_path: Path) -> None:
     uri = registry.publish(bundle, f"s3://{bucket}/models/")
     assert uri == f"s3://{bucket}/models/{bundle.digest}"
-    fetched = registry.fetch(uri, tmp_path)
+    fetched = registry.open_bundle(uri, tmp_path)
     assert fetched.path == tmp_path / bundle.digest
     assert tree_digests(fetched.path) == tree_digests(bundle.path)
+    assert registry.open_bundle(str(bundle.path), tmp_path).path == bundle.path
 
 
 def test_publishing_again_writes_nothing(bundle: LoadedBundle, bucket: str, s3: Any) -> None:
@@ -62,9 +63,9 @@ def test_incomplete_bundle_is_rejected_and_completed_by_publishing_again(
     for name in (MANIFEST, "MODEL_CARD.md"):
         s3.delete_object(Bucket=bucket, Key=f"{bundle.digest}/{name}")
     with pytest.raises(BundleError, match="no bundle found, or an incomplete one"):
-        registry.fetch(uri, tmp_path / "part")
+        registry.open_bundle(uri, tmp_path / "part")
     assert registry.publish(bundle, f"s3://{bucket}") == uri
-    assert registry.fetch(uri, tmp_path / "whole").digest == bundle.digest
+    assert registry.open_bundle(uri, tmp_path / "whole").digest == bundle.digest
 
 
 def test_manifest_is_uploaded_last(
@@ -104,7 +105,7 @@ def test_file_changed_in_the_store_is_rejected(
 ) -> None:
     s3.put_object(Bucket=bucket, Key=f"{bundle.digest}/adapter_config.json", Body=b"{}")
     with pytest.raises(BundleError, match=r"adapter_config.json has 2 bytes instead of "):
-        registry.fetch(uri, tmp_path)
+        registry.open_bundle(uri, tmp_path)
 
 
 def test_only_listed_files_are_read(
@@ -125,7 +126,7 @@ def test_only_listed_files_are_read(
     monkeypatch.setattr(
         Storage, "get", lambda self, local, name="": (read.append(name), get(self, local, name))
     )
-    fetched = registry.fetch(uri, tmp_path / "a" / "b")
+    fetched = registry.open_bundle(uri, tmp_path / "a" / "b")
     assert tree_digests(fetched.path) == tree_digests(bundle.path)
     assert sorted(read) == sorted(bundle.manifest.files)
     assert not outside.exists()
@@ -149,7 +150,7 @@ def test_listed_name_outside_the_bundle_is_rejected(
         s3.put_object(Bucket=bucket, Key=f"{digest}/{key}".rstrip("\0"), Body=body)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(BundleError, match="is not a valid file name"):
-        registry.fetch(f"s3://{bucket}/{digest}", tmp_path / "bundles")
+        registry.open_bundle(f"s3://{bucket}/{digest}", tmp_path / "bundles")
     assert sorted(path for path in tmp_path.rglob("*") if path.name != "bundles") == before
 
 
@@ -181,7 +182,7 @@ def test_huge_file_is_not_read(
 
     monkeypatch.setattr(Storage, "get", measured)
     with pytest.raises(BundleError, match=rf"{name} has [\d,]+ bytes"):
-        registry.fetch(uri, tmp_path)
+        registry.open_bundle(uri, tmp_path)
     assert sum(received) < 10**6
 
 
@@ -194,10 +195,10 @@ def test_signature_is_published_replaced_and_fetched(
         private, public = make_key(tmp_path / "keys", name)
         sign_bundle(signed.path, private)
         uri = registry.publish(signed, f"s3://{bucket}")
-        fetched = registry.fetch(uri, tmp_path / name)
+        fetched = registry.open_bundle(uri, tmp_path / name)
         assert load_bundle(fetched.path, trust=Trust.read(public)).signer is not None
     registry.publish(bundle, f"s3://{bucket}")  # without a signature
-    assert registry.fetch(uri, tmp_path / "kept").path.joinpath(SIGNATURE).is_file()
+    assert registry.open_bundle(uri, tmp_path / "kept").path.joinpath(SIGNATURE).is_file()
 
 
 def test_bundle_that_a_step_opens_needs_a_trusted_signature(
@@ -218,19 +219,11 @@ def test_missing_bundle_and_missing_bucket_are_reported_in_one_line(
     bundle: LoadedBundle, bucket: str, tmp_path: Path
 ) -> None:
     with pytest.raises(BundleError, match="no bundle found"):
-        registry.fetch(f"s3://{bucket}/{'0' * 64}", tmp_path)
+        registry.open_bundle(f"s3://{bucket}/{'0' * 64}", tmp_path)
     with pytest.raises(BundleError, match=r"champion s3://nowhere-at-all/0+: no bundle"):
-        registry.fetch(f"s3://nowhere-at-all/{'0' * 64}", tmp_path, setting="champion")
+        registry.open_bundle(f"s3://nowhere-at-all/{'0' * 64}", tmp_path, setting="champion")
     with pytest.raises(BundleError, match="champion s3://nowhere-at-all/bundle: expected"):
-        registry.fetch("s3://nowhere-at-all/bundle", tmp_path, setting="champion")
+        registry.open_bundle("s3://nowhere-at-all/bundle", tmp_path, setting="champion")
     with pytest.raises(OutputError, match=r"deploy.store: cannot read s3://nowhere-at-all/") as e:
         registry.publish(bundle, "s3://nowhere-at-all")
     assert "\n" not in str(e.value)
-
-
-def test_bundle_is_opened_from_a_uri_or_a_path(
-    bundle: LoadedBundle, uri: str, tmp_path: Path
-) -> None:
-    assert registry.open_bundle(uri, tmp_path).path == tmp_path / bundle.digest
-    opened = registry.open_bundle(str(bundle.path), tmp_path)
-    assert (opened.path, opened.digest) == (bundle.path, bundle.digest)

@@ -46,15 +46,24 @@ def test_bundle_with_a_lowered_policy_is_rejected_by_the_floor(
         load_bundle(bundle, trust=Trust.read(trust))
 
 
-def test_bundle_is_not_written_below_the_floor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("floor", "settings", "passed", "problem"),
+    [(0.9, LENIENT, True, "accuracy: "), (0.1, [], False, "gate failed")],
+)
+def test_bundle_is_not_written_below_the_floor_or_the_policy_of_the_run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    floor: float,
+    settings: list[str],
+    passed: bool,
+    problem: str,
 ) -> None:
     """The deploy step fails before anything is published."""
-    trust, key = write_trust(tmp_path / "trust", min_accuracy=0.9)
+    trust, key = write_trust(tmp_path / "trust", min_accuracy=floor)
     monkeypatch.setenv(VARIABLE, str(trust))
-    config = tiny().with_settings(LENIENT)
-    artifacts = write_artifacts(tmp_path / "artifacts", config)
-    with pytest.raises(BundleError, match="accuracy: "):
+    config = tiny().with_settings(settings)
+    artifacts = write_artifacts(tmp_path / "artifacts", config, passed=passed)
+    with pytest.raises(BundleError, match=problem):
         write_bundle(**artifacts, config=config, root=tmp_path, signing_key=str(key))
 
 
@@ -63,16 +72,6 @@ def test_keys_that_the_floor_lacks_are_those_of_the_run(tmp_path: Path) -> None:
     trust, key = write_trust(tmp_path / "trust", min_test_products=300)
     sign_bundle(bundle, key)
     assert load_bundle(bundle, trust=Trust.read(trust)).signer is not None
-
-
-def test_floor_does_not_relax_the_policy_of_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trust, key = write_trust(tmp_path / "trust", min_accuracy=0.1)
-    monkeypatch.setenv(VARIABLE, str(trust))
-    artifacts = write_artifacts(tmp_path / "artifacts", passed=False)
-    with pytest.raises(BundleError, match="gate failed"):
-        write_bundle(**artifacts, config=tiny(), root=tmp_path, signing_key=str(key))
 
 
 def test_floor_can_forbid_the_margin_of_the_champion(tmp_path: Path) -> None:

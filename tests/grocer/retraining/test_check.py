@@ -39,7 +39,7 @@ def check(champion: LoadedBundle, tmp_path: Path) -> Any:
 
     def check(when: str, days: float = 1.0, **options: Any) -> Due:
         given: dict[str, Any] = {
-            "config": champion.config,
+            "config": champion.manifest.config,
             "champion": str(champion.path),
             "metrics": "",
             "cool_down_days": 7.0,
@@ -80,7 +80,7 @@ def test_first_model_is_due_without_any_measurement(check: Any) -> None:
 def test_corrections_count_once_a_name_if_they_apply_and_are_new(
     check: Any, champion: LoadedBundle
 ) -> None:
-    address = champion.config.data.corrections or ""
+    address = champion.manifest.config.data.corrections or ""
     start = trained(champion)
     correct(address, start - timedelta(days=1), "Milk", "Rye", "Old")
     correct(address, start + timedelta(days=1), "MILK!", "Tea")
@@ -94,7 +94,7 @@ def test_all_corrections_of_a_table_that_the_champion_did_not_use_are_new(
     check: Any, champion: LoadedBundle, tmp_path: Path
 ) -> None:
     address = correct(str(tmp_path / "new"), trained(champion) - timedelta(days=9), "Milk")
-    config = champion.config.with_settings([f'data.corrections="{address}"'])
+    config = champion.manifest.config.with_settings([f'data.corrections="{address}"'])
     assert check("1 corrections", config=config).due
 
 
@@ -169,7 +169,7 @@ def test_source_that_is_not_readable_is_an_error_unless_it_does_not_matter(
     with pytest.raises(SourceError, match=r"30d .*not found"):
         check("30d", champion=f"/absent/{champion.digest}")
     (champion.path.parent / "corrections").mkdir(exist_ok=True)
-    config = champion.config.with_settings(["data.corrections=/absent"])
+    config = champion.manifest.config.with_settings(["data.corrections=/absent"])
     with pytest.raises(SourceError, match=r"1 corrections .*/absent: not found"):
         check("1 corrections", config=config)
 
@@ -201,6 +201,8 @@ def test_champion_and_state_on_s3(check: Any, champion: LoadedBundle, s3: Any) -
     assert check("30d", 30, champion=uri, state=state).due
     record_attempt(Lineage.of_bundle(champion, uri), state)
     assert not check("30d", 2, champion=uri, state=state).due
-    config: RunConfig = champion.config.with_settings(["data.corrections=s3://retraining/none"])
+    config: RunConfig = champion.manifest.config.with_settings(
+        ["data.corrections=s3://retraining/none"]
+    )
     with pytest.raises(SourceError, match="not found"):
         check("1 corrections", 30, champion=uri, config=config)

@@ -13,7 +13,7 @@ from grocer.config.run import RunConfig
 from grocer.errors import ArtifactError, TableError
 from grocer.evaluation import predictions
 from grocer.evaluation.run import run as evaluate
-from grocer.review.queue import Look, RunOutput, build_queue, classified, suspected
+from grocer.review.queue import Look, build_queue, classified, run_looks, suspected
 from tests.fixtures.artifacts import write_model
 from tests.fixtures.predictions import LABELS, NounScorer, products, write_splits
 
@@ -45,7 +45,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_wrong_labels_of_all_sides_come_first(run: Path) -> None:
-    queue = build_queue(RunOutput.read(run).looks())
+    queue = build_queue(run_looks(run)[0])
     assert (queue[0].name, queue[0].previous_label) == ("Golden Bread", "produce")
     assert queue[0].suggestion == "bakery"
     table = products()
@@ -61,7 +61,7 @@ def test_wrong_labels_of_all_sides_come_first(run: Path) -> None:
 def test_run_without_predictions_is_one_line(run: Path) -> None:
     (run / "artifacts" / "evaluate" / "predictions.parquet").unlink()
     with pytest.raises(ArtifactError, match="predictions"):
-        RunOutput.read(run)
+        run_looks(run)
 
 
 def test_value_is_uncertainty_times_purchases() -> None:

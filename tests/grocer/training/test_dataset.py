@@ -15,13 +15,16 @@ from tests.fixtures.training_runs import products
 
 
 def test_packed_and_padded_data_have_the_same_tokens(coder: Encoder) -> None:
-    packed = encode_products(products(), coder, TrainConfig())
-    padded = encode_products(products(), coder, TrainConfig(packing=False))
+    rows = products()
+    rows.loc[0, "product_name"] = "米" * 180
+    packed = encode_products(rows, coder, TrainConfig())
+    padded = encode_products(rows, coder, TrainConfig(packing=False))
     for row, whole in zip(packed.dataset, padded.dataset, strict=True):
         assert [*coder.prefix, *row["suffix"], *row["completion"]] == whole["input_ids"]
         assert [t for t in whole["labels"] if t != IGNORE_INDEX] == row["completion"]
         assert whole["labels"][-len(row["completion"]) :] == row["completion"]
     assert packed.longest == max(map(len, padded.dataset["input_ids"]))
+    assert packed.truncated_names == padded.truncated_names == 1
 
 
 def test_completion_names_the_aisle_if_it_is_known(base: Path) -> None:
@@ -39,12 +42,6 @@ def test_completion_names_the_aisle_if_it_is_known(base: Path) -> None:
     # An unknown aisle: the tokens of the department only, without EOS.
     assert texts[6] == "dry goods pasta:"
     assert encoded.dataset[6]["completion"][-1] != coder.tokenizer.eos_token_id
-
-
-def test_truncated_names_are_counted(coder: Encoder) -> None:
-    rows = products()
-    rows.loc[0, "product_name"] = "米" * 180
-    assert encode_products(rows, coder, TrainConfig()).truncated_names == 1
 
 
 def test_products_longer_than_max_length_are_rejected(coder: Encoder) -> None:

@@ -37,9 +37,12 @@ class Exchange:
         self.storage.write_bytes(self.config.to_json().encode(), "config.json")
 
     def model(self) -> Path:
-        """Return the artifact that the node has put into the store."""
-        assert get_tree(self.storage, "model", self.root / "model") is None
-        return self.root / "model"
+        """Return the artifact that the node has put into the store, after verifying it."""
+        model = self.root / "model"
+        assert get_tree(self.storage, "model", model) is None
+        verified_files(model)
+        assert record_of(model)["inputs"] == {"splits": digest_of(self.splits)}
+        return model
 
     def train_here(self, base: Path, *settings: str) -> Path:
         """Train on the same splits in this process, and return the artifact."""
@@ -71,9 +74,6 @@ def test_two_processes_equal_one_at_the_same_effective_batch(
     code = processes.exit_code(start_node(processes, tmp_path))
     assert code == 0, (tmp_path / "log").read_text()
     model = exchange.model()
-    verified_files(model)
-    assert record_of(model)["inputs"] == {"splits": digest_of(exchange.splits)}
-
     reference = exchange.train_here(base)
     adapter, expected = Adapter.read(model), Adapter.read(reference)
     assert (adapter.processes, expected.processes) == (2, 1)

@@ -65,29 +65,18 @@ def test_learned_positions_pass(coder: Encoder) -> None:
     require_exact_packing(build(GPT2LMHeadModel, GPT2Config, coder, **shape), coder, NAMES)
 
 
-def test_sliding_window_shorter_than_the_longest_possible_name_is_rejected(coder: Encoder) -> None:
-    shape = {**SHAPE, "sliding_window": longest(coder)}
-    model = build(MistralForCausalLM, MistralConfig, coder, **shape)
-    with pytest.raises(ModelError, match=r"sliding window .* lower prompt\.max_name_tokens"):
+def test_sliding_window_must_hold_the_longest_possible_prompt(coder: Encoder) -> None:
+    def check(window: int) -> None:
+        model = build(MistralForCausalLM, MistralConfig, coder, **SHAPE, sliding_window=window)
         require_exact_packing(model, coder, NAMES)
 
-
-def longest(coder: Encoder) -> int:
-    """Return the tokens of the longest of `NAMES` with its completion."""
     sizes = [len(suffix) for suffix in coder.suffixes(NAMES)]
-    return len(coder.prefix) + max(sizes) + max(map(len, coder.label_tokens))
-
-
-def test_sliding_window_longer_than_a_prompt_passes(coder: Encoder) -> None:
-    shape = {**SHAPE, "sliding_window": longest(coder) + coder.template.max_name_tokens}
-    require_exact_packing(build(MistralForCausalLM, MistralConfig, coder, **shape), coder, NAMES)
-
-
-def test_sliding_window_shorter_than_a_prompt_is_rejected(coder: Encoder) -> None:
-    shape = {**SHAPE, "sliding_window": longest(coder) // 2}
-    model = build(MistralForCausalLM, MistralConfig, coder, **shape)
+    longest = len(coder.prefix) + max(sizes) + max(map(len, coder.label_tokens))
+    check(longest + coder.template.max_name_tokens)
+    with pytest.raises(ModelError, match=r"sliding window .* lower prompt\.max_name_tokens"):
+        check(longest)  # other names can be longer
     with pytest.raises(ModelError, match=r"relative difference 0\.\d+, limit 0\.001"):
-        require_exact_packing(model, coder, NAMES)
+        check(longest // 2)
 
 
 @pytest.mark.parametrize(

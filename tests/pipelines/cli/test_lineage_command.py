@@ -13,7 +13,7 @@ from grocer.release.model_registry import ModelRegistry
 from pipelines.cli.main import execute
 from serving.rollout.inference_service import Canary, Revision, State, apply_configuration
 from tests.fixtures.artifacts import make_bundle
-from tests.fixtures.kubernetes_api import Api
+from tests.fixtures.kubernetes_api import Api, write_kubeconfig
 from tests.fixtures.model_registry import ModelRegistry as Server
 
 RUN = "01234567-89ab-cdef-0123-456789abcdef"
@@ -106,7 +106,7 @@ def test_service_leads_to_its_stable_bundle_and_its_canary(
         Canary(Revision("s3://gone", "f" * 64, "grocer", "cf"), 20),
     )
     with Api({}) as api:
-        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
+        monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "config", api.url)))
         options = ("grocer/grocer", "--set", f"registry.address={server.url}")
         assert "no bundle" in failure(capsys, *options)
         api.apply(apply_configuration(api.config(), state))

@@ -3,12 +3,12 @@
 import csv
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from grocer.artifacts.evaluation import Evaluation
-from grocer.review.queue import Look, RunOutput
+from grocer.review import queue
+from grocer.review.queue import Look
 from pipelines.cli.main import execute
 from tests.fixtures.evaluations import evaluation as report
 from tests.fixtures.evaluations import parse
@@ -31,8 +31,7 @@ def look(name: str, purchases: int = 1) -> Look:
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
     """Return the looks of every run, for a test to fill."""
     looks: list[Look] = []
-    output = SimpleNamespace(labels=("produce", "bakery"), looks=lambda: looks)
-    monkeypatch.setattr(RunOutput, "read", lambda run: output)
+    monkeypatch.setattr(queue, "run_looks", lambda run: (looks, ("produce", "bakery")))
     return looks
 
 

@@ -12,7 +12,7 @@ from pipelines.doctor.report import blocking
 from pipelines.kubeflow.client import Server
 from tests.fixtures import kubeflow_server
 from tests.fixtures.kubeflow_server import Kubeflow
-from tests.fixtures.kubernetes_api import Api, api_status
+from tests.fixtures.kubernetes_api import Api, api_status, write_kubeconfig
 from tests.fixtures.signing_keys import make_key
 
 VERSION = "/version/"
@@ -37,11 +37,11 @@ def api_resources(version, *names):
     return {"groupVersion": f"{GROUP}/{version}", "resources": resources}
 
 
-def controller(**status):
+def controller(version="v0.21.0", **status):
     """The Deployment of KServe's controller."""
     containers = [
         {"name": "kube-rbac-proxy", "image": "proxy:1"},
-        {"name": "manager", "image": "registry:5000/kserve/kserve-controller:v0.21.0"},
+        {"name": "manager", "image": f"registry:5000/kserve/kserve-controller:{version}"},
     ]
     template = {"spec": {"containers": containers}}
     return {"spec": {"selector": {}, "template": template}, "status": status}
@@ -67,7 +67,7 @@ def api(server, monkeypatch, tmp_path):
             {"data": {"release.pem": make_key(tmp_path)[1].read_text(), "gate.json": "{}"}},
         ),
     }
-    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config")))
+    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "config", server.url)))
     return server
 
 
@@ -91,14 +91,6 @@ def test_cluster_with_kserve(api):
     }
 
 
-def test_old_kubernetes(api):
-    api.responses[VERSION] = 200, version("31")
-    checks = results()
-    assert checks["Kubernetes"] == ("failed", "context x, v1.31.0")
-    assert checks["KServe"] == ("failed", "not checked")
-    assert "1.32" in cluster()[0].next
-
-
 def test_cluster_without_kserve(api):
     del api.responses[ALPHA], api.responses[BETA]
     checks = results()
@@ -109,29 +101,15 @@ def test_cluster_without_kserve(api):
     )
 
 
-def test_controller_without_available_pod(api):
-    api.responses[CONTROLLER] = 200, controller(replicas=1)
-    state, text = results()["KServe's controller"]
-    assert (state, text) == ("failed", "no available pod, kserve-controller:v0.21.0")
-    assert cluster()[-1].next == "kubectl -n kserve logs deployment/kserve-controller-manager"
-
-
-def test_controller_that_splits_no_traffic_is_too_old(api):
-    deployment = controller(availableReplicas=1)
-    manager = deployment["spec"]["template"]["spec"]["containers"][1]
-    manager["image"] = "kserve/kserve-controller:v0.20.0"
-    api.responses[CONTROLLER] = 200, deployment
-    assert results()["KServe's controller"] == ("failed", "kserve-controller:v0.20.0")
-    assert "0.21" in cluster()[-1].next
-
-
 NAMES = {
+    VERSION: "Kubernetes",
     BETA: "KServe",
     CONTROLLER: "KServe's controller",
     TRUST: "Trusted keys",
     RUNTIME: "Kubeflow Trainer",
 }
 NO_SERVICES = "serving.kserve.io: inferenceservices v1beta1 not installed"
+NO_POD = "no available pod, kserve-controller:v0.21.0 → kubectl -n kserve logs"
 
 
 @pytest.mark.parametrize(
@@ -139,6 +117,9 @@ NO_SERVICES = "serving.kserve.io: inferenceservices v1beta1 not installed"
     [
         (BETA, 404, "404 page not found", "failed", NO_SERVICES),
         (BETA, 200, api_resources("v1beta1", "trainedmodels"), "failed", NO_SERVICES),
+        (VERSION, 200, version("31"), "failed", "context x, v1.31.0 → upgrade to 1.32"),
+        (CONTROLLER, 200, controller(replicas=1), "failed", NO_POD),
+        (CONTROLLER, 200, controller("v0.20.9", availableReplicas=1), "failed", "upgrade to 0.21"),
         (CONTROLLER, 404, api_status("deployments"), "failed", "not in namespace kserve"),
         (CONTROLLER, 403, api_status("deployments"), "optional", "not checked"),
         (TRUST, 404, api_status("configmaps"), "optional", "signatures are not required"),
@@ -153,9 +134,9 @@ NO_SERVICES = "serving.kserve.io: inferenceservices v1beta1 not installed"
 )
 def test_part_that_is_missing_invalid_or_not_readable(api, path, status, body, state, text):
     api.responses[path] = status, body
-    found = results()[NAMES[path]]
-    assert found[0] == state
-    assert text in found[1]
+    (found,) = (each for each in cluster() if each.what == NAMES[path])
+    assert found.state == state
+    assert text in f"{found.found} → {found.next}"
 
 
 def local_queue(status="True", message=""):
@@ -203,14 +184,16 @@ def test_rejected_request_is_reported_with_its_message(api, path, what, body, me
 
 def test_unreachable_cluster(monkeypatch, tmp_path):
     with Api({}) as stopped:
-        monkeypatch.setenv("KUBECONFIG", str(stopped.kubeconfig(tmp_path / "config")))
-    assert results()["Kubernetes"] == ("failed", f"{stopped.url} unreachable: Connection refused")
+        monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "config", stopped.url)))
+    checks = results()
+    assert checks["Kubernetes"] == ("failed", f"{stopped.url} unreachable: Connection refused")
+    assert checks["KServe"] == ("failed", "not checked")
 
 
 def test_cluster_that_does_not_respond(monkeypatch, tmp_path):
     monkeypatch.setattr(report, "TIMEOUT", 0.2)
     with Api({}) as stopped:
-        config = stopped.kubeconfig(tmp_path / "config")
+        config = write_kubeconfig(tmp_path / "config", stopped.url)
     with socket.create_server(("127.0.0.1", stopped.server_port)):  # accepts, sends nothing
         monkeypatch.setenv("KUBECONFIG", str(config))
         assert results()["Kubernetes"] == ("failed", "no response within 0.2 s")

@@ -46,30 +46,20 @@ def test_process_that_ignores_sigterm_is_killed(monkeypatch):
     assert process.returncode == -signal.SIGKILL
 
 
-@pytest.fixture
-def default_sighup():
-    """Handle SIGHUP by default, even if the tests run under nohup."""
-    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, previous)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signal_interrupts_and_handlers_are_restored(number, default_sighup):
-    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)]
-    with pytest.raises(KeyboardInterrupt), processes.interruptible():
-        os.kill(os.getpid(), number)
-    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == before
+def test_signal_interrupts_and_handlers_are_restored(number):
+    # SIGHUP is ignored if the tests run under nohup.
+    with processes._handling([signal.SIGHUP], signal.SIG_DFL):
+        before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)]
+        with pytest.raises(KeyboardInterrupt), processes.interruptible():
+            os.kill(os.getpid(), number)
+        assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == before
 
 
 def test_ignored_sighup_stays_ignored():
-    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with processes.interruptible():
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, previous)
+    with processes._handling([signal.SIGHUP], signal.SIG_IGN), processes.interruptible():
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def test_signals_are_ignored_during_clean_up():

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from http.client import HTTPResponse
 from itertools import pairwise
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -231,31 +232,19 @@ def test_upgrade_to_http2_is_ignored(connect: Connect, split: int) -> None:
         assert status(client) == 200
 
 
-class SlowReader:
-    """The transport of a connection whose client has not read these bytes of a response."""
-
-    def __init__(self) -> None:
-        self.unread, self.aborted = 100, False
-
-    def get_write_buffer_size(self) -> int:
-        return self.unread
-
-    def abort(self) -> None:
-        self.aborted = True
-
-
 def test_unread_response_has_a_time_limit() -> None:
-    connection, transport = Connection.__new__(Connection), SlowReader()
+    connection, transport = Connection.__new__(Connection), Mock()
     connection.transport, connection._seconds = transport, 5.0
     connection._unsent_since = connection._head_bytes = connection.cycle = None
+    transport.get_write_buffer_size.return_value = 100
     assert [connection.check(now) for now in (0.0, 5.0)] == [100, 100]
-    transport.unread = 0
+    transport.get_write_buffer_size.return_value = 0
     connection.check(6.0)
-    transport.unread = 50
+    transport.get_write_buffer_size.return_value = 50
     assert [connection.check(now) for now in (7.0, 12.0)] == [50, 50]
-    assert not transport.aborted
+    transport.abort.assert_not_called()
     connection.check(12.1)
-    assert transport.aborted
+    transport.abort.assert_called_once_with()
 
 
 def test_clients_that_do_not_read_are_disconnected(server: Running, connect: Connect) -> None:

@@ -1,10 +1,10 @@
 """The predictor with real models: its predictions equal those of the classifier."""
 
-import asyncio
 import json
 import re
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
@@ -77,33 +77,22 @@ def test_other_base_model_is_rejected(base: Path, bundle: LoadedBundle, tmp_path
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))
     with pytest.raises(ModelError, match="is not the base"):
-        load_classifier(bundle.config.serving, tmp_path / "other", bundle)
+        load_classifier(bundle.manifest.config.serving, tmp_path / "other", bundle)
 
 
 def test_classifier_with_other_aisles_than_the_bundle_is_rejected(
     bundle_with_aisles: LoadedBundle,
 ) -> None:
-    registry = CollectorRegistry()
-    metrics = Metrics(bundle_with_aisles, bundle_with_aisles.config.serving, registry)
-    reordered = bundle_with_aisles.leaves[::-1]
-    failures: list[BaseException] = []
-
-    async def load() -> None:
-        failed = asyncio.Event()
-        predictor = Predictor(
-            bundle_with_aisles,
-            bundle_with_aisles.config.serving,
-            metrics,
-            lambda bundle: StubScorer(bundle.labels, leaves=reordered),
-            lambda error: (failures.append(error), failed.set()),
-        )
-        predictor.batcher.start()
-        await asyncio.wait_for(failed.wait(), 60)
-
-    asyncio.run(load())
-    (error,) = failures
-    assert isinstance(error, ModelError)
-    assert "aisles.json" in str(error)
+    config = bundle_with_aisles.manifest.config.serving
+    predictor = Predictor(
+        bundle_with_aisles,
+        config,
+        Metrics(bundle_with_aisles, config, CollectorRegistry()),
+        lambda bundle: StubScorer(bundle.labels, leaves=bundle.leaves[::-1]),
+        on_failure=Mock(),
+    )
+    with pytest.raises(ModelError, match=r"aisles\.json"):
+        predictor.batcher._load()
 
 
 def test_predictor_does_not_load_the_compiler_of_torch(

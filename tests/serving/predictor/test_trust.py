@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -27,18 +28,6 @@ def verify_and_change(path, digest):
 serve.load_bundle = verify_and_change
 sys.exit(command.main())
 """
-
-
-class IdleServer:
-    """Stops at once."""
-
-    failure = None
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def start(self, models: list[object]) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +78,8 @@ def test_unsigned_bundle_is_served_with_a_warning_if_no_key_is_trusted(
 ) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr("serving.predictor.logs.configure", lambda: None)
-    monkeypatch.setattr("serving.predictor.server.Server", IdleServer)
+    stopped = Mock(failure=None)
+    monkeypatch.setattr("serving.predictor.server.Server", Mock(return_value=stopped))
     assert serve(bundle) == 0
     assert caplog.text.count("signature not verified") == 1
 

@@ -103,15 +103,13 @@ def _tensor(
     number: int,
     offset: int,
 ) -> Tensor:
-    kinds = {kind.value: kind for kind in GGMLQuantizationType}
-    kind = kinds.get(number)
     try:
-        if kind is None:
-            raise NotImplementedError
+        kind = GGMLQuantizationType(number)
         block, size = GGML_QUANT_SIZES[kind]
         dequantize(np.zeros((1, size), np.uint8), kind)
-    except NotImplementedError:
-        label = f"type {number}" if kind is None else kind.name
+    except (ValueError, NotImplementedError):
+        names = {kind.value: kind.name for kind in GGMLQuantizationType}
+        label = names.get(number, f"type {number}")
         raise ModelError(
             f"{path}: tensor {name} has {label}, which cannot be read; use a file with another "
             "quantisation, such as Q8_0, Q4_K or F16"

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from grocer.errors import ModelError
@@ -16,7 +17,7 @@ NAMES, DEPARTMENTS = TABLE["product_name"].tolist(), TABLE["department"].tolist(
 
 
 def fit(labels: tuple[str, ...] = LABELS, step: int = 3) -> LinearModel:
-    return fit_linear(NAMES[::step], DEPARTMENTS[::step], NAMES[1::3], DEPARTMENTS[1::3], labels)
+    return fit_linear({"train": TABLE[::step], "validation": TABLE[1::3]}, labels)
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +32,13 @@ def test_model_predicts_names_that_it_has_not_seen(model: LinearModel) -> None:
     assert model.c in C_GRID
 
 
-def test_probabilities_are_positive_and_sum_to_one(model: LinearModel) -> None:
-    logs = model.log_probabilities([*NAMES, "", "żółw"])
-    assert np.isfinite(logs).all()
-    assert np.exp(logs).sum(axis=1) == pytest.approx(np.ones(len(NAMES) + 2))
-
-
-def test_probabilities_do_not_depend_on_the_batch(model: LinearModel) -> None:
-    together = model.log_probabilities(NAMES)
-    alone = np.concatenate([model.log_probabilities([name]) for name in NAMES])
+def test_probabilities_sum_to_one_and_do_not_depend_on_the_batch(model: LinearModel) -> None:
+    names = [*NAMES, "", "żółw"]
+    together = model.log_probabilities(names)
+    assert np.isfinite(together).all()
+    assert np.exp(together).sum(axis=1) == pytest.approx(np.ones(len(names)))
+    alone = np.concatenate([model.log_probabilities([name]) for name in names])
     assert (together == alone).all()
-
-
-def test_no_names_give_no_rows(model: LinearModel) -> None:
     assert model.log_probabilities([]).shape == (0, len(LABELS))
 
 
@@ -55,22 +50,24 @@ def test_label_without_training_products_gets_the_lowest_probability() -> None:
 
 
 def test_two_labels() -> None:
-    kept = [i for i, department in enumerate(DEPARTMENTS) if department != "produce"]
-    names, departments = [NAMES[i] for i in kept], [DEPARTMENTS[i] for i in kept]
-    two = fit_linear(names[::2], departments[::2], names[1::2], departments[1::2], LABELS[:2])
-    predicted = two.log_probabilities(names[1::2]).argmax(axis=1)
-    expected = [LABELS.index(department) for department in departments[1::2]]
+    rows = TABLE[TABLE["department"] != "produce"]
+    two = fit_linear({"train": rows[::2], "validation": rows[1::2]}, LABELS[:2])
+    predicted = two.log_probabilities(rows["product_name"][1::2].tolist()).argmax(axis=1)
+    expected = [LABELS.index(department) for department in rows["department"][1::2]]
     assert np.mean(predicted == expected) > 0.8
 
 
 def test_single_training_label_is_always_predicted() -> None:
-    constant = fit_linear(["Milk", "Kefir"], ["dairy eggs"] * 2, ["Oats"], ["bakery"], LABELS)
+    sides = {"train": TABLE[:2].assign(department="dairy eggs"), "validation": TABLE[-1:]}
+    constant = fit_linear(sides, LABELS)
     assert constant.log_probabilities(["Bread"]).argmax() == LABELS.index("dairy eggs")
 
 
 def test_names_without_features_give_the_frequencies_of_the_labels() -> None:
-    names, departments = ["", " ", ""], ["bakery", "produce", "produce"]
-    prior = fit_linear(names, departments, ["Milk"], ["bakery"], LABELS)
+    train = pd.DataFrame(
+        {"product_name": ["", " ", ""], "department": ["bakery", "produce", "produce"]}
+    )
+    prior = fit_linear({"train": train, "validation": TABLE[-1:]}, LABELS)
     shares = np.exp(prior.log_probabilities(["Milk"])[0])
     assert shares == pytest.approx([1 / 3, 0, 2 / 3], abs=1e-5)
 
@@ -95,9 +92,8 @@ def test_model_is_read_as_written_and_fitted_deterministically(
 
 def test_labels_may_hold_any_character(tmp_path: Path) -> None:
     labels = ("a\nb", "crème", '"')
-    odd = dict(zip(LABELS, labels, strict=True))
-    departments = [odd[department] for department in DEPARTMENTS]
-    fit_linear(NAMES, departments, NAMES, departments, labels).save(tmp_path)
+    odd = TABLE.assign(department=TABLE["department"].map(dict(zip(LABELS, labels, strict=True))))
+    fit_linear({"train": odd, "validation": odd}, labels).save(tmp_path)
     assert LinearModel.load(tmp_path).labels == labels
 
 
@@ -106,23 +102,18 @@ def test_missing_file_is_reported(tmp_path: Path) -> None:
         LinearModel.load(tmp_path)
 
 
-@pytest.mark.parametrize("cut", [0, 10, 1000, -10])
-def test_truncated_file_is_reported_in_one_line(
-    model: LinearModel, tmp_path: Path, cut: int
+@pytest.mark.parametrize(
+    ("cut", "flipped"),
+    [(0, None), (10, None), (1000, None), (-10, None), (None, 0.3), (None, 0.6), (None, 0.9)],
+)
+def test_truncated_or_changed_file_is_reported(
+    model: LinearModel, tmp_path: Path, cut: int | None, flipped: float | None
 ) -> None:
     model.save(tmp_path)
-    content = (tmp_path / FILE).read_bytes()
-    (tmp_path / FILE).write_bytes(content[:cut])
-    with pytest.raises(ModelError, match="not a valid linear model"):
-        LinearModel.load(tmp_path)
-
-
-@pytest.mark.parametrize("position", [0.3, 0.6, 0.9])
-def test_changed_byte_is_reported(model: LinearModel, tmp_path: Path, position: float) -> None:
-    model.save(tmp_path)
     content = bytearray((tmp_path / FILE).read_bytes())
-    content[int(position * len(content))] ^= 0xFF
-    (tmp_path / FILE).write_bytes(content)
+    if flipped is not None:
+        content[int(flipped * len(content))] ^= 0xFF
+    (tmp_path / FILE).write_bytes(content[:cut])
     with pytest.raises(ModelError, match="not a valid linear model"):
         LinearModel.load(tmp_path)
 

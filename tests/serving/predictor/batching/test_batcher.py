@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from unittest.mock import Mock
 
 import pytest
 from numpy.testing import assert_array_equal
@@ -17,23 +18,6 @@ from tests.fixtures.predictor import Product, StubScorer
 
 pytestmark = pytest.mark.anyio
 LABELS = ("a", "b", "c")
-
-
-class Metrics:
-    """Records the sizes of passes; `queued` returns the number of waiting items."""
-
-    def __init__(self) -> None:
-        self.linear = 0
-        self.passes: list[int] = []
-
-    def measure_queue(self, items: Callable[[], int]) -> None:
-        self.queued = items
-
-    def observe_pass(
-        self, tokens: Sequence[int], linear: int, seconds: float, waits: Sequence[float]
-    ) -> None:
-        self.passes.append(len(tokens))
-        self.linear += linear
 
 
 class BlockedScorer(StubScorer):
@@ -52,7 +36,7 @@ class BlockedScorer(StubScorer):
 
 class Running(Batcher):
     failure: BaseException | None = None
-    metrics: Metrics
+    metrics: Mock
     scorer: StubScorer
 
 
@@ -67,7 +51,7 @@ async def running(scorer: StubScorer, **settings: object) -> AsyncIterator[Runni
         batcher.failure = error
         failed.set()
 
-    metrics = Metrics()
+    metrics = Mock()
     batcher = Running(lambda: scorer, config, metrics, on_ready=ready.set, on_failure=fail)
     batcher.metrics, batcher.scorer, batcher.failed = metrics, scorer, failed
     batcher.start()
@@ -110,8 +94,9 @@ async def occupied(**settings: object) -> AsyncIterator[Running]:
 async def enqueue(batcher: Running, *requests: Sequence[str]) -> list[asyncio.Task]:
     """Start requests, in order, and wait until they are in the queue."""
     tasks = [asyncio.create_task(batcher.score(names, 10)) for names in requests]
-    expected = batcher.metrics.queued() + sum(map(len, requests))
-    await wait_for(lambda: batcher.metrics.queued() == expected)
+    queued = batcher.metrics.measure_queue.call_args.args[0]
+    expected = queued() + sum(map(len, requests))
+    await wait_for(lambda: queued() == expected)
     return tasks
 
 
@@ -162,13 +147,14 @@ async def test_items_without_tokens_are_scored_without_a_forward_pass() -> None:
 
     async with running(MixedScorer(LABELS), token_budget=3) as batcher:
         scores = await batcher.score([f"easy {i}" for i in range(19)], 10)
-        assert (len(scores), batcher.metrics.passes, batcher.metrics.linear) == (19, [0], 19)
+        assert len(scores) == 19
         scores = await batcher.score(["easy", "hard", "easy", "hard"], 10)
     assert_array_equal(
         scores.probabilities,
         StubScorer(LABELS).predict(["easy", "hard", "easy", "hard"]).probabilities,
     )
-    assert (batcher.metrics.passes, batcher.metrics.linear) == ([0, 1, 1], 21)
+    passes = [call.args[:2] for call in batcher.metrics.observe_pass.call_args_list]
+    assert passes == [([], 19), ([3], 2), ([3], 0)]
 
 
 async def test_full_queue_returns_429_with_retry_after() -> None:
