@@ -91,6 +91,7 @@ class Server:
                 namespace=self.namespace or "kubeflow",
                 existing_token=token,
                 credentials=None if token else _projected_token(),
+                ssl_ca_cert=os.environ.get("SSL_CERT_FILE"),  # kfp uses certifi's only
             )
             self._check_responses(client.healthzs.api_client.rest_client)
             client.get_kfp_healthz()  # with a namespace, the constructor does not call it
@@ -160,6 +161,8 @@ class Server:
         except errors as error:
             is_denied = getattr(error, "status", None) in (401, 403)
             hint = f"; set {self.token_env} to a valid token" if is_denied else ""
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                hint = "; set SSL_CERT_FILE to the file of its CA"
             raise ConfigError(f"{describe_error(error, server)[:400]}{hint}") from error
 
 

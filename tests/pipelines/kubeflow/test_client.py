@@ -1,5 +1,8 @@
 """Connecting to Kubeflow Pipelines: tokens, hosts and errors."""
 
+import shutil
+import ssl
+import subprocess
 import threading
 
 import pytest
@@ -82,6 +85,24 @@ def test_server_that_stops_responding(serve, user_error, monkeypatch):
     monkeypatch.setattr("pipelines.kubeflow.client.RESPONSE_SECONDS", 4)
     assert "unreachable" in user_error("submit", *DATA, "--host", serve(Stalled))
     ended.set()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="requires openssl")
+def test_certificate_authority_of_the_server(user_error, monkeypatch, tmp_path):
+    ca, certificate = tmp_path / "ca.pem", tmp_path / "server.pem"
+    names = ["-subj", "/CN=kubeflow", "-addext", "subjectAltName=IP:127.0.0.1"]
+    options = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", certificate, "-out", ca]
+    subprocess.run(["openssl", *options, *names], check=True, capture_output=True)
+    certificate.write_text(certificate.read_text() + ca.read_text())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = Kubeflow()
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    host = server.url.replace("http:", "https:")
+    with server:
+        assert "set SSL_CERT_FILE" in user_error("submit", *DATA, "--host", host)
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+        assert submit(host) == 0
 
 
 def test_rejected_request_is_not_repeated(serve, capsys):
