@@ -179,7 +179,7 @@ def require_text(table: Source, source: Path | str, column: str) -> None:
     """Raise `TableError` unless the source has the column, and its type is text."""
     names = table.schema.names
     if column not in names:
-        raise missing_column(source, column, names)
+        raise missing_column(source, column, names, "set --column")
     kind = table.schema.field(column).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise TableError(f"{source}: column {column!r} has type {kind}, expected text")

@@ -43,14 +43,16 @@ def check_format(path: Path) -> None:
         raise ConfigError(f"{path}: expected a name that ends in .csv or .parquet (lower case)")
 
 
-def missing_column(source: Path | str, column: str, names: Sequence[str]) -> TableError:
+def missing_column(
+    source: Path | str, column: str, names: Sequence[str], next_step: str = "rename one of them"
+) -> TableError:
     """Return the error of a table without a column; its fields may have another separator."""
     if len(names) == 1 and (found := set(";\t|") & set(names[0])):
         return TableError(
             f"{source}: column {column!r} is missing, because the fields are separated by "
             f"{found.pop()!r}; save the file with commas"
         )
-    return TableError(f"{source}: no column {column!r}; found {', '.join(names)}")
+    return TableError(f"{source}: no column {column!r}; found {', '.join(names)}; {next_step}")
 
 
 def write_part(path: Path, table: pa.Table, format: str) -> None:

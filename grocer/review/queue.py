@@ -130,7 +130,7 @@ def classified(path: Path, column: str, purchases: int = 0) -> list[Look]:
     """
     table = open_source(path)
     if column not in table.schema.names:
-        raise missing_column(path, column, table.schema.names)
+        raise missing_column(path, column, table.schema.names, "set --column")
     if missing := {DEPARTMENT, PROBABILITY, RANKED_COLUMN} - set(table.schema.names):
         raise TableError(
             f"{path}: no column {min(missing)!r}; expected the output of grocer classify or bulk "

@@ -219,7 +219,7 @@ def test_changed_source_starts_over(tmp_path: Path, bundle: LoadedBundle) -> Non
     ("content", "message"),
     [
         (b"", "empty"),
-        (b"id,name\n1,Milk\n", "no column 'product_name'; found id, name"),
+        (b"id,name\n1,Milk\n", "no column 'product_name'; found id, name; set --column"),
         (b"product_name,product_name\na,b\n", "product_name"),
         (b"id,product_name\n1,Milk\n2\n", "line 3: expected 2 fields, found 1"),
         (b"id,product_name\n1,\xff\n", "not UTF-8"),

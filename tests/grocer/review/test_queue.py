@@ -117,7 +117,7 @@ def test_other_tables_are_one_line(tmp_path: Path) -> None:
     path.write_text("product_name,predicted_department,predicted_alternatives\nMilk,produce,\n")
     with pytest.raises(TableError, match="predicted_probability"):
         classified(path, "product_name")
-    with pytest.raises(TableError, match="no column 'title'; found product_name"):
+    with pytest.raises(TableError, match=r"no column 'title'; found product_name.*; set --column"):
         classified(path, "title")
     columns = "product_name,predicted_department,predicted_probability,predicted_alternatives"
     path.write_text(f"{columns}\nMilk,,high,[]\n")
