@@ -188,8 +188,9 @@ def _lowest_recall(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
 def _ece(evaluation: Evaluation, policy: GatePolicy) -> Verdict:
     """Not above the limit, or not significantly above that of a calibrated model."""
     test, limit, level = evaluation.metrics.test, policy.max_ece, evaluation.significance
-    value_text, limit_text = _distinct(test.ece_debiased, limit)
-    return test.ece_debiased <= limit or test.ece_p_value >= level, (
+    value = max(test.ece_debiased, 0.0)
+    value_text, limit_text = _distinct(value, limit)
+    return value <= limit or test.ece_p_value >= level, (
         f"Expected calibration error, debiased: {value_text} (maximum {limit_text}), "
         f"{_p_text(test.ece_p_value, level)} (fails above the maximum with p < {level:g})."
     )
