@@ -107,8 +107,8 @@ class Server:
         def request(
             method: str, url: str, _request_timeout: int | None = None, **other: Any
         ) -> Any:
-            # urllib3 repeats GET three times.
-            seconds = _request_timeout or RESPONSE_SECONDS // (4 if method == "GET" else 1)
+            # urllib3 repeats all methods but POST three times.
+            seconds = _request_timeout or RESPONSE_SECONDS // (1 if method == "POST" else 4)
             response = send(method, url, _request_timeout=seconds, **other)
             headers = getattr(response, "urllib3_response", response).headers
             if "html" in headers.get("content-type", ""):
@@ -130,9 +130,10 @@ class Server:
         Raises:
             ConfigError: the server is not Kubeflow Pipelines.
         """
-        # Undecoded, as kfp_server_api's model of the response has no version.
+        # Undecoded, as kfp_server_api's model of the response has no version. The constructor of
+        # kfp's client calls this before `_check_responses` limits the wait.
         response = client.healthzs.healthz_service_get_healthz(
-            _preload_content=False, _request_timeout=seconds
+            _preload_content=False, _request_timeout=seconds or RESPONSE_SECONDS // 4
         )
         try:
             health = json.loads(response.data)
@@ -159,11 +160,16 @@ class Server:
             with contextlib.redirect_stdout(io.StringIO()):
                 yield
         except errors as error:
-            is_denied = getattr(error, "status", None) in (401, 403)
-            hint = f"; set {self.token_env} to a valid token" if is_denied else ""
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                hint = "; set SSL_CERT_FILE to the file of its CA"
-            raise ConfigError(f"{describe_error(error, server)[:400]}{hint}") from error
+            text, hint = describe_error(error, server)[:400], self.hint(error)
+            raise ConfigError(f"{text}; {hint}" if hint else text) from error
+
+    def hint(self, error: BaseException | None) -> str:
+        """Return the next step after an error of the API or the connection, if it is known."""
+        if getattr(error, "status", None) in (401, 403):
+            return f"set {self.token_env} to a valid token"
+        # The CA is unknown, or its file cannot be read; no CA helps if the name does not match.
+        is_ca = re.search("self.signed|unable to get|No such file|NO_CERTIFICATE", str(error))
+        return "set SSL_CERT_FILE to the file of its CA" if is_ca else ""
 
 
 def read_log(client: Any, run_id: str, node: str) -> str:
@@ -193,9 +199,9 @@ def _get(client: Any, path: str) -> bytes:
             _preload_content=False,
             _return_http_data_only=True,
         )
+        content: bytes = response.data  # not received until now
     except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError):
         return b""
-    content: bytes = response.data
     return content
 
 
