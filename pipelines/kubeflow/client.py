@@ -14,11 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Any
 
-from typer import BadParameter, Option
-
-from grocer.config.deployment import NAME
 from grocer.errors import ConfigError
 from serving.rollout.api_errors import describe_error
 
@@ -28,42 +25,20 @@ ACCOUNT = "grocer-pipeline"
 RESPONSE_SECONDS = 60
 
 
-def namespace_name(value: str | None) -> str | None:
-    """Return the name of a namespace unchanged.
-
-    Raises:
-        BadParameter: Kubernetes does not accept it.
-    """
-    if value is None or re.fullmatch(NAME, value):
-        return value
-    raise BadParameter(f"{value!r}: use at most 63 lower-case letters, digits and hyphens")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """Address and credentials of Kubeflow Pipelines; commands have the fields as options."""
+    """Address and credentials of Kubeflow Pipelines.
 
-    host: Annotated[
-        str | None,
-        Option(
-            metavar="URL",
-            help="Address of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT, the pod's "
-            "cluster, or the kubeconfig",
-        ),
-    ] = None
-    namespace: Annotated[
-        str | None,
-        Option(
-            metavar="NAME",
-            help="User namespace, for a multi-user Kubeflow",
-            callback=namespace_name,
-        ),
-    ] = None
-    token_env: Annotated[
-        str, Option(metavar="NAME", help="Environment variable with the bearer token for Kubeflow")
-    ] = "KF_PIPELINES_TOKEN"
-    """If it is not set, a pod uses its projected token for Kubeflow
-    (`KF_PIPELINES_SA_TOKEN_PATH`)."""
+    Without a host, kfp's client uses `KF_PIPELINES_ENDPOINT`, the pod's service account or the
+    kubeconfig, in this order.
+    """
+
+    host: str | None = None
+    namespace: str | None = None
+    """The user's namespace in a multi-user Kubeflow."""
+    token_env: str = "KF_PIPELINES_TOKEN"
+    """Environment variable with a bearer token. If it is not set, a pod uses its projected token
+    for Kubeflow (`KF_PIPELINES_SA_TOKEN_PATH`)."""
 
     def connect(self, *, check: bool = True) -> Any:
         """Return a `kfp.Client`; it sends no request if `check` is false.
