@@ -7,7 +7,7 @@ The queue does not see them; a simulated reviewer gives the true label of the fi
 The corrections go through the import, ingest and the split, as in a run. The linear model is then
 fitted again, and its accuracy is measured against the true labels of the test products. The queue
 is compared with an order by the probability of an error alone. `ratio` is wrong labels found in the
-first looks by the queue, divided by those that a random queue finds.
+first reviews by the queue, divided by those that a random queue finds.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from grocer.ingest.run import run as ingest
 from grocer.model.linear.classifier import LinearModel, fit_linear
 from grocer.model.prompts.product_names import name_key
 from grocer.review.corrections_file import import_file
-from grocer.review.queue import Look, build_queue, suspected
+from grocer.review.queue import Candidate, build_queue, suspected
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", default=str(CATALOGUE), help="catalogue, as for `grocer run`")
-    parser.add_argument("--looks", type=int, nargs="+", default=[500, 1000, 2000])
+    parser.add_argument("--reviews", type=int, nargs="+", default=[500, 1000, 2000])
     parser.add_argument("--wrong", type=float, default=0.03, help="share of wrong labels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -56,7 +56,7 @@ def main() -> None:
 def measure(
     data: str, config: RunConfig, options: argparse.Namespace, folder: Path
 ) -> dict[str, object]:
-    """Return the wrong labels found and the accuracies, by number of looks."""
+    """Return the wrong labels found and the accuracies, by number of reviews."""
     truth, source = hide_labels(data, config, options, folder)
     columns = [f"data.columns.{name}={name}" for name in ("department", "aisle", "purchases")]
     config = config.with_settings(columns)
@@ -67,7 +67,7 @@ def measure(
     suspects = suspected(examples, labels, model.c)
     queue = build_queue(suspects)
     wrong = {
-        name_key(look.name) for look in queue if truth[name_key(look.name)] != look.previous_label
+        name_key(each.name) for each in queue if truth[name_key(each.name)] != each.previous_label
     }
     result: dict[str, object] = {
         "products": len(queue),
@@ -77,14 +77,14 @@ def measure(
     for order in ("by_value", "by_probability"):
         queue = build_queue(suspects, by_probability=order == "by_probability")
         (folder / order).mkdir()
-        reviews = review(queue, wrong, truth, source, config, options.looks, folder / order)
+        reviews = review(queue, wrong, truth, source, config, options.reviews, folder / order)
         result[order] = reviews
         result.setdefault("ratio", next(iter(reviews.values()))["ratio"])
     return result
 
 
 def review(
-    queue: Sequence[Look],
+    queue: Sequence[Candidate],
     wrong: Collection[str],
     truth: dict[str, str],
     source: str,
@@ -92,32 +92,32 @@ def review(
     numbers: Sequence[int],
     folder: Path,
 ) -> dict[str, dict[str, float]]:
-    """Return the wrong labels in the first looks and the accuracy after their correction.
+    """Return the wrong labels in the first reviews and the accuracy after their correction.
 
     Args:
-        numbers: of looks, ascending.
+        numbers: of reviews, ascending.
     """
     labels = sorted(set(truth.values()))
     share = len(wrong) / len(queue)
     result: dict[str, dict[str, float]] = {}
     corrections = folder / "corrections"
-    for looks in numbers:
-        found = [look.purchases for look in queue[:looks] if name_key(look.name) in wrong]
-        reviewed = folder / f"reviewed-{looks}.csv"
+    for number in numbers:
+        found = [each.purchases for each in queue[:number] if name_key(each.name) in wrong]
+        reviewed = folder / f"reviewed-{number}.csv"
         with reviewed.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["name", "label", "who", "previous_label"])
-            for look in queue[:looks]:
-                label = truth[name_key(look.name)]
-                writer.writerow([look.name, label, "reviewer", look.previous_label])
+            for each in queue[:number]:
+                label = truth[name_key(each.name)]
+                writer.writerow([each.name, label, "reviewer", each.previous_label])
         import_file(reviewed, str(corrections), labels)
         corrected = config.with_settings([f"data.corrections={corrections}"])
-        splits = prepare(source, corrected, folder / f"corrected-{looks}")
-        result[f"looks_{looks}"] = {
+        splits = prepare(source, corrected, folder / f"corrected-{number}")
+        result[f"reviews_{number}"] = {
             "found": len(found),
             "purchases": sum(found),
-            "random": round(share * looks, 1),
-            "ratio": round(len(found) / (share * looks), 2),
+            "random": round(share * number, 1),
+            "ratio": round(len(found) / (share * number), 2),
             "accuracy": round(test_accuracy(splits, labels, truth)[0], 5),
         }
     return result

@@ -69,7 +69,9 @@ class Scorer:
         directory = _matching_base(BaseReference(**read_json(model / "base.json")), directory)
         device = choose_device(device)
         dtype, _ = choose_compute_dtype(compute_dtype, device)
-        adapter = model / "adapter" if (model / "adapter").is_dir() else model
+        # Of a bundle, only verified files are read: a directory could be added, and removed before
+        # the check after the load.
+        adapter = model if (model / "adapter_config.json").is_file() else model / "adapter"
         encoder = Encoder(
             load_tokenizer(adapter),
             Template(**read_json(model / "template.json")),

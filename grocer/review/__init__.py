@@ -1,1 +1,1 @@
-"""Review: products that are worth a look, and the corrections of reviewers."""
+"""Review: products that are worth reviewing, and the corrections of reviewers."""

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from grocer.io.atomic import json_digest, output_file, write_json
 from grocer.io.tables import formula_guarded
 from grocer.reports.html import render
-from grocer.review.queue import Look
+from grocer.review.queue import Candidate
 
 CSV_COLUMNS = (
     "name",
@@ -35,7 +35,7 @@ CSV_COLUMNS = (
 )
 
 
-def write_csv(queue: Sequence[Look], labels: Sequence[str], out: Path) -> None:
+def write_csv(queue: Sequence[Candidate], labels: Sequence[str], out: Path) -> None:
     """Write a CSV file whose columns `label` and `who` the reviewer fills in.
 
     Excel reads it as UTF-8 because it starts with a byte order mark.
@@ -43,17 +43,17 @@ def write_csv(queue: Sequence[Look], labels: Sequence[str], out: Path) -> None:
     with output_file(out) as part, part.open("w", newline="", encoding="utf-8-sig") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_ALL)
         writer.writerow(CSV_COLUMNS)
-        for look in queue:
-            others = "; ".join(f"{label} {p:.0%}" for label, p in look.alternatives[1:])
-            cells = [look.name, "", "", look.previous_label, look.source, look.suggestion]
-            cells += [f"{look.alternatives[0][1]:.4f}", others]
-            cells += [str(look.purchases), f"{look.value:.2f}"]
+        for each in queue:
+            others = "; ".join(f"{label} {p:.0%}" for label, p in each.alternatives[1:])
+            cells = [each.name, "", "", each.previous_label, each.source, each.suggestion]
+            cells += [f"{each.alternatives[0][1]:.4f}", others]
+            cells += [str(each.purchases), f"{each.value:.2f}"]
             writer.writerow(map(formula_guarded, cells))
 
 
-def write_label_studio(queue: Sequence[Look], labels: Sequence[str], out: Path) -> None:
+def write_label_studio(queue: Sequence[Candidate], labels: Sequence[str], out: Path) -> None:
     """Write tasks with predictions, and next to them the labelling interface as `OUT.xml`."""
-    write_json(out, [_task(look) for look in queue])
+    write_json(out, [_task(candidate) for candidate in queue])
     choices = "".join(f"<Choice value={quoteattr(label)}/>" for label in labels)
     with output_file(out.with_suffix(".xml")) as part:
         part.write_text(
@@ -64,17 +64,17 @@ def write_label_studio(queue: Sequence[Look], labels: Sequence[str], out: Path) 
         )
 
 
-def write_page(queue: Sequence[Look], labels: Sequence[str], out: Path) -> None:
+def write_page(queue: Sequence[Candidate], labels: Sequence[str], out: Path) -> None:
     """Write a page that needs no server and no network, and saves a CSV file."""
     rows = [
         {
-            "name": look.name,
-            "previous": look.previous_label,
-            "source": look.source,
-            "purchases": look.purchases,
-            "alternatives": [[label, round(p, 4)] for label, p in look.alternatives],
+            "name": candidate.name,
+            "previous": candidate.previous_label,
+            "source": candidate.source,
+            "purchases": candidate.purchases,
+            "alternatives": [[label, round(p, 4)] for label, p in candidate.alternatives],
         }
-        for look in queue
+        for candidate in queue
     ]
     content = json.dumps({"id": json_digest(rows)[:16], "labels": labels, "rows": rows})
     script = files("grocer.reports").joinpath("templates/review.js").read_text(encoding="utf-8")
@@ -89,34 +89,34 @@ def write_page(queue: Sequence[Look], labels: Sequence[str], out: Path) -> None:
         part.write_text(page, encoding="utf-8")
 
 
-FORMATS: Mapping[str, Callable[[Sequence[Look], Sequence[str], Path], None]] = {
+FORMATS: Mapping[str, Callable[[Sequence[Candidate], Sequence[str], Path], None]] = {
     "csv": write_csv,
     "label-studio": write_label_studio,
     "html": write_page,
 }
 
 
-def _task(look: Look) -> dict[str, Any]:
+def _task(each: Candidate) -> dict[str, Any]:
     """Return a task of Label Studio."""
     details = (
-        f"{look.source}; label: {look.previous_label or 'none'}; {look.purchases:,} purchases; "
-        + ", ".join(f"{label} {p:.0%}" for label, p in look.alternatives)
+        f"{each.source}; label: {each.previous_label or 'none'}; {each.purchases:,} purchases; "
+        + ", ".join(f"{label} {p:.0%}" for label, p in each.alternatives)
     )
     suggestion = {
         "from_name": "label",
         "to_name": "name",
         "type": "choices",
-        "value": {"choices": [look.suggestion]},
+        "value": {"choices": [each.suggestion]},
     }
     return {
         "data": {
-            "name": look.name,
+            "name": each.name,
             "details": details,
-            "previous_label": look.previous_label,
-            "source": look.source,
-            "value": round(look.value, 4),
+            "previous_label": each.previous_label,
+            "source": each.source,
+            "value": round(each.value, 4),
         },
         "predictions": [
-            {"model_version": "grocer", "score": look.alternatives[0][1], "result": [suggestion]}
+            {"model_version": "grocer", "score": each.alternatives[0][1], "result": [suggestion]}
         ],
     }

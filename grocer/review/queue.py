@@ -1,6 +1,6 @@
-"""The review queue: products whose label is worth a look, the most valuable look first.
+"""The review queue: products whose label is worth reviewing, the most valuable first.
 
-The value of a look is the probability that the label is wrong times the number of purchases of
+The value of a review is the probability that the label is wrong times the number of purchases of
 the product, at least 1. It comes from three places:
 
 - *suspected label*: a model that was not trained on the product disagrees with its label. Training
@@ -34,7 +34,7 @@ ALTERNATIVES = 5
 
 
 @dataclass(frozen=True)
-class Look:
+class Candidate:
     """A product to review."""
 
     name: str
@@ -50,7 +50,7 @@ class Look:
 
     @property
     def value(self) -> float:
-        """Expected number of purchases with a wrong label that the look finds."""
+        """Expected number of purchases with a wrong label that the review finds."""
         return self.uncertainty * max(self.purchases, 1)
 
     @property
@@ -59,8 +59,8 @@ class Look:
         return self.alternatives[0][0]
 
 
-def run_looks(run: Path) -> tuple[list[Look], tuple[str, ...]]:
-    """Return a look at every product of a finished run, and its labels.
+def run_candidates(run: Path) -> tuple[list[Candidate], tuple[str, ...]]:
+    """Return every product of a finished run as a candidate, and the run's labels.
 
     Args:
         run: output directory of `grocer run`.
@@ -78,17 +78,17 @@ def run_looks(run: Path) -> tuple[list[Look], tuple[str, ...]]:
     unlabelled = pd.read_parquet(splits / "unlabelled.parquet").assign(department="")
     scores = linear.log_probabilities(unlabelled["product_name"].tolist())
     calibrated = combine(evaluation.classifiers["linear"].combination, None, scores)
-    suggested = _looks("unlabelled", unlabelled, evaluation.labels, calibrated)
+    suggested = _candidates("unlabelled", unlabelled, evaluation.labels, calibrated)
     predictions = pd.read_parquet(evaluated / "predictions.parquet")
-    held_out = {name_key(look.name): look for look in _evaluated(predictions)}
-    looks = [held_out.get(name_key(look.name), look) for look in suspects]
-    return looks + suggested, evaluation.labels
+    held_out = {name_key(candidate.name): candidate for candidate in _evaluated(predictions)}
+    candidates = [held_out.get(name_key(candidate.name), candidate) for candidate in suspects]
+    return candidates + suggested, evaluation.labels
 
 
-def _evaluated(predictions: pd.DataFrame) -> list[Look]:
-    """Return a look at the validation and test products, by the evaluated classifier."""
+def _evaluated(predictions: pd.DataFrame) -> list[Candidate]:
+    """Return the validation and test products, as the evaluated classifier predicts them."""
     return [
-        Look(
+        Candidate(
             name=row["product_name"],
             source="suspected label",
             previous_label=row["department"],
@@ -105,8 +105,8 @@ def _evaluated(predictions: pd.DataFrame) -> list[Look]:
     ]
 
 
-def suspected(examples: pd.DataFrame, labels: Sequence[str], c: float) -> list[Look]:
-    """Return a look at each labelled example, by linear models that were not fitted on it.
+def suspected(examples: pd.DataFrame, labels: Sequence[str], c: float) -> list[Candidate]:
+    """Return each labelled example, as linear models predict it that were not fitted on it.
 
     Args:
         examples: product_name, normalised_name, department and purchases of each product.
@@ -115,11 +115,11 @@ def suspected(examples: pd.DataFrame, labels: Sequence[str], c: float) -> list[L
     names, given = examples["product_name"].tolist(), examples["department"].tolist()
     families = [family(name) for name in examples["normalised_name"]]
     probabilities = out_of_fold(names, given, labels, families, c)
-    return _looks("suspected label", examples, labels, probabilities)
+    return _candidates("suspected label", examples, labels, probabilities)
 
 
-def classified(path: Path, column: str, purchases: int = 0) -> list[Look]:
-    """Return a look at each row without department in a file that `classify` or `bulk` wrote.
+def classified(path: Path, column: str, purchases: int = 0) -> list[Candidate]:
+    """Return each row without department in a file that `classify` or `bulk` wrote.
 
     Args:
         column: column with the names.
@@ -136,14 +136,14 @@ def classified(path: Path, column: str, purchases: int = 0) -> list[Look]:
             f"{path}: no column {min(missing)!r}; expected the output of grocer classify or bulk "
             "with --min-probability"
         )
-    looks: list[Look] = []
+    candidates: list[Candidate] = []
     for chunk in table.chunks():
         for row in chunk.to_pylist():
             if row[DEPARTMENT] or not row[RANKED_COLUMN]:
                 continue  # final, or blank
             bought = row.get("purchases")
             try:
-                look = Look(
+                candidate = Candidate(
                     name=row[column],
                     source="low confidence",
                     previous_label="",
@@ -158,43 +158,43 @@ def classified(path: Path, column: str, purchases: int = 0) -> list[Look]:
                     f"{path}: {row[column]!r}: {PROBABILITY}, {RANKED_COLUMN} or purchases is "
                     f"invalid: {error}; classify the file again"
                 ) from error
-            looks.append(look)
-    return looks
+            candidates.append(candidate)
+    return candidates
 
 
 def build_queue(
-    looks: Iterable[Look],
+    candidates: Iterable[Candidate],
     reviewed: Collection[str] = (),
     limit: int | None = None,
     *,
     by_probability: bool = False,
-) -> list[Look]:
-    """Return the most valuable looks, one for each normal form of a name.
+) -> list[Candidate]:
+    """Return the most valuable candidates, one for each normal form of a name.
 
     Args:
-        reviewed: normal forms of names that need no further look.
-        limit: maximum number of looks; None: all.
+        reviewed: normal forms of names that need no further review.
+        limit: maximum number of candidates; None: all.
         by_probability: order by the probability of an error, whatever the purchases.
     """
     worth = attrgetter("uncertainty" if by_probability else "value")
-    best: dict[str, Look] = {}
-    for look in looks:
-        key = name_key(look.name)
-        if key not in reviewed and (key not in best or worth(look) > worth(best[key])):
-            best[key] = look
-    return sorted(best.values(), key=lambda look: (-worth(look), look.name))[:limit]
+    best: dict[str, Candidate] = {}
+    for candidate in candidates:
+        key = name_key(candidate.name)
+        if key not in reviewed and (key not in best or worth(candidate) > worth(best[key])):
+            best[key] = candidate
+    return sorted(best.values(), key=lambda each: (-worth(each), each.name))[:limit]
 
 
-def _looks(
+def _candidates(
     source: str, products: pd.DataFrame, labels: Sequence[str], probabilities: Floats
-) -> list[Look]:
-    """Return a look at each product; without a department, the best one is uncertain."""
+) -> list[Candidate]:
+    """Return each product with its best labels; without a department, the best one is uncertain."""
     index = {label: i for i, label in enumerate(labels)}
-    looks = []
+    candidates = []
     for product, row in zip(products.to_dict("records"), probabilities, strict=True):
         order, given = np.argsort(-row, kind="stable")[:ALTERNATIVES], product["department"]
-        looks.append(
-            Look(
+        candidates.append(
+            Candidate(
                 name=product["product_name"],
                 source=source,
                 previous_label=given,
@@ -203,4 +203,4 @@ def _looks(
                 purchases=int(product["purchases"]),
             )
         )
-    return looks
+    return candidates

@@ -26,7 +26,8 @@ MIN_STEPS, MIN_EPOCHS, MAX_EPOCHS = 60, 2, 8
 """With `train.num_train_epochs=auto`: the minimum number of optimizer steps, and the limits of the
 number of epochs, which have precedence."""
 MACHINE_SETTINGS = {"precision", "checkpoints", "force", "nodes", "processes_per_node"}
-"""Settings of `train` that do not change the weights, so that a run resumes with other values."""
+"""Settings of `train` for the machine. A run resumes with others that give the same precision and
+number of processes."""
 # GradScaler starts at 2^16 and halves its scale: after 20 overflows in a row it is below 1.
 _MAX_OVERFLOWS = 20
 

@@ -67,7 +67,7 @@ def export(
         ),
     ] = False,
 ) -> None:
-    """Write the products whose label is worth a look.
+    """Write the products whose label is worth reviewing.
 
     These are products whose label is probably wrong, products without a label, and uncertain
     predictions, ordered by the probability of an error times the number of purchases. A file that
@@ -75,14 +75,14 @@ def export(
     """
     from grocer.ingest.corrections import Corrections, open_table, read_table
     from grocer.review.formats import FORMATS
-    from grocer.review.queue import build_queue, classified, run_looks
+    from grocer.review.queue import build_queue, classified, run_candidates
 
     form = _output_format(out, form)
     reviewed = Corrections.of(read_table(open_table(corrections)) if corrections else ())
-    looks, labels = run_looks(run)
-    typical = int(median(look.purchases for look in looks))
-    uncertain = [look for path in predictions or () for look in classified(path, column, typical)]
-    uncertain += looks
+    candidates, labels = run_candidates(run)
+    typical = int(median(each.purchases for each in candidates))
+    uncertain = [each for path in predictions or () for each in classified(path, column, typical)]
+    uncertain += candidates
     queue = build_queue(uncertain, reviewed.effective, limit, by_probability=by_probability)
     FORMATS[form](queue, labels, out)
     typer.echo(f"{out}: {len(queue):,} products to review")

@@ -127,6 +127,7 @@ def test_500_aisles_are_scored(base: Path) -> None:
 def test_probabilities_sum_to_one_and_do_not_depend_on_the_batch(flat: Scorer) -> None:
     names = ["", "é" * 300, *NAMES]
     together = label_logs(flat, names)
+    assert np.isfinite(together).all()
     np.testing.assert_allclose(np.exp(together).sum(axis=1), 1.0, atol=1e-6)
     separate = np.concatenate([label_logs(flat, [name]) for name in names])
     np.testing.assert_allclose(together, separate, atol=2e-5)
@@ -149,6 +150,14 @@ def test_the_base_is_loaded_with_and_without_the_adapter(base: Path, tmp_path: P
         loaded = label_logs(Scorer.load(model, with_adapter=with_adapter), NAMES[:4])
         np.testing.assert_allclose(loaded, label_logs(expected, NAMES[:4]), atol=1e-5)
     assert np.abs(label_logs(tuned, NAMES[:4]) - label_logs(plain, NAMES[:4])).max() > 1e-3
+
+
+def test_directory_added_to_a_bundle_is_not_loaded(base: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", tiny(), base=base)
+    expected = label_logs(Scorer.load(model), NAMES[:4])
+    for file in (model / "adapter").iterdir():  # as in a bundle; the directory stays
+        file.rename(model / file.name)
+    assert (label_logs(Scorer.load(model), NAMES[:4]) == expected).all()
 
 
 def test_nan_logit_names_the_product(base: Path) -> None:

@@ -66,13 +66,19 @@ def test_fit_ignores_impossible_labels():
     assert (scale(logs, weight)[:, 2] == 0).all()
 
 
-def test_fit_without_errors_leaves_some_doubt():
-    logs = log_softmax(np.array([[2.0, 0.0, 0.0]] * 50))
-    weight = fit_weight(logs, np.zeros(50, dtype=int))
-    assert weight > 1
+@pytest.mark.parametrize("products", [1, 5, 50])
+def test_prior_counts_as_one_product_if_there_are_no_errors(products):
+    logs = log_softmax(np.array([[2.0, 0.0, 0.0]] * products))
+    truth = np.zeros(products, dtype=int)
+
+    def slope(weight):  # of the log-loss of all products, in the opposite direction
+        return pytest.approx(4 * products / (np.exp(2 * weight) + 2), rel=1e-3)
+
+    weight = fit_weight(logs, truth)
+    assert weight - 1 == slope(weight)
     assert scale(logs, weight)[0, 0] < 1 - 1 / 1000
-    few = fit_weight(logs[:5], np.zeros(5, dtype=int))
-    assert 1 < few < weight
+    both = fit_combinations(logs, logs, truth, seed=0)["ensemble"]
+    assert both.adapter - weight / 2 == slope(both.adapter + both.linear)
 
 
 @given(SEEDS, st.floats(*BOUNDS))

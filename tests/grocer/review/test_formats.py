@@ -12,13 +12,13 @@ import pytest
 from grocer.ingest.corrections import open_table, read_table
 from grocer.review.corrections_file import import_file
 from grocer.review.formats import CSV_COLUMNS, FORMATS
-from grocer.review.queue import Look
+from grocer.review.queue import Candidate
 from tests.fixtures.browser import dom, measure_layout, needs_chromium
 
 LABELS = ("bakery", "dairy eggs", "produce", "snacks & more")
 RANKED = (("bakery", 0.7), ("produce", 0.2), ("dairy eggs", 0.1))
 NAMES = ["=Bread()", "</script><b>Bun", 'Two "inch", roll', "Crème é"]
-QUEUE = [Look(name, "suspected label", "produce", RANKED, 0.8, 1234) for name in NAMES]
+QUEUE = [Candidate(name, "suspected label", "produce", RANKED, 0.8, 1234) for name in NAMES]
 
 
 def write(tmp_path: Path, kind: str, suffix: str) -> Path:

@@ -1,4 +1,4 @@
-"""The queue finds wrong labels on every side of the split, the most valuable look first."""
+"""The queue finds wrong labels on every side of the split, the most valuable product first."""
 
 from pathlib import Path
 
@@ -13,14 +13,16 @@ from grocer.config.run import RunConfig
 from grocer.errors import ArtifactError, TableError
 from grocer.evaluation import predictions
 from grocer.evaluation.run import run as evaluate
-from grocer.review.queue import Look, build_queue, classified, run_looks, suspected
+from grocer.review.queue import Candidate, build_queue, classified, run_candidates, suspected
 from tests.fixtures.artifacts import write_model
 from tests.fixtures.predictions import LABELS, NounScorer, products, write_splits
 
 
-def look(name: str, uncertainty: float = 0.5, purchases: int = 10, source: str = "x") -> Look:
+def candidate(
+    name: str, uncertainty: float = 0.5, purchases: int = 10, source: str = "x"
+) -> Candidate:
     alternatives = ((LABELS[0], 0.6), (LABELS[1], 0.4))
-    return Look(name, source, "", alternatives, uncertainty, purchases)
+    return Candidate(name, source, "", alternatives, uncertainty, purchases)
 
 
 @pytest.fixture
@@ -45,13 +47,17 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_wrong_labels_of_all_sides_come_first(run: Path) -> None:
-    queue = build_queue(run_looks(run)[0])
+    queue = build_queue(run_candidates(run)[0])
     assert (queue[0].name, queue[0].previous_label) == ("Golden Bread", "produce")
     assert queue[0].suggestion == "bakery"
     table = products()
     wrong = set(table["product_name"][np.arange(1, 121) % 12 == 0])
     suspects = sorted(queue, key=lambda each: -each.uncertainty)[:11]
     assert wrong <= {each.name for each in suspects}
+    predicted = pd.read_parquet(run / "artifacts" / "evaluate" / "predictions.parquet")
+    unseen = predicted[predicted["split"] != "train"].set_index("product_name")
+    evaluated = (1.0 - unseen["department_probability"]).to_dict()
+    assert evaluated.items() <= {each.name: each.uncertainty for each in queue}.items()
     assert len(queue) == 122  # with two unlabelled products
     unlabelled = [each for each in queue if each.source == "unlabelled"]
     assert {each.suggestion for each in unlabelled} == {"bakery", "dairy eggs"}
@@ -61,23 +67,24 @@ def test_wrong_labels_of_all_sides_come_first(run: Path) -> None:
 def test_run_without_predictions_is_one_line(run: Path) -> None:
     (run / "artifacts" / "evaluate" / "predictions.parquet").unlink()
     with pytest.raises(ArtifactError, match="predictions"):
-        run_looks(run)
+        run_candidates(run)
 
 
 def test_value_is_uncertainty_times_purchases() -> None:
-    looks = [look("a", 0.9, 10), look("b", 0.1, 1000), look("c", 1.0, 0), look("d", 0.8, 100)]
-    queue = build_queue(looks)
+    rows = (("a", 0.9, 10), ("b", 0.1, 1000), ("c", 1.0, 0), ("d", 0.8, 100))
+    candidates = [candidate(*row) for row in rows]
+    queue = build_queue(candidates)
     assert [each.name for each in queue] == ["b", "d", "a", "c"]
     assert [each.value for each in queue] == pytest.approx([100, 80, 9, 1])
-    assert [each.name for each in build_queue(looks, limit=2)] == ["b", "d"]
-    queue = build_queue([*looks, look("A!", 0.95, 1)], by_probability=True)
+    assert [each.name for each in build_queue(candidates, limit=2)] == ["b", "d"]
+    queue = build_queue([*candidates, candidate("A!", 0.95, 1)], by_probability=True)
     assert [each.name for each in queue] == ["c", "A!", "d", "b"]
 
 
 def test_names_are_listed_once_and_reviewed_ones_not_at_all() -> None:
-    looks = [look("Milk", 0.1), look("MILK!", 0.9, source="best"), look("Tea")]
-    assert [each.source for each in build_queue(looks)] == ["best", "x"]
-    assert [each.name for each in build_queue(looks, {"milk"})] == ["Tea"]
+    candidates = [candidate("Milk", 0.1), candidate("MILK!", 0.9, source="best"), candidate("Tea")]
+    assert [each.source for each in build_queue(candidates)] == ["best", "x"]
+    assert [each.name for each in build_queue(candidates, {"milk"})] == ["Tea"]
 
 
 def test_models_have_not_seen_the_product() -> None:
@@ -85,8 +92,8 @@ def test_models_have_not_seen_the_product() -> None:
     table = products()
     twins = table["product_name"].str.contains("Brioche")
     table.loc[twins.idxmax(), "department"] = "produce"
-    looks = suspected(table, LABELS, 16.0)
-    worst = max(looks, key=lambda each: each.uncertainty if "Brioche" in each.name else 0)
+    candidates = suspected(table, LABELS, 16.0)
+    worst = max(candidates, key=lambda each: each.uncertainty if "Brioche" in each.name else 0)
     assert worst.previous_label == "produce"
     assert worst.suggestion == "bakery"
 

@@ -8,7 +8,7 @@ import pytest
 
 from grocer.artifacts.evaluation import Evaluation
 from grocer.review import queue
-from grocer.review.queue import Look
+from grocer.review.queue import Candidate
 from pipelines.cli.main import execute
 from tests.fixtures.evaluations import evaluation as report
 from tests.fixtures.evaluations import parse
@@ -23,16 +23,16 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def look(name: str, purchases: int = 1) -> Look:
-    return Look(name, "x", "", (("produce", 0.5), ("bakery", 0.5)), 0.5, purchases)
+def candidate(name: str, purchases: int = 1) -> Candidate:
+    return Candidate(name, "x", "", (("produce", 0.5), ("bakery", 0.5)), 0.5, purchases)
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
-    """Return the looks of every run, for a test to fill."""
-    looks: list[Look] = []
-    monkeypatch.setattr(queue, "run_looks", lambda run: (looks, ("produce", "bakery")))
-    return looks
+def candidates(monkeypatch: pytest.MonkeyPatch) -> list[Candidate]:
+    """Return the candidates of every run, for a test to fill."""
+    candidates: list[Candidate] = []
+    monkeypatch.setattr(queue, "run_candidates", lambda run: (candidates, ("produce", "bakery")))
+    return candidates
 
 
 def test_import_adds_rows_and_lists_conflicts(
@@ -67,8 +67,10 @@ def test_export_does_not_overwrite_a_reviewed_file(
     assert "pantry" in reviewed.read_text()
 
 
-def test_format_follows_from_the_name_of_the_file(tmp_path: Path, looks: list[Look]) -> None:
-    looks.append(look("Plums"))
+def test_format_follows_from_the_name_of_the_file(
+    tmp_path: Path, candidates: list[Candidate]
+) -> None:
+    candidates.append(candidate("Plums"))
     first = {}
     for name in ("queue.html", "queue.json", "queue.csv"):
         assert execute(["review", "export", str(tmp_path / name), "--run", str(tmp_path)]) == 0
@@ -78,9 +80,9 @@ def test_format_follows_from_the_name_of_the_file(tmp_path: Path, looks: list[Lo
 
 
 def test_predictions_without_purchases_count_as_the_median_product(
-    tmp_path: Path, looks: list[Look]
+    tmp_path: Path, candidates: list[Candidate]
 ) -> None:
-    looks += [look(f"{number} Plums", number) for number in (1, 30, 900)]
+    candidates += [candidate(f"{number} Plums", number) for number in (1, 30, 900)]
     columns = "product_name,predicted_department,predicted_probability,predicted_alternatives"
     predictions, queue = tmp_path / "out.csv", tmp_path / "queue.csv"
     predictions.write_text(f'{columns}\nRye,,0.4,"[[""bakery"", 0.4]]"\n')
