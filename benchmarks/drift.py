@@ -30,12 +30,11 @@ from grocer.artifacts.drift import Signal
 from grocer.errors import GrocerError
 from grocer.evaluation.predictions import read_tables
 from grocer.inference import drift
-from grocer.model.combination import fit_weight, scale
+from grocer.model.combination import Floats, fit_weight, scale
 from grocer.model.linear.classifier import LinearModel, fit_linear
 
 UNITS = ("12 OZ", "500 ML", "6 CT", "1 LB", "2 PK", "16.9 FL OZ")
 
-Floats = drift.Floats
 Random = np.random.Generator
 
 

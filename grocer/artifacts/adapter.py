@@ -10,13 +10,15 @@ from grocer.artifacts.base import Artifact, Count, NonNegative, PositiveCount, R
 
 
 class Loss(Record):
-    """Loss at a step, in nats per completion token; of training, the mean since the last entry."""
+    """Loss at a step, in nats per completion token."""
 
     step: Count
     loss: float
 
 
 class TrainingLoss(Loss):
+    """Mean loss over the steps since the last entry."""
+
     grad_norm: float | None = None
     learning_rate: float | None = None
 

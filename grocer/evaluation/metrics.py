@@ -119,13 +119,13 @@ def weighted_accuracy(correct: Bools, purchases: Ints, confidence: float) -> dic
     }
 
 
-def _ratio_interval(parts: Any, wholes: Ints, confidence: float) -> tuple[float, float]:
-    """Return the bootstrap percentile interval of a ratio of two sums, as its low and high end."""
+def _ratio_interval(numerators: Any, denominators: Ints, confidence: float) -> tuple[float, float]:
+    """Return the ends of the bootstrap percentile interval of the ratio of two sums."""
     random, ratios = np.random.default_rng(SEED), []
     for _ in range(RESAMPLES):
-        rows = random.integers(len(wholes), size=len(wholes))
-        if (whole := wholes[rows].sum()) > 0:
-            ratios.append(parts[rows].sum() / whole)
+        rows = random.integers(len(denominators), size=len(denominators))
+        if (total := denominators[rows].sum()) > 0:
+            ratios.append(numerators[rows].sum() / total)
     low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 

@@ -18,9 +18,10 @@ from pipelines.cli.options import (
     PipelineOptions,
     Replace,
     ScheduleName,
+    ServerOptions,
     expand_groups,
 )
-from pipelines.kubeflow.client import ACCOUNT, Server
+from pipelines.kubeflow.client import ACCOUNT
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.submit import Job
@@ -101,7 +102,7 @@ def compile_pipeline(out: OutFile, *, options: CompileOptions) -> None:
 @bulk.command()
 @expand_groups
 def submit(
-    *, data: Data, out: Out, options: BulkOptions, server: Server, follow: Follow = True
+    *, data: Data, out: Out, options: BulkOptions, server: ServerOptions, follow: Follow = True
 ) -> None:
     """Classify a file on Kubeflow and follow the run.
 
@@ -119,7 +120,7 @@ def schedule(
     cron: Cron,
     name: ScheduleName = "grocer-bulk",
     options: BulkOptions,
-    server: Server,
+    server: ServerOptions,
     replace: Replace = False,
 ) -> None:
     """Classify a file on Kubeflow on a schedule.

@@ -11,9 +11,8 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from pipelines.cli.options import expand_groups
+from pipelines.cli.options import ServerOptions, expand_groups
 from pipelines.doctor.report import Finding, blocking
-from pipelines.kubeflow.client import Server
 
 _STYLES = {"ok": ("✓", "green"), "failed": ("✗", "red"), "optional": ("–", "dim")}
 _READY = "Ready: this machine meets the requirements of grocer run."
@@ -22,7 +21,7 @@ _READY = "Ready: this machine meets the requirements of grocer run."
 @expand_groups
 def doctor(
     *,
-    server: Server,
+    server: ServerOptions,
     store: Annotated[
         str | None,
         Option(

@@ -22,11 +22,13 @@ from pipelines.cli.options import (
     PipelineOptions,
     Replace,
     ScheduleName,
+    ServerOptions,
     TriggerOptions,
     corrected_settings,
     expand_groups,
+    namespace_name,
 )
-from pipelines.kubeflow.client import ACCOUNT, Server, namespace_name
+from pipelines.kubeflow.client import ACCOUNT, Server
 
 if TYPE_CHECKING:
     from grocer.events import Event
@@ -127,7 +129,9 @@ def compile_pipeline(out: OutFile, *, options: CompileOptions) -> None:
 
 
 @expand_groups
-def submit(*, data: Data, options: TrainingOptions, server: Server, follow: Follow = True) -> None:
+def submit(
+    *, data: Data, options: TrainingOptions, server: ServerOptions, follow: Follow = True
+) -> None:
     """Run the pipeline on Kubeflow and follow it.
 
     The exit codes are those of grocer run. Ctrl-C stops following; the run continues.
@@ -172,7 +176,7 @@ def schedule(
             "default: last-run/ in deploy.store",
         ),
     ] = None,
-    server: Server,
+    server: ServerOptions,
     replace: Replace = False,
 ) -> None:
     """Run the pipeline on Kubeflow on a schedule.

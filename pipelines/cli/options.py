@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -13,14 +14,16 @@ from inspect import Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from typer import Option
+from typer import BadParameter, Option
 
 from components.images import IMAGES, LOCK, Images
+from grocer.config.deployment import NAME
 from grocer.config.recipes import RECIPES, recipe
 from grocer.config.run import RunConfig
 from grocer.errors import ConfigError
 from grocer.release.trust import DIRECTORY, VARIABLE
 from grocer.retraining.conditions import Trigger
+from pipelines.kubeflow.client import Server
 
 
 def expand_groups(command: Callable[..., None]) -> Callable[..., None]:
@@ -46,6 +49,17 @@ def expand_groups(command: Callable[..., None]) -> Callable[..., None]:
 
     expanded.__signature__ = Signature(options)
     return expanded
+
+
+def namespace_name(value: str | None) -> str | None:
+    """Return the name of a namespace unchanged.
+
+    Raises:
+        BadParameter: Kubernetes does not accept it.
+    """
+    if value is None or re.fullmatch(NAME, value):
+        return value
+    raise BadParameter(f"{value!r}: use at most 63 lower-case letters, digits and hyphens")
 
 
 def require_key(key: Path | None) -> None:
@@ -199,3 +213,28 @@ class TriggerOptions:
             corrections=config.data.corrections,
             cool_down_days=self.cool_down,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions(Server):
+    """Address and credentials of Kubeflow Pipelines."""
+
+    host: Annotated[
+        str | None,
+        Option(
+            metavar="URL",
+            help="Address of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT, the pod's "
+            "cluster, or the kubeconfig",
+        ),
+    ] = None
+    namespace: Annotated[
+        str | None,
+        Option(
+            metavar="NAME",
+            help="User namespace, for a multi-user Kubeflow",
+            callback=namespace_name,
+        ),
+    ] = None
+    token_env: Annotated[
+        str, Option(metavar="NAME", help="Environment variable with the bearer token for Kubeflow")
+    ] = Server.token_env

@@ -237,10 +237,8 @@ def _kubeflow(server: Server, needed: bool) -> Finding:
     except ConfigError as error:
         if error.__cause__ is None:
             return failed(_KUBEFLOW, str(error), _FORWARD, needed)
-        is_denied = getattr(error.__cause__, "status", None) in (401, 403)
-        login = f"set {server.token_env} to a token, or: " if is_denied else ""
-        text = describe_error(error.__cause__, host)
-        return failed(_KUBEFLOW, text, f"{login}{_FORWARD}", needed)
+        text, hint = describe_error(error.__cause__, host), server.hint(error.__cause__)
+        return failed(_KUBEFLOW, text, f"{hint}, or: {_FORWARD}" if hint else _FORWARD, needed)
     multi_user = ", multi-user: set --namespace" if health["multi_user"] else ""
     return ok(
         _KUBEFLOW, f"version {health.get('tag_name', 'unknown')}, API v2beta1 at {host}{multi_user}"

@@ -14,11 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Any
 
-from typer import BadParameter, Option
-
-from grocer.config.deployment import NAME
 from grocer.errors import ConfigError
 from serving.rollout.api_errors import describe_error
 
@@ -28,42 +25,20 @@ ACCOUNT = "grocer-pipeline"
 RESPONSE_SECONDS = 60
 
 
-def namespace_name(value: str | None) -> str | None:
-    """Return the name of a namespace unchanged.
-
-    Raises:
-        BadParameter: Kubernetes does not accept it.
-    """
-    if value is None or re.fullmatch(NAME, value):
-        return value
-    raise BadParameter(f"{value!r}: use at most 63 lower-case letters, digits and hyphens")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """Address and credentials of Kubeflow Pipelines; commands have the fields as options."""
+    """Address and credentials of Kubeflow Pipelines.
 
-    host: Annotated[
-        str | None,
-        Option(
-            metavar="URL",
-            help="Address of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT, the pod's "
-            "cluster, or the kubeconfig",
-        ),
-    ] = None
-    namespace: Annotated[
-        str | None,
-        Option(
-            metavar="NAME",
-            help="User namespace, for a multi-user Kubeflow",
-            callback=namespace_name,
-        ),
-    ] = None
-    token_env: Annotated[
-        str, Option(metavar="NAME", help="Environment variable with the bearer token for Kubeflow")
-    ] = "KF_PIPELINES_TOKEN"
-    """If it is not set, a pod uses its projected token for Kubeflow
-    (`KF_PIPELINES_SA_TOKEN_PATH`)."""
+    Without a host, kfp's client uses `KF_PIPELINES_ENDPOINT`, the pod's service account or the
+    kubeconfig, in this order.
+    """
+
+    host: str | None = None
+    namespace: str | None = None
+    """The user's namespace in a multi-user Kubeflow."""
+    token_env: str = "KF_PIPELINES_TOKEN"
+    """Environment variable with a bearer token. If it is not set, a pod uses its projected token
+    for Kubeflow (`KF_PIPELINES_SA_TOKEN_PATH`)."""
 
     def connect(self, *, check: bool = True) -> Any:
         """Return a `kfp.Client`; it sends no request if `check` is false.
@@ -107,8 +82,8 @@ class Server:
         def request(
             method: str, url: str, _request_timeout: int | None = None, **other: Any
         ) -> Any:
-            # urllib3 repeats GET three times.
-            seconds = _request_timeout or RESPONSE_SECONDS // (4 if method == "GET" else 1)
+            # urllib3 repeats all methods but POST three times.
+            seconds = _request_timeout or RESPONSE_SECONDS // (1 if method == "POST" else 4)
             response = send(method, url, _request_timeout=seconds, **other)
             headers = getattr(response, "urllib3_response", response).headers
             if "html" in headers.get("content-type", ""):
@@ -130,9 +105,10 @@ class Server:
         Raises:
             ConfigError: the server is not Kubeflow Pipelines.
         """
-        # Undecoded, as kfp_server_api's model of the response has no version.
+        # Undecoded, as kfp_server_api's model of the response has no version. The constructor of
+        # kfp's client calls this before `_check_responses` limits the wait.
         response = client.healthzs.healthz_service_get_healthz(
-            _preload_content=False, _request_timeout=seconds
+            _preload_content=False, _request_timeout=seconds or RESPONSE_SECONDS // 4
         )
         try:
             health = json.loads(response.data)
@@ -159,11 +135,16 @@ class Server:
             with contextlib.redirect_stdout(io.StringIO()):
                 yield
         except errors as error:
-            is_denied = getattr(error, "status", None) in (401, 403)
-            hint = f"; set {self.token_env} to a valid token" if is_denied else ""
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                hint = "; set SSL_CERT_FILE to the file of its CA"
-            raise ConfigError(f"{describe_error(error, server)[:400]}{hint}") from error
+            text, hint = describe_error(error, server)[:400], self.hint(error)
+            raise ConfigError(f"{text}; {hint}" if hint else text) from error
+
+    def hint(self, error: BaseException | None) -> str:
+        """Return the next step after an error of the API or the connection, if it is known."""
+        if getattr(error, "status", None) in (401, 403):
+            return f"set {self.token_env} to a valid token"
+        # The CA is unknown, or its file cannot be read; no CA helps if the name does not match.
+        is_ca = re.search("self.signed|unable to get|No such file|NO_CERTIFICATE", str(error))
+        return "set SSL_CERT_FILE to the file of its CA" if is_ca else ""
 
 
 def read_log(client: Any, run_id: str, node: str) -> str:
@@ -193,9 +174,9 @@ def _get(client: Any, path: str) -> bytes:
             _preload_content=False,
             _return_http_data_only=True,
         )
+        content: bytes = response.data  # not received until now
     except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError):
         return b""
-    content: bytes = response.data
     return content
 
 

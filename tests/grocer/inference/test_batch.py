@@ -206,13 +206,18 @@ def test_damaged_chunk_is_written_again(
     assert out.read_bytes() == (tmp_path / "expected.csv").read_bytes()
 
 
-def test_changed_source_starts_over(tmp_path: Path, bundle: LoadedBundle) -> None:
+def test_changed_source_or_correction_starts_over(tmp_path: Path, bundle: LoadedBundle) -> None:
     out, source = tmp_path / "out.csv", write_csv(tmp_path / "in.csv", ["a", "b"])
     with pytest.raises(KilledError):
         classify(source, out, bundle.path, chunk_rows=1, load=lambda _: KilledScorer(1))
     classify(write_csv(source, ["c", "d"]), out, bundle.path, chunk_rows=1, load=load)
     labels = [row["predicted_department"] for row in read_csv(out)]
     assert labels == [expected_label("c"), expected_label("d")]
+    out.unlink()
+    with pytest.raises(KilledError):
+        classify(source, out, bundle.path, chunk_rows=1, load=lambda _: KilledScorer(1))
+    classify(source, out, bundle.path, chunk_rows=1, load=load, corrections={"c": "other"})
+    assert read_csv(out)[0]["predicted_department"] == "other"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The lineage of bundles and of runs whose gate failed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from grocer.errors import ArtifactError, BundleError
 from grocer.release.bundle import write_bundle
 from grocer.release.lineage import Lineage, read_lineage
 from tests.fixtures.artifacts import make_bundle, write_artifacts, write_decision
+from tests.fixtures.evaluations import evaluation, parse
 
 
 def test_lineage_of_a_bundle_has_what_the_bundle_records(tmp_path: Path) -> None:
@@ -19,6 +21,10 @@ def test_lineage_of_a_bundle_has_what_the_bundle_records(tmp_path: Path) -> None
     assert (lineage.bundle, lineage.uri, lineage.verdict) == (bundle.digest, "s3://b/x", "passed")
     assert lineage.accuracy_low == manifest.evaluation.metrics.test.accuracy_low
     assert set(lineage.baselines) == set(manifest.evaluation.baselines)
+    compared = parse(evaluation(champion=(6, 5)))
+    other = replace(bundle, manifest=manifest.model_copy(update={"evaluation": compared}))
+    assert compared.champion is not None
+    assert Lineage.of_bundle(other, "").baselines["champion"] == compared.champion.accuracy
     assert lineage.digests["splits"] == manifest.evaluation.digests.splits
     assert lineage.digests["configuration"] == manifest.config.digest
     assert manifest.base is not None

@@ -166,6 +166,11 @@ def test_classifiers_and_baselines_are_side_by_side(row):
     assert len(cells(page(with_strategy("adapter")), row)) == 7
 
 
+def test_each_department_has_its_most_frequent_confusion():
+    found = re.findall(r"<bdi>(.*?)</bdi> .*?\((\d+)\)", page(with_strategy("adapter")))
+    assert found == [("bulk", "4"), ("dairy", "5"), ("bulk", "6")]  # of dairy, bulk, pets
+
+
 @pytest.mark.parametrize("strategy", ["adapter", "ensemble", "cascade", "linear"])
 def test_selected_classifier_is_marked(strategy):
     html = page(with_strategy(strategy))

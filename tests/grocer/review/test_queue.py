@@ -54,6 +54,10 @@ def test_wrong_labels_of_all_sides_come_first(run: Path) -> None:
     wrong = set(table["product_name"][np.arange(1, 121) % 12 == 0])
     suspects = sorted(queue, key=lambda each: -each.uncertainty)[:11]
     assert wrong <= {each.name for each in suspects}
+    predicted = pd.read_parquet(run / "artifacts" / "evaluate" / "predictions.parquet")
+    unseen = predicted[predicted["split"] != "train"].set_index("product_name")
+    evaluated = (1.0 - unseen["department_probability"]).to_dict()
+    assert evaluated.items() <= {each.name: each.uncertainty for each in queue}.items()
     assert len(queue) == 122  # with two unlabelled products
     unlabelled = [each for each in queue if each.source == "unlabelled"]
     assert {each.suggestion for each in unlabelled} == {"bakery", "dairy eggs"}

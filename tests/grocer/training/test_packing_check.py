@@ -70,13 +70,13 @@ def test_sliding_window_must_hold_the_longest_possible_prompt(coder: Encoder) ->
         model = build(MistralForCausalLM, MistralConfig, coder, **SHAPE, sliding_window=window)
         require_exact_packing(model, coder, NAMES)
 
-    sizes = [len(suffix) for suffix in coder.suffixes(NAMES)]
-    longest = len(coder.prefix) + max(sizes) + max(map(len, coder.label_tokens))
-    check(longest + coder.template.max_name_tokens)
+    others = len(coder.prefix) + len(coder.close) + max(map(len, coder.label_tokens))
+    longest = others + coder.template.max_name_tokens
+    check(longest)
     with pytest.raises(ModelError, match=r"sliding window .* lower prompt\.max_name_tokens"):
-        check(longest)  # other names can be longer
+        check(longest - 1)
     with pytest.raises(ModelError, match=r"relative difference 0\.\d+, limit 0\.001"):
-        check(longest // 2)
+        check(others // 2)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`grocer drift`: a summary, JSON and a page about the products in a file."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,6 +46,11 @@ def test_new_names_are_drift_and_the_page_shows_them(
     html = page.read_text()
     assert "&lt;i&gt;wrd" in html
     assert "<i>wrd" not in html
+    shown = re.findall(r'<td class="n">([^<]*)</td><td><span class="(bad|good)">', html)
+    assert shown == [
+        ("below 0.0001" if p < 1e-4 else f"{p:.2g}", "bad" if drift else "good")
+        for p, drift in ((each.p_value, each.drift) for each in measured.signals.values())
+    ]
     assert execute(command) == 0
     output = capsys.readouterr().out
     assert "Drift detected" in output

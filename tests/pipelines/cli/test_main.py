@@ -88,6 +88,12 @@ def test_package_without_extras(arguments, exit_code, line):
     assert "Traceback" not in ended.stderr
 
 
+def test_missing_module_of_grocer_is_an_internal_error(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pipelines.kubeflow.training", None)
+    with pytest.raises(ModuleNotFoundError):
+        execute(["compile", str(tmp_path / "out.yaml")])
+
+
 def test_closed_pipe_is_not_an_internal_error():
     code = "import pipelines.cli.main as c; raise SystemExit(c.execute(['run', '--help']))"
     process = subprocess.Popen(

@@ -4,10 +4,14 @@ import shutil
 import ssl
 import subprocess
 import threading
+from unittest.mock import Mock
 
 import pytest
+from urllib3.util import Retry
 
 from pipelines.cli.main import execute
+from pipelines.doctor.cluster import kubeflow
+from pipelines.kubeflow.client import RESPONSE_SECONDS, Server, read_running_log
 from tests.fixtures.http_server import Handler
 from tests.fixtures.kubeflow_server import Kubeflow
 
@@ -71,20 +75,42 @@ def test_login_page_after_the_token_has_expired(serve, user_error):
     assert f"--host {url}: not Kubeflow Pipelines (its response is text/html" in line
 
 
-def test_server_that_stops_responding(serve, user_error, monkeypatch):
+@pytest.mark.parametrize("healthy", [True, False])
+def test_server_that_does_not_respond(serve, user_error, monkeypatch, healthy):
     ended = threading.Event()
 
     class Stalled(Handler):
         def do_GET(self):
-            if self.path.endswith("/healthz"):
+            if healthy and self.path.endswith("/healthz"):
                 self.reply(200, "{}", {"content-type": "application/json"})
             else:
                 ended.wait()
                 self.close_connection = True
 
     monkeypatch.setattr("pipelines.kubeflow.client.RESPONSE_SECONDS", 4)
-    assert "unreachable" in user_error("submit", *DATA, "--host", serve(Stalled))
+    assert "unreachable: timed out" in user_error("submit", *DATA, "--host", serve(Stalled))
     ended.set()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_time_limit_of_a_response_includes_repeated_requests(method):
+    client = Server(host="http://127.0.0.1:9").connect(check=False)
+    rest = client.healthzs.api_client.rest_client
+    rest.pool_manager = Mock()
+    rest.pool_manager.request.return_value = Mock(status=200, headers={})
+    rest.request(method, "http://127.0.0.1:9")
+    attempts = 1 + Retry.DEFAULT.total * (method in Retry.DEFAULT_ALLOWED_METHODS)
+    timeout = rest.pool_manager.request.call_args.kwargs["timeout"]
+    assert timeout.total * attempts == RESPONSE_SECONDS
+
+
+def test_log_that_ends_early_is_empty(serve):
+    class Restarted(Handler):
+        def do_GET(self):
+            self.reply(200, b"line\n", {"content-length": "9"})
+
+    client = Server(host=serve(Restarted)).connect(check=False)
+    assert read_running_log(client, "run", "node") == ""
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="requires openssl")
@@ -101,8 +127,17 @@ def test_certificate_authority_of_the_server(user_error, monkeypatch, tmp_path):
     host = server.url.replace("http:", "https:")
     with server:
         assert "set SSL_CERT_FILE" in user_error("submit", *DATA, "--host", host)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent"))
+        assert "set SSL_CERT_FILE" in user_error("submit", *DATA, "--host", host)
+        (finding,) = kubeflow(Server(host=host), False)
+        assert "set SSL_CERT_FILE" in finding.next
         monkeypatch.setenv("SSL_CERT_FILE", str(ca))
         assert submit(host) == 0
+
+
+def test_no_certificate_authority_helps_if_the_name_does_not_match():
+    text = "certificate verify failed: Hostname mismatch, certificate is not valid for 'kubeflow'"
+    assert Server().hint(ssl.SSLCertVerificationError(text)) == ""
 
 
 def test_rejected_request_is_not_repeated(serve, capsys):

@@ -233,7 +233,7 @@ def test_upgrade_to_http2_is_ignored(connect: Connect, split: int) -> None:
 
 
 def test_unread_response_has_a_time_limit() -> None:
-    connection, transport = Connection.__new__(Connection), Mock()
+    connection, transport = Connection.__new__(Connection), Mock(spec=asyncio.Transport)
     connection.transport, connection._seconds = transport, 5.0
     connection._unsent_since = connection._head_bytes = connection.cycle = None
     transport.get_write_buffer_size.return_value = 100

@@ -1,5 +1,7 @@
 """Errors of the Kubernetes API, restarted watches, and connection settings."""
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,32 @@ def test_watch_is_restarted(api: Api, stub_bundle: LoadedBundle, end: str) -> No
     api.watches = [end, "ready"]
     assert api.deploy(stub_bundle, timeout_seconds=60.0)
     assert api.watches == []
+
+
+def test_change_is_noticed_before_the_watch_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, serve: Serve
+) -> None:
+    ended = threading.Event()
+
+    class Watched(Handler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            event = b'{"type": "ADDED", "object": {}}\n'
+            self.send_response(200)
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
+            ended.wait(20)
+            self.close_connection = True
+
+    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "config", serve(Watched))))
+    changes = Cluster("grocer").watch_deployments("a=b", 5)
+    next(changes)
+    started = time.monotonic()
+    next(changes)
+    assert time.monotonic() - started < 4  # the watch ends after five seconds
+    ended.set()
 
 
 def test_forbidden_watch_is_not_restarted(api: Api, stub_bundle: LoadedBundle) -> None:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from unittest.mock import Mock
+from unittest.mock import Mock, create_autospec
 
 import pytest
 from numpy.testing import assert_array_equal
@@ -14,6 +14,7 @@ from grocer.config.deployment import ServingConfig
 from grocer.inference.scores import Scores
 from serving.predictor.batching.batcher import PROBE, Batcher, DeviceError
 from serving.predictor.errors import RequestError
+from serving.predictor.metrics import Metrics
 from tests.fixtures.predictor import Product, StubScorer
 
 pytestmark = pytest.mark.anyio
@@ -51,7 +52,7 @@ async def running(scorer: StubScorer, **settings: object) -> AsyncIterator[Runni
         batcher.failure = error
         failed.set()
 
-    metrics = Mock()
+    metrics = create_autospec(Metrics, instance=True)
     batcher = Running(lambda: scorer, config, metrics, on_ready=ready.set, on_failure=fail)
     batcher.metrics, batcher.scorer, batcher.failed = metrics, scorer, failed
     batcher.start()
