@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from grocer.artifacts.evaluation import Evaluation
 from grocer.errors import ArtifactError
 from tests.fixtures.evaluations import (
     COMPLETE,
@@ -29,6 +30,16 @@ def problems(content):
 
 def test_valid_evaluation_is_read_as_written():
     assert json.loads(json.dumps(parse(COMPLETE).model_dump(mode="json"))) == COMPLETE
+
+
+def test_evaluation_is_read_from_the_output_of_a_run(tmp_path):
+    with pytest.raises(ArtifactError) as caught:
+        Evaluation.of_run(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: expected the output directory of grocer run"
+    evaluated = tmp_path / "artifacts" / "evaluate"
+    evaluated.mkdir(parents=True)
+    (evaluated / Evaluation.FILE).write_text(json.dumps(COMPLETE))
+    assert Evaluation.of_run(tmp_path) == parse(COMPLETE)
 
 
 # Mappings keyed by name: the gate knows which names are required.
