@@ -49,6 +49,7 @@ class LabelCompletions:
 
     def tokens(self, aisle: str) -> tuple[int, ...]:
         """Return the completion for `aisle`, or the shared prefix if the aisle is unknown."""
+        # A label without aisles has one sequence, its prefix.
         return dict(zip(self.aisles, self.sequences, strict=False)).get(aisle, self.prefix)
 
     def choices(self, aisle: str) -> list[Choice]:

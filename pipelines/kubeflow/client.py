@@ -23,6 +23,7 @@ ACCOUNT = "grocer-pipeline"
 """Service account of manifests/ for the pods of a run; it may deploy a bundle."""
 
 RESPONSE_SECONDS = 60
+"""Limit of the wait for a response, with all attempts."""
 
 
 @dataclass(frozen=True, kw_only=True)
