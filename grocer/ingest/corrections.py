@@ -113,9 +113,9 @@ def read_imports(table: Storage) -> dict[str, list[Correction]]:
     for name in sorted(name for name in table.list() if name.endswith(".parquet")):
         try:
             # Without threads: one that releases a Python object while the interpreter exits aborts
-            # the process.
-            file = pq.ParquetFile(io.BytesIO(table.read_bytes(name)))
-            rows = file.read(use_threads=False).to_pylist()
+            # the process (apache/arrow#34314). `pre_buffer` would start one.
+            content = pa.BufferReader(table.read_bytes(name))
+            rows = pq.ParquetFile(content, pre_buffer=False).read(use_threads=False).to_pylist()
             imports[name] = [Correction.model_validate(row) for row in rows]
         except (pa.ArrowException, ValueError) as error:
             raise SourceError(

@@ -1,5 +1,7 @@
 """Corrections change labels by normal form of the name, and never a conflict or a side."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,21 @@ def test_unreadable_table_is_one_line(tmp_path: Path) -> None:
     for address in ("https://host/table", str(tmp_path / "x.parquet")):
         with pytest.raises(SourceError, match="expected a directory"):
             open_table(address)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the threads in /proc")
+def test_table_is_read_without_threads(tmp_path: Path) -> None:
+    """One of Arrow's threads can abort the process at its exit."""
+    program = f"""
+import os
+from grocer.ingest.corrections import open_table, read_table
+def threads(): return len(os.listdir("/proc/self/task"))
+table, before = open_table({str(tmp_path)!r}), threads()
+print(len(read_table(table)), threads() - before)
+"""
+    write_corrections(str(tmp_path), correction("Milk", "snacks"))
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("1 0\n", "")
 
 
 def test_table_on_s3_only_grows(s3: Any) -> None:
