@@ -125,7 +125,7 @@ class Server:
         """Turn API and connection errors into one line, and discard what kfp prints.
 
         Raises:
-            ConfigError: the server is unreachable or rejects the request.
+            ConfigError: the server is unreachable, rejects the request, or is not Kubeflow.
         """
         import kfp_server_api
         import urllib3
@@ -138,6 +138,8 @@ class Server:
         except errors as error:
             text, hint = describe_error(error, server)[:400], self.hint(error)
             raise ConfigError(f"{text}; {hint}" if hint else text) from error
+        except kfp_server_api.OpenApiException as error:  # an expected field was missing
+            raise ConfigError(f"{server}: unexpected response ({error}); check the host") from error
 
     def hint(self, error: BaseException | None) -> str:
         """Return the next step after an error of the API or the connection, if it is known."""

@@ -63,6 +63,17 @@ def test_server_that_is_not_kubeflow(serve, user_error, content, options):
     assert "KF_PIPELINES_TOKEN" in line
 
 
+def test_server_that_answers_everything_with_an_empty_object(serve, user_error):
+    class Empty(Handler):
+        def do_GET(self):
+            self.reply(200, "{}", {"content-type": "application/json"})
+
+        do_POST = do_GET
+
+    url = serve(Empty)
+    assert f"{url}: unexpected response" in user_error("submit", *DATA, "--host", url)
+
+
 def test_login_page_after_the_token_has_expired(serve, user_error):
     class Expired(Handler):
         def do_GET(self):
