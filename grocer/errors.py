@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 
 _URI = re.compile(
-    r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}://)([^\s/?#\"'<>]*@)?([^\s?#\"'<>]*)(\?[^\s#\"'<>]*)?"
+    r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}://)"
+    # A password may have characters that end a host, as keys of S3 often do; a port has digits.
+    r"([^\s/?#\"'<>]*@|[^\s/?#\"'<>:\[]+:(?!\d+[/?#])[^\s<>]*@)?"
+    r"([^\s?#\"'<>]*)(\?[^\s#\"'<>]*)?"
 )
 
 

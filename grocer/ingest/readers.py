@@ -34,7 +34,7 @@ def file_columns(
     A CSV file has none of the latter.
 
     Raises:
-        TableError: not UTF-8 text, no header, or a missing column.
+        TableError: not UTF-8 text, no header, or a missing or ambiguous column.
         SourceError: not a Parquet file.
     """
     floating: set[str] = set()
@@ -45,6 +45,13 @@ def file_columns(
         check_text(path, label, first_block_only="VARCHAR" not in columns.values())
         header = csv_header(path, label)
     require_columns([name for name in columns if name not in optional], header, label)
+    for column in columns:
+        same = [name for name in header if name.lower() == column.lower()]
+        if column in same and len(same) > 1:
+            raise TableError(
+                f"{label}: columns {' and '.join(map(repr, same))} differ at most in case, which "
+                "DuckDB ignores; rename one"
+            )
     return header, floating
 
 

@@ -100,6 +100,7 @@ def _load_weights(
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     config = read_config(directory)
+    config.transformers_weights = None  # can name files that are not in the base's digest
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(
             directory,

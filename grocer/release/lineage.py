@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -18,6 +19,14 @@ from grocer.release.provenance import Build, build_of
 
 if TYPE_CHECKING:
     from grocer.release.bundle import LoadedBundle
+
+
+@dataclass(frozen=True)
+class Version:
+    """Ids of a version in a model registry, and of its registered model."""
+
+    model_id: str
+    version_id: str
 
 
 class Lineage(Artifact):

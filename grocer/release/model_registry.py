@@ -7,7 +7,6 @@ failed is archived. The fields of `Lineage` are its custom properties.
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 from grocer.config.deployment import REGISTRY_TOKEN
 from grocer.errors import RegistryError, validation_problems
 from grocer.progress import say
-from grocer.release.lineage import Lineage
+from grocer.release.lineage import Lineage, Version
 
 _API = "/api/model_registry/v1alpha3/"
 _TOKEN_FILE = "KF_PIPELINES_SA_TOKEN_PATH"  # of Kubeflow's clients: path of a token that is renewed
@@ -28,14 +27,6 @@ _VALUES: Mapping[type, tuple[str, str]] = {
     int: ("MetadataIntValue", "int_value"),
     str: ("MetadataStringValue", "string_value"),
 }
-
-
-@dataclass(frozen=True)
-class Version:
-    """Ids of a version and its registered model."""
-
-    model_id: str
-    version_id: str
 
 
 def register_verdict(lineage: Lineage, address: str | None, record: str) -> Version | None:

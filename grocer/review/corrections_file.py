@@ -180,7 +180,7 @@ def _label_studio_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 continue
             for annotation in task["annotations"]:
                 yield where, _annotation(task["data"], annotation)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise TableError(
             f"{path}: not a Label Studio export: {type(error).__name__} {error}; export the "
             "project as JSON or JSON-MIN"

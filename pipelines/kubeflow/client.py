@@ -45,7 +45,8 @@ class Server:
         """Return a `kfp.Client`; it sends no request if `check` is false.
 
         Raises:
-            ConfigError: the server is unreachable, rejects the request or is not Kubeflow.
+            ConfigError: the server is unreachable, rejects the request or is not Kubeflow, or the
+                token is malformed.
         """
         import kfp
 
@@ -59,13 +60,17 @@ class Server:
 
         # Without a handler, kfp's logging prints the traceback of a failed request.
         logging.getLogger().addHandler(logging.NullHandler())
-        token = os.environ.get(self.token_env)
+        token = os.environ.get(self.token_env, "").strip()
+        if not re.fullmatch("[!-~]*", token):
+            raise ConfigError(
+                f"{self.token_env}: expected a bearer token: ASCII text without spaces"
+            )
         with warnings.catch_warnings(), self.translated_errors():
             warnings.simplefilter("ignore")
             client = Client(
                 host=self.host,
                 namespace=self.namespace or "kubeflow",
-                existing_token=token,
+                existing_token=token or None,
                 credentials=None if token else _projected_token(),
                 ssl_ca_cert=os.environ.get("SSL_CERT_FILE"),  # kfp uses certifi's only
             )
@@ -145,6 +150,8 @@ class Server:
         """Return the next step after an error of the API or the connection, if it is known."""
         if getattr(error, "status", None) in (401, 403):
             return f"set {self.token_env} to a valid token"
+        if re.search("WRONG_VERSION|UNEXPECTED_EOF|RECORD_LAYER", str(error)):
+            return "if it does not use TLS, pass --host with http://"
         # The CA is unknown, or its file cannot be read; no CA helps if the name does not match.
         is_ca = re.search("self.signed|unable to get|No such file|NO_CERTIFICATE", str(error))
         return "set SSL_CERT_FILE to the file of its CA" if is_ca else ""

@@ -38,6 +38,11 @@ class TerminalFormatter(logging.Formatter):
         fields = [f"{name}={value}" for name, value in _fields(record).items()]
         return " ".join([self.formatTime(record, "%H:%M:%S"), record.message, *fields])
 
+    def format(self, record: logging.LogRecord) -> str:
+        # KServe logs the name of an unknown model, which could otherwise control the terminal.
+        text = super().format(record)
+        return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
     values = {name: getattr(record, name, None) for name in _FIELDS}

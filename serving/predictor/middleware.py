@@ -142,7 +142,8 @@ class RequestMiddleware:
         limit, seconds = self._config.max_body_bytes, self._config.body_seconds
         too_large = RequestError(413, f"request body too large: the limit is {limit} bytes")
         length = exchange.header(b"content-length")
-        if length is not None and length.isdigit() and int(length) > limit:
+        # Without leading zeros, which the parser accepts, because int() limits the digits.
+        if length is not None and length.isdigit() and int(length.lstrip(b"0") or b"0") > limit:
             raise too_large
         body, more = bytearray(), True
         try:

@@ -14,8 +14,8 @@ from grocer.config.deployment import DeployConfig, RegistryConfig
 from grocer.errors import DeployError
 from grocer.progress import say
 from grocer.release.bundle import LoadedBundle
-from grocer.release.lineage import Lineage
-from grocer.release.model_registry import Version, register_verdict
+from grocer.release.lineage import Lineage, Version
+from grocer.release.model_registry import register_verdict
 from grocer.release.registry import publish
 from serving.rollout.canary import drain
 from serving.rollout.inference_service import (

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from grocer.config.deployment import DeployConfig
 from grocer.errors import DeployError
-from grocer.release.model_registry import Version
+from grocer.release.lineage import Version
 
 FIELD_MANAGER = "grocer-deploy"
 """Field manager of server-side apply."""

@@ -27,6 +27,7 @@ RETRY_SECONDS = 5.0
 _REQUEST_SECONDS = 60
 _POLL_SECONDS = 5
 _LOG_LINES, _MAX_CHARACTERS = 20, 500
+_OTHER_YAML = (TypeError, AttributeError)  # what other YAML than a kubeconfig causes
 
 
 class NotFoundError(DeployError):
@@ -89,9 +90,10 @@ def connect(*, retries: int = 2) -> tuple[client.ApiClient, str]:
     try:
         config.load_kube_config(path, client_configuration=configuration)
         _, context = config.list_kube_config_contexts(path)
-    except (ConfigException, OSError, yaml.YAMLError, TypeError, AttributeError) as error:
-        # Other YAML than a kubeconfig causes the last two.
-        is_other = isinstance(error, TypeError | AttributeError)
+        # As kubectl does: a token file can end with a line break.
+        configuration.api_key = {k: key.strip() for k, key in configuration.api_key.items()}
+    except (ConfigException, OSError, yaml.YAMLError, ValueError, *_OTHER_YAML) as error:
+        is_other = isinstance(error, _OTHER_YAML)
         reason = "it has no clusters and contexts" if is_other else str(error).rstrip(".")
         raise DeployError(
             f"kubeconfig {path} cannot be loaded: {reason}; set KUBECONFIG"
@@ -124,10 +126,17 @@ class Cluster:
         """Return an InferenceService.
 
         Raises:
-            DeployError: it does not exist, KServe is not installed, or access is denied.
+            DeployError: it does not exist, KServe is not installed, access is denied, or another
+                server answers.
         """
         get = self._objects.get_namespaced_custom_object
-        return self._call(get, GROUP, VERSION, self.namespace, PLURAL, name)
+        service = self._call(get, GROUP, VERSION, self.namespace, PLURAL, name)
+        if service.get("kind") != "InferenceService":
+            raise DeployError(
+                f"Kubernetes API at {self._host}: unexpected response without an InferenceService; "
+                "check the server in the kubeconfig"
+            )
+        return service
 
     def apply(self, body: Mapping[str, Any]) -> None:
         """Server-side apply an InferenceService; fields of other managers stay unchanged.
@@ -267,6 +276,8 @@ class Cluster:
                 f"{status['message']}; apply an overlay of manifests/, or check deploy.namespace"
             )
         text = describe_error(error, f"Kubernetes API at {self._host}")
+        if code == 403 and "system:anonymous" in text:
+            code = 401  # no credentials were sent, as if the kubeconfig's plugin fails
         if code == 409 and not error_status(error).get("details", {}).get("causes"):
             return ChangedError(text)
         if code is None or code == 429 or code >= 500:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from grocer.config.deployment import DeployConfig
-from grocer.release.model_registry import Version
+from grocer.release.lineage import Version
 from serving.rollout.inference_service import (
     FIELD_MANAGER,
     Canary,

@@ -33,7 +33,7 @@ INSERT INTO {{ name }} BY NAME {{ query }}
 {% macro read_files(paths) %}
 FROM read_parquet([
 {% for path in paths %}
-  {{ path | literal }}{{ "," if not loop.last }}
+  {{ path | file }}{{ "," if not loop.last }}
 {% endfor %}
 ], hive_partitioning = false)
 {% endmacro %}

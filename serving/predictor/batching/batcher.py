@@ -183,6 +183,7 @@ def _require_device(classifier: Classifier) -> None:
     try:
         classifier.check(PROBE)
     except Exception as error:
+        error.__context__ = None  # it can name a client's product, and the log has all causes
         raise DeviceError(f"a forward pass fails even for {PROBE!r}: {error}") from error
 
 

@@ -157,8 +157,8 @@ def test_value_of_no_allowed_type_is_one_problem(value: str) -> None:
         ("deploy.address", "https"),
     ],
 )
-@pytest.mark.parametrize("part", ["user:hunter2@bucket/x", "bucket/x?token=hunter2"])
+@pytest.mark.parametrize("part", ["user:hun/ter2@bucket/x", "bucket/x?token=hunter2"])
 def test_address_with_credentials_is_rejected(key: str, protocol: str, part: str) -> None:
     with pytest.raises(ConfigError, match=f"{key}: .*credentials") as caught:
         recipe("tiny").with_settings([f"{key}={protocol}://{part}"])
-    assert "hunter2" not in str(caught.value)
+    assert "ter2" not in str(caught.value)

@@ -105,6 +105,12 @@ TABLE_FAULTS = {
         "departments.csv: column 'department_id' is missing.*';'; save",
     ),
     "duplicate column": (_replace("aisles", b"aisle_id,aisle", b"aisle,aisle"), "duplicate column"),
+    "column in two cases": (
+        _replace(
+            "departments", b"department_id,department", b"Department,department_id,department"
+        ),
+        "departments.csv: columns 'Department' and 'department' differ at most in case",
+    ),
     "empty file": (lambda folder: (folder / "orders.csv").write_bytes(b""), "orders.csv is empty"),
     "header without rows": (
         lambda folder: (folder / "aisles.csv").write_bytes(b"aisle_id,aisle\n"),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 import pytest
 from jinja2 import UndefinedError
 
@@ -22,11 +23,27 @@ def test_literals_and_identifiers_round_trip(text: str) -> None:
 
 
 def test_columns_and_folders_with_quotes_are_read(tmp_path: Path) -> None:
-    header = ['it\'s "the" name', "dept', 'x"]
-    folder = write_csvs(tmp_path / "it's", {"export": [header, ["Milk", "dairy"]]})
+    header = ['it\'s "the" name', "dept', 'x", "sku", "SKU"]
+    folder = write_csvs(tmp_path / "it's", {"export": [header, ["Milk", "dairy", "", "1"]]})
     columns = ColumnMapping(product_name=header[0], department=header[1])
     ingest(folder, tmp_path / "out", DataConfig(columns=columns))
     assert read(tmp_path / "out", "products")["product_name"].tolist() == ["Milk"]
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*", "?1", "[!b]1", "~a"])
+@pytest.mark.parametrize("format", [".csv", ".parquet"])
+def test_only_the_file_of_this_name_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, format: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for each in ("a1", name):
+        table = pd.DataFrame({"product_name": [each], "department": ["dairy"]})
+        if format == ".csv":
+            table.to_csv(f"{each}.csv", index=False)
+        else:
+            table.to_parquet(f"{each}.parquet")
+    ingest(f"{name}{format}", tmp_path / "out", DataConfig(columns=ColumnMapping()))
+    assert read(tmp_path / "out", "products")["product_name"].tolist() == [name]
 
 
 def test_missing_argument_is_an_error() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from grocer.errors import RegistryError
 from grocer.release import model_registry as module
-from grocer.release.lineage import Lineage
-from grocer.release.model_registry import ModelRegistry, Version, register_verdict
+from grocer.release.lineage import Lineage, Version
+from grocer.release.model_registry import ModelRegistry, register_verdict
 from tests.fixtures.artifacts import make_bundle
 from tests.fixtures.model_registry import ModelRegistry as Server
 from tests.fixtures.ports import free_port

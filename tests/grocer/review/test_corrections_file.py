@@ -185,7 +185,17 @@ def test_exports_of_a_label_studio_server(table: Table, form: str, who: str) -> 
     }
 
 
-@pytest.mark.parametrize("text", ["", "{}x", '[{"data": {}}]', '[{"annotations": 3}]', "[1]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}x",
+        '[{"data": {}}]',
+        '[{"annotations": 3}]',
+        "[1]",
+        pytest.param("[" * 10**5, id="deep"),
+    ],
+)
 def test_other_json_is_one_line(table: Table, text: str) -> None:
     with pytest.raises(TableError, match="not a Label Studio export"):
         table.add(text, ".json")

@@ -7,7 +7,7 @@ import pytest
 from grocer.config.deployment import DeployConfig
 from pipelines.cli.main import execute
 from serving.rollout.inference_service import Canary, Revision, State, apply_configuration
-from tests.fixtures.kubernetes_api import OLD, Api, revision
+from tests.fixtures.kubernetes_api import INFERENCE_SERVICES, OLD, Api, revision
 from tests.fixtures.ports import free_port
 
 NEW = "1" * 64
@@ -38,6 +38,15 @@ def test_missing_canary_is_a_user_error(
     assert execute([command]) == 0
     assert execute([command]) == 2
     assert "no canary" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["promote", "rollback", "status"])
+def test_answer_without_an_inference_service_is_a_user_error(
+    api: Api, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    api.responses[f"{INFERENCE_SERVICES}grocer"] = (200, {})
+    assert execute([command]) == 2
+    assert "unexpected response" in capsys.readouterr().err
 
 
 def test_canary_without_requests_is_rolled_back_with_its_own_exit_code(

@@ -65,11 +65,14 @@ def test_invalid_setting_is_rejected_before_the_run(user_error, tmp_path, settin
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_does_not_import_the_frameworks():
-    code = "import sys, pipelines.cli.main as c; c.execute(['--help']); print(*sys.modules)"
+def test_help_and_doctor_do_not_import_the_frameworks():
+    code = "import sys, pipelines.cli.main as c, pipelines.doctor.cluster, pipelines.doctor.store; "
+    code += "c.execute(['--help']); print(*sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(ended.stdout.splitlines()[-1].split())
-    assert loaded.isdisjoint({"torch", "kfp", "kserve", "pandas", "transformers"})
+    assert loaded.isdisjoint(
+        {"torch", "kfp", "kserve", "kubernetes", "pandas", "requests", "transformers"}
+    )
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,12 @@ def submit(host, *options):
 
 def test_token_from_environment(monkeypatch, user_error):
     with Kubeflow(token="secret") as server:
-        monkeypatch.setenv("KF_PIPELINES_TOKEN", "secret")
+        monkeypatch.setenv("KF_PIPELINES_TOKEN", "secret\r\n")
         assert submit(server.url) == 0
+        monkeypatch.setenv("KF_PIPELINES_TOKEN", "sec…")
+        line = user_error("submit", *DATA, "--host", server.url)
+        assert "KF_PIPELINES_TOKEN: expected a bearer token" in line
+        assert "sec…" not in line
         monkeypatch.setenv("KF_PIPELINES_TOKEN", "wrong")
         line = user_error("submit", *DATA, "--host", server.url, "--namespace", "mine")
         monkeypatch.setenv("OTHER", "secret")
@@ -162,6 +166,12 @@ def test_rejected_request_is_not_repeated(serve, capsys):
     assert submit(serve(Forbidden)) == 2
     assert "(403)" in capsys.readouterr().err
     assert len(requests) == 1
+
+
+def test_host_without_a_scheme_is_taken_for_https(user_error):
+    with Kubeflow() as server:
+        line = user_error("submit", *DATA, "--host", server.url.removeprefix("http://"))
+    assert "pass --host with http://" in line
 
 
 def test_unreachable_server_is_one_line(user_error):

@@ -215,6 +215,12 @@ def test_error_of_the_parser_is_json(connect: Connect, data: str, error: str) ->
     assert is_closed(client)
 
 
+def test_leading_zeros_of_a_length_are_ignored(connect: Connect) -> None:
+    body, client = '{"instances": ["Milk"]}', connect()
+    client.sendall(f"{POST_HEAD}content-length: {len(body):05000}\r\n\r\n{body}".encode())
+    assert status(client) == 200
+
+
 @pytest.mark.parametrize("split", [0, 1, 2], ids=["at once", "after the head", "in the head"])
 def test_upgrade_to_http2_is_ignored(connect: Connect, split: int) -> None:
     # The request of Java's HTTP client.

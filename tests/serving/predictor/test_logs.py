@@ -42,3 +42,8 @@ def test_message_and_traceback_have_a_limited_length() -> None:
     fields = {"msg": "%s", "args": (error,), "exc_info": (ValueError, error, None)}
     line = json.loads(logs.JsonFormatter().format(logging.makeLogRecord(fields)))
     assert len(line["message"]) == len(line["exception"]) == 20_000
+
+
+def test_client_text_cannot_control_a_terminal() -> None:
+    record = logging.makeLogRecord({"msg": "no model %s", "args": ("\x1b[2J\rö",)})
+    assert logs.TerminalFormatter().format(record).endswith(" no model ?[2J?ö")

@@ -8,7 +8,7 @@ import pytest
 from grocer.config.deployment import RegistryConfig
 from grocer.errors import DeployError
 from grocer.release.bundle import LoadedBundle
-from grocer.release.model_registry import Version
+from grocer.release.lineage import Version
 from serving.rollout.deploy import champion, deploy
 from serving.rollout.inference_service import (
     MODEL_LABEL,

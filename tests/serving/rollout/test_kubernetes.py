@@ -38,6 +38,7 @@ FORBIDDEN = (
         (403, api_status(FORBIDDEN), r"\(403\): .*cannot patch.*; .*Role grocer-deploy"),
         (400, api_status("admission webhook denied the request"), r"\(400\): admission webhook"),
         (401, api_status("Unauthorized"), r"\(401\): Unauthorized; log in again"),
+        (403, api_status('User "system:anonymous" cannot patch'), r"\(403\): .*; log in again"),
     ],
 )
 def test_api_errors_are_one_line_with_the_next_step(
@@ -169,17 +170,26 @@ def test_last_log_line(api: Api, log: str, line: str) -> None:
     assert api.cluster.last_log_line("pod", "kserve-container") == line
 
 
-@pytest.mark.parametrize("text", [None, "", "clusters: [", "text", "[]"])
+@pytest.mark.parametrize("text", [None, "", "clusters: [", "text", "[]", "\xff"])
 def test_kubeconfig_that_cannot_be_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None
 ) -> None:
     path = tmp_path / "kubeconfig"
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="latin-1")
     monkeypatch.setenv("KUBECONFIG", str(path))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(DeployError, match=rf"{path} cannot be loaded: .*; set KUBECONFIG"):
         Cluster("grocer")
+
+
+def test_token_file_can_end_with_a_line_break(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    path = write_kubeconfig(tmp_path / "config", "http://127.0.0.1", tokenFile="token")
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    assert connect()[0].configuration.api_key["authorization"] == "Bearer secret"
 
 
 def test_mounted_token_of_the_deploy_account_is_used(

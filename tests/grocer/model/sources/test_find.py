@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from grocer.config.recipes import recipe
 from grocer.config.stages import BaseConfig
 from grocer.errors import ConfigError, ModelError
-from grocer.io.atomic import file_digest
+from grocer.io.atomic import file_digest, read_json, write_json
 from grocer.model.base import load_nf4, load_tokenizer
 from grocer.model.sources.find import base_digest, cache_directory, find_base
 from grocer.model.sources.gguf import convert
@@ -129,6 +129,28 @@ def test_directory_without_config_or_safetensors_is_rejected(copy: Path) -> None
     (copy / "config.json").unlink()
     with pytest.raises(ModelError, match=r"it has no config.json"):
         base_digest(copy)
+
+
+@pytest.mark.parametrize("name", ["../b/model.safetensors", "pytorch_model.bin", None])
+def test_index_names_only_weights_in_the_digest(copy: Path, name: str | None) -> None:
+    (copy / "model.safetensors").rename(copy / "shard.safetensors")
+    index, names = copy / "model.safetensors.index.json", ["shard.safetensors"]
+    write_json(index, {"metadata": {}, "weight_map": dict(enumerate(names))})
+    assert base_digest(copy)
+    write_json(index, {"weight_map": name and dict(enumerate([*names, name]))})
+    with pytest.raises(ModelError, match=rf"\.index\.json( names '{name}'|: not an index)"):
+        base_digest(copy)
+
+
+def test_weights_that_the_configuration_names_are_not_read(copy: Path) -> None:
+    weights = load_file(copy / "model.safetensors")
+    expected = load_nf4(copy, torch.float32, "cpu").lm_head.weight
+    weights["lm_head.weight"] += 1
+    (copy / "other").mkdir()
+    save_file(weights, copy / "other/model.safetensors", {"format": "pt"})
+    config = read_json(copy / "config.json")
+    write_json(copy / "config.json", config | {"transformers_weights": "other/model.safetensors"})
+    assert torch.equal(load_nf4(copy, torch.float32, "cpu").lm_head.weight, expected)
 
 
 def test_digest_of_a_hub_blob_is_that_of_its_content(copy: Path, tmp_path: Path) -> None:

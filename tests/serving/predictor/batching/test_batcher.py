@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from unittest.mock import Mock, create_autospec
@@ -296,6 +297,7 @@ async def test_device_failure_rejects_all_requests(name: str, kind: type) -> Non
         assert {error.status for error in errors} == {503}
         await asyncio.wait_for(batcher.failed.wait(), 10)
         assert isinstance(batcher.failure, kind)
+        assert "'break'" not in "".join(traceback.format_exception(batcher.failure))
         with pytest.raises(RequestError) as caught:
             await batcher.score(["after"], 10)
         assert caught.value.status == 503
