@@ -178,7 +178,16 @@ class Storage:
 
     def remove(self, name: str = "") -> None:
         """Remove a file, or a directory and all files below it."""
-        self._try("write", name, lambda path: self._files.rm(path, recursive=True))
+
+        def delete(path: str) -> None:
+            if self.is_local:
+                self._files.rm(path, recursive=True)
+                return
+            # rm() of an object store takes a path as a pattern.
+            for file in self._files.find(path):
+                self._files.rm_file(file)
+
+        self._try("write", name, delete)
 
     def _find_info(self, name: str) -> dict[str, Any] | None:
         """Return the `info` of a file or directory, or None if it does not exist."""

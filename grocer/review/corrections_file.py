@@ -160,7 +160,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     for column in ("name", "label"):
         if column not in table.schema.names:
             raise missing_column(path, column, table.schema.names)
-    number = 0
+    number = 1  # the header, so that a spreadsheet shows the same number
     for chunk in table.chunks():
         for values in chunk.to_pylist():
             number += 1

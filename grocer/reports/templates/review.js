@@ -8,6 +8,7 @@ const body = document.getElementById("rows");
 const select = document.createElement("select");
 let decisions = {}; // {label, when} by row
 let current = 0;
+let kept = true; // whether the browser keeps the decisions
 
 function restore() {
   try {
@@ -15,16 +16,18 @@ function restore() {
     decisions = saved.decisions || {};
     who.value = saved.who || "";
   } catch (error) {
-    say("This browser does not keep decisions between visits: save before you close the page.");
+    kept = false;
   }
 }
 
 function keep() {
   try {
     localStorage.setItem(key, JSON.stringify({ decisions, who: who.value }));
+    kept = true;
   } catch (error) {
-    say("This browser does not keep decisions between visits: save before you close the page.");
+    kept = false;
   }
+  count();
 }
 
 function say(text) {
@@ -46,6 +49,7 @@ function choiceButton(index, label, hint, share = "") {
   button.append(element("bdi", label), share + " ", element("kbd", hint));
   // A second click removes the decision, as the key s does.
   button.addEventListener("click", () => {
+    button.blur(); // or Space, which scrolls, clicks it again
     decide(index, decisions[index]?.label === label ? "" : label);
   });
   return button;
@@ -53,7 +57,8 @@ function choiceButton(index, label, hint, share = "") {
 
 function addRow(item, index) {
   const row = document.createElement("tr");
-  const name = element("th", item.name);
+  const name = element("th", "");
+  name.append(element("bdi", item.name));
   name.scope = "row";
   const choices = element("td", "", "choices");
   item.alternatives.forEach(([label, probability], i) => {
@@ -88,7 +93,8 @@ function show(index) {
 
 function count() {
   const done = Object.keys(decisions).length;
-  say(done + " of " + queue.rows.length + " products labelled");
+  const warning = ". This browser does not keep decisions: save before you close the page.";
+  say(done + " of " + queue.rows.length + " products labelled" + (kept ? "" : warning));
 }
 
 function move(index) {
@@ -107,7 +113,6 @@ function decide(index, label) {
   else delete decisions[index];
   show(index);
   keep();
-  count();
   move(index + 1);
 }
 
@@ -122,7 +127,7 @@ function save() {
     who.focus();
     return;
   }
-  const lines = ["name,label,who,when,source,previous_label"];
+  const lines = ["\ufeffname,label,who,when,source,previous_label"];
   for (const [index, decision] of Object.entries(decisions)) {
     const item = queue.rows[index];
     const values = [item.name, decision.label, who.value.trim(), decision.when];
@@ -136,22 +141,24 @@ function save() {
 }
 
 function press(event) {
+  const letter = event.key.toLowerCase(); // with Caps Lock, too
   if (event.ctrlKey || event.metaKey) {
-    if (event.key !== "s") return;
+    if (letter !== "s" || event.shiftKey) return;
     event.preventDefault();
     save();
     return;
   }
   if (event.altKey || event.target === who || event.target === select) return;
   if (event.key === "Enter" && event.target.id === "save") return;
+  if (event.repeat && !event.key.startsWith("Arrow")) return; // one decision for each press
   const item = queue.rows[current];
   if (!item) return;
   const alternative = item.alternatives[Number(event.key) - 1];
   if (event.key === "Enter") decide(current, item.alternatives[0][0]);
   else if (alternative) decide(current, alternative[0]);
   else if (event.key === "0" && item.previous) decide(current, item.previous);
-  else if (event.key === "s") decide(current, "");
-  else if (event.key === "c") select.focus();
+  else if (letter === "s") decide(current, "");
+  else if (letter === "c") select.focus();
   else if (event.key === "ArrowDown") move(current + 1);
   else if (event.key === "ArrowUp") move(current - 1);
   else return;
@@ -176,10 +183,19 @@ select.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && label) decide(current, label);
 });
 who.addEventListener("input", keep);
+window.addEventListener("storage", (event) => { // the page is open in two tabs
+  if (event.key !== key) return;
+  const before = decisions;
+  restore();
+  for (const index of Object.keys({ ...before, ...decisions })) {
+    if (before[index]?.label !== decisions[index]?.label) show(index);
+  }
+  count();
+});
 document.getElementById("save").addEventListener("click", save);
 document.addEventListener("keydown", press);
 queue.rows.forEach(addRow);
 restore();
 for (const index of Object.keys(decisions)) show(index);
 count();
-move(0);
+move(Number(Object.keys(decisions).at(-1) ?? -1) + 1);

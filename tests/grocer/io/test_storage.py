@@ -245,19 +245,19 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 def test_files_are_written_listed_read_and_removed(store: Storage, tmp_path: Path) -> None:
     (tmp_path / "local").write_bytes(b"content")
-    assert not store.exists("a/one")
-    store.put(tmp_path / "local", "a/one")
+    assert not store.exists("[b]/one")
+    store.put(tmp_path / "local", "[b]/one")
     store.write_bytes(b"two", "b/two")
     store.write_bytes(b"new", "b/two")  # overwrites
-    assert store.exists("a/one")
-    assert store.exists("a")
-    assert sorted(store.list()) == ["a", "b"]
-    assert sorted(store.find()) == ["a/one", "b/two"]
-    assert (store.info("a/one")["size"], store.read_bytes("b/two")) == (7, b"new")
-    assert store.sha256("a/one") == hashlib.sha256(b"content").hexdigest()
-    store.get(tmp_path / "copy", "a/one")
+    assert store.exists("[b]/one")
+    assert store.exists("[b]")
+    assert sorted(store.list()) == ["[b]", "b"]
+    assert sorted(store.find()) == ["[b]/one", "b/two"]
+    assert (store.info("[b]/one")["size"], store.read_bytes("b/two")) == (7, b"new")
+    assert store.sha256("[b]/one") == hashlib.sha256(b"content").hexdigest()
+    store.get(tmp_path / "copy", "[b]/one")
     assert (tmp_path / "copy").read_bytes() == b"content"
-    store.remove("a")
+    store.remove("[b]")  # not a pattern
     assert list(store.find()) == ["b/two"]
 
 

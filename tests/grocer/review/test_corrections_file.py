@@ -103,7 +103,7 @@ def test_conflict_within_a_file_is_reported(table: Table) -> None:
     [
         ("name,label,who\nGouda,dairy egg,ann\n", "did you mean 'dairy eggs'"),
         ("name,label\nGouda,produce\n", "--reviewer"),
-        ("name,label,who\n,produce,ann\n", "row 1: no name"),
+        ("name,label,who\n,produce,ann\n", "row 2: no name"),
         ("name,label,who\nGouda,produce, \n", "--reviewer"),
         ("name,label,who,when\nGouda,produce,ann,today\n", "'today'"),
         ("name,label,who\nGouda,produce,ann\nGOUDA,dairy eggs,ann\n", "keep one"),
@@ -114,7 +114,7 @@ def test_conflict_within_a_file_is_reported(table: Table) -> None:
 )
 def test_invalid_file_adds_nothing(table: Table, text: str, expected: str) -> None:
     valid = "\nMilk,dairy eggs,ann," if "when" in text else "\nMilk,dairy eggs,ann"
-    text = text.replace("who\n", f"who{valid}\n") if "row 1" not in expected else text
+    text = text.replace("who\n", f"who{valid}\n") if "row 2" not in expected else text
     with pytest.raises(TableError, match=expected):
         table.add(text)
     assert not Path(table.address).exists()
@@ -123,7 +123,7 @@ def test_invalid_file_adds_nothing(table: Table, text: str, expected: str) -> No
 def test_row_that_contradicts_a_known_one_is_reported(table: Table) -> None:
     table.add("name,label,who\nGouda,dairy eggs,ann\n")
     later = datetime(2026, 12, 1, tzinfo=UTC)
-    with pytest.raises(TableError, match=r"row 2: ann gave .* keep one"):
+    with pytest.raises(TableError, match=r"row 3: ann gave .* keep one"):
         table.add("name,label,who\nGouda,dairy eggs,ann\nGOUDA,produce,ann\n", now=later)
     assert [row["label"] for row in table.rows] == ["dairy eggs"]
 

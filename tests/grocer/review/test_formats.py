@@ -79,29 +79,32 @@ def test_page_loads_nothing_and_allows_no_other_script(tmp_path: Path) -> None:
     assert "<b>Bun" not in page
 
 
-KEYS = """
-localStorage.clear();
-URL.createObjectURL = (blob) => {
-  blob.text().then((text) => {
-    const pre = document.createElement("pre");
-    pre.textContent = text;
-    document.body.append(pre);
-  });
-  return "data:,";
-};
-HTMLAnchorElement.prototype.click = () => {};
+PRESS = """
 function press(key, options) {
   const target = document.activeElement;
   const event = new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true, ...options });
   target.dispatchEvent(event);
 }
+"""
+KEYS = """
+localStorage.clear();
+URL.createObjectURL = (blob) => {
+  blob.arrayBuffer().then((bytes) => {
+    const pre = document.createElement("pre");
+    pre.textContent = new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+    document.body.append(pre);
+  });
+  return "data:,";
+};
+HTMLAnchorElement.prototype.click = () => {};
 press("s", { ctrlKey: true }); // without a reviewer nothing is saved
 if (document.activeElement.id !== "who") throw new Error("focus");
 document.activeElement.value = "ann";
 document.activeElement.blur();
 press("Enter"); // accept
 press("3"); // choose
-press("s"); // skip
+press("Enter", { repeat: true }); // held down: decides nothing
+press("S"); // skip, with Caps Lock
 press("c");
 document.activeElement.value = "snacks & more";
 press("Enter"); // change
@@ -110,22 +113,27 @@ press("ArrowUp");
 press("0"); // the second again: keep the current label
 const skipped = document.querySelectorAll("tbody tr")[2].querySelector("button");
 skipped.click();
+skipped.focus();
 skipped.click(); // undo
-press("s", { ctrlKey: true });
+if (document.activeElement === skipped) throw new Error("Space would click it");
+press("S", { ctrlKey: true });
 """
+
+
+def dom_after(script: str, tmp_path: Path) -> str:
+    """Return the HTML of the page after a script."""
+    page = write(tmp_path, "html", ".html")
+    text = re.sub(r"<meta http-equiv.*?>", "", page.read_text(encoding="utf-8"))
+    page.write_text(f"{text}<script>{PRESS}{script}</script>", encoding="utf-8")
+    return dom(page.as_uri(), tmp_path)
 
 
 @needs_chromium
 def test_page_is_used_by_keyboard_and_saves_what_import_takes(tmp_path: Path) -> None:
-    page = write(tmp_path, "html", ".html")
-    text = page.read_text(encoding="utf-8")
-    script = re.search(r"<script>.*?</script>", text, re.DOTALL)
-    assert script is not None
-    text = re.sub(r"<meta http-equiv.*?>", "", text)
-    page.write_text(f"{text}<script>{KEYS}</script>", encoding="utf-8")
-    html = dom(page.as_uri(), tmp_path)
+    html = dom_after(KEYS, tmp_path)
     saved = re.findall("<pre>(.*?)</pre>", html, re.DOTALL)
     assert len(saved) == 1, html[-3000:]
+    assert saved[0].startswith("\ufeff")  # or Excel does not read it as UTF-8
     reviewed = tmp_path / "saved.csv"
     reviewed.write_text(unescape(saved[0]), encoding="utf-8")
     assert imported(reviewed, tmp_path) == {
@@ -135,11 +143,45 @@ def test_page_is_used_by_keyboard_and_saves_what_import_takes(tmp_path: Path) ->
     }
 
 
+RELOAD = """
+if (!sessionStorage.length) {
+  sessionStorage.setItem("reloaded", "true");
+  press("2");
+  location.reload();
+}
+"""
+OTHER_TAB = """
+const other = { decisions: { 2: { label: "bakery", when: "" } }, who: "ann" };
+localStorage.setItem(key, JSON.stringify(other));
+dispatchEvent(new StorageEvent("storage", { key }));
+press("2");
+"""
+FULL = "Storage.prototype.setItem = () => { throw new Error(); }; press('Enter');"
+
+
+@needs_chromium
+@pytest.mark.parametrize(
+    ("script", "chosen", "status"),
+    [
+        (RELOAD, ["produce"], "1 of 4 products labelled<"),
+        (OTHER_TAB, ["produce", "bakery"], "2 of 4 products labelled<"),
+        (FULL, ["bakery"], "1 of 4 products labelled. This browser does not keep decisions"),
+    ],
+    ids=["reload", "two tabs", "not kept"],
+)
+def test_decisions_are_kept(tmp_path: Path, script: str, chosen: list[str], status: str) -> None:
+    html = dom_after(script, tmp_path)
+    assert f'role="status">{status}' in html
+    assert re.findall('data-label="([^"]*)" class="chosen"', html) == chosen
+    current = html.index('aria-current="true">')  # the second product
+    assert html[:current].count('<th scope="row">') == 1
+
+
 @needs_chromium
 def test_script_of_the_page_is_allowed_by_its_policy(tmp_path: Path) -> None:
     html = dom(write(tmp_path, "html", ".html").as_uri(), tmp_path)
     assert html.count('<th scope="row">') == len(QUEUE)
-    assert html.count("<bdi>") == len(QUEUE) * len(RANKED)
+    assert html.count("<bdi>") == len(QUEUE) * (1 + len(RANKED))
     assert 'aria-current="true"' in html
 
 
