@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from gguf.constants import GGMLQuantizationType
 from huggingface_hub import split_torch_state_dict_into_shards
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 
 from grocer.errors import ModelError
@@ -102,8 +103,16 @@ def _require_weights(file: GgufFile, config: dict[str, Any]) -> None:
     """Raise a ModelError unless the file has exactly the weights of a Llama of this shape."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig(**config))
+    if (layers := config["num_hidden_layers"]) > len(file.tensors):
+        raise ModelError(
+            f"{file.path}: llama.block_count is {layers:,}, but the file has {len(file.tensors):,} "
+            "tensors; download or copy it again"
+        )
+    try:
+        with torch.device("meta"):
+            model = LlamaForCausalLM(LlamaConfig(**config))
+    except (RuntimeError, StrictDataclassError) as error:  # the former of sizes that overflow
+        raise ModelError(f"{file.path}: not a valid configuration of Llama: {error}") from error
     expected = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
     found = {_name(tensor.name): tensor.shape for tensor in file.tensors}
     for name in sorted(expected.keys() | found.keys()):

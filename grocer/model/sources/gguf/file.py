@@ -66,7 +66,7 @@ def read_gguf(path: Path) -> GgufFile:
         header = _Header(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     try:
         return _read(path, header)
-    except (struct.error, ValueError) as error:
+    except (struct.error, ArithmeticError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path}: cannot read the GGUF header: {error}; the file is truncated or damaged, "
             "download or copy it again"
