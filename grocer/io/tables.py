@@ -40,7 +40,10 @@ def check_format(path: Path) -> None:
         ConfigError: another extension.
     """
     if path.suffix not in (".csv", ".parquet"):
-        raise ConfigError(f"{path}: expected a name that ends in .csv or .parquet (lower case)")
+        raise ConfigError(
+            f"{path}: expected a name that ends in .csv or .parquet (lower case); save a "
+            "spreadsheet as CSV UTF-8 with commas"
+        )
 
 
 def missing_column(

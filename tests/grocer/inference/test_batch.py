@@ -252,7 +252,7 @@ def test_invalid_arguments_are_rejected_before_work_starts(
     tmp_path: Path, bundle: LoadedBundle
 ) -> None:
     source, out = write_csv(tmp_path / "in.csv", ["Milk"]), tmp_path / "out.csv"
-    with pytest.raises(ConfigError, match=r"\.csv or \.parquet \(lower case\)"):
+    with pytest.raises(ConfigError, match=r"\.csv or \.parquet \(lower case\); save a spreadsheet"):
         classify(source, tmp_path / "out.CSV", bundle.path, load=load)
     with pytest.raises(GrocerError, match=r"absent\.csv"):
         classify(tmp_path / "absent.csv", out, bundle.path, load=load)
