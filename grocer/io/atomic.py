@@ -26,7 +26,6 @@ _CAUSES = {
     errno.EDQUOT: "the disk quota is exceeded",
     errno.ENOTDIR: "a parent is a file, not a directory",
     errno.EEXIST: "a parent is a file, not a directory",
-    errno.EISDIR: "it is a directory",
     errno.ENAMETOOLONG: "its name is too long",
     errno.ENOTEMPTY: "another process has just written it",
 }
@@ -66,10 +65,14 @@ def output_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path, as `atomic_file` does, for a file in --out.
 
     Raises:
-        OutputError: `path` can't be written.
+        OutputError: `path` can't be written, or is a device such as /dev/stdout, which the file
+            would replace.
     """
-    with output_errors(path), atomic_file(path) as part:
-        yield part
+    with output_errors(path):
+        if path.exists() and not path.is_file():
+            raise OutputError(f"cannot write {path}: not a regular file; choose another location")
+        with atomic_file(path) as part:
+            yield part
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def _explain_errors(what: str, check: Callable[[ApiClient], Finding], api: ApiCl
             return failed(what, "not in namespace kserve", "kubectl get pods -A | grep kserve")
         if what == _TRUST and code == 404:
             where = f"no ConfigMap {TRUST_CONFIG} in namespace {_NAMESPACE}"
-            return optional(what, f"{where}; signatures are not required", _SIGNATURES)
+            return optional(what, f"{where}; the overlays' predictors require it", _SIGNATURES)
         if what == _TRAINER and code == 404:
             is_installed = "details" in (error.body or "")
             found = "no TrainingRuntime of manifests/trainer" if is_installed else "not installed"

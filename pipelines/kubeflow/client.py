@@ -51,11 +51,22 @@ class Server:
         import kfp
 
         health = self.health if check else lambda client: {"multi_user": False}
+        token_env = self.token_env
 
         class Client(kfp.Client):  # type: ignore[misc, unused-ignore]
-            """kfp's own repeats this request five times."""
+            def _load_config(self, host: str | None, *other: Any) -> Any:
+                configuration = super()._load_config(host, *other)
+                if not host and configuration.host == type(configuration)().host:
+                    raise ConfigError(
+                        "no address of Kubeflow Pipelines: pass --host, for example "
+                        f"http://127.0.0.1:8888. The kubeconfig is used only if {token_env} is not "
+                        "set, and if it can be loaded"
+                    )
+                _keep_host(configuration)
+                return configuration
 
             def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
+                """Send one request; kfp's own repeats it five times."""
                 return SimpleNamespace(**health(self))
 
         # Without a handler, kfp's logging prints the traceback of a failed request.
@@ -149,7 +160,9 @@ class Server:
     def hint(self, error: BaseException | None) -> str:
         """Return the next step after an error of the API or the connection, if it is known."""
         if getattr(error, "status", None) in (401, 403):
-            return f"set {self.token_env} to a valid token"
+            has_host = self.host or "KF_PIPELINES_ENDPOINT" in os.environ
+            login = "" if has_host else "log in again, or forward the port, pass --host and "
+            return f"{login}set {self.token_env} to a valid token"
         if re.search("WRONG_VERSION|UNEXPECTED_EOF|RECORD_LAYER", str(error)):
             return "if it does not use TLS, pass --host with http://"
         # The CA is unknown, or its file cannot be read; no CA helps if the name does not match.
@@ -188,6 +201,23 @@ def _get(client: Any, path: str) -> bytes:
     except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError):
         return b""
     return content
+
+
+def _keep_host(configuration: Any) -> None:
+    """Keep the path of Kubernetes' proxy in the address, and tokens without a line break.
+
+    With a token in the kubeconfig, also of a plugin, the kubernetes package resets the address to
+    that of the cluster before each request, and its hook to itself.
+    """
+    refresh, host = configuration.refresh_api_key_hook, configuration.host.rstrip("/")
+
+    def keep(configuration: Any) -> None:
+        if refresh is not None:
+            refresh(configuration)
+        configuration.host, configuration.refresh_api_key_hook = host, keep
+        configuration.api_key = {k: key.strip() for k, key in configuration.api_key.items()}
+
+    keep(configuration)
 
 
 def _projected_token() -> Any:

@@ -50,6 +50,9 @@ class _Client(client.ApiClient):
     """A client that rejects the answers of another server, as a connection error."""
 
     def request(self, method: str, url: str, **options: Any) -> Any:
+        headers = options.get("headers") or {}
+        if "authorization" in headers:  # as kubectl does: a token file can end with a line break
+            headers["authorization"] = headers["authorization"].strip()
         is_text = url.endswith("/log") or ("watch", True) in (options.get("query_params") or ())
         try:
             response = super().request(method, url, **options)
@@ -90,8 +93,6 @@ def connect(*, retries: int = 2) -> tuple[client.ApiClient, str]:
     try:
         config.load_kube_config(path, client_configuration=configuration)
         _, context = config.list_kube_config_contexts(path)
-        # As kubectl does: a token file can end with a line break.
-        configuration.api_key = {k: key.strip() for k, key in configuration.api_key.items()}
     except (ConfigException, OSError, yaml.YAMLError, ValueError, *_OTHER_YAML) as error:
         is_other = isinstance(error, _OTHER_YAML)
         reason = "it has no clusters and contexts" if is_other else str(error).rstrip(".")

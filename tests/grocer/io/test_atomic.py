@@ -60,6 +60,13 @@ def test_name_that_no_file_can_have_is_a_user_error(tmp_path: Path, name: str) -
     assert [each.name for each in tmp_path.iterdir()] == ["folder"]
 
 
+def test_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="not a regular file"):
+        write_json(tmp_path / "pipe", {})
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_json_with_nan_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"accuracy": float("nan")})

@@ -1,6 +1,5 @@
 """Cluster checks of `grocer doctor`, over HTTP."""
 
-import os
 import socket
 
 import pytest
@@ -122,7 +121,7 @@ NO_POD = "no available pod, kserve-controller:v0.21.0 → kubectl -n kserve logs
         (CONTROLLER, 200, controller("v0.20.9", availableReplicas=1), "failed", "upgrade to 0.21"),
         (CONTROLLER, 404, api_status("deployments"), "failed", "not in namespace kserve"),
         (CONTROLLER, 403, api_status("deployments"), "optional", "not checked"),
-        (TRUST, 404, api_status("configmaps"), "optional", "signatures are not required"),
+        (TRUST, 404, api_status("configmaps"), "optional", "the overlays' predictors require it"),
         (TRUST, 403, api_status("configmaps"), "optional", "not checked"),
         (TRUST, 200, {"data": {}}, "failed", "no trusted key found"),
         (TRUST, 200, {"data": {"release.pem": "x"}}, "failed", "release.pem: "),
@@ -232,13 +231,17 @@ def test_kubeflow_host_from_environment(monkeypatch):
     assert finding.found.startswith("version unknown, API v2beta1 at ")
 
 
-def test_kubeflow_through_the_cluster(api, monkeypatch):
+@pytest.mark.parametrize("user", [{}, {"token": "secret"}, {"tokenFile": "token"}])
+def test_kubeflow_through_the_cluster(api, monkeypatch, tmp_path, user):
+    (tmp_path / "token").write_text("secret\n")
     # kfp's client uses the value of KUBECONFIG when the Kubernetes client was imported.
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", os.environ["KUBECONFIG"])
-    path = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy//apis/v2beta1/healthz"
+    path = str(write_kubeconfig(tmp_path / "config", api.url, **user))
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", path)
+    path = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy/apis/v2beta1/healthz"
     api.responses[path] = 200, {"tag_name": "2.17.0"}
     (finding,) = kubeflow(Server(), True)
     assert finding.state == "ok"
+    assert Server().connect()  # sends two requests
     del api.responses[path]
     (finding,) = kubeflow(Server(), True)
     assert (finding.state, finding.needed) == ("failed", False)

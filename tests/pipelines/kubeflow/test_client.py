@@ -7,6 +7,7 @@ import threading
 from unittest.mock import Mock
 
 import pytest
+from kubernetes.config import kube_config
 from urllib3.util import Retry
 
 from pipelines.cli.main import execute
@@ -166,6 +167,12 @@ def test_rejected_request_is_not_repeated(serve, capsys):
     assert submit(serve(Forbidden)) == 2
     assert "(403)" in capsys.readouterr().err
     assert len(requests) == 1
+
+
+def test_missing_host_is_named(user_error, monkeypatch):
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT", raising=False)
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", "/absent")
+    assert "pass --host" in user_error("submit", *DATA)
 
 
 def test_host_without_a_scheme_is_taken_for_https(user_error):

@@ -184,12 +184,12 @@ def test_kubeconfig_that_cannot_be_loaded(
 
 
 def test_token_file_can_end_with_a_line_break(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, api: Api
 ) -> None:
     (tmp_path / "token").write_text("secret\n")
-    path = write_kubeconfig(tmp_path / "config", "http://127.0.0.1", tokenFile="token")
+    path = write_kubeconfig(tmp_path / "config", api.url, tokenFile="token")
     monkeypatch.setenv("KUBECONFIG", str(path))
-    assert connect()[0].configuration.api_key["authorization"] == "Bearer secret"
+    assert Cluster("grocer").inference_service("grocer")
 
 
 def test_mounted_token_of_the_deploy_account_is_used(
