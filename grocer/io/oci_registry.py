@@ -106,10 +106,10 @@ class Repository:
         """Return the answer: a success, or 404 if the method is GET or HEAD."""
         url = urljoin(self._root, path)
         headers = options.pop("headers", {})
-        own = urlsplit(url)[:2] == urlsplit(self._root)[:2]
+        own = self._is_own(url)
 
         def send() -> requests.Response:
-            # A registry may let files be uploaded to a store, which must not get the credentials.
+            # A registry may leave files to a store, which must not get the credentials.
             authorization = self._authorization if own else {}
             return self._session.request(
                 method, url, headers={**headers, **authorization}, **options
@@ -117,7 +117,9 @@ class Repository:
 
         with self.errors():
             response = send()
-            if response.status_code == 401 and own and self._authorize(response):
+            # Not for the challenge of a store to which the registry redirects.
+            asks = response.status_code == 401 and own and self._is_own(response.url)
+            if asks and self._authorize(response):
                 response = send()
         status = response.status_code
         if status in (401, 403):
@@ -128,6 +130,9 @@ class Repository:
         if not (response.ok or (status == 404 and method in ("GET", "HEAD"))):
             raise self._error(f"{self._failed}: {method} {path}: {status} {response.reason}")
         return response
+
+    def _is_own(self, url: str) -> bool:
+        return urlsplit(url)[:2] == urlsplit(self._root)[:2]
 
     def _authorize(self, response: requests.Response) -> bool:
         """Get the authorization that a response asks for; return whether there is any."""

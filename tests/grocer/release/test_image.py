@@ -19,6 +19,7 @@ from grocer.release.manifest import MANIFEST
 from grocer.release.signature import SIGNATURE
 from pipelines.cli.main import execute
 from tests.fixtures.artifacts import make_bundle
+from tests.fixtures.http_server import Handler, Serve
 from tests.fixtures.oci_registry import (
     BINARY,
     PASSWORD,
@@ -276,6 +277,31 @@ def test_credentials(
             (tmp_path / "home" / ".docker" / "config.json").write_text(json.dumps(login))
         uri = registry.publish(bundle, f"oci://{server.host}/{REPOSITORY}")
         assert registry.open_bundle(uri, tmp_path / "fetched").digest == bundle.digest
+
+
+def test_store_to_which_the_registry_redirects_gets_no_credentials(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORAS_USER", USER)
+    monkeypatch.setenv("ORAS_PASS", PASSWORD)
+    received = []
+
+    class Store(Handler):
+        def do_GET(self) -> None:
+            received.append(self.headers["authorization"])
+            challenge = f'Bearer realm="http://{self.headers["host"]}/token",service="store"'
+            self.reply(401, headers={"www-authenticate": challenge})
+
+    store = serve(Store)
+
+    class Registry(Handler):
+        def do_GET(self) -> None:
+            self.reply(307, headers={"location": f"{store}/manifest"})
+
+    host = serve(Registry).removeprefix("http://")
+    with pytest.raises(BundleError, match=r"access denied \(401\)"):
+        fetch_manifest(f"oci://{host}/{REPOSITORY}:{'0' * 64}", "0" * 64, "--bundle")
+    assert received == [None]
 
 
 @pytest.mark.parametrize("auth", ["basic", "bearer"])
