@@ -73,6 +73,7 @@ def export(
     predictions, ordered by the probability of an error times the number of purchases. A file that
     exists is not overwritten, as it may have been reviewed.
     """
+    from grocer.errors import TableError
     from grocer.ingest.corrections import Corrections, open_table, read_table
     from grocer.review.formats import FORMATS
     from grocer.review.queue import build_queue, classified, run_candidates
@@ -82,6 +83,12 @@ def export(
     candidates, labels = run_candidates(run)
     typical = int(median(each.purchases for each in candidates))
     uncertain = [each for path in predictions or () for each in classified(path, column, typical)]
+    predicted = {label for each in uncertain for label, _ in each.alternatives}
+    if other := predicted.difference(labels):  # the import would reject it after the review
+        raise TableError(
+            f"--predictions: {min(other)!r} is not a label of {run}; use the run of the bundle "
+            "that classified the file"
+        )
     uncertain += candidates
     queue = build_queue(uncertain, reviewed.effective, limit, by_probability=by_probability)
     FORMATS[form](queue, labels, out)

@@ -54,9 +54,12 @@ def _registry(address: str) -> Finding:
     from grocer.io.oci_registry import Repository
 
     try:
-        Repository(f"{address}:{'0' * 64}", setting="--store", error=ConfigError).manifest()
+        tag = f"{address}:{'0' * 64}"
+        found = Repository(tag, setting="--store", error=ConfigError).manifest()
     except ConfigError as error:
         return failed(WHAT, str(error), _REGISTRY, needed=True)
+    if found is not None:
+        return failed(WHAT, f"{address}: its server is not a registry", _REGISTRY, needed=True)
     return ok(WHAT, f"{address} is readable; write access not checked")
 
 
@@ -86,6 +89,10 @@ def _list(protocol: str, bucket: str, prefix: str) -> Any:
     timeouts = {"connect_timeout": _REQUEST_SECONDS, "read_timeout": _REQUEST_SECONDS}
     files.config_kwargs = {**timeouts, "retries": {"total_max_attempts": 1}}
     files.retries = 1
-    if not bucket:
-        return files.call_s3("list_buckets")
-    return files.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+    if bucket:
+        found = files.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+    else:
+        found = files.call_s3("list_buckets")
+    if not found.keys() & {"Name", "Buckets"}:  # a page, as of a console
+        raise OSError("the response is not that of an S3 server")
+    return found

@@ -80,7 +80,7 @@ def test_format_follows_from_the_name_of_the_file(
 
 
 def test_predictions_without_purchases_count_as_the_median_product(
-    tmp_path: Path, candidates: list[Candidate]
+    tmp_path: Path, candidates: list[Candidate], capsys: pytest.CaptureFixture[str]
 ) -> None:
     candidates += [candidate(f"{number} Plums", number) for number in (1, 30, 900)]
     columns = "product_name,predicted_department,predicted_probability,predicted_alternatives"
@@ -94,6 +94,11 @@ def test_predictions_without_purchases_count_as_the_median_product(
     queue.unlink()
     assert execute([*command, "--predictions", str(predictions), "--by-probability"]) == 0
     assert queue.read_text().splitlines()[1].startswith('"Rye"')
+    queue.unlink()
+    predictions.write_text(predictions.read_text().replace("bakery", "bread"))
+    assert execute([*command, "--predictions", str(predictions)]) == 2
+    assert "'bread' is not a label" in capsys.readouterr().err
+    assert not queue.exists()
 
 
 @pytest.mark.parametrize("command", [["submit"], ["bulk", "submit", "--out", "s3://b/out.csv"]])

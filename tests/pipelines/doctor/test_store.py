@@ -103,6 +103,18 @@ def test_google_cloud_storage(monkeypatch, serve, status):
         assert finding.next == "gcloud storage buckets create gs://bucket"
 
 
+@pytest.mark.parametrize("address", [None, "s3://bucket/bundles", "oci://{}/grocer/bundles"])
+def test_server_that_is_not_a_store(s3_environment, monkeypatch, serve, address):
+    class Console(Handler):
+        def do_GET(self):
+            self.reply(200, "<html>Sign in</html>", {"content-type": "text/html"})
+
+    url = serve(Console)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    (finding,) = store(address and address.format(url.removeprefix("http://")))
+    assert (finding.state, finding.needed) == ("failed", True)
+
+
 def test_no_store_is_not_a_failure(monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     (finding,) = store(None)
