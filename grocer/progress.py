@@ -42,8 +42,13 @@ def verdict(step: str, passed: bool, reasons: Sequence[Reason]) -> None:
 
 
 def one_line(text: str) -> str:
-    """Return the text without line breaks, credentials, and what UTF-8 cannot encode."""
-    return " ".join(redacted(text).split()).encode("utf-8", "backslashreplace").decode()
+    """Return the text without line breaks, credentials, and what UTF-8 cannot encode.
+
+    Other characters that are not printable become `?`: a name from a file could otherwise control
+    the terminal.
+    """
+    line = " ".join(redacted(text).split()).encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else "?" for c in line)
 
 
 def _print(line: str) -> None:

@@ -24,11 +24,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_message_is_one_line(events: EventFile, capsys: pytest.CaptureFixture[str]) -> None:
-    say("train", "a\n  b\tc\udcff")
+    say("train", "a\n  b\tc\udcff\x1b[2J")
     fail("train", "no\nloss")
-    assert capsys.readouterr().out == "grocer | train | a b c\\udcff\ngrocer ! train | no loss\n"
+    assert (
+        capsys.readouterr().out == "grocer | train | a b c\\udcff?[2J\ngrocer ! train | no loss\n"
+    )
     message, failed = events.read()
-    assert (message.event, message.text) == ("message", "a b c\\udcff")
+    assert (message.event, message.text) == ("message", "a b c\\udcff?[2J")
     assert (failed.event, failed.text, failed.user_error) == ("failed", "no loss", True)
 
 
