@@ -31,13 +31,14 @@ _MIB, _GIB = 2**20, 2**30
 # NF4 with double quantization: 4 bits per weight, and 8 + 32/256 bits per block of 64 weights.
 _SCALE_BYTES = (8 + 32 / 256) / 8 / 64
 _NF4_BYTES = 0.5 + _SCALE_BYTES
-# CUDA context and workspaces; on a CPU the process with its libraries.
-_PROCESS_BYTES = 0.8 * _GIB
+# CUDA context and workspaces; on a CPU the process with its libraries and compiled kernels.
+_PROCESS_BYTES = {"cuda": 0.8 * _GIB, "cpu": 1.3 * _GIB}
 _RESERVE, _LOADING_RESERVE = 1.25, 1.1
 # Decoder layers that FSDP holds whole: the current and the next one, and a buffer.
 _GATHERED_LAYERS = 3
-# Share of a matrix product's speed that remains with dequantization, attention and short rows.
-_EFFICIENCY = 0.4
+# Share of a matrix product's speed that remains with dequantization, attention and short rows, as
+# measured on two CPU cores.
+_EFFICIENCY = 0.3
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class ModelShape:
 class Estimate:
     """Memory in bytes by use, tokens of the whole run, and floating-point operations."""
 
+    process: float  # the process without the model
     base: float  # the whole base, which each process loads
     weights: float
     adapter: float
@@ -66,12 +68,12 @@ class Estimate:
     def memory(self) -> float:
         """Bytes in total, with a reserve."""
         training = _RESERVE * (self.weights + self.adapter + self.activations)
-        return max(_PROCESS_BYTES + training, self.loading)
+        return max(self.process + training, self.loading)
 
     @property
     def loading(self) -> float:
         """Bytes in total while the base is loaded, before FSDP shards it."""
-        return _PROCESS_BYTES + _LOADING_RESERVE * self.base
+        return self.process + _LOADING_RESERVE * self.base
 
 
 def read_shape(directory: Path, rank: int, targets: str | tuple[str, ...]) -> ModelShape:
@@ -104,7 +106,7 @@ def read_shape(directory: Path, rank: int, targets: str | tuple[str, ...]) -> Mo
 
 
 def estimate(
-    shape: ModelShape, examples: TrainingSet, config: RunConfig, dtype: torch.dtype
+    shape: ModelShape, examples: TrainingSet, config: RunConfig, device: str, dtype: torch.dtype
 ) -> Estimate:
     """Estimate memory and operations of training on `examples`."""
     settings, base, width = config.train, shape.config, dtype.itemsize
@@ -140,6 +142,7 @@ def estimate(
     whole = shape.quantized * _NF4_BYTES + shape.other * width
     shards = settings.processes if settings.fsdp else 1
     return Estimate(
+        process=_PROCESS_BYTES[device],
         base=whole,
         weights=_sharded_weights(shape, width, shards) if settings.fsdp else whole,
         adapter=shape.adapter * (4 + 4 + optimizer_bytes) / shards,

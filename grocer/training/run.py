@@ -147,8 +147,9 @@ def _require_fit(
             f"the tokenizer in {directory} has {len(tokenizer):,} tokens, but the base's "
             f"vocabulary has {shape.config.vocab_size:,}: it belongs to another model"
         )
-    needed = memory_estimate.estimate(shape, examples, config, hardware.dtype)
-    memory_estimate.require_memory(needed, config, hardware.device, hardware.dtype)
+    device, dtype = hardware.device, hardware.dtype
+    needed = memory_estimate.estimate(shape, examples, config, device, dtype)
+    memory_estimate.require_memory(needed, config, device, dtype)
 
 
 def _shortest_to_longest(products: pd.DataFrame, examples: TrainingSet) -> list[str]:

@@ -28,6 +28,9 @@ number of epochs, which have precedence."""
 MACHINE_SETTINGS = {"precision", "checkpoints", "force", "nodes", "processes_per_node"}
 """Settings of `train` for the machine. A run resumes with others that give the same precision and
 number of processes."""
+PACK_MULTIPLE = 8
+"""The number of tokens of a pack is a multiple of this. On a CPU, oneDNN compiles kernels for each
+number and keeps them; a GPU's units for float16 are fast only with a multiple of 8."""
 # GradScaler starts at 2^16 and halves its scale: after 20 overflows in a row it is below 1.
 _MAX_OVERFLOWS = 20
 
@@ -73,12 +76,17 @@ class PackingCollator:
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return a batch of the columns of `TrainingSet.dataset`.
 
+        Padding is one more product, without tokens to predict.
+
         `labels` are int64 [1, T]: the token to predict after each position. `candidates`, with
         the loss of labels, are int64 [choices, most candidates].
         """
-        packed = pack(self.prefix, [[*e["suffix"], *e["completion"]] for e in examples])
+        suffixes = [[*e["suffix"], *e["completion"]] for e in examples]
+        tokens = len(self.prefix) + sum(len(suffix) for suffix in suffixes)
+        padding = [0] * (-tokens % PACK_MULTIPLE)
+        packed = pack(self.prefix, [*suffixes, *([padding] if padding else [])])
         labels = torch.full_like(packed.input_ids, IGNORE_INDEX)
-        for last, example in zip(packed.last_tokens.tolist(), examples, strict=True):
+        for last, example in zip(packed.last_tokens.tolist(), examples, strict=False):
             start = last - len(example["completion"])
             targets = example.get("targets", example["completion"])
             offsets = example.get("offsets", range(len(targets)))
@@ -133,7 +141,7 @@ class GuardedTrainer(SFTTrainer):  # type: ignore[misc]
 
     @property
     def tokens_seen(self) -> int:
-        """Tokens of this process's training batches so far; a pack's prefix counts once."""
+        """Tokens of this process's training batches so far, with padding; a prefix counts once."""
         return int(self._total_train_tokens)
 
 

@@ -35,7 +35,7 @@ def shape_of(config: PretrainedConfig, directory: Path) -> ModelShape:
 def needed(shape: ModelShape, *settings: str, name: str = "llama2-7b-t4") -> Estimate:
     """Return the estimate of a recipe with settings."""
     config = recipe(name).with_settings(settings)
-    return estimate(shape, EXAMPLES, config, getattr(torch, config.base.compute_dtype))
+    return estimate(shape, EXAMPLES, config, "cuda", getattr(torch, config.base.compute_dtype))
 
 
 @pytest.fixture(scope="module")

@@ -166,9 +166,16 @@ def test_outputs_have_logits_of_completion_tokens_only(
     trainer = make_trainer()
     rows = [trainer.train_dataset[i] for i in range(3)]
     batch = PackingCollator(coder.prefix)(rows)
+    assert batch["sizes"][:3].tolist() == [len(r["suffix"]) + len(r["completion"]) for r in rows]
     loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
     assert outputs.logits.shape[1] == sum(len(row["completion"]) for row in rows)
     assert torch.isfinite(loss)
+
+
+def test_packs_are_padded_to_few_lengths() -> None:
+    collate, rows = PackingCollator((5, 6, 7)), [{"suffix": [8], "completion": [9, 10]}] * 9
+    lengths = [collate(rows[:count])["input_ids"].shape[1] for count in range(1, 10)]
+    assert lengths == [8, 16, 16, 16, 24, 24, 24, 32, 32]
 
 
 @pytest.mark.parametrize("aisles", [ONE_LEVEL, AISLES])
