@@ -27,29 +27,11 @@ HEADERS = {
     "order_products__prior": "order_id,product_id,add_to_cart_order,reordered",
     "order_products__train": "order_id,product_id,add_to_cart_order,reordered",
 }
-DEPARTMENTS = [
-    "frozen",
-    "other",
-    "bakery",
-    "produce",
-    "alcohol",
-    "international",
-    "beverages",
-    "pets",
-    "dry goods pasta",
-    "bulk",
-    "personal care",
-    "meat seafood",
-    "pantry",
-    "breakfast",
-    "canned goods",
-    "dairy eggs",
-    "household",
-    "babies",
-    "snacks",
-    "deli",
-    "missing",
-]
+DEPARTMENTS = """
+frozen, other, bakery, produce, alcohol, international, beverages, pets, dry goods
+pasta, bulk, personal care, meat seafood, pantry, breakfast, canned goods, dairy eggs,
+household, babies, snacks, deli, missing
+"""
 
 Rows = list[dict[str, str]]
 
@@ -124,12 +106,13 @@ def test_catalogue_passes_validation_and_has_two_levels_of_labels(tmp_path: Path
 
 def test_departments_match_instacart_and_have_enough_products(tables: dict[str, Rows]) -> None:
     of_id = {row["department_id"]: row["department"] for row in tables["departments"]}
-    assert of_id == {str(i): name for i, name in enumerate(DEPARTMENTS, start=1)}
+    names = " ".join(DEPARTMENTS.split()).split(", ")
+    assert of_id == {str(i): name for i, name in enumerate(names, start=1)}
     products: dict[str, int] = defaultdict(int)
     for row in tables["products"]:
         products[of_id[row["department_id"]]] += 1
     assert products.pop("bulk") >= 25
-    assert min(products[name] for name in DEPARTMENTS if name != "bulk") >= 40
+    assert min(products[name] for name in names if name != "bulk") >= 40
     assert 0.02 < products["missing"] / len(tables["products"]) < 0.03
 
 
@@ -141,17 +124,11 @@ def test_each_aisle_belongs_to_one_department(tables: dict[str, Rows]) -> None:
     assert all(len(found) == 1 for found in departments.values())
 
 
-def test_foreign_keys_are_valid(tables: dict[str, Rows], lines: Rows) -> None:
-    def column(table: str, name: str) -> list[str]:
-        return [row[name] for row in tables[table]]
-
-    for table, key in [("products", "product_id"), ("orders", "order_id"), ("aisles", "aisle_id")]:
-        assert len(set(column(table, key))) == len(tables[table])
-    assert {line["product_id"] for line in lines} <= set(column("products", "product_id"))
+def test_orders_are_in_the_file_of_their_set(tables: dict[str, Rows], lines: Rows) -> None:
     assert len({(line["order_id"], line["product_id"]) for line in lines}) == len(lines)
     for eval_set in ("prior", "train"):
         of_set = {o["order_id"] for o in tables["orders"] if o["eval_set"] == eval_set}
-        assert set(column(f"order_products__{eval_set}", "order_id")) == of_set
+        assert {line["order_id"] for line in tables[f"order_products__{eval_set}"]} == of_set
 
 
 def test_days_since_prior_order_is_missing_only_for_first_orders(tables: dict[str, Rows]) -> None:

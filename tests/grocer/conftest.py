@@ -8,10 +8,19 @@ from grocer.artifacts.splits import Splits
 from grocer.config.recipes import tiny
 from grocer.evaluation import predictions, run
 from grocer.evaluation.champion import Champion
+from grocer.events import VARIABLE, EventFile
 from grocer.inference.classifier import Classifier
 from grocer.release.bundle import LoadedBundle
 from tests.fixtures.artifacts import make_bundle, write_model
 from tests.fixtures.predictions import NounScorer, write_splits
+
+
+@pytest.fixture
+def events(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> EventFile:
+    """The file of the events that a test emits."""
+    path = tmp_path_factory.mktemp("events") / "events.jsonl"
+    monkeypatch.setenv(VARIABLE, str(path))
+    return EventFile(path)
 
 
 @pytest.fixture(scope="session")

@@ -13,66 +13,59 @@ from hypothesis import strategies as st
 from grocer.events import PREFIX, VARIABLE, Event, EventFile, Reason, emit, parse, split_log
 
 
-@pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EventFile:
-    path = tmp_path / "events.jsonl"
-    monkeypatch.setenv(VARIABLE, str(path))
-    return EventFile(path)
-
-
-def test_events_are_read_once_and_in_order(file: EventFile) -> None:
-    assert file.read() == []
+def test_events_are_read_once_and_in_order(events: EventFile) -> None:
+    assert events.read() == []
     emit("train", "started")
     emit("train", "progress", text="1/2 steps", done=1, total=2)
-    started, progress = file.read()
+    started, progress = events.read()
     assert (started.event, started.step) == ("started", "train")
     assert (progress.text, progress.done, progress.total) == ("1/2 steps", 1, 2)
     emit("train", "succeeded", seconds=1.5)
-    (succeeded,) = file.read()
+    (succeeded,) = events.read()
     assert succeeded.seconds == 1.5
     assert started.time <= succeeded.time
-    assert file.read() == []
+    assert events.read() == []
 
 
-def test_event_has_only_its_own_fields(file: EventFile) -> None:
+def test_event_has_only_its_own_fields(events: EventFile) -> None:
     emit("train", "message", text="fp16")
-    content = json.loads(file.path.read_text())
+    content = json.loads(events.path.read_text())
     assert content.pop("time") > 1e9
     assert content == {"event": "message", "step": "train", "text": "fp16"}
 
 
-def test_verdict_keeps_its_reasons(file: EventFile) -> None:
+def test_verdict_keeps_its_reasons(events: EventFile) -> None:
     reasons = (Reason(rule="accuracy", passed=False, sentence="Test accuracy is 0.7."),)
     emit("gate", "verdict", passed=False, reasons=reasons)
-    (verdict,) = file.read()
+    (verdict,) = events.read()
     assert (verdict.passed, verdict.reasons) == (False, reasons)
 
 
-def test_incomplete_last_line_is_left_until_it_is_complete(file: EventFile) -> None:
+def test_incomplete_last_line_is_left_until_it_is_complete(events: EventFile) -> None:
     emit("ingest", "started")
     line = json.dumps({"event": "succeeded", "step": "ingest", "time": 1.0})
-    with file.path.open("a") as writer:
+    with events.path.open("a") as writer:
         writer.write(line[:20])
         writer.flush()
-        assert [event.event for event in file.read()] == ["started"]
-        assert file.read() == []
+        assert [event.event for event in events.read()] == ["started"]
+        assert events.read() == []
         writer.write(f"{line[20:]}\n")
         writer.flush()
-    assert [event.event for event in file.read()] == ["succeeded"]
+    assert [event.event for event in events.read()] == ["succeeded"]
 
 
-def test_line_that_was_never_completed_is_skipped(file: EventFile) -> None:
-    file.path.write_text('{"event": "succeeded", "st')
+def test_line_that_was_never_completed_is_skipped(events: EventFile) -> None:
+    events.path.write_text('{"event": "succeeded", "st')
     emit("train", "started")
-    assert [event.event for event in file.read()] == ["started"]
+    assert [event.event for event in events.read()] == ["started"]
 
 
-def test_processes_write_to_one_file(file: EventFile) -> None:
+def test_processes_write_to_one_file(events: EventFile) -> None:
     code = "import sys; from grocer.events import emit\n"
     code += "for n in range(300): emit(sys.argv[1], 'message', text='x' * 500, done=n)"
     writers = [subprocess.Popen([sys.executable, "-c", code, name]) for name in ("a", "b")]
     assert [writer.wait() for writer in writers] == [0, 0]
-    read = file.read()
+    read = events.read()
     for name in ("a", "b"):
         assert [event.done for event in read if event.step == name] == list(range(300))
 

@@ -1,18 +1,10 @@
 """Progress is reported as events and as readable lines, at a limited rate."""
 
-from pathlib import Path
-
 import pytest
 
 from grocer import progress
-from grocer.events import VARIABLE, EventFile, Reason
+from grocer.events import EventFile, Reason
 from grocer.progress import Ticker, fail, say, table, verdict
-
-
-@pytest.fixture
-def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EventFile:
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "events.jsonl"))
-    return EventFile(tmp_path / "events.jsonl")
 
 
 @pytest.fixture

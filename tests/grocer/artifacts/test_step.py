@@ -8,15 +8,8 @@ import pytest
 
 from grocer.artifacts.step import digest_of, reported, step
 from grocer.errors import ArtifactError, GrocerError, OutputError
-from grocer.events import VARIABLE, EventFile
+from grocer.events import EventFile
 from grocer.io.atomic import file_digest, read_json
-
-
-@pytest.fixture
-def events(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> EventFile:
-    path = tmp_path_factory.mktemp("events") / "events.jsonl"
-    monkeypatch.setenv(VARIABLE, str(path))
-    return EventFile(path)
 
 
 def test_record_has_digests_of_inputs_and_files(tmp_path: Path) -> None:

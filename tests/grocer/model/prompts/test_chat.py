@@ -110,20 +110,6 @@ def test_prefix_does_not_depend_on_the_date() -> None:
     assert "Today Date: 26 Jul 2024" in prefix
 
 
-def test_template_that_inserts_the_current_date_is_rejected() -> None:
-    tokenizer = chatml()
-    tokenizer.chat_template = "{{ strftime_now('%d') }}" + tokenizer.chat_template
-    with pytest.raises(ModelError, match=r"current date.*prompt.template=short"):
-        encoder(tokenizer, "chat")
-
-
-def test_missing_template_is_rejected() -> None:
-    tokenizer = chatml()
-    tokenizer.chat_template = None
-    with pytest.raises(ModelError, match=r"no chat template.*prompt.template=short.*llama2-chat"):
-        encoder(tokenizer, "chat")
-
-
 @pytest.mark.parametrize(
     "start",
     [
@@ -144,16 +130,18 @@ def test_instruction_moves_to_the_user_message(start: str) -> None:
 @pytest.mark.parametrize(
     ("chat_template", "reason"),
     [
-        ("{{ raise_exception('no chat') }}", "no chat"),
-        ("{% if %}", "Expected"),
-        ("{{ messages[0]['role'] }}", "omits or repeats"),
-        ("{{ messages[0]['content'] }}{{ messages[-1]['content'] }}", "separate"),
+        (None, "no chat template.*prompt.template=short.*llama2-chat"),
+        ("{{ strftime_now('%d') }}", "current date.*prompt.template=short"),
+        ("{{ raise_exception('no chat') }}", "chat template.*no chat"),
+        ("{% if %}", "chat template.*Expected"),
+        ("{{ messages[0]['role'] }}", "chat template.*omits or repeats"),
+        ("{{ messages[0]['content'] }}{{ messages[-1]['content'] }}", "chat template.*separate"),
     ],
 )
-def test_unusable_template_is_rejected(chat_template: str, reason: str) -> None:
+def test_unusable_template_is_rejected(chat_template: str | None, reason: str) -> None:
     tokenizer = chatml()
     tokenizer.chat_template = chat_template
-    with pytest.raises(ModelError, match=f"chat template.*{reason}"):
+    with pytest.raises(ModelError, match=reason):
         encoder(tokenizer, "chat")
 
 
